@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint bench gpu clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@touch $@
+
+demo: $(READY) ## digits: train a ViT, extract, fit baseline and both regularizers, compare (a few minutes on two cores)
+	$(BIN)/python -m lightsae demo --run_dir runs/demo
+
+test: $(READY) ## the whole suite with coverage
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+
+lint: $(READY) ## ruff, mypy strict, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=kernels:. $(BIN)/lint-imports
+
+bench: $(READY) ## training step and shard reading on this machine
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/shards.py
+
+gpu: ## GPU tests, then GPU benchmarks; needs torch, lightning and pytest, nothing else
+	PYTHONPATH=.:kernels python3 -m pytest -q -m gpu tests -o addopts= -p no:cacheprovider
+	PYTHONPATH=.:kernels python3 benchmarks/train_step.py --device cuda
+
+clean: ## remove the environment and what runs left behind
+	rm -rf $(VENV) runs .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

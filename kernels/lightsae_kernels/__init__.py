@@ -1,0 +1,1 @@
+"""Fused operations of Top-k sparse autoencoders."""

@@ -1,0 +1,1 @@
+"""Top-k sparse autoencoders on vision foundation models."""

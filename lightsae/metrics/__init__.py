@@ -1,0 +1,1 @@
+"""How good a trained autoencoder is, one torchmetrics metric per file."""

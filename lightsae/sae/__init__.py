@@ -1,0 +1,1 @@
+"""The sparse autoencoder, its selection rule, its regularizers and its objective."""

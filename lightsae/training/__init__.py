@@ -1,0 +1,1 @@
+"""The LightningModule and what a training run needs around it."""
