@@ -24,10 +24,10 @@ def require(module: str, *, extra: str) -> ModuleType:
         MissingExtraError: If the module is not installed.
 
     Example:
-        >>> require("no_such_module", extra="vision")
+        >>> require("no_such", extra="vision")
         Traceback (most recent call last):
         ...
-        lightsae.extras.MissingExtraError: no_such_module is not installed: pip install 'lightsae[vision]'
+        lightsae.extras.MissingExtraError: no_such is not installed: pip install 'lightsae[vision]'
     """
     try:
         return import_module(module)
