@@ -1,0 +1,77 @@
+"""Arguments are refused by name before any work is done."""
+
+import torch
+from torch import Tensor
+
+
+def require_shape(name: str, tensor: Tensor, shape: tuple[int | None, ...], legend: str) -> None:
+    """Refuse a tensor of another shape; None stands for any size."""
+    fits = tensor.dim() == len(shape) and all(
+        want is None or have == want for have, want in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} must be {legend}, got shape {tuple(tensor.shape)}")
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and inf; a sum clears almost every tensor, element tests only follow suspicion."""
+    total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+    if torch.isfinite(total) or bool(torch.isfinite(tensor).all()):
+        return
+    bad = int((~torch.isfinite(tensor)).sum())
+    first = tuple((~torch.isfinite(tensor)).nonzero()[0].tolist())
+    raise ValueError(f"{name} has {bad} NaN or infinite values, the first at {first}")
+
+
+def require_finite_activations(values: Tensor) -> None:
+    """Refuse an overflow of finite inputs: the largest activations of each row are not finite."""
+    if not torch.isfinite(values).all():
+        dtype = str(values.dtype).removeprefix("torch.")
+        raise ValueError(f"pre-activations overflow {dtype}: scale x down or use a wider dtype")
+
+
+def check_encode(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    b_dec: Tensor,
+    k: int,
+    indices: Tensor | None,
+    batch_active: Tensor | None,
+) -> None:
+    """Shapes, range of k, given support and finiteness of the arguments of encode_topk."""
+    require_shape("W_enc", W_enc, (None, None), "[d_sae, d_in]")
+    d_sae, d_in = W_enc.shape
+    require_shape("x", x, (None, d_in), f"[B, d_in = {d_in}] (flatten tokens first)")
+    require_shape("b_enc", b_enc, (d_sae,), f"[d_sae = {d_sae}]")
+    require_shape("b_dec", b_dec, (d_in,), f"[d_in = {d_in}]")
+    if not 1 <= k <= d_sae:
+        raise ValueError(f"k must be between 1 and d_sae = {d_sae}, got {k}")
+    if indices is not None:
+        require_shape("indices", indices, (len(x), k), f"[B = {len(x)}, k = {k}]")
+        require_indices(indices, d_sae)
+    if batch_active is not None:
+        require_shape("batch_active", batch_active, (d_sae,), f"[d_sae = {d_sae}]")
+    for name, tensor in (("x", x), ("W_enc", W_enc), ("b_enc", b_enc), ("b_dec", b_dec)):
+        require_finite(name, tensor)
+
+
+def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> None:
+    """Shapes, index range and finiteness of the arguments of sparse_decode."""
+    require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
+    require_shape("values", values, (None, None), "[B, k]")
+    require_shape("indices", indices, tuple(values.shape), f"[B, k] = {list(values.shape)}")
+    if b_dec is not None:
+        require_shape("b_dec", b_dec, (W_dec.shape[1],), f"[d_in = {W_dec.shape[1]}]")
+        require_finite("b_dec", b_dec)
+    require_indices(indices, len(W_dec))
+    require_finite("values", values)
+    require_finite("W_dec", W_dec)
+
+
+def require_indices(indices: Tensor, d_sae: int) -> None:
+    """Refuse indices of another dtype or outside the dictionary."""
+    if indices.dtype != torch.int64:
+        raise ValueError(f"indices must be int64, got {indices.dtype}")
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < d_sae:
+        raise ValueError(f"indices must lie in [0, d_sae = {d_sae})")

@@ -1,0 +1,243 @@
+"""Encoder product, Top-k and regularizer terms over row blocks that stay in cache.
+
+Only a regularizer keeps a [B, d_sae], in a reused buffer; its gradient is made there in place:
+
+    Reg 1: dR/da_j = 1 for a_j > 0, j in mu, j not in S        (arXiv 2606.27321)
+    Reg 2: dR/da_j = alpha - beta a_j for a_j > 0, j in mu, alpha = 1/(l2 + eps),
+           beta = l1 / (l2 (l2 + eps)^2)
+
+The Top-k gradient is added at the support, so one product gives the whole gradient of W_enc.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from lightsae_kernels import reference
+from lightsae_kernels.checks import require_finite_activations
+from lightsae_kernels.cpu import workspace
+from lightsae_kernels.cpu.gradients import (
+    LatentOrder,
+    latent_order,
+    latent_sums,
+    remember_order,
+    weight_gradient,
+)
+from lightsae_kernels.cpu.select import select_topk
+from lightsae_kernels.types import Encoded, FusedRegularizer, Group
+
+_PRODUCT_BYTES = 12 << 20
+_PASS_BYTES = 2 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of one encoding, beside its tensors."""
+
+    k: int
+    regularizer: FusedRegularizer | None
+    batch_active_only: bool
+    eps: float
+    indices: Tensor | None
+    batch_active: Tensor | None
+    process_group: Group
+    product_dtype: torch.dtype
+    order: LatentOrder
+
+
+@dataclass
+class Kept:
+    """The masked activations of a regularized batch and their row coefficients, until backward."""
+
+    a: Tensor
+    alpha: Tensor
+    beta: Tensor | None
+
+
+def _blocks(rows: int, row_bytes: int, block_bytes: int) -> Iterator[slice]:
+    step = max(1, block_bytes // max(row_bytes, 1))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+class EncodeTopKFunction(torch.autograd.Function):
+    """Forward in row blocks; backward sparse, or one dense product if a regularizer asks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, plan: Plan
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Encode the batch; see `Plan`."""
+        with torch.autocast("cpu", enabled=False):
+            centred = x - b_dec
+            values, indices, a = _product_and_select(centred, W_enc, b_enc, plan)
+            require_finite_activations(values)
+            active = plan.batch_active
+            if active is None:
+                active = reference.batch_active_mask(indices, len(W_enc), plan.process_group)
+            mask = active if plan.batch_active_only else None
+            penalty, kept = _penalty(a, indices, mask, plan)
+        if kept is not None and not any(ctx.needs_input_grad):
+            workspace.give(kept.a)
+            kept = None
+        ctx.plan, ctx.kept, ctx.spent = plan, kept, False
+        ctx.save_for_backward(centred, W_enc, values, indices)
+        ctx.mark_non_differentiable(indices, active)
+        ctx.set_materialize_grads(False)
+        return values, indices, penalty, active
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_values: Tensor | None, _i: None, d_penalty: Tensor | None, _a: None
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients of x, W_enc, b_enc and b_dec."""
+        centred, W_enc, values, indices = ctx.saved_tensors
+        coefficient = torch.zeros_like(values) if d_values is None else d_values * (values > 0)
+        if d_penalty is not None and ctx.spent:
+            raise RuntimeError(
+                "the regularized encode_topk keeps its activations for one backward pass; "
+                "use backend='reference' to go through the graph twice"
+            )
+        if ctx.kept is None or d_penalty is None:
+            return (*_sparse_backward(ctx, coefficient, centred, W_enc, indices), None)
+        ctx.spent = True
+        g, kept = ctx.kept.a, ctx.kept
+        b_sum = _regularizer_gradient_(kept, d_penalty / max(len(g), 1), indices, coefficient)
+        d_x = d_W = d_b_dec = None
+        product = ctx.plan.product_dtype
+        if ctx.needs_input_grad[1]:
+            d_W = torch.mm(g.t(), centred.to(product)).to(W_enc.dtype)
+        if ctx.needs_input_grad[0]:
+            d_x = torch.mm(g, W_enc.to(product)).to(centred.dtype)
+        workspace.give(g)
+        ctx.kept = None
+        d_b_enc = b_sum.to(W_enc.dtype)
+        if ctx.needs_input_grad[3]:
+            d_b_dec = -(d_b_enc @ W_enc)
+        return d_x, d_W, d_b_enc, d_b_dec, None
+
+
+def _product_and_select(
+    centred: Tensor, W_enc: Tensor, b_enc: Tensor, plan: Plan
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Values and indices of every row, and the whole of a if a regularizer wants it."""
+    dtype, d_sae = plan.product_dtype, len(W_enc)
+    x, weight, bias = centred.to(dtype), W_enc.to(dtype).t(), b_enc.to(dtype)
+    rows = len(x)
+    values = torch.empty(rows, plan.k, dtype=dtype)
+    indices = plan.indices if plan.indices is not None else torch.empty(
+        rows, plan.k, dtype=torch.int64
+    )  # fmt: skip
+    row_bytes = d_sae * dtype.itemsize
+    keep = plan.regularizer is not None
+    product_rows = rows if keep else min(rows, max(1, _PRODUCT_BYTES // row_bytes))
+    buffer = workspace.take((product_rows, d_sae), dtype)
+    for block in _blocks(rows, row_bytes, _PRODUCT_BYTES):
+        a = buffer[block] if keep else buffer[: block.stop - block.start]
+        torch.addmm(bias, x[block], weight, out=a)
+        a.relu_()
+        if plan.indices is None:
+            values[block], indices[block] = select_topk(a, plan.k)
+        else:
+            values[block] = a.gather(1, indices[block])
+    if keep:
+        return values, indices, buffer
+    workspace.give(buffer)
+    return values, indices, None
+
+
+def _penalty(
+    a: Tensor | None, indices: Tensor, mask: Tensor | None, plan: Plan
+) -> tuple[Tensor, Kept | None]:
+    """Value of the regularizer; zeroes masked-out columns of a on the way."""
+    wide = torch.promote_types(plan.product_dtype, torch.float32)
+    if a is None:
+        return torch.zeros((), dtype=wide), None
+    if mask is not None and bool(mask.all()):
+        mask = None
+    l1, squares = torch.empty(len(a), dtype=wide), torch.empty(len(a), dtype=wide)
+    for block in _blocks(len(a), a.shape[1] * a.element_size(), _PASS_BYTES):
+        rows = a[block]
+        if mask is not None:
+            rows.mul_(mask)
+        if plan.regularizer == "off_support_l1":
+            rows.scatter_(1, indices[block], 0.0)
+        torch.sum(rows, dim=1, dtype=wide, out=l1[block])
+        if plan.regularizer == "l1_l2_ratio":
+            squares[block] = torch.linalg.vector_norm(rows, dim=1, dtype=wide)
+    scale = 1.0 / max(len(a), 1)
+    if plan.regularizer == "off_support_l1":
+        return l1.sum() * scale, Kept(a, torch.ones_like(l1), None)
+    l2 = squares
+    ratio = torch.where(l2 > 0, l1 / (l2 + plan.eps), 0.0)
+    alpha = torch.where(l2 > 0, 1 / (l2 + plan.eps), 0.0)
+    beta = torch.where(l2 > 0, l1 / (l2 * (l2 + plan.eps).square()), 0.0)
+    return ratio.sum() * scale, Kept(a, alpha, beta)
+
+
+def _regularizer_gradient_(
+    kept: Kept, scale: Tensor, indices: Tensor, coefficient: Tensor
+) -> Tensor:
+    """Turn the kept activations into the gradient of a, in place; returns its column sums."""
+    a = kept.a
+    wide = kept.alpha.dtype
+    columns = torch.zeros(a.shape[1], dtype=wide)
+    alpha = (kept.alpha * scale).to(a.dtype).unsqueeze(1)
+    beta = None if kept.beta is None else (kept.beta * scale).neg().to(a.dtype).unsqueeze(1)
+    for block in _blocks(len(a), a.shape[1] * a.element_size(), _PASS_BYTES):
+        g = a[block]
+        if beta is None:
+            g.sign_().mul_(scale.to(a.dtype))
+        else:
+            positive = g.sign()
+            g.mul_(beta[block]).addcmul_(positive, alpha[block])
+        g.scatter_add_(1, indices[block], coefficient[block].to(a.dtype))
+        columns += g.sum(dim=0, dtype=wide)
+    return columns
+
+
+def _sparse_backward(
+    ctx: Any, coefficient: Tensor, centred: Tensor, W_enc: Tensor, indices: Tensor
+) -> tuple[Tensor | None, ...]:
+    d_x = d_W = d_b_dec = None
+    coefficient = coefficient.to(W_enc.dtype)
+    d_b_enc = latent_sums(indices, coefficient, len(W_enc))
+    if ctx.needs_input_grad[0]:
+        d_x = F.embedding_bag(indices, W_enc, mode="sum", per_sample_weights=coefficient)
+    if ctx.needs_input_grad[1]:
+        d_W = weight_gradient(ctx.plan.order, indices, coefficient, centred, len(W_enc))
+    if ctx.needs_input_grad[3]:
+        d_b_dec = -(d_b_enc @ W_enc)
+    return d_x, d_W, d_b_enc, d_b_dec
+
+
+def encode_topk(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    b_dec: Tensor,
+    k: int,
+    *,
+    regularizer: FusedRegularizer | None = None,
+    batch_active_only: bool = True,
+    eps: float = 1e-8,
+    indices: Tensor | None = None,
+    batch_active: Tensor | None = None,
+    process_group: Group = None,
+) -> Encoded:
+    """See `lightsae_kernels.encode_topk`."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    order = LatentOrder() if indices is None else latent_order(indices)
+    plan = Plan(
+        k, regularizer, batch_active_only, eps, indices, batch_active, process_group, dtype, order
+    )
+    values, selected, penalty, active = EncodeTopKFunction.apply(x, W_enc, b_enc, b_dec, plan)
+    if indices is None:
+        remember_order(selected, order)
+    return Encoded(values, selected if indices is None else indices, penalty, active)

@@ -1,0 +1,130 @@
+"""The public operations: arguments are checked, then a backend is chosen per tensor."""
+
+import os
+from types import ModuleType
+
+from torch import Tensor
+
+from lightsae_kernels import cpu, reference
+from lightsae_kernels.checks import check_decode, check_encode, require_finite_activations
+from lightsae_kernels.types import Backend, Encoded, FusedRegularizer, Group
+
+
+def encode_topk(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    b_dec: Tensor,
+    k: int,
+    *,
+    regularizer: FusedRegularizer | None = None,
+    batch_active_only: bool = True,
+    eps: float = 1e-8,
+    indices: Tensor | None = None,
+    batch_active: Tensor | None = None,
+    process_group: Group = None,
+    backend: Backend = "auto",
+) -> Encoded:
+    """Encode a batch to its k largest activations, with a pre-Top-k regularizer (arXiv 2606.27321).
+
+    a = ReLU(W_enc (x - b_dec) + b_enc); each row keeps its k largest, ties to the lowest index,
+    rows with fewer than k positives filled with zeros at the lowest free indices.
+    Differentiable in x and in every parameter; the support and the mask are constants.
+
+    Args:
+        x: Inputs, [B, d_in], float16, bfloat16, float32 or float64.
+        W_enc: Encoder, a row per latent, [d_sae, d_in].
+        b_enc: Encoder bias, [d_sae].
+        b_dec: Decoder bias, subtracted from x, [d_in].
+        k: Latents kept per row, 1 <= k <= d_sae.
+        regularizer: "off_support_l1" (Reg 1), "l1_l2_ratio" (Reg 2) or None.
+        batch_active_only: Restrict the regularizer to latents selected somewhere in the batch.
+        eps: Added to the l2 norm of Reg 2.
+        indices: Use this support, [B, k] int64, instead of selecting one.
+        batch_active: Use this mask, [d_sae] bool, instead of the batch's own.
+        process_group: Ranks over which the mask is the union; None for this process alone.
+        backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
+
+    Returns:
+        `Encoded`: values [B, k], indices [B, k] int64, penalty scalar (mean over the B samples, so
+        a weight means the same at any batch size), batch_active [d_sae] bool.
+
+    Raises:
+        ValueError: If a shape or k does not fit, or x or a parameter has NaN or inf (named), or
+            the activations overflow the dtype.
+        RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
+
+    Example:
+        >>> import torch
+        >>> x, W = torch.tensor([[1.0, 2.0]]), torch.eye(3, 2)
+        >>> code = encode_topk(x, W, torch.zeros(3), torch.zeros(2), 1, regularizer="l1_l2_ratio")
+        >>> code.values, code.indices
+        (tensor([[2.]]), tensor([[1]]))
+        >>> code.penalty  # one batch-active latent: l1 equals l2
+        tensor(1.)
+    """
+    if regularizer not in (None, "off_support_l1", "l1_l2_ratio"):
+        raise ValueError(
+            f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {regularizer!r}"
+        )
+    check_encode(x, W_enc, b_enc, b_dec, k, indices, batch_active)
+    encoded: Encoded = _backend(backend, x).encode_topk(
+        x, W_enc, b_enc, b_dec, k, regularizer=regularizer, batch_active_only=batch_active_only,
+        eps=eps, indices=indices, batch_active=batch_active, process_group=process_group,
+    )  # fmt: skip
+    require_finite_activations(encoded.values)
+    return encoded
+
+
+def sparse_decode(
+    values: Tensor,
+    indices: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Reconstruct from a sparse code: the weighted sum of k decoder rows per sample.
+
+    Args:
+        values: Activations, [B, k].
+        indices: Their latents, [B, k] int64; a latent may occur twice, its values add.
+        W_dec: Decoder, a row per latent, [d_sae, d_in]; the result has its dtype.
+        b_dec: Decoder bias, [d_in], or None.
+        backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
+
+    Returns:
+        Reconstructions, [B, d_in], differentiable in values, W_dec and b_dec.
+
+    Raises:
+        ValueError: If shapes or indices do not fit, or an argument has NaN or inf (named).
+        RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
+
+    Example:
+        >>> import torch
+        >>> sparse_decode(torch.tensor([[2.0]]), torch.tensor([[1]]), torch.eye(3, 2))
+        tensor([[0., 2.]])
+    """
+    check_decode(values, indices, W_dec, b_dec)
+    x_hat: Tensor = _backend(backend, values).sparse_decode(values, indices, W_dec, b_dec)
+    return x_hat
+
+
+def _backend(name: str, tensor: Tensor) -> ModuleType:
+    on_cpu = tensor.device.type == "cpu"
+    if name == "auto":
+        return cpu if on_cpu else reference
+    if name == "reference":
+        return reference
+    if name == "cpu":
+        if not on_cpu:
+            raise RuntimeError(f"backend='cpu' needs CPU tensors, got {tensor.device}")
+        return cpu
+    if name == "triton":
+        if on_cpu and os.environ.get("TRITON_INTERPRET") != "1":
+            raise RuntimeError(
+                "backend='triton' needs CUDA tensors, got a CPU tensor; "
+                "set TRITON_INTERPRET=1 before triton is imported to interpret the kernels"
+            )
+        raise NotImplementedError("this version ships no Triton kernels: use backend='auto'")
+    raise ValueError(f"backend must be 'auto', 'reference', 'cpu' or 'triton', got {name!r}")

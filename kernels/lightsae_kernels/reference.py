@@ -1,0 +1,92 @@
+"""The definition of every operation, in plain torch and without tricks (arXiv 2606.27321).
+
+    a = ReLU(W_enc (x - b_dec) + b_enc)      S_i = the k largest of a_i, ties to the lowest index
+    Reg 1 = mean_i ||mu * (a_i - z_i)||_1    Reg 2 = mean_i ||mu * a_i||_1 / (||mu * a_i||_2 + eps)
+    mu_j = 1 if j is in S_i for at least one sample i, constant in the backward pass
+
+Shapes: x [B, d_in], W_enc and W_dec [d_sae, d_in], a [B, d_sae], values and indices [B, k].
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightsae_kernels.types import Encoded, FusedRegularizer, Group
+
+
+def activations(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
+    """Rectified pre-activations a, [B, d_sae]."""
+    return F.linear(x - b_dec, W_enc, b_enc).relu()
+
+
+def select_topk(a: Tensor, k: int) -> Tensor:
+    """Indices of the k largest of each row, values descending, ties to the lowest index."""
+    return a.detach().sort(dim=-1, descending=True, stable=True).indices[:, :k]
+
+
+def batch_active_mask(indices: Tensor, d_sae: int, process_group: Group = None) -> Tensor:
+    """Latents in at least one index set of the batch, over all ranks of the group; [d_sae] bool."""
+    active = torch.zeros(d_sae, dtype=torch.uint8, device=indices.device)
+    active[indices.reshape(-1)] = 1
+    if process_group is not None:
+        dist.all_reduce(active, op=dist.ReduceOp.MAX, group=process_group)
+    return active.bool()
+
+
+def off_support_l1(a: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
+    """Reg 1: mean over samples of the masked l1 norm of what Top-k drops."""
+    dropped = a.scatter(1, indices, 0.0)
+    return (_at_least_float32(dropped) * mask).sum() / max(len(a), 1)
+
+
+def l1_l2_ratio(a: Tensor, mask: Tensor, eps: float) -> Tensor:
+    """Reg 2: mean over samples of l1 / (l2 + eps) over the masked latents; 0 for a row of zeros."""
+    masked = _at_least_float32(a) * mask
+    l1 = masked.sum(dim=1)
+    l2 = torch.linalg.vector_norm(masked, dim=1)
+    return torch.where(l2 > 0, l1 / (l2 + eps), 0.0).sum() / max(len(a), 1)
+
+
+def encode_topk(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    b_dec: Tensor,
+    k: int,
+    *,
+    regularizer: FusedRegularizer | None = None,
+    batch_active_only: bool = True,
+    eps: float = 1e-8,
+    indices: Tensor | None = None,
+    batch_active: Tensor | None = None,
+    process_group: Group = None,
+) -> Encoded:
+    """Encode, select and penalise; see `lightsae_kernels.encode_topk` for the arguments."""
+    a = activations(x, W_enc, b_enc, b_dec)
+    if indices is None:
+        indices = select_topk(a, k)
+    values = a.gather(1, indices)
+    if batch_active is None:
+        batch_active = batch_active_mask(indices, len(W_enc), process_group)
+    mask = batch_active if batch_active_only else torch.ones_like(batch_active)
+    if regularizer == "off_support_l1":
+        penalty = off_support_l1(a, indices, mask)
+    elif regularizer == "l1_l2_ratio":
+        penalty = l1_l2_ratio(a, mask, eps)
+    else:
+        penalty = _at_least_float32(values.new_zeros(()))
+    return Encoded(values, indices, penalty, batch_active)
+
+
+def sparse_decode(
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
+) -> Tensor:
+    """Sum of the selected decoder rows, weighted by their values, plus the bias; [B, d_in]."""
+    z = values.new_zeros(len(values), len(W_dec)).scatter_add(1, indices, values)
+    x_hat = z.to(W_dec.dtype) @ W_dec
+    return x_hat if b_dec is None else x_hat + b_dec
+
+
+def _at_least_float32(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t

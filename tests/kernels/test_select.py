@@ -1,0 +1,80 @@
+"""Top-k is a stable descending sort: the set, its order and its ties are exactly that."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightsae_kernels import reference
+from lightsae_kernels.cpu.select import select_topk
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def assert_stable_sort(a: torch.Tensor, k: int) -> None:
+    values, indices = select_topk(a, k)
+    expected = reference.select_topk(a, k)
+    assert torch.equal(indices, expected)
+    assert torch.equal(values, a.gather(1, expected))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize(
+    ("B", "N", "k"),
+    [(41, 401, 7), (1, 1, 1), (3, 64, 64), (5, 1000, 1), (2, 6144, 32), (7, 97, 96)],
+)
+def test_random_rows(B: int, N: int, k: int, dtype: torch.dtype) -> None:
+    a = torch.randn(B, N, generator=torch.Generator().manual_seed(1)).to(dtype).relu_()
+    assert_stable_sort(a, k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+def test_ties_go_to_the_lowest_index(dtype: torch.dtype) -> None:
+    a = torch.randint(0, 4, (50, 900), generator=torch.Generator().manual_seed(2)).to(dtype)
+    assert_stable_sort(a, 20)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+def test_fewer_positives_than_k_are_filled_from_the_left(dtype: torch.dtype) -> None:
+    a = torch.zeros(3, 500, dtype=dtype)
+    a[0, 400] = 2.0
+    a[1, [3, 499]] = torch.tensor([1.0, 5.0], dtype=dtype)
+    values, indices = select_topk(a, 4)
+    assert indices.tolist() == [[400, 0, 1, 2], [499, 3, 0, 1], [0, 1, 2, 3]]
+    assert values.tolist() == [[2, 0, 0, 0], [5, 1, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_negative_zero_is_a_zero(dtype: torch.dtype) -> None:
+    a = torch.full((2, 300), -0.0, dtype=dtype).relu_()
+    a[1, 7] = 1.0
+    assert select_topk(a, 3)[1].tolist() == [[0, 1, 2], [7, 0, 1]]
+
+
+def test_two_byte_rows_too_wide_for_a_key() -> None:
+    a = torch.randn(2, (1 << 16) + 5, generator=torch.Generator().manual_seed(3))
+    assert_stable_sort(a.bfloat16().relu_(), 33)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+def test_nan_counts_as_largest_so_that_it_is_seen(dtype: torch.dtype) -> None:
+    a = torch.rand(4, 400, generator=torch.Generator().manual_seed(4)).to(dtype)
+    a[2, 333] = float("nan")
+    values, _ = select_topk(a, 5)
+    assert values.isnan().any(dim=1).tolist() == [False, False, True, False]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 6),
+    n=st.integers(1, 300),
+    levels=st.integers(1, 50),
+    dtype=st.sampled_from(DTYPES),
+    data=st.data(),
+)
+def test_any_shape_with_any_number_of_ties(
+    rows: int, n: int, levels: int, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, n), label="k")
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10_000), label="seed"))
+    a = torch.randint(0, levels, (rows, n), generator=generator).to(dtype)
+    assert_stable_sort(a, k)
