@@ -52,8 +52,19 @@ def check_encode(
         require_indices(indices, d_sae)
     if batch_active is not None:
         require_shape("batch_active", batch_active, (d_sae,), f"[d_sae = {d_sae}]")
+    require_one_dtype(x=x, W_enc=W_enc, b_enc=b_enc, b_dec=b_dec)
     for name, tensor in (("x", x), ("W_enc", W_enc), ("b_enc", b_enc), ("b_dec", b_dec)):
         require_finite(name, tensor)
+
+
+def require_one_dtype(**tensors: Tensor) -> None:
+    """Refuse mixed dtypes outside autocast: nothing is converted behind the caller's back."""
+    (first, reference), *others = tensors.items()
+    if torch.is_autocast_enabled(reference.device.type):
+        return
+    for name, tensor in others:
+        if tensor.dtype != reference.dtype:
+            raise ValueError(f"{first} is {reference.dtype} but {name} is {tensor.dtype}")
 
 
 def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> None:

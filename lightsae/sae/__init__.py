@@ -1,1 +1,26 @@
 """The sparse autoencoder, its selection rule, its regularizers and its objective."""
+
+from lightsae.sae.autoencoder import SparseAutoencoder
+from lightsae.sae.auxk import AuxK, aux_k_loss
+from lightsae.sae.code import SparseCode
+from lightsae.sae.initialization import Centre, geometric_median, input_statistics
+from lightsae.sae.objective import Objective, objective
+from lightsae.sae.regularizers import L1L2Ratio, OffSupportL1, Regularizer
+from lightsae.sae.selection import Selection, TopK
+
+__all__ = [
+    "AuxK",
+    "Centre",
+    "L1L2Ratio",
+    "Objective",
+    "OffSupportL1",
+    "Regularizer",
+    "Selection",
+    "SparseAutoencoder",
+    "SparseCode",
+    "TopK",
+    "aux_k_loss",
+    "geometric_median",
+    "input_statistics",
+    "objective",
+]

@@ -1,0 +1,217 @@
+"""The Top-k sparse autoencoder."""
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from lightsae_kernels import Encoded, sparse_decode
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from lightsae.errors import LightsaeError
+from lightsae.sae import storage
+from lightsae.sae.code import SparseCode
+from lightsae.sae.initialization import Centre, input_statistics
+from lightsae.sae.regularizers import Regularizer
+from lightsae.sae.selection import Selection, TopK
+
+_SELECTIONS = {"TopK": TopK}
+
+
+class SparseAutoencoder(nn.Module):
+    """x / scale is centred, encoded to a few latents and decoded again (arXiv 2606.27321).
+
+        a = ReLU(W_enc (x / scale - b_dec) + b_enc)
+        x_hat = scale (select(a) W_dec + b_dec)
+
+    Both matrices hold a latent per row. The decoder starts as the encoder transposed, with rows of
+    unit norm that `normalize_decoder_` keeps.
+
+    Args:
+        d_in: Width of the inputs.
+        d_sae: Size of the dictionary.
+        selection: Which latents stay; by default `TopK(32)`.
+
+    Attributes:
+        W_enc: Encoder, [d_sae, d_in].
+        b_enc: Encoder bias, [d_sae].
+        W_dec: Decoder, [d_sae, d_in].
+        b_dec: Centre of the scaled inputs, [d_in].
+        scale: Input scale, a scalar buffer.
+
+    Raises:
+        LightsaeError: If a size is smaller than 1 or k is larger than d_sae.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> sae = SparseAutoencoder(d_in=8, d_sae=32, selection=TopK(4))
+        >>> code = sae.encode(torch.randn(5, 8))
+        >>> code.values.shape, sae.decode(code).shape
+        (torch.Size([5, 4]), torch.Size([5, 8]))
+    """
+
+    scale: Tensor
+
+    def __init__(self, d_in: int, d_sae: int, selection: Selection | None = None) -> None:
+        super().__init__()
+        self.selection: Selection = TopK(32) if selection is None else selection
+        for name, size in (("d_in", d_in), ("d_sae", d_sae)):
+            if size < 1:
+                raise LightsaeError(f"{name} must be at least 1, got {size}")
+        if self.selection.k > d_sae:
+            raise LightsaeError(f"k = {self.selection.k} is larger than d_sae = {d_sae}")
+        rows = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
+        self.W_enc = nn.Parameter(rows)
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.W_dec = nn.Parameter(rows.clone())
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.register_buffer("scale", torch.ones(()))
+
+    @property
+    def d_in(self) -> int:
+        """Width of the inputs."""
+        return self.W_enc.shape[1]
+
+    @property
+    def d_sae(self) -> int:
+        """Size of the dictionary."""
+        return self.W_enc.shape[0]
+
+    @torch.no_grad()
+    def initialize_(self, sample: Tensor, centre: Centre = "mean") -> None:
+        """Set scale and b_dec from a sample of the data.
+
+        Args:
+            sample: Inputs, [rows, d_in].
+            centre: What b_dec starts as.
+
+        Raises:
+            LightsaeError: If the sample has another width, is empty or constant.
+        """
+        if sample.dim() != 2 or sample.shape[1] != self.d_in:
+            raise LightsaeError(
+                f"the training sample has shape {tuple(sample.shape)}, "
+                f"the autoencoder expects [rows, d_in = {self.d_in}]"
+            )
+        statistics = input_statistics(sample, centre)
+        self.scale.copy_(statistics.scale)
+        self.b_dec.copy_(statistics.centre / statistics.scale)
+
+    def encode_scaled(
+        self,
+        x: Tensor,
+        *,
+        k: int | None = None,
+        regularizer: Regularizer | None = None,
+        process_group: ProcessGroup | None = None,
+    ) -> Encoded:
+        """Encode inputs that are already divided by scale; see `Selection.encode`."""
+        encoder = self.W_enc, self.b_enc, self.b_dec
+        return self.selection.encode(
+            x, encoder, k=k, regularizer=regularizer, process_group=process_group
+        )
+
+    def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
+        """Reconstruct in units of scale, [B, d_in]."""
+        return sparse_decode(values, indices, self.W_dec, self.b_dec)
+
+    def encode(self, x: Tensor, k: int | None = None) -> SparseCode:
+        """Code of a batch.
+
+        Args:
+            x: Inputs, [B, d_in], in the dtype of the parameters.
+            k: Another k than the one trained with.
+
+        Returns:
+            Values and indices, [B, k].
+
+        Raises:
+            ValueError: If x is not [B, d_in] or k does not fit.
+        """
+        encoded = self.encode_scaled(x / self.scale, k=k)
+        return SparseCode(encoded.values, encoded.indices, self.d_sae)
+
+    def decode(self, code: SparseCode) -> Tensor:
+        """Reconstruction of a code in the units of the inputs, [B, d_in]."""
+        return self.decode_scaled(code.values, code.indices) * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction of x, [B, d_in]."""
+        return self.decode(self.encode(x))
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """W_enc (x / scale - b_dec) + b_enc, dense, [B, d_sae]."""
+        return nn.functional.linear(x / self.scale - self.b_dec, self.W_enc, self.b_enc)
+
+    @torch.no_grad()
+    def project_decoder_gradient_(self) -> None:
+        """Remove from the gradient of each decoder row its part along the row.
+
+        Once per optimizer step: after gradients are summed over ranks, before they are clipped.
+        """
+        grad = self.W_dec.grad
+        if grad is not None:
+            along = torch.linalg.vecdot(grad, self.W_dec) / self.W_dec.square().sum(
+                dim=1
+            ).clamp_min(torch.finfo(grad.dtype).tiny)
+            grad.addcmul_(along.unsqueeze(1), self.W_dec, value=-1)
+
+    @torch.no_grad()
+    def normalize_decoder_(self) -> None:
+        """Bring every decoder row back to unit norm."""
+        norms = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
+        self.W_dec.div_(norms.clamp_min_(torch.finfo(norms.dtype).tiny))
+
+    def save(self, folder: str | Path) -> None:
+        """Write sae.safetensors and sae.json into a folder, each replaced as a whole.
+
+        The JSON holds the sizes, the selection rule with its k and the input normalisation.
+
+        Args:
+            folder: Where; made if it is not there.
+
+        Raises:
+            LightsaeError: If the selection rule is not one of this package.
+        """
+        rule = type(self.selection).__name__
+        if rule not in _SELECTIONS:
+            raise LightsaeError(f"selection rule {rule} has no file format: {list(_SELECTIONS)}")
+        settings = {
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "dtype": str(self.W_enc.dtype).removeprefix("torch."),
+            "selection": {"rule": rule, **self.selection.settings()},
+            "normalization": {"divide_by": self.scale.item(), "subtract": "b_dec"},
+        }
+        storage.write(Path(folder), dict(self.state_dict()), settings)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote, on the CPU and in the dtype it was saved in.
+
+        Args:
+            folder: The folder with sae.safetensors and sae.json.
+
+        Raises:
+            LightsaeError: If a file is missing, malformed, altered or does not fit the other.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> SparseAutoencoder(4, 16, TopK(2)).save(folder)
+            >>> SparseAutoencoder.load(folder).selection.k
+            2
+        """
+        settings, tensors = storage.read(Path(folder))
+        path = Path(folder) / storage.SETTINGS
+        rule = dict(settings["selection"])
+        name = rule.pop("rule", None)
+        if name not in _SELECTIONS:
+            raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(_SELECTIONS)}")
+        try:
+            sae = cls(settings["d_in"], settings["d_sae"], _SELECTIONS[name](**rule))
+        except (TypeError, LightsaeError) as error:
+            raise LightsaeError(f"{path}: {error}") from error
+        storage.require_shapes(Path(folder), tensors, dict(sae.state_dict()))
+        sae.to(tensors["W_enc"].dtype).load_state_dict(tensors)
+        return sae

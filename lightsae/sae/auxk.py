@@ -1,0 +1,91 @@
+"""AuxK: dead latents learn to reconstruct what the living ones leave (arXiv 2406.04093)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from lightsae_kernels import sparse_decode
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from lightsae.errors import LightsaeError
+from lightsae.sae.autoencoder import SparseAutoencoder
+from lightsae.sae.selection import TopK
+
+
+@dataclass(frozen=True)
+class AuxK:
+    """Settings of the auxiliary loss.
+
+    Attributes:
+        weight: alpha, the factor of AuxK in the loss.
+        k_aux: Dead latents used per row, at most.
+        dead_after: Tokens without firing after which a latent is dead.
+        fired_above: Activation above which a latent has fired.
+    """
+
+    weight: float = 1 / 32
+    k_aux: int = 256
+    dead_after: int = 10_000_000
+    fired_above: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("k_aux", "dead_after"):
+            if getattr(self, name) < 1:
+                raise LightsaeError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.weight >= 0:
+            raise LightsaeError(f"weight must be at least 0, got {self.weight}")
+
+
+def aux_k_loss(
+    sae: SparseAutoencoder,
+    x: Tensor,
+    residual: Tensor,
+    dead: Tensor,
+    k_aux: int,
+    process_group: ProcessGroup | None = None,
+) -> Tensor:
+    """Share of the residual's variance that the best dead latents fail to explain.
+
+        L = mean_i ||e_i - e_hat_i||^2 / mean_i ||e_i - mean(e)||^2,  e_hat = z_aux W_dec
+
+    Args:
+        sae: The autoencoder; the loss reaches W_enc, b_enc, b_dec and W_dec of dead latents.
+        x: Scaled inputs, [B, d_in].
+        residual: e = x - x_hat in the same units, [B, d_in]; taken as a constant.
+        dead: Dead latents, [d_sae] bool, the same on all ranks.
+        k_aux: Dead latents used per row, at most.
+        process_group: Ranks over which the means are taken.
+
+    Returns:
+        A scalar; 0 when nothing is dead or the residual is constant.
+
+    Example:
+        >>> sae = SparseAutoencoder(4, 8, TopK(2))
+        >>> x = torch.randn(3, 4)
+        >>> aux_k_loss(sae, x, x, torch.zeros(8, dtype=torch.bool), k_aux=2)
+        tensor(0.)
+    """
+    residual = residual.detach()
+    latents = dead.nonzero().squeeze(1)
+    if len(latents) == 0:
+        return residual.new_zeros(())
+    variance = _global_variance(residual, process_group)
+    encoder = sae.W_enc[latents], sae.b_enc[latents], sae.b_dec
+    encoded = TopK(min(k_aux, len(latents))).encode(x, encoder)
+    e_hat = sparse_decode(encoded.values, encoded.indices, sae.W_dec[latents])
+    error = (residual - e_hat).square().sum() / max(len(x), 1)
+    return torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0 * error)
+
+
+def _global_variance(e: Tensor, process_group: ProcessGroup | None) -> Tensor:
+    """mean_i ||e_i - mean(e)||^2 over the batch of all ranks."""
+    count = torch.full((1,), float(len(e)), dtype=e.dtype, device=e.device)
+    total = torch.cat([e.sum(dim=0), count])
+    if process_group is not None:
+        dist.all_reduce(total, group=process_group)
+    rows = total[-1].clamp_min(1)
+    squares = (e - total[:-1] / rows).square().sum()
+    if process_group is not None:
+        dist.all_reduce(squares, group=process_group)
+    return squares / rows

@@ -1,0 +1,45 @@
+"""A batch of sparse codes."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SparseCode:
+    """The latents that fire on each row of a batch, and how strongly.
+
+    Attributes:
+        values: Activations, descending along a row, [B, k]; a zero marks an unused place.
+        indices: Their latents, [B, k] int64.
+        d_sae: Size of the dictionary.
+
+    Example:
+        >>> import torch
+        >>> code = SparseCode(torch.tensor([[2.0, 0.0]]), torch.tensor([[3, 0]]), d_sae=4)
+        >>> code.to_dense()
+        tensor([[0., 0., 0., 2.]])
+        >>> code.l0()
+        tensor([1])
+    """
+
+    values: Tensor
+    indices: Tensor
+    d_sae: int
+
+    def __len__(self) -> int:
+        """Rows of the batch."""
+        return len(self.values)
+
+    def to_dense(self) -> Tensor:
+        """The code as [B, d_sae], zeros included."""
+        dense = self.values.new_zeros(len(self), self.d_sae)
+        return dense.scatter_add(1, self.indices, self.values)
+
+    def l0(self) -> Tensor:
+        """Latents that fire on each row, [B] int64."""
+        return (self.values > 0).sum(dim=1)
+
+    def detach(self) -> "SparseCode":
+        """The same code outside the graph."""
+        return SparseCode(self.values.detach(), self.indices, self.d_sae)

@@ -1,0 +1,76 @@
+"""What training minimises: reconstruction + alpha AuxK + lambda R (arXiv 2606.27321)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lightsae_kernels import Encoded
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from lightsae.sae.autoencoder import SparseAutoencoder
+from lightsae.sae.auxk import AuxK, aux_k_loss
+from lightsae.sae.regularizers import Regularizer
+
+
+class Objective(NamedTuple):
+    """The loss of a batch and its parts, unweighted.
+
+    Attributes:
+        loss: reconstruction + alpha aux_k + lambda penalty.
+        reconstruction: Mean over samples of ||x - x_hat||^2 in scaled units.
+        aux_k: See `lightsae.sae.aux_k_loss`; 0 without AuxK.
+        penalty: The regularizer; 0 without one.
+        encoded: The code, with the batch-active mask.
+        x_hat: Reconstruction in scaled units, [B, d_in].
+    """
+
+    loss: Tensor
+    reconstruction: Tensor
+    aux_k: Tensor
+    penalty: Tensor
+    encoded: Encoded
+    x_hat: Tensor
+
+
+def objective(
+    sae: SparseAutoencoder,
+    x: Tensor,
+    *,
+    regularizer: Regularizer | None = None,
+    aux_k: AuxK | None = None,
+    dead: Callable[[Encoded], Tensor] | None = None,
+    process_group: ProcessGroup | None = None,
+) -> Objective:
+    """Encode, decode and evaluate every part of the loss.
+
+    Means are over the samples of this rank; averaged over ranks with equally many samples they are
+    the loss of the whole batch, and so are their gradients.
+
+    Args:
+        sae: The autoencoder.
+        x: Inputs divided by `sae.scale`, [B, d_in].
+        regularizer: Penalty on the activations before selection.
+        aux_k: Settings of the auxiliary loss; needs `dead`.
+        dead: Called with the code; returns the dead latents, [d_sae] bool.
+        process_group: Ranks that share the batch.
+
+    Example:
+        >>> import torch
+        >>> from lightsae.sae import L1L2Ratio, TopK
+        >>> sae = SparseAutoencoder(4, 8, TopK(2))
+        >>> parts = objective(sae, torch.randn(3, 4), regularizer=L1L2Ratio(0.01))
+        >>> torch.allclose(parts.loss, parts.reconstruction + 0.01 * parts.penalty)
+        True
+    """
+    encoded = sae.encode_scaled(x, regularizer=regularizer, process_group=process_group)
+    x_hat = sae.decode_scaled(encoded.values, encoded.indices)
+    residual = x - x_hat
+    reconstruction = residual.square().sum() / max(len(x), 1)
+    loss, auxiliary = reconstruction, reconstruction.new_zeros(())
+    is_dead = None if dead is None else dead(encoded)
+    if aux_k is not None and is_dead is not None:
+        auxiliary = aux_k_loss(sae, x, residual, is_dead, aux_k.k_aux, process_group)
+        loss = loss + aux_k.weight * auxiliary
+    if regularizer is not None:
+        loss = loss + regularizer.weight * encoded.penalty
+    return Objective(loss, reconstruction, auxiliary, encoded.penalty, encoded, x_hat)

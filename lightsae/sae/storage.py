@@ -1,0 +1,85 @@
+"""Tensors and settings as a folder: sae.safetensors beside a sae.json that anyone can read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as serialize_tensors
+from torch import Tensor
+
+from lightsae.errors import LightsaeError
+from lightsae.files import replacing
+
+FORMAT = 1
+TENSORS, SETTINGS = "sae.safetensors", "sae.json"
+_KEYS = {"d_in": int, "d_sae": int, "selection": dict, "tensors_xxh3": str}
+
+
+def write(folder: Path, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    """Write both files, each as a whole; the settings carry the hash of the tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = serialize_tensors({name: t.detach().contiguous() for name, t in tensors.items()})
+    digest = xxhash.xxh3_64_hexdigest(content)
+    described = {"format": FORMAT, **settings, "tensors_xxh3": digest}
+    with replacing(folder / TENSORS) as temporary:
+        temporary.write_bytes(content)
+    with replacing(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(described, indent=2) + "\n")
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings and tensors of a folder.
+
+    Raises:
+        LightsaeError: If a file is missing or malformed, or they are not of one pair.
+    """
+    settings = _settings(folder / SETTINGS)
+    return settings, _tensors(folder / TENSORS, settings["tensors_xxh3"])
+
+
+def require_shapes(folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Refuse tensors that are not those the settings promise."""
+    have = {name: tuple(t.shape) for name, t in found.items()}
+    want = {name: tuple(t.shape) for name, t in expected.items()}
+    if have != want:
+        raise LightsaeError(f"{folder / TENSORS} holds {have}, {SETTINGS} promises {want}")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(_bytes(path))
+    except ValueError as error:
+        if isinstance(error, LightsaeError):
+            raise
+        raise LightsaeError(f"{path} is not JSON: {error}") from error
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+        raise LightsaeError(f"{path} is not an autoencoder of format {FORMAT}")
+    for key, kind in _KEYS.items():
+        if not isinstance(settings.get(key), kind):
+            raise LightsaeError(f"{path}: key {key!r} is missing or not of type {kind.__name__}")
+    return settings
+
+
+def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    content = _bytes(path)
+    if xxhash.xxh3_64_hexdigest(content) != digest:
+        raise LightsaeError(f"{path} is not the file that {SETTINGS} describes (hash differs)")
+    try:
+        tensors = parse_tensors(content)
+    except SafetensorError as error:
+        raise LightsaeError(f"{path} is not a safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise LightsaeError(f"{path}: tensor {name!r} has NaN or infinite values")
+    return tensors
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LightsaeError(f"{path} cannot be read: {error.strerror}") from error
