@@ -1,0 +1,97 @@
+"""Dead latents: those that never fire on a data set."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightsae.errors import LightsaeError
+
+
+def _dead_latents_update(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
+    """Return how often each latent fired, int64 [d_sae]."""
+    if values.shape != indices.shape:
+        raise LightsaeError(
+            f"indices has shape {list(indices.shape)}, expected values' {list(values.shape)}"
+        )
+    fired = (values.detach() > 0).long().flatten()
+    return torch.zeros(d_sae, dtype=torch.long, device=values.device).scatter_add_(
+        0, indices.flatten(), fired
+    )
+
+
+def _dead_latents_compute(firings: Tensor, normalize: bool) -> Tensor:
+    """Return the number of latents without firings, or their share."""
+    dead = firings == 0
+    return dead.double().mean() if normalize else dead.sum()
+
+
+def dead_latents(values: Tensor, indices: Tensor, d_sae: int, *, normalize: bool = False) -> Tensor:
+    """Count the latents that never fire.
+
+    A latent fires when its activation is positive: a zero fill-in is not a firing.
+
+    Args:
+        values: Activations [..., k].
+        indices: Latents [..., k], int64.
+        d_sae: Number of latents.
+        normalize: Return the share of d_sae in place of the count.
+
+    Returns:
+        Int64 scalar, or a float64 one with `normalize`.
+
+    Raises:
+        LightsaeError: If the shapes differ.
+
+    Example:
+        >>> values, indices = torch.tensor([[2.0, 0.0]]), torch.tensor([[3, 0]])
+        >>> dead_latents(values, indices, d_sae=4)
+        tensor(3)
+    """
+    return _dead_latents_compute(_dead_latents_update(values, indices, d_sae), normalize)
+
+
+class DeadLatents(Metric):
+    """Number (or share) of latents that never fired, over everything seen.
+
+    In a `MetricCollection` the count and the share keep one common state.
+
+    Args:
+        d_sae: Number of latents.
+        normalize: Report the share of d_sae in place of the count.
+        **kwargs: Passed to `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = DeadLatents(d_sae=4)
+        >>> metric.update(torch.tensor([[2.0, 0.0]]), torch.tensor([[3, 0]]))
+        >>> metric.compute()
+        tensor(3)
+        >>> metric.firings
+        tensor([0, 0, 0, 1])
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    firings: Tensor
+
+    def __init__(self, d_sae: int, *, normalize: bool = False, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.d_sae = d_sae
+        self.normalize = normalize
+        self.add_state("firings", torch.zeros(d_sae, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor, indices: Tensor) -> None:
+        """Add a batch of codes.
+
+        Args:
+            values: Activations [..., k].
+            indices: Latents [..., k], int64.
+
+        Raises:
+            LightsaeError: If the shapes differ.
+        """
+        self.firings = self.firings + _dead_latents_update(values, indices, self.d_sae)
+
+    def compute(self) -> Tensor:
+        """Return the count as int64, or the share as float64."""
+        return _dead_latents_compute(self.firings, self.normalize)

@@ -1,0 +1,119 @@
+"""Explained variance R2, merged exactly over batches and ranks."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightsae.errors import LightsaeError
+
+# Packed moments, float64: [rows, residual sum of squares, total sum of squares, mean (d_in)].
+_SCALARS = 3
+
+
+def _r2_update(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the packed moments of one batch."""
+    if x_hat.shape != x.shape:
+        raise LightsaeError(f"x_hat has shape {list(x_hat.shape)}, expected x's {list(x.shape)}")
+    x = x.detach().double().flatten(0, -2)
+    x_hat = x_hat.detach().double().flatten(0, -2)
+    # Measured from the first row, constant data have a total of exactly zero.
+    shift = x[:1].sum(0)
+    centred = x - shift
+    offset = centred.sum(0) / max(len(x), 1)
+    residual = (x - x_hat).square().sum()
+    total = (centred - offset).square().sum()
+    rows = torch.full_like(residual, len(x))
+    return torch.cat([torch.stack([rows, residual, total]), shift + offset])
+
+
+def _r2_merge(moments: Tensor) -> Tensor:
+    """Merge packed moments [parts, 3 + d_in] (Chan et al. 1983)."""
+    rows, residual, total = moments[:, :_SCALARS].unbind(1)
+    means = moments[:, _SCALARS:]
+    reference = means.index_select(0, rows.argmax().reshape(1))
+    weights = (rows / rows.sum().clamp(min=1)).unsqueeze(1)
+    mean = reference + (weights * (means - reference)).sum(0, keepdim=True)
+    between = (rows * (means - mean).square().sum(1)).sum()
+    scalars = torch.stack([rows.sum(), residual.sum(), total.sum() + between])
+    return torch.cat([scalars, mean.squeeze(0)])
+
+
+def _r2_compute(moments: Tensor) -> Tensor:
+    """Return R2 from packed moments; NaN where the total is zero."""
+    _, residual, total = moments[:_SCALARS]
+    return torch.where(total > 0, 1 - residual / total, torch.nan)
+
+
+def r2(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Share of the variance of `x` that `x_hat` explains.
+
+    `1 - sum ||x - x_hat||^2 / sum ||x - mean(x)||^2`, with the mean taken per dimension. All sums
+    are float64, so that a mean far larger than the standard deviation costs no digits.
+
+    Args:
+        x_hat: Reconstructions [..., d_in], any float dtype.
+        x: Inputs [..., d_in].
+
+    Returns:
+        Float64 scalar, at most 1; NaN when `x` does not vary (one row, or constant data), because
+        there is nothing to explain.
+
+    Raises:
+        LightsaeError: If the shapes differ.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+        >>> r2(x + 0.5, x)
+        tensor(0.9062, dtype=torch.float64)
+    """
+    return _r2_compute(_r2_update(x_hat, x))
+
+
+class R2(Metric):
+    """Share of the variance of x that x_hat explains, over everything seen.
+
+    The state is the float64 count, residual, total and mean; parts are merged with Chan's formula,
+    so neither the split into batches nor the number of processes changes the result, and a mean far
+    larger than the standard deviation costs no digits. See `r2` for the definition.
+
+    Args:
+        d_in: Width of the inputs.
+        **kwargs: Passed to `torchmetrics.Metric`.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+        >>> metric = R2(d_in=2)
+        >>> for row in x:
+        ...     metric.update(row[None] + 0.5, row[None])
+        >>> metric.compute()
+        tensor(0.9062, dtype=torch.float64)
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    moments: Tensor
+
+    def __init__(self, d_in: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.d_in = d_in
+        empty = torch.zeros(_SCALARS + d_in, dtype=torch.float64)
+        self.add_state("moments", empty, dist_reduce_fx=_r2_merge)
+
+    def update(self, x_hat: Tensor, x: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            x_hat: Reconstructions [..., d_in].
+            x: Inputs [..., d_in].
+
+        Raises:
+            LightsaeError: If the shapes differ or the width is not `d_in`.
+        """
+        if x.shape[-1] != self.d_in:
+            raise LightsaeError(f"x has width {x.shape[-1]}, expected d_in = {self.d_in}")
+        self.moments = _r2_merge(torch.stack([self.moments, _r2_update(x_hat, x)]))
+
+    def compute(self) -> Tensor:
+        """Return R2 as a float64 scalar; NaN when nothing seen so far varies."""
+        return _r2_compute(self.moments)

@@ -1,0 +1,169 @@
+"""The images that activate each latent most, in one pass."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightsae.errors import LightsaeError
+
+# A place in a list: [activation, sample], float64 (exact for float32 and samples below 2^53).
+_VACANT = (0.0, -1.0)
+
+
+class TopActivations:
+    """The strongest images of each latent.
+
+    Attributes:
+        values: Activations in descending order [d_sae, n], float64; 0 where there are fewer.
+        samples: The images [d_sae, n], int64; -1 where there are fewer.
+    """
+
+    def __init__(self, values: Tensor, samples: Tensor) -> None:
+        self.values = values
+        self.samples = samples
+
+
+def _ranked(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int, n: int) -> Tensor:
+    """Return the lists [d_sae, n, 2] of the strongest distinct samples of each latent."""
+    order = torch.arange(len(latents), device=latents.device)
+    # Stable sorts, the least significant key first; then the strongest of equal samples is kept.
+    for key, descending in ((values, True), (samples, False), (latents, False)):
+        order = order[key[order].sort(stable=True, descending=descending).indices]
+    latents, values, samples = latents[order], values[order], samples[order]
+    first = torch.ones_like(latents, dtype=torch.bool)
+    first[1:] = (latents[1:] != latents[:-1]) | (samples[1:] != samples[:-1])
+    latents, values, samples = latents[first], values[first], samples[first]
+    order = values.sort(stable=True, descending=True).indices
+    order = order[latents[order].sort(stable=True).indices]
+    latents, values, samples = latents[order], values[order], samples[order]
+    counts = torch.bincount(latents, minlength=d_sae)
+    rank = torch.arange(len(latents), device=latents.device) - (counts.cumsum(0) - counts)[latents]
+    kept = rank < n
+    lists = _vacant(d_sae, n, latents.device)
+    lists[latents[kept], rank[kept]] = torch.stack([values, samples.double()], dim=1)[kept]
+    return lists
+
+
+def _vacant(d_sae: int, n: int, device: torch.device | None = None) -> Tensor:
+    """Return lists without entries."""
+    return torch.tensor(_VACANT, dtype=torch.float64, device=device).repeat(d_sae, n, 1)
+
+
+def _merge_lists(lists: Tensor) -> Tensor:
+    """Merge lists [parts, d_sae, n, 2]."""
+    _, d_sae, n, _ = lists.shape
+    latents = torch.arange(d_sae, device=lists.device).view(1, -1, 1).expand(lists.shape[:-1])
+    taken = lists[..., 0] > 0
+    values, samples = lists[taken].unbind(-1)
+    return _ranked(latents[taken], values, samples.long(), d_sae, n)
+
+
+def _top_activating_update(
+    lists: Tensor, values: Tensor, indices: Tensor, sample_index: Tensor
+) -> Tensor:
+    """Add a batch of codes to the lists."""
+    if values.shape != indices.shape or sample_index.shape != values.shape[:1]:
+        raise LightsaeError(
+            f"values, indices and sample_index have shapes {list(values.shape)}, "
+            f"{list(indices.shape)} and {list(sample_index.shape)}, expected [rows, k] twice and "
+            "[rows], or [entries] for all three"
+        )
+    n = lists.shape[1]
+    if values.ndim == 2:
+        sample_index = sample_index.unsqueeze(1).expand_as(values)
+    values = values.detach().double()
+    # An activation below the last place of its latent's list cannot enter it.
+    candidate = (values > 0) & (values >= lists[:, -1, 0][indices])
+    added = (indices[candidate], values[candidate], sample_index[candidate])
+    touched, compact = added[0].unique(return_inverse=True)
+    new = _ranked(compact, added[1], added[2], len(touched), n)
+    lists = lists.clone()
+    lists[touched] = _merge_lists(torch.stack([lists[touched], new]))
+    return lists
+
+
+def _top_activating_compute(lists: Tensor) -> TopActivations:
+    """Split the lists into activations and samples."""
+    return TopActivations(lists[..., 0].clone(), lists[..., 1].long())
+
+
+def top_activating(
+    values: Tensor, indices: Tensor, sample_index: Tensor, d_sae: int, n: int
+) -> TopActivations:
+    """Find the images with the largest activation of each latent.
+
+    An image with many tokens enters with its largest activation, once. Ties go to the lowest
+    sample index.
+
+    Args:
+        values: Activations [rows, k], or [entries] with one latent each.
+        indices: Latents, int64, of the shape of `values`.
+        sample_index: Image of each row or entry, int64.
+        d_sae: Number of latents.
+        n: Images per latent.
+
+    Returns:
+        Activations and images, [d_sae, n] each.
+
+    Raises:
+        LightsaeError: If the shapes disagree.
+
+    Example:
+        >>> values, indices = torch.tensor([[1.0], [3.0], [2.0]]), torch.tensor([[0], [0], [1]])
+        >>> top = top_activating(values, indices, torch.tensor([10, 11, 12]), d_sae=2, n=2)
+        >>> top.samples
+        tensor([[11, 10],
+                [12, -1]])
+    """
+    empty = _vacant(d_sae, n, values.device)
+    return _top_activating_compute(_top_activating_update(empty, values, indices, sample_index))
+
+
+class TopActivating(Metric):
+    """The images with the largest activation of each latent, over everything seen.
+
+    The state is [d_sae, n, 2] float64 whatever the number of images, and exact: an image whose
+    tokens are spread over batches or ranks enters once, with its largest activation. See
+    `top_activating`.
+
+    Args:
+        d_sae: Number of latents.
+        n: Images per latent.
+        **kwargs: Passed to `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = TopActivating(d_sae=2, n=2)
+        >>> metric.update(torch.tensor([[1.0]]), torch.tensor([[0]]), torch.tensor([10]))
+        >>> metric.update(torch.tensor([[3.0]]), torch.tensor([[0]]), torch.tensor([11]))
+        >>> metric.compute().samples
+        tensor([[11, 10],
+                [-1, -1]])
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    lists: Tensor
+
+    def __init__(self, d_sae: int, n: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        if n < 1:
+            raise LightsaeError(f"n = {n}, expected at least 1")
+        self.add_state("lists", _vacant(d_sae, n), dist_reduce_fx=_merge_lists)
+
+    def update(self, values: Tensor, indices: Tensor, sample_index: Tensor) -> None:
+        """Add a batch of codes.
+
+        Args:
+            values: Activations [rows, k], or [entries] with one latent each.
+            indices: Latents, int64, of the shape of `values`.
+            sample_index: Image of each row or entry, int64.
+
+        Raises:
+            LightsaeError: If the shapes disagree.
+        """
+        self.lists = _top_activating_update(self.lists, values, indices, sample_index)
+
+    def compute(self) -> TopActivations:
+        """Return the lists of all latents."""
+        return _top_activating_compute(self.lists)
