@@ -1,0 +1,74 @@
+"""What a folder of shards is protected by: a lock, and a comparison of settings."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from lightsae.activations.format import Manifest
+from lightsae.errors import LightsaeError
+
+_SAME = ("d_in", "dtype", "model", "weights_hash", "layer", "tokens", "has_labels", "classes")
+
+
+def system_message(error: Exception) -> str:
+    """What the system said went wrong, without HDF5's inner details.
+
+    Example:
+        >>> system_message(OSError("write failed (errno = 28, total = 4)"))
+        'No space left on device'
+    """
+    number = getattr(error, "errno", None)
+    for code in (number, *_codes_in(str(error))):
+        if code:
+            return os.strerror(code)
+    return str(error).splitlines()[0]
+
+
+def _codes_in(text: str) -> list[int]:
+    """The errno in an HDF5 message."""
+    _, found, tail = text.partition("errno = ")
+    digits = tail.split(",")[0]
+    return [int(digits)] if found and digits.isdigit() else []
+
+
+def lock_folder(folder: Path) -> int:
+    """Lock a folder against a second writer; the lock ends with the process.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        An open descriptor; closing it ends the lock.
+
+    Raises:
+        LightsaeError: If another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise LightsaeError(f"{folder}: is being written by another process") from None
+    return handle
+
+
+def check_same(found: Manifest, wanted: Manifest, folder: Path) -> None:
+    """Refuse to continue a folder that something else began.
+
+    Args:
+        found: The folder's manifest.
+        wanted: What is about to be written.
+        folder: Its name, for the message.
+
+    Raises:
+        LightsaeError: Naming the first setting that differs and both values.
+    """
+    pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in _SAME]
+    keys = {**found.settings, **wanted.settings}
+    pairs += [(key, found.settings.get(key), wanted.settings.get(key)) for key in keys]
+    for name, there, here in pairs:
+        if there != here:
+            raise LightsaeError(
+                f"{folder}: was begun with {name} = {there!r}, this command has {here!r}: "
+                "use the same settings or another folder"
+            )

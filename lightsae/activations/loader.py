@@ -1,0 +1,243 @@
+"""Shuffled batches from shards, whole chunks at a time."""
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightsae.activations.batch import ActivationBatch
+from lightsae.activations.epoch import Group, Share, plan_epoch
+from lightsae.activations.reader import ShardSet
+from lightsae.activations.splits import Split, SplitRule
+from lightsae.activations.storage import Array, storage
+from lightsae.errors import LightsaeError
+
+
+class _Loaded(NamedTuple):
+    """A group in memory: `order` says at which row of `pool` each of its rows lies."""
+
+    pool: Tensor
+    order: Tensor
+    columns: Tensor
+
+
+class ActivationLoader:
+    """Iterates over one split of a folder of shards; a dataloader to Lightning.
+
+    Chunks are put in an order drawn from (seed, epoch) and cut into one contiguous share per
+    rank. A rank reads its chunks in groups of `buffer_rows / 2` stored rows, shuffles the rows of
+    a group and gathers batches from it, while a thread reads the next group into the other half
+    of the buffer. Batches depend on (seed, epoch, rank, world size, batch and buffer size) only.
+
+    With one rank every row of the split comes once an epoch. With several, a training loader
+    (`shuffle=True`) gives every rank the same number of rows: `total % world_size` rows are left
+    out, other ones in each epoch. A loader that does not shuffle leaves out none: ranks differ by
+    one row at most and have the same number of batches.
+
+    The position is saved by Lightning in its checkpoints and counts batches that training has
+    finished. An iterator that is begun after another one delivered batches begins a new epoch.
+
+    Args:
+        shards: The shards.
+        rule: Division into splits.
+        split: The split to read.
+        rows_per_chunk: Int64 `[n_chunks]`, rows of the split in each chunk (see `count_rows`).
+        batch_size: Rows per batch; the last batch of an epoch may have fewer.
+        shuffle: Shuffle, as for training; otherwise rows come in stored order.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+        buffer_rows: Rows held in memory.
+        dtype: Dtype of the activations delivered; None for the stored one.
+        drop_last: Leave out a partial last batch.
+        finished_batches: Tells how many batches of the epoch training has finished, where that
+            may differ from how many were fetched.
+
+    Raises:
+        LightsaeError: If an argument is out of range or the split is empty for a rank.
+
+    Example:
+        >>> import tempfile
+        >>> from lightsae.activations import Manifest, ShardWriter
+        >>> from lightsae.activations.splits import count_rows, distinct_samples, split_rule
+        >>> folder = tempfile.mkdtemp()
+        >>> with ShardWriter(folder, Manifest(d_in=4, dtype="float16")) as writer:
+        ...     writer.write(torch.randn(10, 4), sample_index=torch.arange(10))
+        >>> shards = ShardSet(folder)
+        >>> rule = split_rule(
+        ...     distinct_samples(shards), val_fraction=0.2, test_fraction=0, seed=0)
+        >>> rows = count_rows(shards, rule, ("train",))["train"]
+        >>> loader = ActivationLoader(shards, rule, "train", rows, batch_size=3)
+        >>> [len(batch.activations) for batch in loader]
+        [3, 3, 2]
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        rule: SplitRule,
+        split: Split,
+        rows_per_chunk: Array,
+        *,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        buffer_rows: int = 131_072,
+        dtype: torch.dtype | None = torch.float32,
+        drop_last: bool = False,
+        finished_batches: Callable[[], int] | None = None,
+    ) -> None:
+        if batch_size < 1 or buffer_rows < 1:
+            raise LightsaeError(
+                f"batch_size is {batch_size} and buffer_rows {buffer_rows}, expected at least 1"
+            )
+        self._shards, self._rule, self._split = shards, rule, split
+        self._rows_per_chunk = rows_per_chunk
+        self._shuffle, self._seed, self._dtype = shuffle, seed, dtype
+        self._group_rows = max(1, buffer_rows // 2)
+        total = int(rows_per_chunk.sum())
+        self._share = Share(total, rank, world_size, batch_size, shuffle, drop_last)
+        self._finished_batches = finished_batches
+        self._epoch = self._position = 0
+        self._resumed = False
+        if total < world_size or self._share.batches == 0:
+            raise LightsaeError(
+                f"{shards.folder}: the {split} split has {total} rows, too few for a batch "
+                f"on each of {world_size} processes"
+            )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch being read, from 0."""
+        return self._epoch
+
+    def __len__(self) -> int:
+        """Number of batches in a whole epoch, the same on every rank."""
+        return self._share.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+        self._epoch, self._position, self._resumed = epoch, 0, False
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and number of batches finished in it; the same on every rank."""
+        finished = self._position
+        if self._finished_batches is not None:
+            finished = min(finished, self._finished_batches())
+        return {"epoch": self._epoch, "batches": finished}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next iterator continue where `state_dict` was taken."""
+        self._epoch, self._position = int(state_dict["epoch"]), int(state_dict["batches"])
+        self._resumed = True
+
+    def __iter__(self) -> Iterator[ActivationBatch]:
+        """Continue after `load_state_dict`, otherwise begin an epoch."""
+        if not self._resumed and self._position > 0:
+            self._epoch, self._position = self._epoch + 1, 0
+        self._resumed = False
+        return self._batches(self._epoch, self._position)
+
+    def _batches(self, epoch: int, position: int) -> Iterator[ActivationBatch]:
+        """Assemble the batches from `position` on."""
+        share = self._share
+        groups, skip = self._remaining(epoch, share.start(position))
+        loaded = self._load_ahead(groups, epoch)
+        current, used = next(loaded), skip
+        try:
+            for batch in range(position, share.batches):
+                rows = share.start(batch + 1) - share.start(batch)
+                assembly = _Assembly(rows, current)
+                while assembly.missing:
+                    if used == len(current.order):
+                        current, used = next(loaded), 0
+                    used += assembly.take(current, used)
+                self._position = batch + 1
+                yield assembly.finish(self._dtype, self._shards.manifest.has_labels)
+        finally:
+            loaded.close()
+
+    def _remaining(self, epoch: int, rows_done: int) -> tuple[list[Group], int]:
+        """The groups still to be read, and how many rows of the first are done."""
+        order = np.arange(len(self._rows_per_chunk))
+        if self._shuffle:
+            np.random.default_rng([self._seed, epoch]).shuffle(order)
+        groups = plan_epoch(
+            self._rows_per_chunk,
+            self._shards.chunks[:, 2],
+            self._share,
+            order=order,
+            group_rows=self._group_rows,
+        )
+        while len(groups) > 1 and rows_done >= groups[0].rows:
+            rows_done -= groups.pop(0).rows
+        return groups, rows_done
+
+    def _load_ahead(self, groups: list[Group], epoch: int) -> Generator[_Loaded, None, None]:
+        """Read each group while the one before it is used; two halves of a buffer take turns."""
+        stored = self._shards.chunks[:, 2]
+        largest = max(int(stored[group.chunks].sum()) for group in groups)
+        kind = storage(self._shards.manifest.dtype).torch_dtype
+        shape = (largest + self._shards.max_chunk_rows, self._shards.manifest.d_in)
+        halves = [torch.empty(shape, dtype=kind) for _ in groups[:2]]
+        with ThreadPoolExecutor(1, thread_name_prefix="shards") as thread:
+            ahead: Future[_Loaded] = thread.submit(self._load, groups[0], epoch, halves[0])
+            for number in range(len(groups)):
+                current = ahead.result()
+                if number + 1 < len(groups):
+                    half = halves[(number + 1) % 2]
+                    ahead = thread.submit(self._load, groups[number + 1], epoch, half)
+                yield current
+
+    def _load(self, group: Group, epoch: int, pool: Tensor) -> _Loaded:
+        """Read a group into a half of the buffer and shuffle its rows."""
+        raw = pool.view(-1).view(torch.uint8).numpy()
+        rows, order, parts = 0, [], []
+        for chunk, first, last in zip(group.chunks, group.first, group.last, strict=True):
+            columns = self._shards.read_index(chunk)
+            count = self._shards.read_rows(chunk, raw[rows * self._shards.row_bytes :])
+            wanted = np.flatnonzero(self._rule.mask(columns[0], self._split))[first:last]
+            order.append(rows + wanted)
+            parts.append(columns[:, wanted])
+            rows += count
+        places, columns = np.concatenate(order), np.concatenate(parts, axis=1)
+        if self._shuffle:
+            key = [self._seed, epoch, self._share.rank, self._share.world_size, group.number]
+            mixed = np.random.default_rng(key).permutation(len(places))
+            places, columns = places[mixed], columns[:, mixed]
+        return _Loaded(pool, torch.from_numpy(places), torch.from_numpy(columns))
+
+
+class _Assembly:
+    """A batch being gathered from one group or more."""
+
+    def __init__(self, rows: int, group: _Loaded) -> None:
+        self._activations = torch.empty((rows, group.pool.shape[1]), dtype=group.pool.dtype)
+        self._index = torch.empty((len(group.columns), rows), dtype=torch.int64)
+        self._filled = 0
+
+    @property
+    def missing(self) -> int:
+        """Rows still to be gathered."""
+        return len(self._activations) - self._filled
+
+    def take(self, group: _Loaded, start: int) -> int:
+        """Gather what is missing from the rows of a group after `start`; return how many."""
+        taken = min(self.missing, len(group.order) - start)
+        target = slice(self._filled, self._filled + taken)
+        source = slice(start, start + taken)
+        torch.index_select(group.pool, 0, group.order[source], out=self._activations[target])
+        self._index[:, target] = group.columns[:, source]
+        self._filled += taken
+        return taken
+
+    def finish(self, dtype: torch.dtype | None, has_labels: bool) -> ActivationBatch:
+        """The batch in the dtype asked for."""
+        activations = self._activations if dtype is None else self._activations.to(dtype)
+        label = self._index[2] if has_labels else None
+        return ActivationBatch(activations, self._index[0], self._index[1], label)

@@ -1,0 +1,305 @@
+"""Read whole chunks of shards, trusting nothing."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from lightsae.activations.format import Manifest, ShardEntry
+from lightsae.activations.shard_file import index_names, shard_digest
+from lightsae.activations.statistics import Moments
+from lightsae.activations.storage import Array, all_finite, as_float32, checksum, storage
+from lightsae.errors import LightsaeError
+
+_HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+
+
+class Shard:
+    """One shard, its structure checked on opening and each chunk when it is read.
+
+    Args:
+        path: The HDF5 file.
+        entry: What the manifest says about it.
+        manifest: The manifest.
+
+    Attributes:
+        rows: Number of rows.
+        chunk_rows: Rows per chunk; the last chunk may have fewer.
+        moments: Statistics of its rows.
+
+    Raises:
+        LightsaeError: If the file is missing, truncated, or is not what the manifest says.
+    """
+
+    def __init__(self, path: Path, entry: ShardEntry, manifest: Manifest) -> None:
+        self.path, self._entry, self._manifest = path, entry, manifest
+        self.rows = entry.rows
+        self._file = self._open()
+        try:
+            self._check_structure()
+        except LightsaeError:
+            self.close()
+            raise
+        except _HDF5_ERRORS as error:
+            self.close()
+            raise self._broken(f"cannot be read as a shard: {_first_line(error)}") from error
+
+    def __enter__(self) -> "Shard":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open(self) -> h5py.File:
+        """Open the file, or say what is wrong with it."""
+        if not self.path.is_file():
+            raise self._broken("is missing, but the manifest lists it")
+        try:
+            return h5py.File(self.path, "r", rdcc_nbytes=0)
+        except OSError as error:
+            text = _first_line(error)
+            what = "is truncated" if "truncated" in text else "is not a readable HDF5 file"
+            raise self._broken(f"{what}, expected {self.rows} rows: {text}") from error
+
+    def _broken(self, what: str) -> LightsaeError:
+        """An error that begins with the file."""
+        return LightsaeError(f"{self.path}: {what}")
+
+    def _dataset(self, name: str, dtype: Any, shape: tuple[int, ...]) -> h5py.Dataset:
+        """A dataset that lies in this file, plain, with the expected dtype and shape."""
+        if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
+            raise self._broken(f"has no dataset {name!r} of its own")
+        dataset = self._file[name]
+        if not isinstance(dataset, h5py.Dataset):
+            raise self._broken(f"{name!r} is not a dataset")
+        if dataset.dtype != dtype:
+            raise self._broken(f"{name} has dtype {dataset.dtype}, expected {np.dtype(dtype)}")
+        if dataset.shape != shape:
+            raise self._broken(f"{name} has shape {dataset.shape}, expected {shape}")
+        if dataset.external or dataset.is_virtual or dataset.id.get_create_plist().get_nfilters():
+            raise self._broken(f"{name} is external, virtual or filtered, expected plain data")
+        return dataset
+
+    def _check_structure(self) -> None:
+        """Compare everything but the chunks' bytes with the manifest."""
+        manifest, rows = self._manifest, self.rows
+        kind = storage(manifest.dtype)
+        self._rows_set = self._dataset("activations", kind.disk_dtype, (rows, manifest.d_in))
+        stored = self._rows_set.attrs.get("dtype")
+        if stored != manifest.dtype:
+            raise self._broken(f"activations are stored as {stored}, expected {manifest.dtype}")
+        chunks = self._rows_set.chunks
+        if chunks is None or chunks[1] != manifest.d_in:
+            raise self._broken(f"activations has chunks {chunks}, expected whole rows")
+        self.chunk_rows = int(chunks[0])
+        self.n_chunks = -(-rows // self.chunk_rows)
+        self._index_sets = [
+            self._dataset(name, "<i8", (rows,)) for name in index_names(manifest.has_labels)
+        ]
+        for dataset in (self._rows_set, *self._index_sets):
+            if dataset.chunks[0] != self.chunk_rows:
+                raise self._broken(f"{dataset.name} has chunks {dataset.chunks}")
+            if dataset.id.get_num_chunks() != self.n_chunks:
+                raise self._broken(f"{dataset.name} lacks chunks, expected {self.n_chunks}")
+        shapes = {"chunk_hash": ("<u8", self.n_chunks), "index_hash": ("<u8", self.n_chunks)}
+        shapes |= {"mean": ("<f8", manifest.d_in), "m2": ("<f8", manifest.d_in)}
+        described = {
+            name: self._dataset(name, dtype, (size,))[()] for name, (dtype, size) in shapes.items()
+        }
+        if shard_digest(rows, described) != self._entry.digest:
+            raise self._broken("was altered: its hashes are not the ones the manifest recorded")
+        self._chunk_hash, self._index_hash = described["chunk_hash"], described["index_hash"]
+        self.moments = Moments(rows, described["mean"], described["m2"])
+        self._chunk_bytes = self.chunk_rows * manifest.d_in * kind.disk_dtype.itemsize
+
+    def chunk_length(self, chunk: int) -> int:
+        """Number of rows of a chunk."""
+        return min(self.chunk_rows, self.rows - chunk * self.chunk_rows)
+
+    def read_rows(self, chunk: int, out: Array, verify: bool = True) -> int:
+        """Read a chunk of activations.
+
+        Args:
+            chunk: Its position in the shard.
+            out: uint8 buffer with room for a full chunk; its start is overwritten.
+            verify: Check the hash and that every value is finite.
+
+        Returns:
+            Number of rows now at the start of `out`.
+
+        Raises:
+            LightsaeError: Naming file and rows, if the bytes are not the ones that were written.
+        """
+        start, count = chunk * self.chunk_rows, self.chunk_length(chunk)
+        self._read(self._rows_set, (start, 0), out[: self._chunk_bytes], count)
+        used = out[: self._chunk_bytes // self.chunk_rows * count]
+        if verify:
+            if checksum(used) != self._chunk_hash[chunk]:
+                raise self._altered(start, count, "activations")
+            if not all_finite(used, self._manifest.dtype):
+                raise self._not_finite(start, used)
+        return count
+
+    def read_index(self, chunk: int, verify: bool = True) -> Array:
+        """Read a chunk's sample index, token index and label, if any.
+
+        Args:
+            chunk: Its position in the shard.
+            verify: Check the hash.
+
+        Returns:
+            Int64 `[2 or 3, rows]`.
+
+        Raises:
+            LightsaeError: Naming file and rows, if the bytes are not the ones that were written.
+        """
+        start, count = chunk * self.chunk_rows, self.chunk_length(chunk)
+        index = np.empty((len(self._index_sets), self.chunk_rows), "<i8")
+        for dataset, line in zip(self._index_sets, index, strict=True):
+            self._read(dataset, (start,), line.view(np.uint8), count)
+        index = index[:, :count]
+        if verify and checksum(*index) != self._index_hash[chunk]:
+            raise self._altered(start, count, "sample_index, token_index or label")
+        return index
+
+    def _read(self, dataset: h5py.Dataset, at: tuple[int, ...], out: Array, count: int) -> None:
+        """Read the stored bytes of one chunk."""
+        try:
+            dataset.id.read_direct_chunk(at, out=out)
+        except _HDF5_ERRORS as error:
+            rows = f"rows {at[0]}-{at[0] + count - 1}"
+            raise self._broken(f"{rows} cannot be read: {_first_line(error)}") from error
+
+    def _altered(self, start: int, count: int, what: str) -> LightsaeError:
+        """An error about bytes that changed after they were written."""
+        return self._broken(
+            f"rows {start}-{start + count - 1} were altered: the hash of {what} differs"
+        )
+
+    def _not_finite(self, start: int, used: Array) -> LightsaeError:
+        """An error about the first value that is NaN or infinite."""
+        rows = as_float32(used, self._manifest.dtype, self._manifest.d_in)
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        return self._broken(
+            f"row {start + row} column {column} is {rows[row, column]}, expected a finite number"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an exception's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class ShardSet:
+    """All shards of a folder as one list of chunks.
+
+    Every shard's structure is checked on construction; files are opened when needed and at most
+    `max_open` stay open. Several threads may read.
+
+    Args:
+        folder: A complete folder of shards.
+        verify: Check hashes and finiteness of what is read.
+        max_open: Number of files kept open.
+
+    Attributes:
+        manifest: The folder's manifest.
+        chunks: Int64 `[n_chunks, 3]`: shard, chunk within it, number of rows.
+
+    Raises:
+        LightsaeError: If the folder is incomplete, or a shard is not what the manifest says.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from lightsae.activations import ShardWriter
+        >>> folder = tempfile.mkdtemp()
+        >>> with ShardWriter(folder, Manifest(d_in=4, dtype="float32")) as writer:
+        ...     writer.write(torch.ones(3, 4), sample_index=torch.arange(3))
+        >>> shards = ShardSet(folder)
+        >>> shards.read_index(0)[0]
+        array([0, 1, 2])
+    """
+
+    def __init__(self, folder: str | Path, *, verify: bool = True, max_open: int = 128) -> None:
+        self.folder = Path(folder)
+        self.manifest = Manifest.load(folder)
+        if not self.manifest.complete:
+            raise LightsaeError(
+                f"{folder}: is incomplete ({self.manifest.rows} rows so far): "
+                "run the command that began it again"
+            )
+        self._verify, self._max_open = verify, max_open
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._lock = Lock()
+        parts = [self._chunk_list(i) for i in range(len(self.manifest.shards))]
+        self.chunks: Array = np.concatenate(parts)
+
+    def _chunk_list(self, position: int) -> Array:
+        """The chunks of one shard."""
+        shard = self._shard(position)
+        lengths = [shard.chunk_length(chunk) for chunk in range(shard.n_chunks)]
+        inner = np.arange(shard.n_chunks)
+        return np.stack([np.full_like(inner, position), inner, np.array(lengths)], axis=1)
+
+    def _shard(self, position: int) -> Shard:
+        """The shard at a position, opened if it is not open."""
+        if position not in self._open:
+            entry = self.manifest.shards[position]
+            self._open[position] = Shard(self.folder / entry.name, entry, self.manifest)
+            if len(self._open) > self._max_open:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(position)
+        return self._open[position]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of activations."""
+        return self.manifest.d_in * storage(self.manifest.dtype).disk_dtype.itemsize
+
+    @property
+    def max_chunk_rows(self) -> int:
+        """Rows of the largest chunk as it lies on disk, padding included."""
+        firsts = self.chunks[np.unique(self.chunks[:, 0], return_index=True)[1], 0]
+        return max(self._shard(int(position)).chunk_rows for position in firsts)
+
+    def read_rows(self, chunk: int, out: Array) -> int:
+        """Read the activations of a chunk into `out`, a uint8 buffer; see `Shard.read_rows`."""
+        shard, inner, _ = self.chunks[chunk]
+        with self._lock:
+            return self._shard(int(shard)).read_rows(int(inner), out, self._verify)
+
+    def read_index(self, chunk: int) -> Array:
+        """Read sample index, token index and label of a chunk; see `Shard.read_index`."""
+        shard, inner, _ = self.chunks[chunk]
+        with self._lock:
+            return self._shard(int(shard)).read_index(int(inner), self._verify)
+
+    def read_activations(self, chunks: Sequence[int]) -> list[Array]:
+        """Read the activations of some chunks as float32 `[rows, d_in]` arrays."""
+        manifest = self.manifest
+        buffer = np.empty(self.max_chunk_rows * self.row_bytes, np.uint8)
+        arrays = []
+        for chunk in chunks:
+            count = self.read_rows(chunk, buffer)
+            used = buffer[: count * self.row_bytes]
+            arrays.append(as_float32(used, manifest.dtype, manifest.d_in).copy())
+        return arrays
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].close()

@@ -1,0 +1,129 @@
+"""One shard being written: whole chunks, their hashes, and the statistics of its rows."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from lightsae.activations.statistics import Moments
+from lightsae.activations.storage import Array, as_float32, checksum, storage
+
+INDEX_NAMES = ("sample_index", "token_index", "label")
+
+
+def default_chunk_rows(d_in: int, dtype: str) -> int:
+    """Rows per chunk: about 512 KiB, so that a chunk stays in cache while it is checked.
+
+    Example:
+        >>> default_chunk_rows(1024, "float16")
+        256
+    """
+    return min(1024, max(1, (512 << 10) // (d_in * storage(dtype).disk_dtype.itemsize)))
+
+
+def index_names(has_labels: bool) -> tuple[str, ...]:
+    """Names of the index datasets of a shard."""
+    return INDEX_NAMES if has_labels else INDEX_NAMES[:2]
+
+
+class ShardFile:
+    """An HDF5 shard under construction. Rows are appended; `finish` writes what describes them."""
+
+    def __init__(
+        self, path: Path, d_in: int, dtype: str, chunk_rows: int, has_labels: bool
+    ) -> None:
+        self._path = path
+        self._file = h5py.File(path, "w")
+        self._d_in, self._dtype, self._chunk_rows = d_in, dtype, chunk_rows
+        self._names = index_names(has_labels)
+        self._rows = np.zeros((chunk_rows, d_in), storage(dtype).disk_dtype)
+        self._index = np.zeros((len(self._names), chunk_rows), "<i8")
+        self._filled = self._written = 0
+        self._hashes: tuple[list[int], list[int]] = ([], [])
+        self.moments = Moments.empty(d_in)
+        self._activations = self._file.create_dataset(
+            "activations",
+            shape=(0, d_in),
+            maxshape=(None, d_in),
+            chunks=(chunk_rows, d_in),
+            dtype=storage(dtype).disk_dtype,
+        )
+        self._activations.attrs["dtype"] = dtype
+        self._index_sets = [
+            self._file.create_dataset(
+                name, shape=(0,), maxshape=(None,), chunks=(chunk_rows,), dtype="<i8"
+            )
+            for name in self._names
+        ]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows appended so far."""
+        return self._written + self._filled
+
+    def discard(self) -> None:
+        """Close and remove the file; a disk that is full may refuse even to close it."""
+        with suppress(OSError, RuntimeError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def append(self, rows: torch.Tensor, index: list[Array]) -> None:
+        """Add rows `[n, d_in]` of the stored dtype with one int64 `[n]` per index dataset."""
+        raw = rows.contiguous().view(-1).view(torch.uint8).numpy()
+        source = raw.view(storage(self._dtype).disk_dtype).reshape(-1, self._d_in)
+        start = 0
+        while start < len(source):
+            taken = min(len(source) - start, self._chunk_rows - self._filled)
+            target = slice(self._filled, self._filled + taken)
+            self._rows[target] = source[start : start + taken]
+            for line, values in zip(self._index, index, strict=True):
+                line[target] = values[start : start + taken]
+            self._filled += taken
+            start += taken
+            if self._filled == self._chunk_rows:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Write the chunk in memory, hash its rows and add them to the statistics."""
+        if self._filled == 0:
+            return
+        self._rows[self._filled :] = 0
+        self._index[:, self._filled :] = 0
+        used = self._rows[: self._filled]
+        self._hashes[0].append(checksum(used))
+        self._hashes[1].append(checksum(*(line[: self._filled] for line in self._index)))
+        raw = used.reshape(-1).view(np.uint8)
+        self.moments = self.moments.merge(Moments.of(as_float32(raw, self._dtype, self._d_in)))
+        start = self._written
+        self._written, self._filled = self.rows, 0
+        self._activations.resize(self._written, axis=0)
+        self._activations.id.write_direct_chunk((start, 0), self._rows)
+        for dataset, line in zip(self._index_sets, self._index, strict=True):
+            dataset.resize(self._written, axis=0)
+            dataset.id.write_direct_chunk((start,), line)
+
+    def finish(self) -> str:
+        """Write the last chunk, the hashes and the statistics, and close.
+
+        Returns:
+            The shard's digest.
+        """
+        self._flush()
+        described = {
+            "chunk_hash": np.array(self._hashes[0], "<u8"),
+            "index_hash": np.array(self._hashes[1], "<u8"),
+            "mean": self.moments.mean.astype("<f8"),
+            "m2": self.moments.m2.astype("<f8"),
+        }
+        for name, values in described.items():
+            self._file.create_dataset(name, data=values)
+        self._file.close()
+        return shard_digest(self.rows, described)
+
+
+def shard_digest(rows: int, described: dict[str, Array]) -> str:
+    """Hash of what describes a shard: its row count, chunk hashes and statistics."""
+    parts = [described[name] for name in ("chunk_hash", "index_hash", "mean", "m2")]
+    return f"{checksum(np.array([rows], '<u8'), *parts):016x}"

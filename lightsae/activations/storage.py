@@ -1,0 +1,158 @@
+"""Stored dtypes, checksums and files that are replaced in one step."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+
+from lightsae.errors import LightsaeError
+
+StoredDtype = Literal["float16", "bfloat16", "float32"]
+Array = NDArray[Any]
+
+
+class Storage(NamedTuple):
+    """How one stored dtype lies on disk and in memory."""
+
+    torch_dtype: torch.dtype
+    disk_dtype: np.dtype[Any]
+    bits: tuple[Any, Any]
+    infinity: int
+
+
+_STORAGE = {
+    "float16": Storage(torch.float16, np.dtype("<f2"), (np.int16, np.uint16), 0x7C00),
+    "bfloat16": Storage(torch.bfloat16, np.dtype("<u2"), (np.int16, np.uint16), 0x7F80),
+    "float32": Storage(torch.float32, np.dtype("<f4"), (np.int32, np.uint32), 0x7F800000),
+}
+
+
+def storage(dtype: str) -> Storage:
+    """Look up a stored dtype.
+
+    Args:
+        dtype: "float16", "bfloat16" or "float32".
+
+    Returns:
+        Its torch dtype, its dtype in HDF5 (bfloat16 lies there as uint16), the signed and the
+        unsigned integer of its width, and the bits of its infinity.
+
+    Raises:
+        LightsaeError: If the name is none of the three.
+
+    Example:
+        >>> storage("bfloat16").disk_dtype
+        dtype('uint16')
+    """
+    if dtype not in _STORAGE:
+        raise LightsaeError(
+            f"dtype is {dtype!r}, expected one of {', '.join(get_args(StoredDtype))}"
+        )
+    return _STORAGE[dtype]
+
+
+def all_finite(raw: Array, dtype: str) -> bool:
+    """Whether no value of a buffer is NaN or infinite, by integer comparison of its bits.
+
+    A value is not finite when its exponent is all ones: as a signed integer it is then at least
+    +inf, or as an unsigned one at least -inf. Two maxima over bytes in cache cost less than one
+    float32 sum, and are exact.
+
+    Args:
+        raw: Contiguous bytes of values, uint8 `[n]`.
+        dtype: Their stored dtype.
+
+    Returns:
+        True if all are finite.
+
+    Example:
+        >>> all_finite(np.array([1, -65504], np.float16).view(np.uint8), "float16")
+        True
+        >>> all_finite(np.array([1, -np.inf], np.float16).view(np.uint8), "float16")
+        False
+    """
+    if raw.size == 0:
+        return True
+    kind = storage(dtype)
+    signed, unsigned = kind.bits
+    negative_infinity = kind.infinity + (1 << (8 * kind.disk_dtype.itemsize - 1))
+    return bool(
+        raw.view(signed).max() < kind.infinity and raw.view(unsigned).max() < negative_infinity
+    )
+
+
+def as_float32(raw: Array, dtype: str, d_in: int) -> Array:
+    """Read stored bytes as float32 rows.
+
+    Args:
+        raw: uint8 `[rows * d_in * itemsize]`.
+        dtype: Stored dtype.
+        d_in: Width of a row.
+
+    Returns:
+        Float32 `[rows, d_in]`.
+
+    Example:
+        >>> as_float32(np.array([0x3F80], np.uint16).view(np.uint8), "bfloat16", 1)
+        array([[1.]], dtype=float32)
+    """
+    rows = torch.from_numpy(raw).view(storage(dtype).torch_dtype).view(-1, d_in)
+    array: Array = rows.float().numpy()
+    return array
+
+
+def checksum(*buffers: Array | bytes) -> int:
+    """xxh3 (64 bits) of buffers, one after the other.
+
+    Example:
+        >>> checksum(b"ab") == checksum(b"a", b"b")
+        True
+    """
+    state = xxhash.xxh3_64()
+    for buffer in buffers:
+        state.update(buffer if isinstance(buffer, bytes) else buffer.data)
+    return state.intdigest()
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_target(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; put it in place when the block ends, or remove it.
+
+    Args:
+        path: The file to make or replace.
+
+    Yields:
+        The path to write to. It is fsynced and renamed afterwards, and the folder fsynced.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with atomic_target(path) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('whole', 1)
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        yield temporary
+        fsync_path(temporary)
+        os.replace(temporary, path)
+        fsync_path(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
