@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 from torch.distributed import destroy_process_group, init_process_group
 
-from lightsae.metrics import L0, R2, DeadLatents, ImageCodes, Monosemanticity, TopActivating
+from lightsae.metrics import (
+    L0,
+    R2,
+    DeadLatents,
+    ImageCodes,
+    Monosemanticity,
+    PooledCodes,
+    TopActivating,
+)
 
 D_SAE, D_IN, ROWS = 9, 5, 40
 SHARES = [slice(0, 11), slice(11, ROWS)]
