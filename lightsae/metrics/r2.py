@@ -9,13 +9,13 @@ from lightsae.errors import LightsaeError
 # Packed moments, float64: [rows, residual sum of squares, total sum of squares, mean (d_in)].
 _SCALARS = 3
 
+# Numbers per block on a CPU: their float64 copies stay in cache.
+_BLOCK = 2**15
 
-def _r2_update(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Return the packed moments of one batch."""
-    if x_hat.shape != x.shape:
-        raise LightsaeError(f"x_hat has shape {list(x_hat.shape)}, expected x's {list(x.shape)}")
-    x = x.detach().double().flatten(0, -2)
-    x_hat = x_hat.detach().double().flatten(0, -2)
+
+def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the packed moments of rows [rows, d_in]."""
+    x, x_hat = x.double(), x_hat.double()
     # Measured from the first row, constant data have a total of exactly zero.
     shift = x[:1].sum(0)
     centred = x - shift
@@ -24,6 +24,18 @@ def _r2_update(x_hat: Tensor, x: Tensor) -> Tensor:
     total = (centred - offset).square().sum()
     rows = torch.full_like(residual, len(x))
     return torch.cat([torch.stack([rows, residual, total]), shift + offset])
+
+
+def _r2_update(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the packed moments of one batch."""
+    if x_hat.shape != x.shape:
+        raise LightsaeError(f"x_hat has shape {list(x_hat.shape)}, expected x's {list(x.shape)}")
+    x, x_hat = x.detach().flatten(0, -2), x_hat.detach().flatten(0, -2)
+    if not x.is_cpu:
+        return _block_moments(x_hat, x)
+    rows = max(1, _BLOCK // x.shape[-1])
+    blocks = zip(x_hat.split(rows), x.split(rows), strict=True)
+    return _r2_merge(torch.stack([_block_moments(*block) for block in blocks]))
 
 
 def _r2_merge(moments: Tensor) -> Tensor:
