@@ -10,18 +10,19 @@ from torch import Tensor
 
 from lightsae.activations.batch import ActivationBatch
 from lightsae.activations.epoch import Group, Share, plan_epoch
+from lightsae.activations.format import Manifest
 from lightsae.activations.reader import ShardSet
 from lightsae.activations.splits import Split, SplitRule
-from lightsae.activations.storage import Array, storage
+from lightsae.activations.storage import Array, empty_rows
 from lightsae.errors import LightsaeError
 
 
 class _Loaded(NamedTuple):
     """A group in memory: `order` says at which row of `pool` each of its rows lies."""
 
-    pool: Tensor
-    order: Tensor
-    columns: Tensor
+    pool: Array
+    order: Array
+    columns: Array
 
 
 class ActivationLoader:
@@ -105,6 +106,7 @@ class ActivationLoader:
         self._finished_batches = finished_batches
         self._epoch = self._position = 0
         self._resumed = False
+        self._buffer: list[Tensor] = []
         if total < world_size or self._share.batches == 0:
             raise LightsaeError(
                 f"{shards.folder}: the {split} split has {total} rows, too few for a batch "
@@ -152,13 +154,13 @@ class ActivationLoader:
         try:
             for batch in range(position, share.batches):
                 rows = share.start(batch + 1) - share.start(batch)
-                assembly = _Assembly(rows, current)
+                assembly = _Assembly(rows, self._shards.manifest)
                 while assembly.missing:
                     if used == len(current.order):
                         current, used = next(loaded), 0
                     used += assembly.take(current, used)
                 self._position = batch + 1
-                yield assembly.finish(self._dtype, self._shards.manifest.has_labels)
+                yield assembly.finish(self._dtype)
         finally:
             loaded.close()
 
@@ -180,45 +182,64 @@ class ActivationLoader:
 
     def _load_ahead(self, groups: list[Group], epoch: int) -> Generator[_Loaded, None, None]:
         """Read each group while the one before it is used; two halves of a buffer take turns."""
+        halves = self._take_buffer(groups)
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="shards") as thread:
+                ahead: Future[_Loaded] = thread.submit(self._load, groups[0], epoch, halves[0])
+                for number in range(len(groups)):
+                    current = ahead.result()
+                    if number + 1 < len(groups):
+                        half = halves[(number + 1) % 2]
+                        ahead = thread.submit(self._load, groups[number + 1], epoch, half)
+                    yield current
+        finally:
+            self._buffer = halves
+
+    def _take_buffer(self, groups: list[Group]) -> list[Tensor]:
+        """Two halves, or one for one group; those of the last iterator if they are large enough."""
         stored = self._shards.chunks[:, 2]
-        largest = max(int(stored[group.chunks].sum()) for group in groups)
-        kind = storage(self._shards.manifest.dtype).torch_dtype
-        shape = (largest + self._shards.max_chunk_rows, self._shards.manifest.d_in)
-        halves = [torch.empty(shape, dtype=kind) for _ in groups[:2]]
-        with ThreadPoolExecutor(1, thread_name_prefix="shards") as thread:
-            ahead: Future[_Loaded] = thread.submit(self._load, groups[0], epoch, halves[0])
-            for number in range(len(groups)):
-                current = ahead.result()
-                if number + 1 < len(groups):
-                    half = halves[(number + 1) % 2]
-                    ahead = thread.submit(self._load, groups[number + 1], epoch, half)
-                yield current
+        rows = max(int(stored[group.chunks].sum()) for group in groups)
+        rows += self._shards.max_chunk_rows
+        halves, self._buffer = self._buffer, []
+        if len(halves) < len(groups[:2]) or len(halves[0]) < rows:
+            manifest = self._shards.manifest
+            halves = [empty_rows(rows, manifest.d_in, manifest.dtype) for _ in groups[:2]]
+        return halves
 
     def _load(self, group: Group, epoch: int, pool: Tensor) -> _Loaded:
         """Read a group into a half of the buffer and shuffle its rows."""
         raw = pool.view(-1).view(torch.uint8).numpy()
-        rows, order, parts = 0, [], []
-        for chunk, first, last in zip(group.chunks, group.first, group.last, strict=True):
-            columns = self._shards.read_index(chunk)
-            count = self._shards.read_rows(chunk, raw[rows * self._shards.row_bytes :])
-            wanted = np.flatnonzero(self._rule.mask(columns[0], self._split))[first:last]
-            order.append(rows + wanted)
-            parts.append(columns[:, wanted])
-            rows += count
-        places, columns = np.concatenate(order), np.concatenate(parts, axis=1)
+        parts = [self._shards.read_index(chunk) for chunk in group.chunks]
+        ends = np.cumsum([part.shape[1] for part in parts])
+        for chunk, end, part in zip(group.chunks, ends, parts, strict=True):
+            self._shards.read_rows(chunk, raw[(end - part.shape[1]) * self._shards.row_bytes :])
+        columns = np.concatenate(parts, axis=1)
+        places = self._places(group, ends, self._rule.mask(columns[0], self._split))
+        columns = columns[:, places]
         if self._shuffle:
             key = [self._seed, epoch, self._share.rank, self._share.world_size, group.number]
             mixed = np.random.default_rng(key).permutation(len(places))
             places, columns = places[mixed], columns[:, mixed]
-        return _Loaded(pool, torch.from_numpy(places), torch.from_numpy(columns))
+        return _Loaded(_plain(pool), places, columns)
+
+    def _places(self, group: Group, ends: Array, mask: Array) -> Array:
+        """Where the group's rows of the split lie, less those that are another rank's."""
+        rows = self._rows_per_chunk[group.chunks]
+        for part in np.flatnonzero((group.first > 0) | (group.last < rows)):
+            chunk = mask[ends[part - 1] if part else 0 : ends[part]]
+            places = np.flatnonzero(chunk)
+            chunk[places[: group.first[part]]] = False
+            chunk[places[group.last[part] :]] = False
+        return np.flatnonzero(mask)
 
 
 class _Assembly:
     """A batch being gathered from one group or more."""
 
-    def __init__(self, rows: int, group: _Loaded) -> None:
-        self._activations = torch.empty((rows, group.pool.shape[1]), dtype=group.pool.dtype)
-        self._index = torch.empty((len(group.columns), rows), dtype=torch.int64)
+    def __init__(self, rows: int, manifest: Manifest) -> None:
+        self._activations = empty_rows(rows, manifest.d_in, manifest.dtype)
+        self._rows = _plain(self._activations)
+        self._index = np.empty((3 if manifest.has_labels else 2, rows), np.int64)
         self._filled = 0
 
     @property
@@ -231,13 +252,22 @@ class _Assembly:
         taken = min(self.missing, len(group.order) - start)
         target = slice(self._filled, self._filled + taken)
         source = slice(start, start + taken)
-        torch.index_select(group.pool, 0, group.order[source], out=self._activations[target])
+        # One thread of numpy: torch's would wait for a core that the reading thread occupies.
+        np.take(group.pool, group.order[source], 0, out=self._rows[target], mode="clip")
         self._index[:, target] = group.columns[:, source]
         self._filled += taken
         return taken
 
-    def finish(self, dtype: torch.dtype | None, has_labels: bool) -> ActivationBatch:
+    def finish(self, dtype: torch.dtype | None) -> ActivationBatch:
         """The batch in the dtype asked for."""
         activations = self._activations if dtype is None else self._activations.to(dtype)
-        label = self._index[2] if has_labels else None
-        return ActivationBatch(activations, self._index[0], self._index[1], label)
+        columns = [torch.from_numpy(column) for column in self._index]
+        label = columns[2] if len(columns) == 3 else None
+        return ActivationBatch(activations, columns[0], columns[1], label)
+
+
+def _plain(rows: Tensor) -> Array:
+    """Rows as numpy sees them; bfloat16, which it does not know, as integers."""
+    integer = torch.int32 if rows.dtype == torch.float32 else torch.int16
+    array: Array = rows.view(integer).numpy()
+    return array
