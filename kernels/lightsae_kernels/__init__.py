@@ -4,10 +4,12 @@
 """
 
 from lightsae_kernels import reference
+from lightsae_kernels.checks import ArgumentError
 from lightsae_kernels.functional import encode_topk, sparse_decode
 from lightsae_kernels.types import Backend, Encoded, FusedRegularizer
 
 __all__ = [
+    "ArgumentError",
     "Backend",
     "Encoded",
     "FusedRegularizer",

@@ -4,13 +4,17 @@ import torch
 from torch import Tensor
 
 
+class ArgumentError(ValueError):
+    """An argument of an operation does not fit; the message names it and what was expected."""
+
+
 def require_shape(name: str, tensor: Tensor, shape: tuple[int | None, ...], legend: str) -> None:
     """Refuse a tensor of another shape; None stands for any size."""
     fits = tensor.dim() == len(shape) and all(
         want is None or have == want for have, want in zip(tensor.shape, shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name} must be {legend}, got shape {tuple(tensor.shape)}")
+        raise ArgumentError(f"{name} must be {legend}, got shape {tuple(tensor.shape)}")
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -20,14 +24,14 @@ def require_finite(name: str, tensor: Tensor) -> None:
         return
     bad = int((~torch.isfinite(tensor)).sum())
     first = tuple((~torch.isfinite(tensor)).nonzero()[0].tolist())
-    raise ValueError(f"{name} has {bad} NaN or infinite values, the first at {first}")
+    raise ArgumentError(f"{name} has {bad} NaN or infinite values, the first at {first}")
 
 
 def require_finite_activations(values: Tensor) -> None:
     """Refuse an overflow of finite inputs: the largest activations of each row are not finite."""
     if not torch.isfinite(values).all():
         dtype = str(values.dtype).removeprefix("torch.")
-        raise ValueError(f"pre-activations overflow {dtype}: scale x down or use a wider dtype")
+        raise ArgumentError(f"pre-activations overflow {dtype}: scale x down or use a wider dtype")
 
 
 def check_encode(
@@ -46,7 +50,7 @@ def check_encode(
     require_shape("b_enc", b_enc, (d_sae,), f"[d_sae = {d_sae}]")
     require_shape("b_dec", b_dec, (d_in,), f"[d_in = {d_in}]")
     if not 1 <= k <= d_sae:
-        raise ValueError(f"k must be between 1 and d_sae = {d_sae}, got {k}")
+        raise ArgumentError(f"k must be between 1 and d_sae = {d_sae}, got {k}")
     if indices is not None:
         require_shape("indices", indices, (len(x), k), f"[B = {len(x)}, k = {k}]")
         require_indices(indices, d_sae)
@@ -64,7 +68,7 @@ def require_one_dtype(**tensors: Tensor) -> None:
         return
     for name, tensor in others:
         if tensor.dtype != reference.dtype:
-            raise ValueError(f"{first} is {reference.dtype} but {name} is {tensor.dtype}")
+            raise ArgumentError(f"{first} is {reference.dtype} but {name} is {tensor.dtype}")
 
 
 def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> None:
@@ -83,6 +87,6 @@ def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor |
 def require_indices(indices: Tensor, d_sae: int) -> None:
     """Refuse indices of another dtype or outside the dictionary."""
     if indices.dtype != torch.int64:
-        raise ValueError(f"indices must be int64, got {indices.dtype}")
+        raise ArgumentError(f"indices must be int64, got {indices.dtype}")
     if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < d_sae:
-        raise ValueError(f"indices must lie in [0, d_sae = {d_sae})")
+        raise ArgumentError(f"indices must lie in [0, d_sae = {d_sae})")

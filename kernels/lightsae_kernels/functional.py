@@ -6,7 +6,12 @@ from types import ModuleType
 from torch import Tensor
 
 from lightsae_kernels import cpu, reference
-from lightsae_kernels.checks import check_decode, check_encode, require_finite_activations
+from lightsae_kernels.checks import (
+    ArgumentError,
+    check_decode,
+    check_encode,
+    require_finite_activations,
+)
 from lightsae_kernels.types import Backend, Encoded, FusedRegularizer, Group
 
 
@@ -50,8 +55,8 @@ def encode_topk(
         a weight means the same at any batch size), batch_active [d_sae] bool.
 
     Raises:
-        ValueError: If a shape or k does not fit, or x or a parameter has NaN or inf (named), or
-            the activations overflow the dtype.
+        ArgumentError: A ValueError. A shape or k does not fit, x or a parameter has NaN or inf
+            (named), or the activations overflow the dtype.
         RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
 
     Example:
@@ -64,7 +69,7 @@ def encode_topk(
         tensor(1.)
     """
     if regularizer not in (None, "off_support_l1", "l1_l2_ratio"):
-        raise ValueError(
+        raise ArgumentError(
             f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {regularizer!r}"
         )
     check_encode(x, W_enc, b_enc, b_dec, k, indices, batch_active)
@@ -97,7 +102,8 @@ def sparse_decode(
         Reconstructions, [B, d_in], differentiable in values, W_dec and b_dec.
 
     Raises:
-        ValueError: If shapes or indices do not fit, or an argument has NaN or inf (named).
+        ArgumentError: A ValueError. Shapes or indices do not fit, or an argument has NaN or inf
+            (named).
         RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
 
     Example:
@@ -127,4 +133,4 @@ def _backend(name: str, tensor: Tensor) -> ModuleType:
                 "set TRITON_INTERPRET=1 before triton is imported to interpret the kernels"
             )
         raise NotImplementedError("this version ships no Triton kernels: use backend='auto'")
-    raise ValueError(f"backend must be 'auto', 'reference', 'cpu' or 'triton', got {name!r}")
+    raise ArgumentError(f"backend must be 'auto', 'reference', 'cpu' or 'triton', got {name!r}")

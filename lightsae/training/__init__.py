@@ -1,1 +1,18 @@
 """The LightningModule and what a training run needs around it."""
+
+from lightsae.training.checkpoint import AtomicCheckpointIO, ResumePoint, read_checkpoint
+from lightsae.training.dead import DeadLatentTracker
+from lightsae.training.metrics_file import MetricsFile, RewindMetrics
+from lightsae.training.module import SAEModule
+from lightsae.training.schedule import WarmupDecay
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "DeadLatentTracker",
+    "MetricsFile",
+    "ResumePoint",
+    "RewindMetrics",
+    "SAEModule",
+    "WarmupDecay",
+    "read_checkpoint",
+]

@@ -45,7 +45,8 @@ _orders = WeakTensorKeyDictionary()
 
 def remember_order(indices: Tensor, order: LatentOrder) -> None:
     """Tie an order to an index tensor for as long as the tensor lives unchanged."""
-    _orders[indices] = (indices._version, order)
+    if not indices.is_inference():
+        _orders[indices] = (indices._version, order)
 
 
 def latent_order(indices: Tensor) -> LatentOrder:

@@ -20,14 +20,17 @@ def take(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     with _lock:
         buffer = _free.pop(dtype, None)
     if buffer is None or buffer.numel() < numel:
-        buffer = torch.empty(numel, dtype=dtype)
+        # A buffer born in inference mode could not be written outside it.
+        with torch.inference_mode(False):
+            buffer = torch.empty(numel, dtype=dtype)
     return buffer[:numel].view(shape)
 
 
 def give(tensor: Tensor) -> None:
     """Return the buffer behind a tensor from `take`; the larger of two is kept."""
-    base = tensor._base if tensor._base is not None else tensor
+    with torch.inference_mode(False):
+        buffer = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
     with _lock:
         held = _free.get(tensor.dtype)
-        if held is None or held.numel() < base.numel():
-            _free[tensor.dtype] = base
+        if held is None or held.numel() < buffer.numel():
+            _free[tensor.dtype] = buffer

@@ -1,0 +1,95 @@
+"""Metrics of a run as one JSON object per line."""
+
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightsae.files import replacing
+
+
+class MetricsFile(Logger):
+    """Appends a line per logged step: {"step": 99, "epoch": 0, "train/loss": 0.41, ...}.
+
+    A resumed run takes back the lines of steps that it will do again, so the file reads as if the
+    run had never stopped.
+
+    Args:
+        path: The file; its folder is made when the first line is written.
+
+    Example:
+        >>> import tempfile
+        >>> metrics = MetricsFile(Path(tempfile.mkdtemp()) / "metrics.jsonl")
+        >>> metrics.log_metrics({"train/loss": 0.5}, step=9)
+        >>> metrics.log_metrics({"train/loss": 0.4}, step=19)
+        >>> metrics.rewind(step=10)
+        >>> metrics.rows()
+        [{'step': 9, 'train/loss': 0.5}]
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """Name of the file without its ending."""
+        return self.path.stem
+
+    @property
+    def version(self) -> str:
+        """One file per run: there are no versions."""
+        return ""
+
+    @property
+    def log_dir(self) -> str:
+        """Folder of the file."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Hyper-parameters stand in the run's config, not here."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one line; NaN and inf become null."""
+        row: dict[str, Any] = {"step": step}
+        row |= {
+            name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
+        }
+        if "epoch" in row and row["epoch"] is not None:
+            row["epoch"] = int(row["epoch"])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole lines of the file."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Drop the lines of steps from this one on, and a last line that a crash cut short."""
+        if not self.path.exists():
+            return
+        kept = [row for row in self.rows() if row["step"] is None or row["step"] < step]
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+
+class RewindMetrics(Callback):
+    """Brings every `MetricsFile` of a trainer back to the step at which training starts."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Rewind to the checkpoint's step."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.rewind(trainer.global_step)

@@ -1,0 +1,242 @@
+"""Training a sparse autoencoder under Lightning."""
+
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightsae_kernels import Encoded
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from lightsae.activations import ActivationBatch
+from lightsae.errors import LightsaeError
+from lightsae.metrics import L0, R2, DeadLatents
+from lightsae.sae import (
+    AuxK,
+    Centre,
+    Objective,
+    Regularizer,
+    Selection,
+    SparseAutoencoder,
+    SparseCode,
+    TopK,
+    objective,
+)
+from lightsae.training.dead import DeadLatentTracker
+
+
+class EvaluationMetrics(nn.Module):
+    """What validation and test accumulate."""
+
+    def __init__(self, d_in: int, d_sae: int) -> None:
+        super().__init__()
+        self.r2 = R2(d_in)
+        self.l0 = L0()
+        self.dead = DeadLatents(d_sae)
+
+
+class SAEModule(LightningModule):
+    """Trains a `SparseAutoencoder` on activations (arXiv 2606.27321).
+
+    Args:
+        d_sae: Size of the dictionary.
+        selection: Which latents stay on; by default the 32 largest.
+        regularizer: Penalty on the activations before selection, or none.
+        aux_k: Auxiliary loss that revives dead latents, or none.
+        d_in: Width of the activations; taken from the data when left out, and checked if given.
+        centre: What the decoder bias starts as.
+        init_rows: Rows of the training split that set the input scale and the decoder bias.
+        optimizer: Made from the parameters.
+        lr_scheduler: Made from the optimizer, stepped after every optimizer step.
+
+    Attributes:
+        sae: The autoencoder, once the width is known.
+        dead_latents: Tokens since each latent fired; part of every checkpoint.
+
+    Raises:
+        LightsaeError: If d_in disagrees with the data, or k with d_sae.
+
+    Example:
+        >>> module = SAEModule(d_sae=64, selection=TopK(4), d_in=8)
+        >>> module.sae.d_sae
+        64
+    """
+
+    sae: SparseAutoencoder
+    dead_latents: DeadLatentTracker
+
+    def __init__(
+        self,
+        d_sae: int,
+        selection: Selection | None = None,
+        regularizer: Regularizer | None = None,
+        aux_k: AuxK | None = None,
+        d_in: int | None = None,
+        centre: Centre = "mean",
+        init_rows: int = 32768,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=4e-4, fused=True),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            ignore=["selection", "regularizer", "aux_k", "optimizer", "lr_scheduler"]
+        )
+        self.selection: Selection = TopK(32) if selection is None else selection
+        if self.selection.k > d_sae:
+            raise LightsaeError(f"k = {self.selection.k} is larger than d_sae = {d_sae}")
+        self.d_sae = d_sae
+        self.regularizer = regularizer
+        self.aux_k = aux_k
+        self.centre: Centre = centre
+        self.init_rows = init_rows
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+        self._clock: tuple[float, int] | None = None
+        if d_in is not None:
+            self._build(d_in)
+
+    def configure_model(self) -> None:
+        """Take the width from the data, and on a fresh run the scale and the decoder bias."""
+        data = getattr(self.trainer, "datamodule", None)
+        found: int | None = getattr(data, "d_in", None)
+        if hasattr(self, "sae"):
+            if found is not None and found != self.sae.d_in:
+                raise LightsaeError(
+                    f"the model has d_in = {self.sae.d_in}, the activations in "
+                    f"{getattr(data, 'path', 'the data')} have d_in = {found}"
+                )
+        elif found is None:
+            raise LightsaeError("d_in is not given and the data module does not tell it")
+        else:
+            self._build(found)
+        if self.trainer.training and data is not None and not self.trainer.ckpt_path:
+            self.sae.initialize_(data.training_sample(self.init_rows), self.centre)
+
+    def _build(self, d_in: int) -> None:
+        self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection)
+        self.dead_latents = DeadLatentTracker(self.d_sae)
+        self.val_metrics = EvaluationMetrics(d_in, self.d_sae)
+        self.test_metrics = EvaluationMetrics(d_in, self.d_sae)
+        self.hparams["d_in"] = d_in
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """All ranks, or None when there is one."""
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return dist.group.WORLD
+        return None
+
+    def forward(self, x: Tensor) -> SparseCode:
+        """Code of activations x, [B, d_in]."""
+        return self.sae.encode(x)
+
+    def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        parts = self._objective(batch, self._update_dead)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0:
+            self._log_training(parts, batch)
+        return parts.loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Keep the decoder gradient tangent to the unit sphere: summed over ranks, not clipped."""
+        self.sae.project_decoder_gradient_()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then bring decoder rows back to unit norm."""
+        super().optimizer_step(*args, **kwargs)
+        self.sae.normalize_decoder_()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimizer and, if there is one, its schedule by step."""
+        optimizer = self.make_optimizer(self.sae.parameters())
+        if self.make_lr_scheduler is None:
+            return optimizer
+        schedule = self.make_lr_scheduler(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_epoch_start(self) -> None:
+        """Start the throughput clock anew."""
+        self._clock = None
+
+    def validation_step(self, batch: ActivationBatch, batch_idx: int) -> None:
+        """Metrics of the validation split."""
+        self._evaluate(batch, self.val_metrics, "val/")
+
+    def test_step(self, batch: ActivationBatch, batch_idx: int) -> None:
+        """Metrics of the test split."""
+        self._evaluate(batch, self.test_metrics, "test/")
+
+    def predict_step(self, batch: ActivationBatch, batch_idx: int) -> SparseCode:
+        """Code of a batch."""
+        return self.sae.encode(batch.activations)
+
+    def _objective(self, batch: ActivationBatch, dead: Any = None) -> Objective:
+        return objective(
+            self.sae,
+            batch.activations / self.sae.scale,
+            regularizer=self.regularizer,
+            aux_k=self.aux_k,
+            dead=dead,
+            process_group=self.process_group,
+        )
+
+    def _update_dead(self, encoded: Encoded) -> Tensor:
+        settings = AuxK() if self.aux_k is None else self.aux_k
+        self.dead_latents.update(encoded, settings.fired_above, self.process_group)
+        return self.dead_latents.dead(settings.dead_after)
+
+    def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
+        parts = self._objective(batch)
+        values, indices = parts.encoded.values, parts.encoded.indices
+        metrics.r2.update(parts.x_hat * self.sae.scale, batch.activations)
+        metrics.l0.update(values)
+        metrics.dead.update(values, indices)
+        logged: dict[str, Tensor | Metric] = {
+            "loss": parts.loss,
+            "reconstruction": parts.reconstruction,
+            "penalty": parts.penalty,
+            "r2": metrics.r2,
+            "l0": metrics.l0,
+            "dead": metrics.dead,
+        }
+        for name, value in logged.items():
+            self.log(
+                f"{prefix}{name}", value, on_epoch=True, sync_dist=True, batch_size=len(values)
+            )
+
+    @torch.no_grad()
+    def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
+        x = batch.activations / self.sae.scale
+        variance = (x - x.mean(dim=0)).square().sum() / len(x)
+        threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
+        logged = {
+            "train/loss": parts.loss,
+            "train/reconstruction": parts.reconstruction,
+            "train/aux_k": parts.aux_k,
+            "train/penalty": parts.penalty,
+            "train/r2": 1 - parts.reconstruction / variance,
+            "train/l0": (parts.encoded.values > 0).sum() / len(x),
+            "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
+            "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
+        }
+        self.log_dict(logged, on_step=True, on_epoch=False, sync_dist=True, batch_size=len(x))
+        self.log("train/loss_now", parts.loss, prog_bar=True, logger=False)
+        self._log_throughput(len(x))
+
+    def _log_throughput(self, rows: int) -> None:
+        now, step = perf_counter(), self.trainer.global_step
+        if self._clock is not None and step > self._clock[1]:
+            tokens = rows * self.trainer.world_size * self.trainer.accumulate_grad_batches
+            rate = tokens * (step - self._clock[1]) / (now - self._clock[0])
+            self.log("train/tokens_per_second", rate, prog_bar=True, batch_size=rows)
+        self._clock = now, step
