@@ -1,0 +1,7 @@
+"""`python -m lightsae`."""
+
+import sys
+
+from lightsae.cli import main
+
+sys.exit(main())

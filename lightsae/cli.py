@@ -1,0 +1,94 @@
+"""One command line over the whole package: `lightsae`, `python -m lightsae`, `lightning fit`."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from lightsae.errors import LightsaeError
+
+_RUNS = {
+    "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
+    "validate": "metrics of a trained run on the validation split",
+    "test": "metrics of a trained run on the test split",
+    "predict": "write the codes of all rows of a folder of shards as HDF5",
+}
+_TOOLS = {
+    "extract": "write a frozen model's activations to HDF5 shards",
+    "demo": "digits end to end: extract, fit with and without regularizers, compare",
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: Words after the program's name; by default those of this process.
+
+    Returns:
+        Exit status: 0, or 1 after a one-line error. Options that cannot be parsed exit with 2.
+
+    Example:
+        >>> main(["--help"])  # doctest: +ELLIPSIS
+        usage: lightsae COMMAND [--help] [options]
+        ...
+        0
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if words[0] not in _RUNS | _TOOLS:
+        known = ", ".join(_RUNS | _TOOLS)
+        print(f"lightsae: error: no command {words[0]!r}; there are {known}", file=sys.stderr)
+        return 2
+    from lightsae_kernels import ArgumentError
+
+    try:
+        _command(words[0])(words)
+    except (LightsaeError, ArgumentError) as error:
+        message = " ".join(str(error).split())
+        print(f"lightsae {words[0]}: error: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def lightning_main() -> int:
+    """The `lightning` script: fit, validate, test and predict are ours, the rest is not.
+
+    Other words go to the command line of lightning-sdk where that package is installed.
+    """
+    words = sys.argv[1:]
+    if words and words[0] in _RUNS:
+        return main(words)
+    try:
+        from lightning_sdk.cli.entrypoint import main_cli
+    except ModuleNotFoundError:
+        asked = repr(words[0]) if words else "no command"
+        print(
+            f"lightning: {asked}: here it runs {', '.join(_RUNS)}; see lightsae --help",
+            file=sys.stderr,
+        )
+        return 2
+    main_cli()
+    return 0
+
+
+def _command(word: str) -> Callable[[list[str]], object]:
+    if word in _RUNS:
+        from lightsae.training.commands import RunCLI
+
+        return RunCLI
+    if word == "extract":
+        from lightsae.activations.command import run
+
+        return lambda words: run(words[1:])
+    from lightsae.demo import run as run_demo
+
+    return lambda words: run_demo(words[1:])
+
+
+def _help() -> str:
+    rows = [f"  {word:<10}{text}" for word, text in (_RUNS | _TOOLS).items()]
+    return "\n".join(
+        ["usage: lightsae COMMAND [--help] [options]", "", "commands:", *rows, "",
+         "`lightsae COMMAND --help` lists the options of a command."]
+    )  # fmt: skip

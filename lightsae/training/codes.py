@@ -1,0 +1,143 @@
+"""The codes of a data set as a compressed sparse row matrix in HDF5."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from lightsae.activations import ActivationBatch
+from lightsae.errors import LightsaeError
+from lightsae.files import replacing
+from lightsae.sae import SparseCode
+
+_COLUMNS: dict[str, Any] = {
+    "values": np.float32,
+    "indices": np.int32,
+    "sample_index": np.int64,
+    "token_index": np.int64,
+    "label": np.int64,
+}
+
+
+class CodeWriter(BasePredictionWriter):
+    """Writes predicted codes to codes-<rank>.h5 while they are made.
+
+    Datasets: `values` and `indices` [nnz] hold the non-zero latents, `indptr` [rows + 1] where each
+    row begins (scipy.sparse.csr_matrix takes the three as they are), `sample_index`, `token_index`
+    and, where the shards have one, `label` [rows]. Attributes: d_sae, rows.
+
+    Args:
+        folder: Where the files go; one per rank.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = Path(folder)
+        self._whole: Any = None
+        self._file: h5py.File | None = None
+        self._filled = 0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file under a temporary name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._whole = replacing(self.folder / f"codes-{trainer.global_rank:05d}.h5")
+        self._file = h5py.File(self._whole.__enter__(), "w")
+        self._file.create_dataset(
+            "indptr", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(65536,)
+        )
+        self._filled = 0
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: SparseCode,
+        batch_indices: Sequence[int] | None,
+        batch: ActivationBatch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Append the rows of a batch."""
+        assert self._file is not None
+        self._file.attrs["d_sae"] = prediction.d_sae
+        fires = prediction.values > 0
+        self._append("values", prediction.values.float()[fires])
+        self._append("indices", prediction.indices[fires])
+        self._append("sample_index", batch.sample_index)
+        self._append("token_index", batch.token_index)
+        if batch.label is not None:
+            self._append("label", batch.label)
+        ends = fires.sum(dim=1).cumsum(0) + self._filled
+        if len(ends):
+            self._append("indptr", ends)
+            self._filled = int(ends[-1])
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the file its name."""
+        self._close(None)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no half-written file behind."""
+        if self._file is not None:
+            self._close(exception)
+
+    def _close(self, error: BaseException | None) -> None:
+        assert self._file is not None
+        self._file.attrs["rows"] = len(self._file["indptr"]) - 1
+        self._file.close()
+        self._file = None
+        if error is None:
+            self._whole.__exit__(None, None, None)
+        else:
+            self._whole.gen.close()
+
+    def _append(self, name: str, rows: Tensor) -> None:
+        assert self._file is not None
+        if name not in self._file:
+            self._file.create_dataset(
+                name, (0,), dtype=_COLUMNS[name], maxshape=(None,), chunks=(65536,)
+            )
+        dataset = self._file[name]
+        start = len(dataset)
+        try:
+            dataset.resize(start + len(rows), axis=0)
+            dataset[start:] = rows.cpu().numpy()
+        except OSError as error:
+            raise LightsaeError(f"{self.folder}: codes cannot be written: {error}") from error
+
+
+def read_codes(path: str | Path) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Values, indices, indptr and d_sae of a file that `CodeWriter` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        values [nnz] float32, indices [nnz] int64, indptr [rows + 1] int64 and d_sae.
+
+    Raises:
+        LightsaeError: If it is missing or not such a file.
+
+    Example:
+        >>> read_codes("no.h5")
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: no.h5 is not a file of codes: no such file
+    """
+    if not Path(path).is_file():
+        raise LightsaeError(f"{path} is not a file of codes: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            values = torch.from_numpy(file["values"][:])
+            indices = torch.from_numpy(file["indices"][:].astype(np.int64))
+            return values, indices, torch.from_numpy(file["indptr"][:]), int(file.attrs["d_sae"])
+    except (OSError, KeyError) as error:
+        raise LightsaeError(f"{path} is not a file of codes: {error}") from error
