@@ -176,7 +176,9 @@ class ActivationDataModule(LightningDataModule):
         """Shuffled batches of the training split, from the trainer's current epoch on."""
         loader = self._loader("train", shuffle=True)
         if self.trainer is not None:
-            loader.set_epoch(self.trainer.current_epoch)
+            # Lightning restores a loader's position only in the middle of an epoch.
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            loader.set_epoch(progress.processed)
         return loader
 
     def val_dataloader(self) -> ActivationLoader:
@@ -209,11 +211,11 @@ class ActivationDataModule(LightningDataModule):
             buffer_rows=self.buffer_rows,
             dtype=self.dtype,
             drop_last=self.drop_last and shuffle,
-            finished_batches=partial(_finished_batches, trainer) if shuffle and trainer else None,
+            progress=partial(_progress, trainer) if shuffle and trainer else None,
         )
 
 
-def _finished_batches(trainer: Trainer) -> int:
-    """Batches of the current epoch that training has finished."""
+def _progress(trainer: Trainer) -> tuple[int, float]:
+    """Batches of the current epoch that training has finished, and how many it wants."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return int(progress.processed)
+    return int(progress.processed), trainer.fit_loop.max_batches

@@ -54,8 +54,8 @@ class ActivationLoader:
         buffer_rows: Rows held in memory.
         dtype: Dtype of the activations delivered; None for the stored one.
         drop_last: Leave out a partial last batch.
-        finished_batches: Tells how many batches of the epoch training has finished, where that
-            may differ from how many were fetched.
+        progress: Tells how many batches of the epoch training has finished and how many it wants,
+            where that may differ from how many were fetched and how many there are.
 
     Raises:
         LightsaeError: If an argument is out of range or the split is empty for a rank.
@@ -91,7 +91,7 @@ class ActivationLoader:
         buffer_rows: int = 131_072,
         dtype: torch.dtype | None = torch.float32,
         drop_last: bool = False,
-        finished_batches: Callable[[], int] | None = None,
+        progress: Callable[[], tuple[int, float]] | None = None,
     ) -> None:
         if batch_size < 1 or buffer_rows < 1:
             raise LightsaeError(
@@ -103,7 +103,7 @@ class ActivationLoader:
         self._group_rows = max(1, buffer_rows // 2)
         total = int(rows_per_chunk.sum())
         self._share = Share(total, rank, world_size, batch_size, shuffle, drop_last)
-        self._finished_batches = finished_batches
+        self._progress = progress
         self._epoch = self._position = 0
         self._resumed = False
         self._buffer: list[Tensor] = []
@@ -128,9 +128,10 @@ class ActivationLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and number of batches finished in it; the same on every rank."""
-        finished = self._position
-        if self._finished_batches is not None:
-            finished = min(finished, self._finished_batches())
+        finished, wanted = (self._position, len(self)) if not self._progress else self._progress()
+        finished = min(finished, self._position)
+        if finished >= min(wanted, len(self)):
+            return {"epoch": self._epoch + 1, "batches": 0}
         return {"epoch": self._epoch, "batches": finished}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

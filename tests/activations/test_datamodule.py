@@ -1,0 +1,233 @@
+import warnings
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
+
+from lightsae.activations import (
+    ActivationBatch,
+    ActivationDataModule,
+    ActivationSource,
+    Manifest,
+    ShardWriter,
+)
+from lightsae.errors import LightsaeError
+
+
+class Recorder(LightningModule):
+    """Writes down the samples of every training batch that it finishes."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.fail_at = fail_at
+        self.seen: list[list[int]] = []
+        self.evaluated: list[int] = []
+
+    def training_step(self, batch: ActivationBatch, batch_idx: int) -> torch.Tensor:
+        if self.fail_at is not None and self.global_step == self.fail_at:
+            raise RuntimeError("stopped")
+        self.seen.append(batch.sample_index.tolist())
+        return self.weight * batch.activations.mean()
+
+    def validation_step(self, batch: ActivationBatch, batch_idx: int) -> None:
+        self.evaluated += batch.sample_index.tolist()
+
+    test_step = predict_step = validation_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def _trainer(tmp_path: Path, callbacks: list[Callback] | None = None, **options: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=callbacks,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **{"max_epochs": 3, "num_sanity_val_steps": 0, **options},
+    )
+
+
+@pytest.fixture
+def make_data(make_shards: Callable[..., Path]) -> Callable[..., ActivationDataModule]:
+    folder = make_shards(rows=100)
+
+    def make(**options: Any) -> ActivationDataModule:
+        options = {"batch_size": 20, "buffer_rows": 40, **options}
+        options = {"val_fraction": 0.1, "test_fraction": 0.1, **options}
+        return ActivationDataModule(str(folder), **options)
+
+    return make
+
+
+MakeData = Callable[..., ActivationDataModule]
+
+
+def _fit(
+    tmp_path: Path, data: ActivationDataModule, model: Recorder, ckpt: Path | None, **options: Any
+) -> list[list[int]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _trainer(tmp_path, **options).fit(model, datamodule=data, ckpt_path=ckpt)
+    return model.seen
+
+
+def test_lightning_sees_every_training_row_once_an_epoch(
+    tmp_path: Path, make_data: MakeData
+) -> None:
+    model = Recorder()
+    seen = _fit(tmp_path, make_data(), model, None)
+    assert len(seen) == 12
+    epochs = [sorted(chain(*seen[start : start + 4])) for start in (0, 4, 8)]
+    assert epochs[0] == epochs[1] == epochs[2]
+    assert len(set(epochs[0])) == 80
+    assert seen[0] != seen[4]
+    assert len(model.evaluated) == 30
+    assert not set(model.evaluated) & set(epochs[0])
+
+
+@pytest.mark.parametrize("limit", [1.0, 3], ids=["whole", "limited"])
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_resumed_run_sees_the_rows_of_an_uninterrupted_one(
+    tmp_path: Path, make_data: MakeData, step: int, limit: float
+) -> None:
+    options = {"limit_train_batches": limit}
+    whole = _fit(tmp_path, make_data(), Recorder(), None, **options)
+    save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    before = _fit(tmp_path, make_data(), Recorder(), None, callbacks=[save], **options)
+    assert before == whole
+    after = _fit(tmp_path, make_data(), Recorder(), tmp_path / f"step={step}.ckpt", **options)
+    assert before[:step] + after == whole
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 4, 6, 11])
+def test_a_run_resumed_after_an_exception_repeats_the_batch_that_failed(
+    tmp_path: Path, make_data: MakeData, fail_at: int
+) -> None:
+    whole = _fit(tmp_path, make_data(), Recorder(), None)
+    stopped = Recorder(fail_at)
+    with pytest.raises(RuntimeError, match="stopped"):
+        _fit(tmp_path, make_data(), stopped, None, callbacks=[OnExceptionCheckpoint(tmp_path)])
+    assert stopped.seen == whole[:fail_at]
+    after = _fit(tmp_path, make_data(), Recorder(), tmp_path / "on_exception.ckpt")
+    assert stopped.seen + after == whole
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["after-epoch", "after-validation"])
+def test_a_run_resumed_from_an_epochs_end_begins_the_next(
+    tmp_path: Path, make_data: MakeData, end: bool
+) -> None:
+    whole = _fit(tmp_path, make_data(), Recorder(), None)
+    save = ModelCheckpoint(tmp_path, filename="{epoch}", save_on_train_epoch_end=end, save_top_k=-1)
+    _fit(tmp_path, make_data(), Recorder(), None, callbacks=[save], max_epochs=2)
+    for epoch in (0, 1):
+        after = _fit(tmp_path, make_data(), Recorder(), tmp_path / f"epoch={epoch}.ckpt")
+        assert after == whole[4 * (epoch + 1) :]
+
+
+@pytest.mark.parametrize("steps", [2, 4, 5])
+def test_a_run_counted_in_steps_goes_on(tmp_path: Path, make_data: MakeData, steps: int) -> None:
+    options = {"max_epochs": -1, "max_steps": 11}
+    whole = _fit(tmp_path, make_data(), Recorder(), None, **options)
+    assert len(whole) == 11
+    save = ModelCheckpoint(tmp_path, filename="x", save_last=True)
+    options["max_steps"] = steps
+    before = _fit(tmp_path, make_data(), Recorder(), None, callbacks=[save], **options)
+    options["max_steps"] = 11
+    after = _fit(tmp_path, make_data(), Recorder(), tmp_path / "last.ckpt", **options)
+    assert before + after == whole
+
+
+def test_reloading_the_loader_every_epoch_keeps_the_order(
+    tmp_path: Path, make_data: MakeData
+) -> None:
+    whole = _fit(tmp_path, make_data(), Recorder(), None)
+    again = _fit(tmp_path, make_data(), Recorder(), None, reload_dataloaders_every_n_epochs=1)
+    assert again == whole
+
+
+def test_test_and_predict_read_their_rows_once(tmp_path: Path, make_data: MakeData) -> None:
+    data, model = make_data(), Recorder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = _trainer(tmp_path)
+        trainer.test(model, datamodule=data)
+        assert len(model.evaluated) == len(set(model.evaluated)) == 10
+        model.evaluated = []
+        trainer.predict(model, datamodule=data, return_predictions=False)
+    assert model.evaluated == list(range(100))
+
+
+def test_a_training_sample_is_of_the_training_split(make_data: MakeData) -> None:
+    data = make_data()
+    sample = data.training_sample()
+    trained = {int(x) for batch in data.train_dataloader() for x in batch.activations[:, 0]}
+    assert {int(x) for x in sample[:, 0]} == trained
+    assert sample.shape == (80, 8)
+    assert sample.dtype == torch.float32
+    assert torch.equal(make_data().training_sample(13), data.training_sample(13))
+    assert len(data.training_sample(13)) == 13
+    data.teardown()
+
+
+def test_d_in_and_the_manifest_need_no_setup(make_data: MakeData) -> None:
+    data = make_data()
+    assert data.d_in == data.manifest.d_in == 8
+    data.setup()
+    data.setup()
+    assert data.rows("train") == 80
+    assert data.d_in == 8
+    data.teardown()
+    data.teardown()
+
+
+def test_an_empty_split_is_an_error(make_data: MakeData) -> None:
+    with pytest.raises(LightsaeError, match="the validation split has 0 rows"):
+        make_data(val_fraction=0.0).val_dataloader()
+
+
+def test_an_unknown_dtype_is_an_error(make_data: MakeData) -> None:
+    with pytest.raises(LightsaeError, match="dtype is 'int8'"):
+        make_data(dtype="int8")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    data = ActivationDataModule(str(tmp_path / "nowhere"))
+    data.prepare_data()
+    for fails in (lambda: data.d_in, data.setup):
+        with pytest.raises(LightsaeError, match=r"nowhere: .* `lightsae extract` makes one"):
+            fails()
+
+
+class _Source:
+    """Makes ten rows, and counts how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def write(self, path: Path) -> None:
+        self.calls += 1
+        with ShardWriter(path, Manifest(d_in=2, dtype="float32")) as writer:
+            writer.write(torch.ones(10, 2), torch.arange(10))
+
+
+def test_a_source_makes_what_is_missing_or_unfinished(tmp_path: Path) -> None:
+    source = _Source()
+    assert isinstance(source, ActivationSource)
+    ShardWriter(tmp_path, Manifest(d_in=2, dtype="float32")).abort()
+    data = ActivationDataModule(str(tmp_path), source=source)
+    for _ in range(2):
+        data.prepare_data()
+    assert source.calls == 1
+    data.setup()
+    assert data.rows("all") == 10
+    data.teardown()

@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightsae.activations import Manifest
+from lightsae.activations.format import MANIFEST_NAME
+from lightsae.errors import LightsaeError
+
+
+def _json(**changes: Any) -> str:
+    manifest = json.loads(Manifest(d_in=2, dtype="float16").to_json())
+    shard = {"name": "shard-00000.h5", "rows": 3, "digest": "0" * 16}
+    manifest |= {"shards": [shard], "rows": 3, "mean": [0.0, 1.0], "scale": [1.0, 1.0]}
+    return json.dumps(manifest | changes)
+
+
+def test_a_manifest_survives_json() -> None:
+    manifest = Manifest.from_json(_json(), "m")
+    assert Manifest.from_json(manifest.to_json(), "m") == manifest
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("d_in", 0),
+        ("d_in", True),
+        ("d_in", "8"),
+        ("dtype", "float64"),
+        ("dtype", None),
+        ("model", 3),
+        ("has_labels", 1),
+        ("classes", [1]),
+        ("complete", "yes"),
+        ("rows", 4),
+        ("rows", -1),
+        ("mean", [0.0]),
+        ("mean", [0.0, None]),
+        ("scale", [0.0, True]),
+        ("shards", {}),
+        ("settings", []),
+        ("progress", 1),
+        ("format_version", 2),
+        ("unheard_of", 1),
+    ],
+)
+def test_a_wrong_field_is_named(field: str, value: Any) -> None:
+    with pytest.raises(LightsaeError, match=rf"^here: .*{field}"):
+        Manifest.from_json(_json(**{field: value}), "here")
+
+
+@pytest.mark.parametrize("field", [name for name in json.loads(_json()) if name != "x"])
+def test_a_missing_field_is_named(field: str) -> None:
+    data = json.loads(_json())
+    del data[field]
+    with pytest.raises(LightsaeError, match=f"{field} is missing"):
+        Manifest.from_json(json.dumps(data), "here")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../shard-00000.h5", "/etc/passwd", "shard-00000.h5/../../x", "shard-1.h5", "", "a\0b", 7,
+     "shard-00000.h5\n", "..\\shard-00000.h5", "shard-\u0660\u0660\u0660\u0660\u0660.h5"],
+)  # fmt: skip
+def test_a_shard_name_cannot_leave_the_folder(name: Any) -> None:
+    shard = {"name": name, "rows": 3, "digest": "0" * 16}
+    with pytest.raises(LightsaeError, match=r"shards\[0\].name .* expected a file of this folder"):
+        Manifest.from_json(_json(shards=[shard]), "here")
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        {"name": "shard-00000.h5", "rows": 0, "digest": "0" * 16},
+        {"name": "shard-00000.h5", "rows": 3, "digest": "xyz"},
+        {"name": "shard-00000.h5", "rows": 3},
+        "shard-00000.h5",
+    ],
+)
+def test_a_wrong_shard_entry_is_named(shard: Any) -> None:
+    with pytest.raises(LightsaeError, match=r"shards\[0\]"):
+        Manifest.from_json(_json(shards=[shard]), "here")
+
+
+def test_a_shard_is_listed_once() -> None:
+    shard = {"name": "shard-00000.h5", "rows": 3, "digest": "0" * 16}
+    with pytest.raises(LightsaeError, match="twice"):
+        Manifest.from_json(_json(shards=[shard, shard], rows=6), "here")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"d_in": NaN}'])
+def test_text_that_is_no_manifest_is_refused(text: str) -> None:
+    with pytest.raises(LightsaeError, match=r"^here: "):
+        Manifest.from_json(text, "here")
+
+
+def test_not_a_number_is_not_finite() -> None:
+    with pytest.raises(LightsaeError, match="mean"):
+        Manifest.from_json(_json(mean=[0.0, float("nan")]), "here")
+
+
+def test_a_missing_folder_and_an_empty_one_say_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(LightsaeError, match=r"nowhere: no such folder .* `lightsae extract`"):
+        Manifest.load(tmp_path / "nowhere")
+    with pytest.raises(LightsaeError, match=f"has no {MANIFEST_NAME}; `lightsae extract`"):
+        Manifest.load(tmp_path)
+
+
+def test_a_manifest_of_random_bytes_is_named(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LightsaeError, match=MANIFEST_NAME):
+        Manifest.load(tmp_path)
