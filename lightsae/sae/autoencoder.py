@@ -1,5 +1,6 @@
 """The Top-k sparse autoencoder."""
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -86,7 +87,8 @@ class SparseAutoencoder(nn.Module):
             centre: What b_dec starts as.
 
         Raises:
-            LightsaeError: If the sample has another width, is empty or constant.
+            LightsaeError: If the sample has another width, is empty or constant, has NaN or inf, or
+                its scale or centre does not fit into the dtype of the parameters.
         """
         if sample.dim() != 2 or sample.shape[1] != self.d_in:
             raise LightsaeError(
@@ -94,8 +96,15 @@ class SparseAutoencoder(nn.Module):
                 f"the autoencoder expects [rows, d_in = {self.d_in}]"
             )
         statistics = input_statistics(sample, centre)
-        self.scale.copy_(statistics.scale)
-        self.b_dec.copy_(statistics.centre / statistics.scale)
+        scale = statistics.scale.to(self.scale)
+        b_dec = (statistics.centre / statistics.scale).to(self.b_dec)
+        if not (0 < scale < math.inf and bool(torch.isfinite(b_dec).all())):
+            raise LightsaeError(
+                f"the training sample does not fit into {self.scale.dtype}: "
+                f"scale {statistics.scale:.3g}, centre up to {statistics.centre.abs().max():.3g}"
+            )
+        self.scale.copy_(scale)
+        self.b_dec.copy_(b_dec)
 
     def encode_scaled(
         self,
@@ -171,10 +180,11 @@ class SparseAutoencoder(nn.Module):
             folder: Where; made if it is not there.
 
         Raises:
-            LightsaeError: If the selection rule is not one of this package.
+            LightsaeError: If the selection rule is not one of this package, a tensor has NaN or
+                inf, or the folder cannot be written.
         """
         rule = type(self.selection).__name__
-        if rule not in _SELECTIONS:
+        if _SELECTIONS.get(rule) is not type(self.selection):
             raise LightsaeError(f"selection rule {rule} has no file format: {list(_SELECTIONS)}")
         settings = {
             "d_in": self.d_in,
@@ -206,12 +216,17 @@ class SparseAutoencoder(nn.Module):
         path = Path(folder) / storage.SETTINGS
         rule = dict(settings["selection"])
         name = rule.pop("rule", None)
-        if name not in _SELECTIONS:
+        if not isinstance(name, str) or name not in _SELECTIONS:
             raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(_SELECTIONS)}")
         try:
-            sae = cls(settings["d_in"], settings["d_sae"], _SELECTIONS[name](**rule))
-        except (TypeError, LightsaeError) as error:
-            raise LightsaeError(f"{path}: {error}") from error
-        storage.require_shapes(Path(folder), tensors, dict(sae.state_dict()))
-        sae.to(tensors["W_enc"].dtype).load_state_dict(tensors)
+            selection = _SELECTIONS[name](**rule)
+            # On meta, wrong sizes allocate nothing and no random number is drawn.
+            with torch.device("meta"):
+                sae = cls(settings["d_in"], settings["d_sae"], selection)
+        except (TypeError, RuntimeError, LightsaeError) as error:
+            raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
+        storage.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])
+        if not tensors["scale"] > 0:
+            raise LightsaeError(f"{Path(folder) / storage.TENSORS}: tensor 'scale' is not positive")
+        sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         return sae

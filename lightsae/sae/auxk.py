@@ -1,5 +1,6 @@
 """AuxK: dead latents learn to reconstruct what the living ones leave (arXiv 2406.04093)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,8 @@ class AuxK:
         for name in ("k_aux", "dead_after"):
             if getattr(self, name) < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.weight >= 0:
-            raise LightsaeError(f"weight must be at least 0, got {self.weight}")
+        if not 0 <= self.weight < math.inf:
+            raise LightsaeError(f"weight must be at least 0 and finite, got {self.weight}")
 
 
 def aux_k_loss(
@@ -58,7 +59,7 @@ def aux_k_loss(
         process_group: Ranks over which the means are taken.
 
     Returns:
-        A scalar; 0 when nothing is dead or the residual is constant.
+        A scalar, at least float32; 0 when nothing is dead or the residual is constant.
 
     Example:
         >>> sae = SparseAutoencoder(4, 8, TopK(2))
@@ -66,7 +67,7 @@ def aux_k_loss(
         >>> aux_k_loss(sae, x, x, torch.zeros(8, dtype=torch.bool), k_aux=2)
         tensor(0.)
     """
-    residual = residual.detach()
+    residual = residual.detach().to(torch.promote_types(residual.dtype, torch.float32))
     latents = dead.nonzero().squeeze(1)
     if len(latents) == 0:
         return residual.new_zeros(())
@@ -79,13 +80,15 @@ def aux_k_loss(
 
 
 def _global_variance(e: Tensor, process_group: ProcessGroup | None) -> Tensor:
-    """mean_i ||e_i - mean(e)||^2 over the batch of all ranks."""
+    """mean_i ||e_i - mean(e)||^2 over the batch of all ranks; rounding alone counts as 0."""
     count = torch.full((1,), float(len(e)), dtype=e.dtype, device=e.device)
     total = torch.cat([e.sum(dim=0), count])
     if process_group is not None:
         dist.all_reduce(total, group=process_group)
     rows = total[-1].clamp_min(1)
-    squares = (e - total[:-1] / rows).square().sum()
+    mean = total[:-1] / rows
+    squares = (e - mean).square().sum()
     if process_group is not None:
         dist.all_reduce(squares, group=process_group)
-    return squares / rows
+    rounding = (32 * torch.finfo(e.dtype).eps) ** 2 * mean.square().sum()
+    return torch.where(squares / rows > rounding, squares / rows, 0.0)

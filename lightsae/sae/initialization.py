@@ -30,7 +30,7 @@ def input_statistics(sample: Tensor, centre: Centre = "mean") -> InputStatistics
         centre: "mean", or "geometric_median" as in arXiv 2406.04093.
 
     Raises:
-        LightsaeError: If the sample is empty or all its rows are equal.
+        LightsaeError: If the sample is empty, has NaN or inf, or all its rows are equal.
 
     Example:
         >>> import torch
@@ -45,7 +45,9 @@ centre=tensor([1., 2.], dtype=torch.float64))
         ((rows.double() - mean).square().sum() for rows in sample.split(4096)), torch.zeros(())
     )
     scale = (variance / len(sample)).sqrt()
-    if not scale > 0:
+    if not torch.isfinite(scale):
+        raise LightsaeError("the training sample has NaN or infinite values")
+    if not scale > 0 or bool((sample == sample[0]).all()):
         raise LightsaeError(f"all {len(sample)} rows of the training sample are equal")
     return InputStatistics(scale, mean if centre == "mean" else geometric_median(sample))
 
@@ -69,7 +71,7 @@ def geometric_median(sample: Tensor, steps: int = 100, tolerance: float = 1e-9) 
     """
     median = sample.mean(dim=0, dtype=torch.float64)
     for _ in range(steps):
-        weighted, total = torch.zeros_like(median), torch.zeros((), dtype=torch.float64)
+        weighted, total = torch.zeros_like(median), median.new_zeros(())
         for rows in sample.split(4096):
             wide = rows.double()
             weight = 1 / torch.linalg.vector_norm(wide - median, dim=1).clamp_min(1e-12)

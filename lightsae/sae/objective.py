@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from lightsae_kernels import Encoded
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -17,7 +18,7 @@ class Objective(NamedTuple):
 
     Attributes:
         loss: reconstruction + alpha aux_k + lambda penalty.
-        reconstruction: Mean over samples of ||x - x_hat||^2 in scaled units.
+        reconstruction: Mean over samples of ||x - x_hat||^2 in scaled units, at least float32.
         aux_k: See `lightsae.sae.aux_k_loss`; 0 without AuxK.
         penalty: The regularizer; 0 without one.
         encoded: The code, with the batch-active mask.
@@ -65,6 +66,7 @@ def objective(
     encoded = sae.encode_scaled(x, regularizer=regularizer, process_group=process_group)
     x_hat = sae.decode_scaled(encoded.values, encoded.indices)
     residual = x - x_hat
+    residual = residual.to(torch.promote_types(residual.dtype, torch.float32))
     reconstruction = residual.square().sum() / max(len(x), 1)
     loss, auxiliary = reconstruction, reconstruction.new_zeros(())
     is_dead = None if dead is None else dead(encoded)

@@ -1,5 +1,6 @@
 """Penalties on the activations before Top-k (arXiv 2606.27321)."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -13,7 +14,8 @@ class Regularizer(ABC):
     """A penalty on a [B, d_sae]; subclass it to write your own.
 
     Only `penalty` is needed. It runs on the dense activations through autograd; a subclass that
-    names a fused operation in `fused` runs there instead and gives the same numbers.
+    names a fused operation in `fused` runs there instead and gives the same numbers. A subclass
+    with a `penalty` of its own does not inherit `fused`.
 
     Attributes:
         fused: Name of the fused operation in `lightsae_kernels.encode_topk`, or None.
@@ -24,7 +26,7 @@ class Regularizer(ABC):
             (a micro-batch under gradient accumulation, all ranks under data parallelism).
 
     Raises:
-        LightsaeError: If weight is negative.
+        LightsaeError: If weight is negative or not finite.
 
     Example:
         >>> import torch
@@ -39,9 +41,14 @@ class Regularizer(ABC):
 
     fused: ClassVar[FusedRegularizer | None] = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "penalty" in vars(cls) and "fused" not in vars(cls):
+            cls.fused = None
+
     def __init__(self, weight: float, batch_active_only: bool = True) -> None:
-        if not weight >= 0:
-            raise LightsaeError(f"weight must be at least 0, got {weight}")
+        if not 0 <= weight < math.inf:
+            raise LightsaeError(f"weight must be at least 0 and finite, got {weight}")
         self.weight = weight
         self.batch_active_only = batch_active_only
 
@@ -88,7 +95,10 @@ class L1L2Ratio(Regularizer):
     Args:
         weight: lambda, the factor of the penalty in the loss.
         batch_active_only: Count only latents selected by at least one sample of the batch.
-        eps: Added to the l2 norm.
+        eps: Added to the l2 norm, positive.
+
+    Raises:
+        LightsaeError: If weight is negative or not finite, or eps is not positive.
 
     Example:
         >>> import torch
@@ -101,6 +111,8 @@ class L1L2Ratio(Regularizer):
 
     def __init__(self, weight: float, batch_active_only: bool = True, eps: float = 1e-8) -> None:
         super().__init__(weight, batch_active_only)
+        if not 0 < eps < math.inf:
+            raise LightsaeError(f"eps must be positive and finite, got {eps}")
         self.eps = eps
 
     def penalty(self, a: Tensor, indices: Tensor, batch_active: Tensor) -> Tensor:

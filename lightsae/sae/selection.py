@@ -41,7 +41,7 @@ class TopK:
         k: Latents kept per row.
 
     Raises:
-        LightsaeError: If k is smaller than 1.
+        LightsaeError: If k is not an integer or smaller than 1.
 
     Example:
         >>> import torch
@@ -51,8 +51,8 @@ class TopK:
     """
 
     def __init__(self, k: int) -> None:
-        if k < 1:
-            raise LightsaeError(f"k must be at least 1, got {k}")
+        if not isinstance(k, int) or k < 1:
+            raise LightsaeError(f"k must be an integer of at least 1, got {k!r}")
         self.k = k
 
     def settings(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _encode_dense(
     regularizer: Regularizer,
     process_group: ProcessGroup | None,
 ) -> Encoded:
-    encoded = encode_topk(x, *encoder, k, process_group=process_group, backend="reference")
+    encoded = encode_topk(x, *encoder, k, process_group=process_group)
     a = reference.activations(x, *encoder)
     mask = encoded.batch_active
     if not regularizer.batch_active_only:

@@ -16,19 +16,24 @@ from lightsae.files import replacing
 
 FORMAT = 1
 TENSORS, SETTINGS = "sae.safetensors", "sae.json"
-_KEYS = {"d_in": int, "d_sae": int, "selection": dict, "tensors_xxh3": str}
+_KEYS = {"d_in": int, "d_sae": int, "dtype": str, "selection": dict, "tensors_xxh3": str}
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def write(folder: Path, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
     """Write both files, each as a whole; the settings carry the hash of the tensors."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _require_finite(folder / TENSORS, tensors)
     content = serialize_tensors({name: t.detach().contiguous() for name, t in tensors.items()})
     digest = xxhash.xxh3_64_hexdigest(content)
     described = {"format": FORMAT, **settings, "tensors_xxh3": digest}
-    with replacing(folder / TENSORS) as temporary:
-        temporary.write_bytes(content)
-    with replacing(folder / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(described, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / TENSORS) as temporary:
+            temporary.write_bytes(content)
+        with replacing(folder / SETTINGS) as temporary:
+            temporary.write_text(json.dumps(described, indent=2) + "\n")
+    except OSError as error:
+        raise LightsaeError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -41,10 +46,12 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return settings, _tensors(folder / TENSORS, settings["tensors_xxh3"])
 
 
-def require_shapes(folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Refuse tensors that are not those the settings promise."""
-    have = {name: tuple(t.shape) for name, t in found.items()}
-    want = {name: tuple(t.shape) for name, t in expected.items()}
+def require_promised(
+    folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor], dtype: str
+) -> None:
+    """Refuse tensors of other names, shapes or dtypes than the settings promise."""
+    have = {name: (*t.shape, str(t.dtype)) for name, t in sorted(found.items())}
+    want = {name: (*t.shape, f"torch.{dtype}") for name, t in sorted(expected.items())}
     if have != want:
         raise LightsaeError(f"{folder / TENSORS} holds {have}, {SETTINGS} promises {want}")
 
@@ -52,15 +59,17 @@ def require_shapes(folder: Path, found: dict[str, Tensor], expected: dict[str, T
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(_bytes(path))
-    except ValueError as error:
-        if isinstance(error, LightsaeError):
-            raise
+    except LightsaeError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise LightsaeError(f"{path} is not JSON: {error}") from error
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise LightsaeError(f"{path} is not an autoencoder of format {FORMAT}")
     for key, kind in _KEYS.items():
-        if not isinstance(settings.get(key), kind):
+        if type(settings.get(key)) is not kind:
             raise LightsaeError(f"{path}: key {key!r} is missing or not of type {kind.__name__}")
+    if settings["dtype"] not in _DTYPES:
+        raise LightsaeError(f"{path}: key 'dtype' is {settings['dtype']!r}, not one of {_DTYPES}")
     return settings
 
 
@@ -72,10 +81,14 @@ def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
         tensors = parse_tensors(content)
     except SafetensorError as error:
         raise LightsaeError(f"{path} is not a safetensors file: {error}") from error
+    _require_finite(path, tensors)
+    return tensors
+
+
+def _require_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise LightsaeError(f"{path}: tensor {name!r} has NaN or infinite values")
-    return tensors
 
 
 def _bytes(path: Path) -> bytes:
