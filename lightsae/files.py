@@ -10,6 +10,8 @@ from pathlib import Path
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside the target; on success it is synced and takes its place.
 
+    The temporary name is fixed, so that what a killed process left is written over, not piled up.
+
     Args:
         target: The file to write; its folder must exist.
 
@@ -21,7 +23,7 @@ def replacing(target: Path) -> Iterator[Path]:
         >>> target.read_text(), len(list(target.parent.iterdir()))
         ('whole', 1)
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as written:
