@@ -4,6 +4,7 @@ from lightsae.training.checkpoint import AtomicCheckpointIO, ResumePoint, read_c
 from lightsae.training.dead import DeadLatentTracker
 from lightsae.training.metrics_file import MetricsFile, RewindMetrics
 from lightsae.training.module import SAEModule
+from lightsae.training.quiet import quieten
 from lightsae.training.schedule import WarmupDecay
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "RewindMetrics",
     "SAEModule",
     "WarmupDecay",
+    "quieten",
     "read_checkpoint",
 ]

@@ -1,7 +1,5 @@
 """fit, validate, test and predict over a run folder."""
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from lightsae.training.checkpoint import AtomicCheckpointIO, ResumePoint, read_c
 from lightsae.training.codes import CodeWriter
 from lightsae.training.metrics_file import MetricsFile, RewindMetrics
 from lightsae.training.module import SAEModule
+from lightsae.training.quiet import quieten
 from lightsae.training.runs import RunFolder
 
 
@@ -26,7 +25,7 @@ class RunCLI(LightningCLI):
     run: RunFolder
 
     def __init__(self, args: list[str]) -> None:
-        _quieten()
+        quieten()
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -78,7 +77,8 @@ class RunCLI(LightningCLI):
             "callbacks": [*callbacks, *self._callbacks(config, callbacks)],
         }
         if config.get("logger") in (None, True):
-            kwargs["logger"] = MetricsFile(self.run.metrics)
+            fitting = self.subcommand == "fit"
+            kwargs["logger"] = MetricsFile(self.run.metrics if fitting else self.run.evaluations)
         if not any(isinstance(callback, Checkpoint) for callback in callbacks):
             kwargs["enable_checkpointing"] = False
         return super().instantiate_trainer(**kwargs)
@@ -126,6 +126,8 @@ class RunCLI(LightningCLI):
             settings["ckpt_path"] = str(self.run.checkpoint)
         path = Path(settings["ckpt_path"])
         _require_own_checkpoint(path, self.model)
+        if isinstance(self.trainer.logger, MetricsFile):
+            self.trainer.logger.at_step = read_checkpoint(path)["global_step"]
         _say(f"{self.subcommand}: {path}")
 
     before_validate = before_test = _before_evaluation
@@ -149,14 +151,6 @@ def _require_own_checkpoint(path: Path, model: LightningModule) -> None:
             f"{path} is a checkpoint of another model: d_sae = {d_sae}, "
             f"the configuration has d_sae = {model.d_sae}"
         )
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says about itself: advertisements and its own defaults."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 @rank_zero_only

@@ -1,0 +1,24 @@
+"""Leaving out what Lightning says about itself."""
+
+import logging
+import warnings
+
+_OWN_DEFAULTS = (
+    r".*isinstance\(treespec, LeafSpec\).*",
+    ".*does not have many workers.*",
+    "Couldn't infer the batch indices",
+)
+
+
+def quieten() -> None:
+    """Drop advertisements and remarks on Lightning's own defaults; warnings of weight stay.
+
+    Example:
+        >>> quieten()
+        >>> logging.getLogger("lightning.pytorch").level == logging.WARNING
+        True
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _OWN_DEFAULTS:
+        warnings.filterwarnings("ignore", message=message)
