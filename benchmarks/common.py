@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import io
 import os
 import platform
 import subprocess
@@ -79,12 +80,13 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         ValueError: If a row has a column that is not in the schema.
     """
     known = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **machine(), **versions()}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**known, **row} for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**known, **row} for row in rows)
+    temporary.write_text(text.getvalue())
     temporary.replace(path)
 
 

@@ -1,0 +1,44 @@
+"""What can be measured: the environment, the adapter beside this file and its options."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One row of the table.
+
+    Attributes:
+        adapter: Module beside this file with `build(sizes, sample, **options)`.
+        package: Distribution whose version is recorded.
+        environment: Folder that setup.py makes for it; empty for the caller's own environment.
+        dtype: Of the products; parameters are float32 everywhere.
+        options: Passed on to `build`.
+    """
+
+    adapter: str
+    package: str
+    environment: str = ""
+    dtype: str = "float32"
+    options: dict[str, str | bool] = field(default_factory=dict)
+
+
+OURS = "lightsae"
+BASELINE = "sparsify"
+
+IMPLEMENTATIONS = {
+    "lightsae": Implementation("own", "lightsae"),
+    "lightsae reg1": Implementation("own", "lightsae", options={"regularizer": "OffSupportL1"}),
+    "lightsae reg2": Implementation("own", "lightsae", options={"regularizer": "L1L2Ratio"}),
+    "lightsae bf16": Implementation("own", "lightsae", dtype="bfloat16", options={"bf16": True}),
+    "torch dense": Implementation("stock_torch", "torch", options={"sparse": False}),
+    "torch sparse": Implementation("stock_torch", "torch", options={"sparse": True}),
+    "sparsify": Implementation("peer_sparsify", "eai-sparsify", "sparsify"),
+    "sae_lens": Implementation("peer_sae_lens", "sae-lens", "sae_lens"),
+    "sae_lens coo": Implementation(
+        "peer_sae_lens", "sae-lens", "sae_lens", options={"sparse": True}
+    ),
+    "dictionary_learning": Implementation(
+        "peer_dictionary_learning", "dictionary-learning", "dictionary_learning"
+    ),
+    "overcomplete": Implementation("peer_overcomplete", "overcomplete", "overcomplete"),
+}

@@ -1,0 +1,34 @@
+"""SAELens: `SAETrainer.step` on a TopKTrainingSAE, dense or with sparse COO activations."""
+
+from itertools import repeat
+
+from adapter import LEARNING_RATE, Sizes, Trainer
+from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+
+
+def build(sizes: Sizes, sample: Tensor, sparse: bool = False) -> Trainer:
+    # With sparse activations and torch 2.15 the rescaling has no backward on the CPU.
+    config = TopKTrainingSAEConfig(
+        d_in=sizes.d_in,
+        d_sae=sizes.d_sae,
+        k=sizes.k,
+        use_sparse_activations=sparse,
+        rescale_acts_by_decoder_norm=not sparse,
+    )
+    sae = TopKTrainingSAE(config)
+    settings = SAETrainerConfig(
+        total_training_samples=10**9,
+        train_batch_size_samples=sizes.batch,
+        lr=LEARNING_RATE,
+        lr_end=LEARNING_RATE,
+    )
+    trainer = SAETrainer(settings, sae, data_provider=repeat(sample))
+
+    def step(x: Tensor) -> None:
+        trainer.step(x)
+        trainer.n_training_steps += 1
+
+    return Trainer(step, sae)

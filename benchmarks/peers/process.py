@@ -1,0 +1,98 @@
+"""Run a worker in a process of its own, and watch what the rest of the machine does meanwhile."""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peers.implementations import IMPLEMENTATIONS
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@dataclass
+class Measured:
+    """What the processes of one implementation reported, a value per round.
+
+    Attributes:
+        step_ms: Median over the steps.
+        fastest_ms: Minimum over the steps.
+        memory_mib: Peak resident size during the steps less that before the model was built.
+        fvu: Fraction of variance unexplained after the steps.
+        elsewhere: Share of all processors that other processes and other machines took.
+    """
+
+    version: str = ""
+    torch: str = ""
+    step_ms: list[float] = field(default_factory=list)
+    fastest_ms: list[float] = field(default_factory=list)
+    memory_mib: list[float] = field(default_factory=list)
+    fvu: list[float] = field(default_factory=list)
+    elsewhere: list[float] = field(default_factory=list)
+
+    def add(self, report: dict, elsewhere: float) -> None:
+        """Append a round."""
+        self.version, self.torch = report["version"], report["torch"]
+        self.elsewhere.append(elsewhere)
+        for name in ("step_ms", "fastest_ms", "memory_mib", "fvu"):
+            if report[name] is not None:
+                getattr(self, name).append(report[name])
+
+
+def interpreter(name: str, folder: Path) -> Path:
+    """Python of the environment that an implementation needs."""
+    environment = IMPLEMENTATIONS[name].environment
+    return folder / environment / "bin" / "python" if environment else Path(sys.executable)
+
+
+def run(name: str, options: argparse.Namespace) -> tuple[dict, float]:
+    """Measure an implementation once: its report and the share of processors used elsewhere.
+
+    Raises:
+        RuntimeError: If the process fails, with the last line it wrote.
+    """
+    implementation = IMPLEMENTATIONS[name]
+    order = {
+        "adapter": implementation.adapter,
+        "package": implementation.package,
+        "options": implementation.options,
+        "sizes": options.sizes,
+        "threads": options.threads,
+        "warmup": options.warmup,
+        "steps": options.steps,
+    }
+    command = [str(interpreter(name, options.peers)), str(WORKER), json.dumps(order)]
+    busy, own, started = _busy_seconds(), _child_seconds(), time.perf_counter()
+    process = subprocess.run(command, capture_output=True, text=True, env=_environment(options))
+    if process.returncode != 0:
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+        raise RuntimeError(lines[-1])
+    others = _busy_seconds() - busy - (_child_seconds() - own)
+    available = (os.cpu_count() or 1) * (time.perf_counter() - started)
+    return json.loads(process.stdout), max(0.0, others / available)
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    """Thread counts before torch starts; no accelerator, no network."""
+    threads = str(options.threads)
+    offline = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | offline
+
+
+def _busy_seconds() -> float:
+    """Processor time of the whole machine since it started, time stolen from it included."""
+    user, nice, system, _, _, irq, softirq, steal, *_ = (
+        int(ticks) for ticks in Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _child_seconds() -> float:
+    """Processor time of the processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
