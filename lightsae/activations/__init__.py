@@ -2,8 +2,11 @@
 
 from lightsae.activations.batch import ActivationBatch
 from lightsae.activations.datamodule import ActivationDataModule, ActivationSource
+from lightsae.activations.extract import Extraction, extract
 from lightsae.activations.format import Manifest, ShardEntry
+from lightsae.activations.images import DataOptions, ImageSet
 from lightsae.activations.loader import ActivationLoader
+from lightsae.activations.models import LayerTap, ModelOptions
 from lightsae.activations.reader import ShardSet
 from lightsae.activations.writer import ShardWriter
 
@@ -12,8 +15,14 @@ __all__ = [
     "ActivationDataModule",
     "ActivationLoader",
     "ActivationSource",
+    "DataOptions",
+    "Extraction",
+    "ImageSet",
+    "LayerTap",
     "Manifest",
+    "ModelOptions",
     "ShardEntry",
     "ShardSet",
     "ShardWriter",
+    "extract",
 ]

@@ -1,4 +1,4 @@
-"""What a folder of shards is protected by: a lock, and a comparison of settings."""
+"""What protects a folder of shards: a lock, renames that last, a comparison of settings."""
 
 import fcntl
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightsae.activations.format import Manifest
 from lightsae.errors import LightsaeError
+from lightsae.files import sync_folder
 
 _SAME = ("d_in", "dtype", "model", "weights_hash", "layer", "tokens", "has_labels", "classes")
 
@@ -50,6 +51,19 @@ def lock_folder(folder: Path) -> int:
         os.close(handle)
         raise LightsaeError(f"{folder}: is being written by another process") from None
     return handle
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Force a finished file to the disk, then give it its name.
+
+    Args:
+        temporary: The file, in the target's folder.
+        target: Its name from now on.
+    """
+    with temporary.open("rb") as written:
+        os.fsync(written.fileno())
+    temporary.replace(target)
+    sync_folder(target.parent)
 
 
 def check_same(found: Manifest, wanted: Manifest, folder: Path) -> None:

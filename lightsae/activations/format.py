@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lightsae.activations.storage import atomic_target, storage
+from lightsae.activations.storage import storage
 from lightsae.errors import LightsaeError
+from lightsae.files import replacing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -122,7 +123,7 @@ class Manifest:
 
     def save(self, folder: str | Path) -> None:
         """Replace the folder's manifest in one step."""
-        with atomic_target(Path(folder) / MANIFEST_NAME) as temporary:
+        with replacing(Path(folder) / MANIFEST_NAME) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod

@@ -34,7 +34,7 @@ class ShardFile:
     def __init__(
         self, path: Path, d_in: int, dtype: str, chunk_rows: int, has_labels: bool
     ) -> None:
-        self._path = path
+        self.path = path
         self._file = h5py.File(path, "w")
         self._d_in, self._dtype, self._chunk_rows = d_in, dtype, chunk_rows
         self._names = index_names(has_labels)
@@ -67,7 +67,7 @@ class ShardFile:
         """Close and remove the file; a disk that is full may refuse even to close it."""
         with suppress(OSError, RuntimeError):
             self._file.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def append(self, rows: torch.Tensor, index: list[Array]) -> None:
         """Add rows `[n, d_in]` of the stored dtype with one int64 `[n]` per index dataset."""

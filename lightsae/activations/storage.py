@@ -1,9 +1,5 @@
-"""Stored dtypes, checksums and files that are replaced in one step."""
+"""Stored dtypes and checksums."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -133,41 +129,3 @@ def checksum(*buffers: Array | bytes) -> int:
     for buffer in buffers:
         state.update(buffer if isinstance(buffer, bytes) else buffer.data)
     return state.intdigest()
-
-
-def fsync_path(path: Path) -> None:
-    """Force a file or a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def atomic_target(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; put it in place when the block ends, or remove it.
-
-    Args:
-        path: The file to make or replace.
-
-    Yields:
-        The path to write to. It is fsynced and renamed afterwards, and the folder fsynced.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
-        >>> with atomic_target(path) as temporary:
-        ...     _ = temporary.write_text("whole")
-        >>> path.read_text(), len(list(path.parent.iterdir()))
-        ('whole', 1)
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        yield temporary
-        fsync_path(temporary)
-        os.replace(temporary, path)
-        fsync_path(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.folder import check_same, lock_folder, system_message
+from lightsae.activations.folder import check_same, lock_folder, put_in_place, system_message
 from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry, shard_name
 from lightsae.activations.reader import Shard
 from lightsae.activations.shard_file import ShardFile, default_chunk_rows
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import Array, atomic_target, storage
+from lightsae.activations.storage import Array, storage
 from lightsae.errors import LightsaeError
 
 
@@ -77,8 +77,9 @@ class ShardWriter:
 
     def _open_manifest(self, wanted: Manifest) -> Manifest:
         """Continue the folder's manifest, or start one."""
-        for leftover in self.folder.glob("shard-*.h5.tmp"):
-            leftover.unlink()
+        for pattern in ("shard-*.h5.tmp", f".{MANIFEST_NAME}.*.tmp"):
+            for leftover in self.folder.glob(pattern):
+                leftover.unlink()
         if not (self.folder / MANIFEST_NAME).exists():
             manifest = replace(wanted, complete=False, rows=0, mean=[], scale=[], shards=[])
             manifest.save(self.folder)
@@ -229,8 +230,8 @@ class ShardWriter:
         shard = self._shard
         assert shard is not None
         name = shard_name(len(self.manifest.shards))
-        with atomic_target(self.folder / name):
-            digest = shard.finish()
+        digest = shard.finish()
+        put_in_place(shard.path, self.folder / name)
         self._shard = None
         self._moments = self._moments.merge(shard.moments)
         entry = ShardEntry(name, shard.rows, digest)

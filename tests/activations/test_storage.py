@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -7,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import all_finite, as_float32, atomic_target, storage
+from lightsae.activations.storage import all_finite, as_float32, storage
 from lightsae.errors import LightsaeError
 
 DTYPES = ["float16", "bfloat16", "float32"]
@@ -43,16 +41,6 @@ def test_bytes_come_back_as_rows(dtype: str) -> None:
 def test_an_unknown_dtype_lists_the_known() -> None:
     with pytest.raises(LightsaeError, match="'int8', expected one of float16, bfloat16, float32"):
         storage("int8")
-
-
-def test_a_failing_block_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_target(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-    assert path.read_text() == "old"
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=5), st.integers(0, 9))

@@ -109,6 +109,7 @@ def test_progress_is_stored_with_the_shard_it_belongs_to(tmp_path: Path) -> None
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     (tmp_path / "shard-00004.h5.tmp").write_bytes(b"half")
+    (tmp_path / ".manifest.json.17.tmp").write_bytes(b"{")
     with ShardWriter(tmp_path, _manifest()) as writer:
         _write(writer)
     assert not list(tmp_path.glob("*.tmp"))
@@ -199,8 +200,8 @@ def _full_after(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [
         "lightsae.activations.shard_file.ShardFile._flush",
         "lightsae.activations.shard_file.ShardFile.finish",
-        "lightsae.activations.storage.fsync_path",
-        "lightsae.activations.storage.os.replace",
+        "lightsae.activations.folder.os.fsync",
+        "lightsae.activations.folder.sync_folder",
         "lightsae.activations.format.Manifest.to_json",
     ],
 )
