@@ -148,6 +148,22 @@ class SAEModule(LightningModule):
         """Keep the decoder gradient tangent to the unit sphere: summed over ranks, not clipped."""
         self.sae.project_decoder_gradient_()
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip; Lightning refuses fused optimizers in mixed precision even where nothing scales."""
+        if self.trainer.precision != "bf16-mixed" or not gradient_clip_val:
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+        elif gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.sae.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.sae.parameters(), gradient_clip_val)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then bring decoder rows back to unit norm."""
         super().optimizer_step(*args, **kwargs)
