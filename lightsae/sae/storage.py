@@ -16,16 +16,16 @@ from lightsae.files import replacing
 
 FORMAT = 1
 TENSORS, SETTINGS = "sae.safetensors", "sae.json"
-_KEYS = {"d_in": int, "d_sae": int, "dtype": str, "selection": dict, "tensors_xxh3": str}
+_KEYS = {"d_in": int, "d_sae": int, "dtype": str, "selection": dict, "xxh3": str}
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def write(folder: Path, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
-    """Write both files, each as a whole; the settings carry the hash of the tensors."""
+    """Write both files, each as a whole; the settings carry the hash of the pair."""
     _require_finite(folder / TENSORS, tensors)
     content = serialize_tensors({name: t.detach().contiguous() for name, t in tensors.items()})
-    digest = xxhash.xxh3_64_hexdigest(content)
-    described = {"format": FORMAT, **settings, "tensors_xxh3": digest}
+    described = {"format": FORMAT, **settings}
+    described["xxh3"] = _pair_hash(described, content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / TENSORS) as temporary:
@@ -43,7 +43,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         LightsaeError: If a file is missing or malformed, or they are not of one pair.
     """
     settings = _settings(folder / SETTINGS)
-    return settings, _tensors(folder / TENSORS, settings["tensors_xxh3"])
+    return settings, _tensors(folder / TENSORS, settings)
 
 
 def require_promised(
@@ -73,10 +73,10 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
+def _tensors(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
     content = _bytes(path)
-    if xxhash.xxh3_64_hexdigest(content) != digest:
-        raise LightsaeError(f"{path} is not the file that {SETTINGS} describes (hash differs)")
+    if _pair_hash(settings, content) != settings["xxh3"]:
+        raise LightsaeError(f"{path} and {SETTINGS} are not as they were saved (hash differs)")
     try:
         tensors = parse_tensors(content)
     except SafetensorError as error:
@@ -89,6 +89,14 @@ def _require_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise LightsaeError(f"{path}: tensor {name!r} has NaN or infinite values")
+
+
+def _pair_hash(settings: dict[str, Any], content: bytes) -> str:
+    """Hash of the tensor file and of every setting beside the hash."""
+    described = {name: value for name, value in settings.items() if name != "xxh3"}
+    digest = xxhash.xxh3_64(content)
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _bytes(path: Path) -> bytes:
