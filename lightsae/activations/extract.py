@@ -132,8 +132,8 @@ class Extraction:
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
         wanted = self._wanted()
-        if (self.out / MANIFEST_NAME).exists():
-            found = Manifest.load(self.out)
+        found = Manifest.load(self.out) if (self.out / MANIFEST_NAME).exists() else None
+        if found is not None and found.shards:
             wanted = replace(wanted, d_in=found.d_in)
             check_same(found, wanted, self.out)
             if found.complete:

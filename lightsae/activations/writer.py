@@ -30,7 +30,7 @@ class ShardWriter:
     Args:
         folder: Where to write; made if missing.
         manifest: What the rows are: `d_in`, `dtype`, and where they come from. If the folder
-            already has an unfinished manifest, all of these must agree with it.
+            already has shards, all of these must agree with its manifest.
         rows_per_shard: A shard ends once it has this many rows.
         chunk_rows: Rows per HDF5 chunk, the unit of reading and hashing; by default 512 KiB.
 
@@ -80,11 +80,11 @@ class ShardWriter:
         for pattern in ("shard-*.h5.tmp", f".{MANIFEST_NAME}.*.tmp"):
             for leftover in self.folder.glob(pattern):
                 leftover.unlink()
-        if not (self.folder / MANIFEST_NAME).exists():
+        found = Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
+        if found is None or not found.shards:
             manifest = replace(wanted, complete=False, rows=0, mean=[], scale=[], shards=[])
             manifest.save(self.folder)
             return manifest
-        found = Manifest.load(self.folder)
         check_same(found, wanted, self.folder)
         if found.complete:
             raise LightsaeError(f"{self.folder}: is complete already ({found.rows} rows)")

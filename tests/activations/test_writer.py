@@ -134,9 +134,18 @@ def test_a_complete_folder_is_not_written_again(make_shards: Callable[..., Path]
 def test_a_folder_begun_with_other_settings_is_refused(
     tmp_path: Path, wanted: Manifest, named: str
 ) -> None:
-    ShardWriter(tmp_path, _manifest(settings={"seed": 1})).abort()
+    writer = ShardWriter(tmp_path, _manifest(settings={"seed": 1}), rows_per_shard=1)
+    _write(writer)
+    writer.abort()
     with pytest.raises(LightsaeError, match=named):
         ShardWriter(tmp_path, wanted)
+
+
+def test_a_folder_without_shards_takes_other_settings(tmp_path: Path) -> None:
+    ShardWriter(tmp_path, _manifest("float16")).abort()
+    with ShardWriter(tmp_path, _manifest("float32")) as writer:
+        _write(writer)
+    assert Manifest.load(tmp_path).dtype == "float32"
 
 
 def test_two_writers_cannot_share_a_folder(tmp_path: Path) -> None:
@@ -224,33 +233,36 @@ def test_a_full_disk_leaves_the_earlier_shards(
 
 _LIMITED = """
 import resource, signal, sys, torch
-from lightsae.activations import Manifest, ShardWriter
+from pathlib import Path
+from lightsae.activations.format import Manifest
+from lightsae.activations.writer import ShardWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-writer = ShardWriter(sys.argv[1], Manifest(d_in=64, dtype="float32"), rows_per_shard=100)
-writer.write(torch.zeros(100, 64), torch.arange(100))
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    for _ in range(9):
-        writer.write(torch.zeros(30, 64), torch.arange(30))
-except ValueError as error:
-    print(type(error).__name__, error)
+for limit in (1000, 9000, 100_000):
+    folder = Path(sys.argv[1]) / str(limit)
+    writer = ShardWriter(folder, Manifest(d_in=64, dtype="float32"), rows_per_shard=100)
+    writer.write(torch.zeros(100, 64), torch.arange(100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        for _ in range(9):
+            writer.write(torch.zeros(30, 64), torch.arange(30))
+    except ValueError as error:
+        print(type(error).__name__, error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", [1000, 9_000, 100_000])
-def test_a_real_write_that_the_system_refuses(tmp_path: Path, limit: int) -> None:
+def test_a_real_write_that_the_system_refuses(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", _LIMITED, str(tmp_path), str(limit)],
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, "-c", _LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("LightsaeError")
-    assert "(File too large); the 1 shards before it are whole" in result.stdout
-    assert not list(tmp_path.glob("*.tmp"))
-    assert Manifest.load(tmp_path).rows == 100
+    lines = result.stdout.splitlines()
+    for limit, line in zip((1000, 9000, 100_000), lines, strict=True):
+        assert line.startswith("LightsaeError")
+        assert "(File too large); the 1 shards before it are whole" in line
+        assert not list((tmp_path / str(limit)).glob("*.tmp"))
+        assert Manifest.load(tmp_path / str(limit)).rows == 100
 
 
 def test_discarding_survives_a_file_that_cannot_be_closed(

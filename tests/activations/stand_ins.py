@@ -1,0 +1,45 @@
+"""Small models and datasets that tests name by their class path."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TinyNet(nn.Module):
+    """A patch encoder with one class token; output of `tokens` is [B, 5, 8]."""
+
+    num_prefix_tokens = 1
+
+    def __init__(self, width: int = 8, scale: float = 1.0) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 8, 8)
+        self.tokens = nn.Identity()
+        self.head = nn.Linear(width, 2)
+        self.unused = nn.Identity()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.patches(x).flatten(2).transpose(1, 2) * self.scale
+        rows = self.tokens(torch.cat([rows.mean(1, keepdim=True), rows], 1))
+        return self.head(rows[:, 0])
+
+
+class Noise(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Tensors [3, 16, 16] whose label is their number modulo 4; some may be unreadable."""
+
+    classes = ("a", "b", "c", "d")
+
+    def __init__(self, count: int = 40, bad: tuple[int, ...] = (), copies: int = 1) -> None:
+        self.count, self.bad, self.copies = count, bad, copies
+        if copies > 1:
+            self.original_index = [i % (count // copies) for i in range(count)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> Any:
+        if i in self.bad:
+            raise OSError("broken file")
+        image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i))
+        return image, i % 4

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lightsae.activations.models import LayerTap, ModelOptions, load_model, weights_hash
+from lightsae.errors import LightsaeError
+from tests.activations.stand_ins import TinyNet
+
+TINY = "tests.activations.stand_ins.TinyNet"
+VIT = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}
+
+
+def test_a_timm_model_is_frozen_and_always_the_same() -> None:
+    options = ModelOptions(name="vit_tiny_patch16_224", pretrained=False, arguments=VIT)
+    state = torch.get_rng_state()
+    first, second = load_model(options), load_model(options)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not first.training
+    assert not any(p.requires_grad for p in first.parameters())
+    assert weights_hash(first) == weights_hash(second)
+
+
+def test_any_module_by_class_path() -> None:
+    module = load_model(ModelOptions(module=TINY, arguments={"width": 4}, prefix_tokens=3))
+    assert isinstance(module, TinyNet)
+    assert module.num_prefix_tokens == 3
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pt"])
+def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
+    source = TinyNet()
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        save_file(source.state_dict(), path)
+    else:
+        state = source.state_dict()
+        torch.save({"state_dict": state} if "nested" in suffix else state, path)
+    module = load_model(ModelOptions(module=TINY, weights=str(path)))
+    assert weights_hash(module) == weights_hash(source)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("code ran",))
+
+
+def test_a_file_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"head.weight": _Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(LightsaeError, match=r"evil.pt does not fit TinyNet"):
+        load_model(ModelOptions(module=TINY, weights=str(tmp_path / "evil.pt")))
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ModelOptions(), "give either name"),
+        (ModelOptions(name="a", module="b.c"), "give either name"),
+        (ModelOptions(name="vit_smal_patch16_224"), "timm has no .*; closest: 'vit_small_patch16_"),
+        (
+            ModelOptions(name="vit_tiny_patch16_224", pretrained=False, arguments={"nope": 1}),
+            "vit_tiny_patch16_224: cannot be built: .*nope",
+        ),
+        (ModelOptions(module="no.such.Thing"), "cannot import 'no.such.Thing'"),
+        (ModelOptions(module="Thing"), "cannot import 'Thing'"),
+        (ModelOptions(module=TINY, arguments={"nope": 1}), "TinyNet: cannot be built: .*nope"),
+        (ModelOptions(module="builtins.dict"), "made no nn.Module"),
+        (ModelOptions(module=TINY, weights="no.pt"), "there is no file no.pt"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_named(options: ModelOptions, message: str) -> None:
+    with pytest.raises(LightsaeError, match=message):
+        load_model(options)
+
+
+def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
+    save_file(TinyNet(width=4).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(LightsaeError, match=r"w.safetensors does not fit TinyNet: .*size mismatch"):
+        load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.safetensors")))
+
+
+def test_a_layer_is_tapped_and_the_rest_is_not_run() -> None:
+    module = TinyNet()
+    module.head = nn.Linear(999, 1)
+    output = LayerTap(module, "tokens")(torch.zeros(2, 3, 16, 16))
+    assert output.shape == (2, 5, 8)
+    assert not module.tokens._forward_hooks
+
+
+def test_a_wrong_layer_offers_the_closest() -> None:
+    with pytest.raises(LightsaeError, match="TinyNet has no module 'token'; closest: 'tokens'"):
+        LayerTap(TinyNet(), "token")
+
+
+def test_a_layer_that_does_not_run_is_named() -> None:
+    with pytest.raises(LightsaeError, match="'unused' is not used by"):
+        LayerTap(TinyNet(), "unused")(torch.zeros(1, 3, 16, 16))
+
+
+class _Pair(nn.Module):
+    def __init__(self, output: object) -> None:
+        super().__init__()
+        self.inner = _Const(output)
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.inner(x)
+
+
+class _Const(nn.Module):
+    def __init__(self, output: object) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.output
+
+
+def test_of_several_outputs_the_first_is_taken() -> None:
+    output = LayerTap(_Pair((torch.ones(2), None)), "inner")(torch.zeros(1))
+    assert output.tolist() == [1, 1]
+
+
+def test_an_output_that_is_no_tensor_is_named() -> None:
+    with pytest.raises(LightsaeError, match="'inner' returns dict, expected a tensor"):
+        LayerTap(_Pair({"a": 1}), "inner")(torch.zeros(1))
