@@ -47,7 +47,7 @@ def table(results: dict[str, Measured], options: argparse.Namespace) -> Table:
         view.add_column(heading, no_wrap=True)
     headings = (
         "step\nms", "fastest\nms", f"step /\n{BASELINE}", f"step /\n{OURS}", "\nrows/s",
-        "memory\nMiB", f"memory /\n{BASELINE}", "\nFVU",
+        "memory\nMiB", f"memory /\n{BASELINE}", "\nFVU", "other\nwork",
     )  # fmt: skip
     for heading in headings:
         view.add_column(heading, justify="right", no_wrap=True)
@@ -66,6 +66,7 @@ def table(results: dict[str, Measured], options: argparse.Namespace) -> Table:
             _lost(_number(one.memory_mib, 0), name, to_ours["memory_mib"]),
             _shown(_ratio("memory_mib", one, baseline)),
             _number(one.fvu, 3),
+            f"{max(one.elsewhere):.0%}",
             style="bold" if _is_ours(name) else None,
         )
     return view
