@@ -1,6 +1,5 @@
-"""Sources that make a folder of shards by themselves."""
+"""Sources that make a folder of shards from nothing but a name."""
 
-from lightsae.activations.sources.digits import DigitImages, DigitsSource
-from lightsae.activations.sources.digits_models import digits_cnn, digits_vit, trained
+from lightsae.activations.sources.digits import DigitsSource
 
-__all__ = ["DigitImages", "DigitsSource", "digits_cnn", "digits_vit", "trained"]
+__all__ = ["DigitsSource"]

@@ -1,132 +1,302 @@
-"""scikit-learn's handwritten digits, seen by a small ViT that is trained on the spot."""
+"""Scikit-learn's handwritten digits, two small encoders trained on them, and their activations.
+
+1797 grey images of 8 x 8 pixels come with scikit-learn, so that everything runs without a
+download. Each is enlarged to 16 x 16 and copied with small shifts and rotations; the copies of an
+image share its `sample_index` and so its split.
+"""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torch.nn import functional
 
 from lightsae.activations.extract import Extraction
-from lightsae.activations.images import Item
+from lightsae.activations.images import DatasetImages
 from lightsae.activations.models import LayerTap
-from lightsae.activations.sources.digits_models import digits_vit, trained
-from lightsae.errors import LightsaeError
+from lightsae.activations.storage import StoredDtype
+from lightsae.activations.tokens import TokenKind
 from lightsae.extras import require
+from lightsae.files import replacing
+
+IMAGE_SIZE = 16
 
 
-class DigitImages:
-    """The 1797 digits of scikit-learn, 8 x 8 pixels, each with shifted and turned copies.
+class Digits(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """The digits and, after them, altered copies.
 
     Args:
-        copies: Images per digit; the first is the digit as it is.
-        seed: Seed of the shifts, turns and sizes of the others.
+        copies: Images per digit: the digit itself and `copies - 1` altered ones.
+        seed: Seed of the alterations.
 
     Attributes:
-        pixels: All images, [digits * copies, 1, 8, 8] float32 in [0, 1]; image i is copy
-            i % copies of digit i // copies.
-        labels: Their classes, [digits * copies] int64.
-
-    Raises:
-        LightsaeError: If copies is smaller than 1.
-        MissingExtraError: If scikit-learn is not installed.
+        images: Float32 `[1797 * copies, 1, 16, 16]`, about zero mean and unit variance.
+        labels: Int64 `[1797 * copies]`.
+        classes: Names of the ten labels.
+        original_index: Int64 `[1797 * copies]`, the digit that each image is a copy of.
 
     Example:
-        >>> images = DigitImages(copies=2)
-        >>> images.pixels.shape, int(images.original_index[3])
-        (torch.Size([3594, 1, 8, 8]), 1)
+        >>> digits = Digits(copies=2)
+        >>> len(digits), digits[1797][0].shape, int(digits.original_index[1797])
+        (3594, torch.Size([1, 16, 16]), 0)
     """
 
-    has_labels = True
+    classes = tuple("0123456789")
 
-    def __init__(self, copies: int = 8, seed: int = 0) -> None:
-        if copies < 1:
-            raise LightsaeError(f"copies must be at least 1, got {copies}")
-        digits = require("sklearn.datasets", extra="demo").load_digits()
-        plain = torch.from_numpy(digits.images.astype(np.float32) / 16).unsqueeze(1)
-        changed = [_change(plain, seed, copy) for copy in range(1, copies)]
-        self.pixels = torch.stack([plain, *changed], dim=1).flatten(0, 1)
-        self.labels = torch.from_numpy(digits.target).repeat_interleave(copies)
-        self.original_index = np.repeat(np.arange(len(plain)), copies)
-        self.classes = [str(digit) for digit in digits.target_names]
-        self.fingerprint = f"scikit-learn digits, {copies} copies, seed {seed}"
+    def __init__(self, copies: int = 1, seed: int = 0) -> None:
+        originals, labels = load_digits()
+        large = functional.interpolate(
+            originals[:, None] / 16, size=IMAGE_SIZE, mode="bilinear", align_corners=False
+        )
+        large = (large - 0.305) / 0.34
+        generator = torch.Generator().manual_seed(seed)
+        altered = [alter(large, generator) for _ in range(copies - 1)]
+        self.images = torch.cat([large, *altered])
+        self.labels = labels.repeat(copies)
+        self.original_index = np.tile(np.arange(len(labels)), copies)
 
     def __len__(self) -> int:
-        """Images, copies counted."""
-        return len(self.pixels)
+        return len(self.images)
 
-    def load(self, position: int) -> Item:
-        """One image and its class."""
-        return Item(self.pixels[position], int(self.labels[position]), "")
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        return self.images[position], int(self.labels[position])
 
 
-def _change(images: Tensor, seed: int, copy: int) -> Tensor:
-    """Turn by up to 15 degrees, shift by up to a pixel, scale by up to a tenth."""
-    generator = torch.Generator().manual_seed(1000 * seed + copy)
+def load_digits() -> tuple[Tensor, Tensor]:
+    """The digits as they come with scikit-learn.
 
-    def draw(limit: float) -> Tensor:
-        return (torch.rand(len(images), generator=generator) * 2 - 1) * limit
+    Returns:
+        Float32 `[1797, 8, 8]` from 0 to 16 and int64 `[1797]`, the digit each shows.
 
-    turn, size = draw(math.radians(15)), 1 + draw(0.1)
-    matrix = torch.stack(
-        [
-            torch.stack([turn.cos() * size, -turn.sin() * size, draw(1 / 4)], dim=1),
-            torch.stack([turn.sin() * size, turn.cos() * size, draw(1 / 4)], dim=1),
-        ],
-        dim=1,
+    Raises:
+        MissingExtraError: If scikit-learn is not installed.
+    """
+    found = require("sklearn.datasets", extra="demo").load_digits()
+    return torch.from_numpy(found.images).float(), torch.from_numpy(found.target).long()
+
+
+def alter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Rotate each image by up to 12 degrees and shift it by up to 1.5 pixels.
+
+    Args:
+        images: `[B, C, H, W]`.
+        generator: Source of the alterations.
+
+    Returns:
+        `[B, C, H, W]`.
+    """
+    count, size = len(images), images.shape[-1]
+    drawn = torch.rand(count, 3, generator=generator) * 2 - 1
+    angle = drawn[:, 0] * math.radians(12)
+    rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+    affine = torch.cat([rotation, drawn[:, 1:, None] * (2 * 1.5 / size)], dim=2)
+    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a small encoder is trained.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Images per step.
+        lr: Peak of the one-cycle learning rate.
+        seed: Seed of weights, batches and alterations.
+    """
+
+    steps: int = 400
+    batch_size: int = 128
+    lr: float = 2e-3
+    seed: int = 0
+
+
+def train_digits_vit(folder: str | Path, training: Training = Training(seed=0)) -> nn.Module:
+    """A timm vision transformer that tells digits apart (4 blocks, width 64, 16 patches).
+
+    Args:
+        folder: Where its weights are kept; a second call finds them there.
+        training: How it is trained.
+
+    Returns:
+        The module, frozen; it takes `[B, 1, 16, 16]`.
+
+    Raises:
+        MissingExtraError: If timm or scikit-learn is not installed.
+    """
+    timm = require("timm", extra="demo")
+
+    def build() -> nn.Module:
+        module: nn.Module = timm.create_model(
+            "vit_tiny_patch16_224",
+            img_size=IMAGE_SIZE,
+            patch_size=4,
+            in_chans=1,
+            num_classes=10,
+            embed_dim=64,
+            depth=4,
+            num_heads=4,
+        )
+        return module
+
+    return _trained(build, Path(folder), "digits-vit", training)
+
+
+def train_digits_cnn(folder: str | Path, training: Training = Training(seed=1)) -> nn.Module:
+    """A small convolutional network that tells digits apart; its layer `4` gives `[B, 64]`.
+
+    Args:
+        folder: Where its weights are kept; a second call finds them there.
+        training: How it is trained.
+
+    Returns:
+        The module, frozen; it takes `[B, 1, 16, 16]`.
+
+    Raises:
+        MissingExtraError: If scikit-learn is not installed.
+    """
+
+    def build() -> nn.Module:
+        return nn.Sequential(
+            _conv(1, 16), _conv(16, 32), _conv(32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(64, 10),
+        )  # fmt: skip
+
+    return _trained(build, Path(folder), "digits-cnn", training)
+
+
+def digits_embeddings(folder: str | Path) -> Tensor:
+    """Each digit's embedding by the convolutional network, for scores of monosemanticity.
+
+    Args:
+        folder: Where the network's weights are kept.
+
+    Returns:
+        Float32 `[1797, 64]`, rows of unit norm; row i belongs to `sample_index` i.
+    """
+    tap = LayerTap(train_digits_cnn(folder), "4")
+    return functional.normalize(tap(Digits().images), dim=1).clone()
+
+
+def _conv(inputs: int, outputs: int) -> nn.Module:
+    """Convolution, normalisation, activation, halving."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.GELU(),
+        nn.MaxPool2d(2),
+    )  # fmt: skip
+
+
+def _trained(
+    build: Callable[[], nn.Module], folder: Path, name: str, training: Training
+) -> nn.Module:
+    """Load a trained module from the folder, or train it and keep it there."""
+    from safetensors.torch import load_file, save_file
+
+    settings = "-".join(f"{value:g}" for value in asdict(training).values())
+    path = folder / f"{name}-{settings}.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        module = build()
+        if path.exists():
+            module.load_state_dict(load_file(path))
+        else:
+            with _one_thread():
+                _train(module, training)
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                save_file(module.state_dict(), temporary)
+    return module.eval().requires_grad_(False)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations this small lose more to waiting threads than they gain from them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(module: nn.Module, training: Training) -> None:
+    """Teach a module the ten classes, on altered images."""
+    digits = Digits()
+    generator = torch.Generator().manual_seed(training.seed)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=training.lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.lr, total_steps=training.steps
     )
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    module.train()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # Such small layers lose more time to threads than they gain.
+    for _ in range(training.steps):
+        chosen = torch.randint(len(digits), (training.batch_size,), generator=generator)
+        images = alter(digits.images[chosen], generator)
+        loss = functional.cross_entropy(module(images), digits.labels[chosen], label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    torch.set_num_threads(threads)
 
 
 class DigitsSource:
-    """Makes shards of a digits ViT's activations; nothing is fetched.
-
-    Trains the ViT on all digits (under a minute on two cores), keeps its weights beside the folder
-    of shards, and extracts one layer. The samples of the shards are the digits, their tokens the
-    copies, so that copies of a digit are never in different splits.
+    """Makes shards from the digits: trains the transformer, or finds it, and extracts a layer.
 
     Args:
-        copies: Images per digit; the first is the digit as it is, the others shifted and turned.
-        layer: Module of the ViT whose class token is stored.
-        seed: Seed of the ViT and of the copies.
-        progress: Show progress bars.
+        encoders: Folder that keeps the trained encoders; beside the shards by default.
+        layer: Module of the transformer whose output is stored.
+        tokens: class, patch, pooled or all.
+        copies: Images per digit, altered copies included.
+        dtype: Stored dtype.
+        seed: Seed of the order and of the copies.
+        training_steps: Optimizer steps of the transformer.
 
     Example:
-        >>> DigitsSource(copies=4).layer
-        'norm'
+        >>> DigitsSource(copies=2).copies
+        2
     """
 
     def __init__(
-        self, copies: int = 8, layer: str = "norm", seed: int = 0, progress: bool = True
+        self,
+        encoders: str | None = None,
+        layer: str = "blocks.3",
+        tokens: TokenKind = "class",
+        copies: int = 8,
+        dtype: StoredDtype = "float16",
+        seed: int = 0,
+        training_steps: int = 400,
     ) -> None:
-        self.copies = copies
-        self.layer = layer
-        self.seed = seed
-        self.progress = progress
+        self.encoders, self.layer, self.tokens = encoders, layer, tokens
+        self.copies, self.dtype, self.seed = copies, dtype, seed
+        self.training_steps = training_steps
 
     def write(self, path: Path) -> None:
         """Make the folder of shards, or finish one that was interrupted.
 
         Args:
             path: The folder.
-
-        Raises:
-            LightsaeError: If the folder was begun with other settings or the layer is not there.
         """
-        images = DigitImages(self.copies, self.seed)
-        weights = Path(path).with_name(f"{Path(path).name}-vit.safetensors")
-        vit = trained(
-            digits_vit, images.pixels, images.labels, weights, seed=self.seed, show=self.progress
-        )
+        folder = Path(self.encoders) if self.encoders else path.with_name(f"{path.name}-encoders")
+        module = train_digits_vit(folder, Training(steps=self.training_steps))
+        name = f"digits, {self.copies} copies, seed {self.seed}"
+        images: Any = DatasetImages(Digits(self.copies, self.seed), None, name)
         Extraction(
-            tap=LayerTap(vit, self.layer),
+            tap=LayerTap(module, self.layer),
             images=images,
-            out=Path(path),
-            model_name="digits ViT",
-            tokens="class",
-            batch_size=512,
+            out=path,
+            model_name="digits-vit",
+            tokens=self.tokens,
+            dtype=self.dtype,
+            batch_size=256,
             seed=self.seed,
-            show_progress=self.progress,
+            rows_per_shard=65_536,
+            device="cpu",
         ).run()
