@@ -1,0 +1,76 @@
+"""The command `lightsae demo`."""
+
+from pathlib import Path
+from time import perf_counter
+
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lightsae.demo.data import ENCODER, prepare
+from lightsae.demo.pictures import draw_galleries
+from lightsae.demo.results import save_results
+from lightsae.demo.study import (
+    BASELINE,
+    GRID,
+    Fit,
+    Scores,
+    Setting,
+    choose_weight,
+    grid_fits,
+    train_all,
+)
+from lightsae.errors import LightsaeError
+from lightsae.report import comparison_table, pareto_figure
+
+GRID_SEEDS = (100, 101)
+
+
+def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
+    """Digits end to end: extract, fit baseline, Reg 1 and Reg 2, compare them on the test split.
+
+    Trains a small ViT on scikit-learn's digits and writes its activations to HDF5 shards; chooses
+    each regularizer's lambda on the validation split; fits all three over paired seeds; prints the
+    table and draws the images that activate latents most.
+
+    Args:
+        run_dir: Folder for shards, trained autoencoders, results and pictures.
+        seeds: Paired seeds of the comparison.
+    """
+    if seeds < 1:
+        raise LightsaeError(f"seeds must be at least 1, got {seeds}")
+    console, start, out = Console(), perf_counter(), Path(run_dir)
+    setting = prepare(out, console)
+    tried = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
+    weights = {name: choose_weight(name, tried.values()) for name in GRID}
+    compared = [
+        Fit(name, weight, seed)
+        for seed in range(seeds)
+        for name, weight in [(BASELINE, 0.0), *weights.items()]
+    ]
+    final = _train(console, f"{seeds} paired seeds", compared, setting, out)
+    results = [final[fit].test for fit in compared]
+    save_results(out / "results.json", tried.values(), final.values())
+    pareto_figure(
+        [scores.validation for scores in tried.values()], out / "grid.png", encoder=ENCODER
+    )
+    galleries = draw_galleries(out, [fit for fit in compared if fit.seed == 0], setting)
+    console.print(comparison_table(results, encoder=ENCODER, d_sae=setting.d_sae))
+    for path in [out / "grid.png", *galleries]:
+        console.print(f"  {path}")
+    console.print(f"{perf_counter() - start:.0f} s in all")
+
+
+def run(args: list[str]) -> None:
+    """Parse the words after `demo` and run it."""
+    auto_cli(demo, args=args, as_positional=False, prog="lightsae demo")
+
+
+def _train(
+    console: Console, title: str, fits: list[Fit], setting: Setting, out: Path
+) -> dict[Fit, Scores]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(fits))
+        return train_all(fits, setting, out / "saes", lambda _: progress.advance(task))

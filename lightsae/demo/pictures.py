@@ -1,0 +1,46 @@
+"""What latents respond to: test images, from the most to the least monosemantic latent."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from lightsae.demo.data import ENCODER, load_images
+from lightsae.demo.study import Fit, Setting, encode_split, open_data
+from lightsae.metrics import Monosemanticity, TopActivating
+from lightsae.report import top_images_gallery
+from lightsae.sae import SparseAutoencoder
+
+LATENTS, IMAGES = 8, 10
+
+
+def draw_galleries(out: Path, fits: list[Fit], setting: Setting) -> list[Path]:
+    """One PNG per fit; latents are evenly spaced in the ranking by monosemanticity."""
+    images = load_images(setting)
+    loader = open_data(setting, seed=0).test_dataloader()
+    embeddings = load_file(setting.embeddings)["embeddings"]
+    paths = []
+    for fit in fits:
+        sae = SparseAutoencoder.load(out / "saes" / fit.folder)
+        top = TopActivating(sae.d_sae, IMAGES)
+        ms = Monosemanticity(sae.d_sae, embeddings.shape[1])
+        for code, _, image in encode_split(sae, loader, setting):
+            top.update(code.values, code.indices, image)
+            ms.update(code.values, code.indices, embeddings[image])
+        scores = ms.compute().scores
+        ranked = scores.nan_to_num(-1).argsort(descending=True, stable=True)
+        ranked = ranked[: int((~scores.isnan()).sum())]
+        shown = ranked[torch.linspace(0, len(ranked) - 1, LATENTS).round().long()]
+        strongest = top.compute()
+        paths.append(
+            top_images_gallery(
+                images,
+                strongest.samples[shown],
+                strongest.values[shown],
+                [f"latent {latent}\nMS {scores[latent]:.2f}" for latent in shown.tolist()],
+                out / f"gallery-{fit.folder}.png",
+                heading=f"{fit.variant}: strongest test images of {LATENTS} latents, by MS",
+                note=f"MS in embeddings of {ENCODER}; lambda = {fit.weight:g}",
+            )
+        )
+    return paths

@@ -1,0 +1,206 @@
+"""Baseline and regularizers on the same data: a grid, the paper's rule, then paired seeds.
+
+lambda is the largest of the grid whose validation R2 is still at least the baseline's
+(arXiv 2606.27321); only after it is fixed is the test split looked at.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lightsae.activations import ActivationDataModule, ActivationLoader
+from lightsae.metrics import R2, Monosemanticity
+from lightsae.report import RunResult
+from lightsae.sae import (
+    AuxK,
+    L1L2Ratio,
+    OffSupportL1,
+    Regularizer,
+    SparseAutoencoder,
+    SparseCode,
+    TopK,
+)
+from lightsae.training import SAEModule, WarmupDecay, quieten
+
+BASELINE = "baseline"
+REGULARIZERS: dict[str, type[Regularizer]] = {"Reg 1": OffSupportL1, "Reg 2": L1L2Ratio}
+GRID: dict[str, tuple[float, ...]] = {
+    "Reg 1": (0.001, 0.003, 0.01, 0.03),
+    "Reg 2": (0.003, 0.01, 0.03, 0.1),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all fits of a study share.
+
+    Attributes:
+        shards: Folder of activations, one row per image.
+        embeddings: safetensors file with `embeddings` [images, d_embed] of another encoder, at
+            row sample_index * copies + token_index.
+        copies: Images per sample.
+        d_sae: Size of the dictionary.
+        k: Latents per image.
+        epochs: Passes over the training split.
+        batch_size: Rows per step.
+        learning_rate: Of Adam, with a short warm-up and a linear decay to zero.
+        dead_after: Tokens after which a latent counts as dead for AuxK.
+    """
+
+    shards: Path
+    embeddings: Path
+    copies: int
+    d_sae: int = 512
+    k: int = 8
+    epochs: int = 40
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    dead_after: int = 20_000
+
+
+class Fit(NamedTuple):
+    """One autoencoder to be trained: a variant, its lambda and a seed."""
+
+    variant: str
+    weight: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that keeps the trained autoencoder."""
+        return f"{self.variant.lower().replace(' ', '')}-{self.weight:g}-seed{self.seed}"
+
+
+class Scores(NamedTuple):
+    """A trained autoencoder on the validation and the test split."""
+
+    fit: Fit
+    validation: RunResult
+    test: RunResult
+
+
+def train(fit: Fit, setting: Setting, out: Path) -> Scores:
+    """Train, save and score one autoencoder."""
+    quieten()
+    torch.set_num_threads(1)
+    seed_everything(fit.seed, verbose=False)
+    data = open_data(setting, fit.seed)
+    total = setting.epochs * len(data.train_dataloader())
+    regularizer = REGULARIZERS[fit.variant](fit.weight) if fit.variant in REGULARIZERS else None
+    module = SAEModule(
+        d_sae=setting.d_sae,
+        selection=TopK(setting.k),
+        regularizer=regularizer,
+        aux_k=AuxK(k_aux=64, dead_after=setting.dead_after),
+        optimizer=lambda p: torch.optim.Adam(p, lr=setting.learning_rate, fused=True),
+        lr_scheduler=lambda o: WarmupDecay(o, total, total // 20, total // 5),
+    )
+    trainer = Trainer(
+        accelerator="cpu", devices=1, max_epochs=setting.epochs, limit_val_batches=0,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    start = perf_counter()
+    trainer.fit(module, data)
+    seconds = perf_counter() - start
+    module.sae.save(out / fit.folder)
+    loaders = {"validation": data.val_dataloader(), "test": data.test_dataloader()}
+    scores = {
+        split: score(fit, module.sae, loader, setting, seconds) for split, loader in loaders.items()
+    }
+    return Scores(fit, scores["validation"], scores["test"])
+
+
+@torch.no_grad()
+def score(
+    fit: Fit, sae: SparseAutoencoder, loader: ActivationLoader, setting: Setting, seconds: float
+) -> RunResult:
+    """R2, monosemanticity and dead latents over one split."""
+    embeddings = load_file(setting.embeddings)["embeddings"]
+    r2, ms = R2(sae.d_in), Monosemanticity(sae.d_sae, embeddings.shape[1])
+    for code, x, image in encode_split(sae, loader, setting):
+        r2.update(sae.decode(code), x)
+        ms.update(code.values, code.indices, embeddings[image])
+    scores = ms.compute()
+    return RunResult(
+        name=fit.variant, weight=fit.weight, seed=fit.seed, r2=float(r2.compute()),
+        mean_ms=float(scores.mean), median_ms=float(scores.median), scored=scores.n_scored,
+        dead=scores.n_dead, undefined=scores.n_undefined, seconds=seconds,
+    )  # fmt: skip
+
+
+def open_data(setting: Setting, seed: int) -> ActivationDataModule:
+    """The shards, split by sample: 60% train, 15% validation, 25% test."""
+    data = ActivationDataModule(
+        str(setting.shards),
+        batch_size=setting.batch_size,
+        seed=seed,
+        val_fraction=0.15,
+        test_fraction=0.25,
+    )
+    data.setup("fit")
+    return data
+
+
+@torch.no_grad()
+def encode_split(
+    sae: SparseAutoencoder, loader: ActivationLoader, setting: Setting
+) -> Iterator[tuple[SparseCode, Tensor, Tensor]]:
+    """Code, activations and image number of every batch."""
+    for batch in loader:
+        image = batch.sample_index * setting.copies + batch.token_index
+        yield sae.encode(batch.activations), batch.activations, image
+
+
+def train_all(
+    fits: Iterable[Fit], setting: Setting, out: Path, done: Callable[[Scores], None]
+) -> dict[Fit, Scores]:
+    """Train side by side, one process per core."""
+    wanted = list(fits)
+    results: dict[Fit, Scores] = {}
+    workers = max(1, min(os.cpu_count() or 1, len(wanted)))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(train, fit, setting, out) for fit in wanted]
+        for future in as_completed(futures):
+            scores = future.result()
+            results[scores.fit] = scores
+            done(scores)
+    return results
+
+
+def grid_fits(seeds: Iterable[int]) -> list[Fit]:
+    """Every lambda of the grid beside the baseline, for each seed."""
+    weights = [(name, weight) for name, grid in GRID.items() for weight in grid]
+    return [
+        Fit(name, weight, seed) for seed in seeds for name, weight in [(BASELINE, 0.0), *weights]
+    ]
+
+
+def choose_weight(variant: str, scores: Iterable[Scores]) -> float:
+    """The largest lambda whose mean validation R2 is at least the baseline's, else the smallest.
+
+    Example:
+        >>> def made(name, weight, r2):
+        ...     result = RunResult(name, weight, 0, r2, 0.5, 0.5, 9, 0, 0, 1.0)
+        ...     return Scores(Fit(name, weight, 0), result, result)
+        >>> tried = [made("Reg 2", 0.1, 0.7), made("Reg 2", 0.01, 0.9), made("baseline", 0.0, 0.8)]
+        >>> choose_weight("Reg 2", tried)
+        0.01
+    """
+    r2: dict[tuple[str, float], list[float]] = {}
+    for scored in scores:
+        r2.setdefault(scored.fit[:2], []).append(scored.validation.r2)
+    floor = fmean(r2[BASELINE, 0.0])
+    tried = {weight: fmean(values) for (name, weight), values in r2.items() if name == variant}
+    return max((w for w, value in tried.items() if value >= floor), default=min(tried))
