@@ -30,10 +30,11 @@ def _r2_update(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the packed moments of one batch."""
     if x_hat.shape != x.shape:
         raise LightsaeError(f"x_hat has shape {list(x_hat.shape)}, expected x's {list(x.shape)}")
-    x, x_hat = x.detach().flatten(0, -2), x_hat.detach().flatten(0, -2)
+    d_in = x.shape[-1]
+    x, x_hat = x.detach().reshape(-1, d_in), x_hat.detach().reshape(-1, d_in)
     if not x.is_cpu:
         return _block_moments(x_hat, x)
-    rows = max(1, _BLOCK // x.shape[-1])
+    rows = max(1, _BLOCK // d_in)
     blocks = zip(x_hat.split(rows), x.split(rows), strict=True)
     return _r2_merge(torch.stack([_block_moments(*block) for block in blocks]))
 
