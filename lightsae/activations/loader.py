@@ -216,12 +216,10 @@ class ActivationLoader:
             self._shards.read_rows(chunk, raw[(end - part.shape[1]) * self._shards.row_bytes :])
         columns = np.concatenate(parts, axis=1)
         places = self._places(group, ends, self._rule.mask(columns[0], self._split))
-        columns = columns[:, places]
         if self._shuffle:
             key = [self._seed, epoch, self._share.rank, self._share.world_size, group.number]
-            mixed = np.random.default_rng(key).permutation(len(places))
-            places, columns = places[mixed], columns[:, mixed]
-        return _Loaded(_plain(pool), places, columns)
+            np.random.default_rng(key).shuffle(places)
+        return _Loaded(_plain(pool), places, columns[:, places])
 
     def _places(self, group: Group, ends: Array, mask: Array) -> Array:
         """Where the group's rows of the split lie, less those that are another rank's."""

@@ -1,0 +1,190 @@
+"""Reading shards: shuffled batches against raw sequential reading and against random rows.
+
+    python benchmarks/shards.py
+
+Shuffled batches have every hash checked and every value scanned for NaN. Raw reading goes through
+the same files with one 4 MiB buffer. All reads come from the page cache; the cases take turns.
+Memory is the peak of a process of its own, over what it held before it opened the shards.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from common import RESULTS, write_rows
+from rich.console import Console
+from rich.table import Table
+
+from lightsae.activations import ActivationDataModule, ActivationLoader, Manifest, ShardWriter
+
+CLASSES = 10
+
+
+def main() -> int:
+    options = parse()
+    if options.memory_of is not None:
+        print(memory_over_start(options))
+        return 0
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        folder = Path(scratch) / "shards"
+        write(folder, options)
+        results = measure(folder, options)
+        results["memory over start"] = ("MiB", [memory_in_a_process(folder, options)])
+        results["chi-square per degree"] = ("", chi_squares(folder, options))
+    write_rows(options.out, rows(results, options))
+    Console().print(table(results, options))
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    counts = {"rows": 204_800, "d_in": 1024, "batch": 4096, "buffer": 20_480}
+    for name, default in {**counts, "rounds": 5, "threads": 2}.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    parser.add_argument("--scratch", type=Path, help="folder for the shards")
+    parser.add_argument("--out", type=Path, default=RESULTS / "shards.csv", help="CSV file")
+    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def write(folder: Path, options: argparse.Namespace) -> None:
+    """Rows whose labels come in random order, as extraction leaves them."""
+    manifest = Manifest(d_in=options.d_in, dtype="float16", has_labels=True)
+    label = torch.from_numpy(np.random.default_rng(0).permutation(options.rows) % CLASSES)
+    with ShardWriter(folder, manifest, rows_per_shard=65_536) as writer:
+        for part in torch.arange(options.rows).split(4096):
+            writer.write(torch.randn(len(part), options.d_in).half(), part, label=label[part])
+
+
+def loader_of(folder: Path, options: argparse.Namespace) -> ActivationLoader:
+    data = ActivationDataModule(
+        str(folder), options.batch, 0.0, 0.0, buffer_rows=options.buffer, dtype="stored"
+    )
+    return data.train_dataloader()
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, list[float]]]:
+    """GB/s of each case, one value per round."""
+    loader = loader_of(folder, options)
+    files = sorted(folder.glob("shard-*.h5"))
+    cases: dict[str, Callable[[], int]] = {
+        "raw sequential": lambda: raw(files),
+        "shuffled batches": lambda: sum(batch.activations.nbytes for batch in loader),
+        "random rows": lambda: random_rows(folder, options.batch),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(options.rounds + 1):
+        for name, case in cases.items():
+            start = time.perf_counter()
+            size = case()
+            if number:
+                speeds[name].append(size / (time.perf_counter() - start) / 1e9)
+    results = {name: ("GB/s", values) for name, values in speeds.items()}
+    for name in ("raw sequential", "random rows"):
+        pairs = zip(speeds["shuffled batches"], speeds[name], strict=True)
+        results[f"shuffled batches / {name}"] = ("x", [ours / other for ours, other in pairs])
+    return results
+
+
+def raw(files: list[Path]) -> int:
+    """Read files from start to end into one buffer."""
+    buffer = bytearray(4 << 20)
+    total = 0
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total += count
+    return total
+
+
+def random_rows(folder: Path, count: int) -> int:
+    """Gather one batch of rows by fancy index, as a naive loader does; h5py wants them sorted."""
+    shards = Manifest.load(folder).shards
+    ends = np.cumsum([entry.rows for entry in shards])
+    rows = np.sort(np.random.default_rng(0).choice(ends[-1], count, replace=False))
+    size = 0
+    parts = np.split(rows, np.searchsorted(rows, ends[:-1]))
+    for entry, end, part in zip(shards, ends, parts, strict=True):
+        with h5py.File(folder / entry.name) as file:
+            size += file["activations"][part - (end - entry.rows)].nbytes
+    return size
+
+
+def chi_squares(folder: Path, options: argparse.Namespace) -> list[float]:
+    """Of each batch: chi-square of its labels over its degrees of freedom; 1 when random."""
+    found = []
+    for batch in loader_of(folder, options):
+        assert batch.label is not None
+        counts = torch.bincount(batch.label, minlength=CLASSES).double()
+        expected = len(batch.label) / CLASSES
+        found.append(float(((counts - expected) ** 2 / expected).sum() / (CLASSES - 1)))
+    return found
+
+
+def memory_in_a_process(folder: Path, options: argparse.Namespace) -> float:
+    words = [f"--{name}={getattr(options, name)}" for name in ("rows", "d_in", "batch", "buffer")]
+    command = [sys.executable, __file__, f"--memory-of={folder}", *words]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def memory_over_start(options: argparse.Namespace) -> float:
+    """MiB that two epochs need at their peak."""
+    before = status("VmRSS")
+    loader = loader_of(options.memory_of, options)
+    for _ in range(2):
+        for batch in loader:
+            del batch
+    return (status("VmHWM") - before) / 1024
+
+
+def status(key: str) -> int:
+    """KiB of a line of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def rows(results: dict[str, tuple[str, list[float]]], options: argparse.Namespace) -> list[dict]:
+    sizes = " ".join(
+        f"{name}={getattr(options, name)}" for name in ("rows", "d_in", "batch", "buffer")
+    )
+    shared = {"benchmark": "shards", "implementation": "lightsae", "sizes": sizes}
+    shared |= {"dtype": "float16", "device": "cpu", "threads": options.threads}
+    return [
+        {**shared, "metric": name, "unit": unit, "median": f"{statistics.median(values):.4g}",
+         "low": f"{min(values):.4g}", "high": f"{max(values):.4g}", "samples": len(values)}
+        for name, (unit, values) in results.items()
+    ]  # fmt: skip
+
+
+def table(results: dict[str, tuple[str, list[float]]], options: argparse.Namespace) -> Table:
+    load = os.getloadavg()[0]
+    found = Table(title=f"{options.rows} x {options.d_in} float16, load average {load:.1f}")
+    for name in ("metric", "unit", "median", "low", "high", "goal"):
+        found.add_column(name, justify="left" if name == "metric" else "right")
+    buffer = options.buffer * options.d_in * 2 / 2**20
+    goals = {
+        "shuffled batches / raw sequential": ">= 0.25",
+        "shuffled batches / random rows": ">= 100",
+        "memory over start": f"< {buffer + 300:.0f}",
+        "chi-square per degree": "about 1",
+    }
+    for name, (unit, values) in results.items():
+        figures = [f"{pick(values):.3g}" for pick in (statistics.median, min, max)]
+        found.add_row(name, unit, *figures, goals.get(name, ""))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
