@@ -30,9 +30,8 @@ bench: $(READY) ## training step and shard reading on this machine
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/shards.py
 
-gpu: ## GPU tests, then GPU benchmarks; needs torch, lightning and pytest, nothing else
+gpu: ## tests that need a GPU; torch, lightning and pytest are enough
 	PYTHONPATH=.:kernels python3 -m pytest -q -m gpu tests -o addopts= -p no:cacheprovider
-	PYTHONPATH=.:kernels python3 benchmarks/train_step.py --device cuda
 
 clean: ## remove the environment and what runs left behind
-	rm -rf $(VENV) runs .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-peers runs .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

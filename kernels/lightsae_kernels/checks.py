@@ -49,8 +49,8 @@ def check_encode(
     require_shape("x", x, (None, d_in), f"[B, d_in = {d_in}] (flatten tokens first)")
     require_shape("b_enc", b_enc, (d_sae,), f"[d_sae = {d_sae}]")
     require_shape("b_dec", b_dec, (d_in,), f"[d_in = {d_in}]")
-    if not 1 <= k <= d_sae:
-        raise ArgumentError(f"k must be between 1 and d_sae = {d_sae}, got {k}")
+    if type(k) is not int or not 1 <= k <= d_sae:
+        raise ArgumentError(f"k must be an integer between 1 and d_sae = {d_sae}, got {k}")
     if indices is not None:
         require_shape("indices", indices, (len(x), k), f"[B = {len(x)}, k = {k}]")
         require_indices(indices, d_sae)

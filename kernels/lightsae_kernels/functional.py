@@ -44,7 +44,7 @@ def encode_topk(
         k: Latents kept per row, 1 <= k <= d_sae.
         regularizer: "off_support_l1" (Reg 1), "l1_l2_ratio" (Reg 2) or None.
         batch_active_only: Restrict the regularizer to latents selected somewhere in the batch.
-        eps: Added to the l2 norm of Reg 2.
+        eps: Added to the l2 norm of Reg 2. A row whose squares all underflow counts 0.
         indices: Use this support, [B, k] int64, instead of selecting one.
         batch_active: Use this mask, [d_sae] bool, instead of the batch's own.
         process_group: Ranks over which the mask is the union; None for this process alone.

@@ -165,8 +165,10 @@ def test_large_finite_values_are_not_taken_for_inf() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 9}, "k must be between 1 and d_sae = 8, got 9"),
-        ({"k": 0}, "k must be between 1"),
+        ({"k": 9}, "k must be an integer between 1 and d_sae = 8, got 9"),
+        ({"k": 0}, "k must be an integer between 1"),
+        ({"k": 2.0}, "k must be an integer between 1"),
+        ({"k": True}, "k must be an integer between 1"),
         ({"x": torch.zeros(2, 3, 3)}, r"x must be \[B, d_in = 3\] \(flatten tokens first\)"),
         ({"b_enc": torch.zeros(7)}, r"b_enc must be \[d_sae = 8\], got shape \(7,\)"),
         ({"regularizer": "l2"}, "regularizer must be"),

@@ -155,7 +155,7 @@ def test_encodes_at_another_k(k: int) -> None:
 
 @pytest.mark.parametrize("k", [0, 51])
 def test_another_k_must_fit(k: int) -> None:
-    with pytest.raises(ValueError, match="k must be between 1 and d_sae = 50"):
+    with pytest.raises(ValueError, match="k must be an integer between 1 and d_sae = 50"):
         untied(6, 50, 3).encode(batch(), k=k)
 
 

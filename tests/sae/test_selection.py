@@ -105,7 +105,7 @@ def test_k_is_an_integer_of_at_least_1(k: Any) -> None:
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_another_k_must_fit_the_dictionary(k: int) -> None:
-    with pytest.raises(ValueError, match="k must be between 1 and d_sae = 4"):
+    with pytest.raises(ValueError, match="k must be an integer between 1 and d_sae = 4"):
         TopK(2).encode(torch.ones(1, 4), IDENTITY, k=k)
 
 
