@@ -1,9 +1,11 @@
 """One command line over the whole package: `lightsae`, `python -m lightsae`, `lightning fit`."""
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 
 from lightsae.errors import LightsaeError
+from lightsae.messages import one_line
 
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
@@ -24,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; by default those of this process.
 
     Returns:
-        Exit status: 0, or 1 after a one-line error. Options that cannot be parsed exit with 2.
+        Exit status: 0, or after a one-line error 1; 2 if it is about options or the configuration.
 
     Example:
         >>> main(["--help"])  # doctest: +ELLIPSIS
@@ -44,6 +46,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
     try:
         _command(words[0])(words)
+    except argparse.ArgumentError as error:
+        hint = f"(lightsae {words[0]} --help lists the options)"
+        print(f"lightsae {words[0]}: error: {one_line(str(error))} {hint}", file=sys.stderr)
+        return 2
     except (LightsaeError, ArgumentError) as error:
         message = " ".join(str(error).split())
         print(f"lightsae {words[0]}: error: {message}", file=sys.stderr)

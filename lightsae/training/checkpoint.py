@@ -1,14 +1,18 @@
 """Checkpoints that a crash cannot spoil, often enough that little work is lost."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
+
+_ALWAYS_THERE = {"state_dict": dict, "global_step": int, "pytorch-lightning_version": str}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,8 +27,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as temporary:
                 torch.save(checkpoint, temporary)
-        except OSError as error:
-            raise LightsaeError(f"{target} cannot be written: {error.strerror}") from error
+        except (OSError, RuntimeError) as error:  # torch raises the latter when a write falls short
+            reason = getattr(error, "strerror", None) or f"no space left? {error}"
+            raise LightsaeError(f"{target} cannot be written: {reason}") from error
 
     def load_checkpoint(
         self,
@@ -58,11 +63,68 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise LightsaeError(f"{path} is not a readable checkpoint: {reason}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not isinstance(content, dict) or any(
+        not isinstance(content.get(key), kind) for key, kind in _ALWAYS_THERE.items()
+    ):
         raise LightsaeError(f"{path} is not a checkpoint of a training run")
     return content
+
+
+def require_same_model(
+    checkpoint: Mapping[str, Any], state: Mapping[str, Tensor], selection: Mapping[str, Any]
+) -> None:
+    """Refuse a checkpoint whose tensors or selection rule are not those of a model.
+
+    Args:
+        checkpoint: What `read_checkpoint` returned.
+        state: The model's state dict.
+        selection: The model's selection rule by name and settings.
+
+    Raises:
+        LightsaeError: Naming the first tensor, or the rule, that differs.
+
+    Example:
+        >>> require_same_model({"state_dict": {}}, {"sae.b_dec": torch.zeros(4)}, {})
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: is a checkpoint of another model: it has no sae.b_dec
+    """
+    found = checkpoint["state_dict"]
+    for name, tensor in state.items():
+        if not isinstance(found.get(name), Tensor):
+            raise LightsaeError(f"is a checkpoint of another model: it has no {name}")
+        if found[name].shape != tensor.shape:
+            raise LightsaeError(
+                f"is a checkpoint of another model: its {name} is {list(found[name].shape)}, "
+                f"expected {list(tensor.shape)}"
+            )
+    if extra := sorted(found.keys() - state.keys()):
+        raise LightsaeError(f"is a checkpoint of another model: {extra[0]} has no place here")
+    trained_with = checkpoint.get("selection", selection)
+    if trained_with != selection:
+        raise LightsaeError(
+            f"is a checkpoint of another model: it was trained with selection {trained_with}, "
+            f"this one has {dict(selection)}"
+        )
+
+
+def require_resumable(checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that holds weights only.
+
+    Raises:
+        LightsaeError: Naming what is missing.
+
+    Example:
+        >>> require_resumable({"optimizer_states": [], "lr_schedulers": []})
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: is nothing to go on from: it has no loops
+    """
+    for key in ("optimizer_states", "lr_schedulers", "loops"):
+        if key not in checkpoint:
+            raise LightsaeError(f"is nothing to go on from: it has no {key}")
 
 
 class ResumePoint(Callback):
@@ -119,4 +181,6 @@ def _validates_after(trainer: Trainer, batch_idx: int) -> bool:
     if batch_idx + 1 >= trainer.num_training_batches:
         return True
     interval = trainer.val_check_batch
+    if trainer.check_val_every_n_epoch is None:
+        batch_idx = trainer.fit_loop.epoch_loop.total_batch_idx
     return isinstance(interval, int) and (batch_idx + 1) % interval == 0

@@ -1,6 +1,8 @@
 """The codes of a data set as a compressed sparse row matrix in HDF5."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from lightsae.activations import ActivationBatch
+from lightsae.activations.folder import system_message
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.sae import SparseCode
@@ -45,12 +48,13 @@ class CodeWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file under a temporary name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._whole = replacing(self.folder / f"codes-{trainer.global_rank:05d}.h5")
-        self._file = h5py.File(self._whole.__enter__(), "w")
-        self._file.create_dataset(
-            "indptr", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(65536,)
-        )
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._whole = replacing(self._path(trainer.global_rank))
+            self._file = h5py.File(self._whole.__enter__(), "w")
+            self._file.create_dataset(
+                "indptr", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(65536,)
+            )
         self._filled = 0
 
     def write_on_batch_end(
@@ -79,25 +83,40 @@ class CodeWriter(BasePredictionWriter):
             self._filled = int(ends[-1])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the file its name."""
-        self._close(None)
+        """Give the file its name; remove those of ranks that an earlier run had more."""
+        assert self._file is not None
+        with self._writing():
+            self._file.attrs["rows"] = len(self._file["indptr"]) - 1
+            self._file.close()
+            self._file = None
+            self._whole.__exit__(None, None, None)
+        if trainer.is_global_zero:
+            for rank in count(trainer.world_size):
+                if not self._path(rank).exists():
+                    break
+                self._path(rank).unlink()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave no half-written file behind."""
         if self._file is not None:
-            self._close(exception)
+            with suppress(OSError, RuntimeError):  # a full disk may refuse even to close it
+                self._file.close()
+            self._file = None
+            self._whole.__exit__(type(exception), exception, None)
 
-    def _close(self, error: BaseException | None) -> None:
-        assert self._file is not None
-        self._file.attrs["rows"] = len(self._file["indptr"]) - 1
-        self._file.close()
-        self._file = None
-        if error is None:
-            self._whole.__exit__(None, None, None)
-        else:
-            self._whole.gen.close()
+    def _path(self, rank: int) -> Path:
+        return self.folder / f"codes-{rank:05d}.h5"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Name the folder when the disk refuses; HDF5 raises either kind."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            reason = system_message(error)
+            raise LightsaeError(f"{self.folder}: codes cannot be written: {reason}") from error
 
     def _append(self, name: str, rows: Tensor) -> None:
         assert self._file is not None
@@ -107,11 +126,9 @@ class CodeWriter(BasePredictionWriter):
             )
         dataset = self._file[name]
         start = len(dataset)
-        try:
+        with self._writing():
             dataset.resize(start + len(rows), axis=0)
             dataset[start:] = rows.cpu().numpy()
-        except OSError as error:
-            raise LightsaeError(f"{self.folder}: codes cannot be written: {error}") from error
 
 
 def read_codes(path: str | Path) -> tuple[Tensor, Tensor, Tensor, int]:

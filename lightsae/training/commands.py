@@ -1,9 +1,11 @@
 """fit, validate, test and predict over a run folder."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -11,12 +13,27 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from lightsae.errors import LightsaeError
+from lightsae.messages import one_line
 from lightsae.training.checkpoint import AtomicCheckpointIO, ResumePoint, read_checkpoint
 from lightsae.training.codes import CodeWriter
 from lightsae.training.metrics_file import MetricsFile, RewindMetrics
 from lightsae.training.module import SAEModule
 from lightsae.training.quiet import quieten
-from lightsae.training.runs import RunFolder
+from lightsae.training.runs import RunFolder, exclusive
+
+_PARSERS = {
+    word: {
+        "description": f"{text} `lightsae {word} --model.help SAEModule`, "
+        "--data.help ActivationDataModule and --print_config tell more.",
+        "exit_on_error": False,
+    }
+    for word, text in {
+        "fit": "Train an autoencoder; the same command again goes on where it stopped.",
+        "validate": "Metrics of a trained run on the validation split.",
+        "test": "Metrics of a trained run on the test split.",
+        "predict": "Write the codes of all rows as HDF5.",
+    }.items()
+}
 
 
 class RunCLI(LightningCLI):
@@ -36,13 +53,16 @@ class RunCLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults={"num_sanity_val_steps": 0},
-            parser_kwargs={"prog": "lightsae"},
+            parser_kwargs={"prog": "lightsae", "exit_on_error": False} | _PARSERS,
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, without the base class's warning about calls from Python."""
         assert isinstance(args, list)
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UnicodeDecodeError as error:
+            raise LightsaeError(f"a file among {' '.join(args)} is not text: {error}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters of a checkpoint never overwrite what the configuration says."""
@@ -62,6 +82,13 @@ class RunCLI(LightningCLI):
             default=500,
             help="Optimizer steps between two checkpoints; one is also written after each epoch.",
         )
+
+    def instantiate_classes(self) -> None:
+        """Make the objects; what is wrong with one of them becomes one line."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise LightsaeError(one_line(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to, and checkpoints into, the run folder."""
@@ -92,8 +119,17 @@ class RunCLI(LightningCLI):
             every = self._get(self.config_init, "checkpoint_every")
             ours += [RewindMetrics(), ResumePoint(self.run.checkpoint, every)]
         if self.subcommand == "predict":
-            ours.append(CodeWriter(self.run.path / "codes"))
+            ours.append(CodeWriter(self.run.codes))
         return ours
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        written = {"fit": self.run.path, "predict": self.run.codes}.get(subcommand)
+        written = None if self.trainer.fast_dev_run else written  # type: ignore[attr-defined]
+        try:
+            with nullcontext() if written is None else exclusive(written):
+                super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise LightsaeError(one_line(str(error))) from error
 
     def before_fit(self) -> None:
         """Go on from the run's last checkpoint, if there is one."""
@@ -105,7 +141,6 @@ class RunCLI(LightningCLI):
         if settings.get("ckpt_path") is not None:
             return
         if self.run.checkpoint.exists():
-            _require_own_checkpoint(self.run.checkpoint, self.model)
             settings["ckpt_path"] = str(self.run.checkpoint)
             step = read_checkpoint(self.run.checkpoint)["global_step"]
             _say(f"{self.run.path}: going on after step {step}")
@@ -125,9 +160,9 @@ class RunCLI(LightningCLI):
         if settings.get("ckpt_path") is None:
             settings["ckpt_path"] = str(self.run.checkpoint)
         path = Path(settings["ckpt_path"])
-        _require_own_checkpoint(path, self.model)
+        step = read_checkpoint(path)["global_step"]
         if isinstance(self.trainer.logger, MetricsFile):
-            self.trainer.logger.at_step = read_checkpoint(path)["global_step"]
+            self.trainer.logger.at_step = step
         _say(f"{self.subcommand}: {path}")
 
     before_validate = before_test = _before_evaluation
@@ -136,21 +171,6 @@ class RunCLI(LightningCLI):
         """Use the run's checkpoint; codes go to its folder, not into memory."""
         self._before_evaluation()
         self.config_init["predict"]["return_predictions"] = False
-
-
-def _require_own_checkpoint(path: Path, model: LightningModule) -> None:
-    """Refuse a checkpoint whose tensors are not those of the model that is asked for."""
-    found = read_checkpoint(path)["state_dict"]
-    if not isinstance(model, SAEModule):
-        return
-    if "sae.W_enc" not in found:
-        raise LightsaeError(f"{path} is a checkpoint of another model: it has no sae.W_enc")
-    d_sae = len(found["sae.W_enc"])
-    if d_sae != model.d_sae:
-        raise LightsaeError(
-            f"{path} is a checkpoint of another model: d_sae = {d_sae}, "
-            f"the configuration has d_sae = {model.d_sae}"
-        )
 
 
 @rank_zero_only

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 
 
@@ -21,6 +22,7 @@ class MetricsFile(Logger):
 
     Args:
         path: The file; its folder is made when the first line is written.
+        at_step: Step of every line, for an evaluation of a finished run.
 
     Example:
         >>> import tempfile
@@ -32,9 +34,10 @@ class MetricsFile(Logger):
         [{'step': 9, 'train/loss': 0.5}]
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, at_step: int | None = None) -> None:
         super().__init__()
         self.path = Path(path)
+        self.at_step = at_step
 
     @property
     def name(self) -> str:
@@ -58,15 +61,18 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one line; NaN and inf become null."""
-        row: dict[str, Any] = {"step": step}
+        row: dict[str, Any] = {"step": step if self.at_step is None else self.at_step}
         row |= {
             name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
         }
         if "epoch" in row and row["epoch"] is not None:
             row["epoch"] = int(row["epoch"])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise LightsaeError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def rows(self) -> list[dict[str, Any]]:
         """All whole lines of the file."""

@@ -28,6 +28,7 @@ from lightsae.sae import (
     TopK,
     objective,
 )
+from lightsae.training.checkpoint import require_resumable, require_same_model
 from lightsae.training.dead import DeadLatentTracker
 
 
@@ -171,7 +172,10 @@ class SAEModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and, if there is one, its schedule by step."""
-        optimizer = self.make_optimizer(self.sae.parameters())
+        try:
+            optimizer = self.make_optimizer(self.sae.parameters())
+        except (TypeError, ValueError) as error:
+            raise LightsaeError(f"the optimizer cannot be made: {error}") from error
         if self.make_lr_scheduler is None:
             return optimizer
         schedule = self.make_lr_scheduler(optimizer)
@@ -179,6 +183,23 @@ class SAEModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the selection rule, which is no tensor."""
+        checkpoint["selection"] = self._selection()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, or one to go on from that holds weights only."""
+        path = None if self._trainer is None else self.trainer.ckpt_path
+        try:
+            require_same_model(checkpoint, self.state_dict(), self._selection())
+            if self._trainer is not None and self.trainer.training:
+                require_resumable(checkpoint)
+        except LightsaeError as error:
+            raise LightsaeError(f"{path or 'the checkpoint'} {error}") from error
+
+    def _selection(self) -> dict[str, Any]:
+        return {"rule": type(self.selection).__name__, **self.selection.settings()}
 
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""

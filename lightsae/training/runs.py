@@ -1,12 +1,15 @@
 """The folder of a run: config.yaml, metrics.jsonl, checkpoints/last.ckpt and the trained sae/."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightsae.activations.folder import lock_folder
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 
@@ -30,6 +33,8 @@ class RunFolder:
         >>> import tempfile
         >>> run = RunFolder(tempfile.mkdtemp())
         >>> run.claim({"seed_everything": 0, "model": {"d_sae": 64}})
+        >>> run.checkpoint.parent.mkdir()
+        >>> run.checkpoint.touch()
         >>> run.claim({"seed_everything": 0, "model": {"d_sae": 32}})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
@@ -46,13 +51,23 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object per logged step."""
+        """One JSON object per logged step of training."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """One JSON object per later validation or test."""
+        return self.path / "evaluations.jsonl"
 
     @property
     def checkpoint(self) -> Path:
         """The state from which the run goes on."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def codes(self) -> Path:
+        """Predicted codes, a file per rank."""
+        return self.path / "codes"
 
     @property
     def sae(self) -> Path:
@@ -62,22 +77,28 @@ class RunFolder:
     def claim(self, config: Mapping[str, Any]) -> None:
         """Write the settings of a new run, or check that they are those of the run that is here.
 
+        A run is here once it has a checkpoint; before, there is nothing to go on from.
+
         Args:
             config: Settings as plain values, with the keys model, data, seed_everything, trainer.
 
         Raises:
-            LightsaeError: If the folder holds a run with other settings, naming each.
+            LightsaeError: If the folder holds a run with other settings, naming each, or cannot be
+                written.
         """
-        if self.config.exists():
+        if self.config.exists() and self.checkpoint.exists():
             self._require_same(config)
             return
         self._write(config)
 
     @rank_zero_only
     def _write(self, config: Mapping[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with replacing(self.config) as temporary:
-            temporary.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with replacing(self.config) as temporary:
+                temporary.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        except OSError as error:
+            raise LightsaeError(f"{self.config} cannot be written: {error.strerror}") from error
 
     def _require_same(self, config: Mapping[str, Any]) -> None:
         try:
@@ -97,6 +118,50 @@ class RunFolder:
                 f"{self.path} holds a run with other settings: {'; '.join(changed)}; "
                 "choose another --run_dir"
             )
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a folder, and sweep away what a killed one left half-written.
+
+    Args:
+        folder: Made if it is not there. Ranks other than 0 are let in.
+
+    Raises:
+        LightsaeError: If another process writes to it, or it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with exclusive(folder), exclusive(folder):  # doctest: +ELLIPSIS
+        ...     pass
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: ... is being written by another process
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        yield
+        return
+    lock = _lock(folder)
+    try:
+        for leftover in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock on the folder, or None on a file system that has none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LightsaeError(f"{folder} cannot be made: {error.strerror}") from error
+    try:
+        return lock_folder(folder)
+    except OSError:
+        return None
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:

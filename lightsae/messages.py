@@ -1,0 +1,35 @@
+"""Other libraries' error messages, cut to what a person needs."""
+
+import re
+
+_FRAMES = ("Does not validate against any", "Subtypes:", "Errors:", "Given value")
+_ALTERNATIVE = re.compile(r"Expected an? [^.]*")
+
+
+def one_line(message: str) -> str:
+    """What a message says, without the frames that jsonargparse puts around each level of a value.
+
+    Args:
+        message: Any text.
+
+    Returns:
+        One line; of the alternatives that a value could have been, only those that say why not,
+        or all where none does.
+
+    Example:
+        >>> print(one_line(\"\"\"Parser key "model":
+        ...   Does not validate against any of the Union subtypes
+        ...   Errors:
+        ...     - Problem with given class_path 'SAEModule':
+        ...         Option 'dsae' is not accepted
+        ...     - Expected a <class 'NoneType'>
+        ...   Given value type: <class 'dict'>\"\"\"))
+        Parser key "model": Problem with given class_path 'SAEModule': Option 'dsae' is not accepted
+    """
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_FRAMES)]
+    telling = [line for line in lines if not _ALTERNATIVE.fullmatch(line)]
+    text = ""
+    for line in lines if not telling or telling[-1].endswith(":") else telling:
+        text += line if not text else f" {line}" if text.endswith((":", ",")) else f"; {line}"
+    return re.sub(r"<class '([\w.]+)'>", r"\1", text)
