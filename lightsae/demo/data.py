@@ -20,7 +20,8 @@ def prepare(out: Path, console: Console) -> Setting:
     """Make shards and embeddings, or find them made."""
     encoders = out / "encoders"
     with console.status("training a small ViT on digits, extracting its class token"):
-        DigitsSource(str(encoders), copies=COPIES, seed=SEED).write(out / "shards")
+        source = DigitsSource(str(encoders), layer="blocks.2", copies=COPIES, seed=SEED)
+        source.write(out / "shards")
     setting = Setting(out / "shards", out / "embeddings.safetensors", COPIES)
     if not setting.embeddings.exists():
         with console.status("training a small CNN on digits, for monosemanticity"):

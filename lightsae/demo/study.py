@@ -61,12 +61,12 @@ class Setting:
     shards: Path
     embeddings: Path
     copies: int
-    d_sae: int = 512
+    d_sae: int = 256
     k: int = 8
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 512
     learning_rate: float = 2e-3
-    dead_after: int = 20_000
+    dead_after: int = 10_000
 
 
 class Fit(NamedTuple):
