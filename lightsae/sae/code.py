@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -39,6 +40,10 @@ class SparseCode:
     def l0(self) -> Tensor:
         """Latents that fire on each row, [B] int64."""
         return (self.values > 0).sum(dim=1)
+
+    def to(self, device: torch.device | str) -> "SparseCode":
+        """The same code on a device; Lightning moves predictions with it."""
+        return SparseCode(self.values.to(device), self.indices.to(device), self.d_sae)
 
     def detach(self) -> "SparseCode":
         """The same code outside the graph."""

@@ -104,6 +104,10 @@ class SAEModule(LightningModule):
 
     def configure_model(self) -> None:
         """Take the width from the data, and on a fresh run the scale and the decoder bias."""
+        if self._trainer is None:
+            if not hasattr(self, "sae"):
+                raise LightsaeError("d_in is not given and there is no data that tells it")
+            return
         data = getattr(self.trainer, "datamodule", None)
         found: int | None = getattr(data, "d_in", None)
         if hasattr(self, "sae"):
@@ -122,6 +126,7 @@ class SAEModule(LightningModule):
     def _build(self, d_in: int) -> None:
         self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection)
         self.dead_latents = DeadLatentTracker(self.d_sae)
+        self.train_r2 = R2(d_in, dist_sync_on_step=True)
         self.val_metrics = EvaluationMetrics(d_in, self.d_sae)
         self.test_metrics = EvaluationMetrics(d_in, self.d_sae)
         self.hparams["d_in"] = d_in
@@ -254,20 +259,20 @@ class SAEModule(LightningModule):
     @torch.no_grad()
     def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
         x = batch.activations / self.sae.scale
-        variance = (x - x.mean(dim=0)).square().sum() / len(x)
         threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
         logged = {
             "train/loss": parts.loss,
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": 1 - parts.reconstruction / variance,
+            "train/r2": self.train_r2(parts.x_hat, x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x),
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
         }
         self.log_dict(logged, on_step=True, on_epoch=False, sync_dist=True, batch_size=len(x))
         self.log("train/loss_now", parts.loss, prog_bar=True, logger=False)
+        self.train_r2.reset()
         self._log_throughput(len(x))
 
     def _log_throughput(self, rows: int) -> None:

@@ -1,0 +1,73 @@
+"""Small shards, and a trainer like the one that the command line makes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from lightsae.activations import ActivationDataModule, Manifest, ShardWriter
+from lightsae.sae import TopK
+from lightsae.training import (
+    AtomicCheckpointIO,
+    MetricsFile,
+    ResumePoint,
+    RewindMetrics,
+    SAEModule,
+)
+from lightsae.training.quiet import quieten
+
+D_IN, D_SAE, K = 6, 24, 3
+
+
+def write_shards(
+    folder: Path, rows: int = 200, d_in: int = D_IN, labels: bool = False, dtype: str = "float32"
+) -> Path:
+    """Sparse combinations of fixed directions around a mean that is not zero."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(D_SAE, d_in, generator=generator)
+    strengths = (torch.randn(rows, D_SAE, generator=generator) - 1.5).relu()
+    x = strengths @ directions + 2
+    with ShardWriter(
+        folder, Manifest(d_in=d_in, dtype=dtype, has_labels=labels), rows_per_shard=80, chunk_rows=8
+    ) as writer:
+        for part in torch.arange(rows).split(40):
+            writer.write(x[part], part, label=part % 3 if labels else None)
+    return folder
+
+
+def make_data(folder: Path, **options: Any) -> ActivationDataModule:
+    """Batches of 16 rows, 160 of 200 for training."""
+    defaults = {"batch_size": 16, "val_fraction": 0.1, "test_fraction": 0.1, "buffer_rows": 64}
+    return ActivationDataModule(str(folder), **(defaults | options))
+
+
+def make_module(seed: int = 0, **options: Any) -> SAEModule:
+    """A module whose weights the seed alone decides."""
+    torch.manual_seed(seed)
+    return SAEModule(**({"d_sae": D_SAE, "selection": TopK(K)} | options))
+
+
+def make_trainer(run: Path, *, every: int = 1000, callbacks: Any = (), **options: Any) -> Trainer:
+    """Logs to run/metrics.jsonl and keeps run/last.ckpt."""
+    quieten()
+    ours = [RewindMetrics(), ResumePoint(run / "last.ckpt", every)]
+    defaults = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 2,
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 0,
+        "logger": MetricsFile(run / "metrics.jsonl"),
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "plugins": [AtomicCheckpointIO()],
+    }
+    return Trainer(callbacks=[*callbacks, *ours], **(defaults | options))
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """What a run logged, without its speed."""
+    rows = MetricsFile(run / "metrics.jsonl").rows()
+    return [{k: v for k, v in row.items() if k != "train/tokens_per_second"} for row in rows]
