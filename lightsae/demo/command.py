@@ -12,7 +12,7 @@ from lightsae.demo.pictures import draw_galleries
 from lightsae.demo.results import save_results
 from lightsae.demo.study import (
     BASELINE,
-    GRID,
+    REGULARIZERS,
     Fit,
     Scores,
     Setting,
@@ -42,7 +42,7 @@ def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
     console, start, out = Console(), perf_counter(), Path(run_dir)
     setting = prepare(out, console)
     tried = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
-    weights = {name: choose_weight(name, tried.values()) for name in GRID}
+    weights = {name: choose_weight(name, tried.values()) for name in REGULARIZERS}
     compared = [
         Fit(name, weight, seed)
         for seed in range(seeds)

@@ -15,7 +15,7 @@ LATENTS, IMAGES = 8, 10
 
 
 def draw_galleries(out: Path, fits: list[Fit], setting: Setting) -> list[Path]:
-    """One PNG per fit; latents are evenly spaced in the ranking by monosemanticity."""
+    """One PNG per fit; latents with enough images, evenly spaced in the ranking by MS."""
     images = load_images(setting)
     loader = open_data(setting, seed=0).test_dataloader()
     embeddings = load_file(setting.embeddings)["embeddings"]
@@ -27,11 +27,12 @@ def draw_galleries(out: Path, fits: list[Fit], setting: Setting) -> list[Path]:
         for code, _, image in encode_split(sae, loader, setting):
             top.update(code.values, code.indices, image)
             ms.update(code.values, code.indices, embeddings[image])
-        scores = ms.compute().scores
-        ranked = scores.nan_to_num(-1).argsort(descending=True, stable=True)
-        ranked = ranked[: int((~scores.isnan()).sum())]
+        scores, strongest = ms.compute().scores, top.compute()
+        often = (~scores.isnan() & (strongest.samples[:, -1] >= 0)).nonzero().squeeze(1)
+        if len(often) == 0:
+            continue
+        ranked = often[scores[often].argsort(descending=True, stable=True)]
         shown = ranked[torch.linspace(0, len(ranked) - 1, LATENTS).round().long()]
-        strongest = top.compute()
         paths.append(
             top_images_gallery(
                 images,
@@ -40,7 +41,8 @@ def draw_galleries(out: Path, fits: list[Fit], setting: Setting) -> list[Path]:
                 [f"latent {latent}\nMS {scores[latent]:.2f}" for latent in shown.tolist()],
                 out / f"gallery-{fit.folder}.png",
                 heading=f"{fit.variant}: strongest test images of {LATENTS} latents, by MS",
-                note=f"MS in embeddings of {ENCODER}; lambda = {fit.weight:g}",
+                note=f"of latents that fire on {IMAGES} images or more, from the most to the least "
+                f"monosemantic under {ENCODER}; lambda = {fit.weight:g}",
             )
         )
     return paths

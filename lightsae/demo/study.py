@@ -35,10 +35,7 @@ from lightsae.training import SAEModule, WarmupDecay, quieten
 
 BASELINE = "baseline"
 REGULARIZERS: dict[str, type[Regularizer]] = {"Reg 1": OffSupportL1, "Reg 2": L1L2Ratio}
-GRID: dict[str, tuple[float, ...]] = {
-    "Reg 1": (0.001, 0.003, 0.01, 0.03),
-    "Reg 2": (0.003, 0.01, 0.03, 0.1),
-}
+GRID = (0.003, 0.01, 0.03, 0.1)
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ def train_all(
 
 def grid_fits(seeds: Iterable[int]) -> list[Fit]:
     """Every lambda of the grid beside the baseline, for each seed."""
-    weights = [(name, weight) for name, grid in GRID.items() for weight in grid]
+    weights = [(name, weight) for name in REGULARIZERS for weight in GRID]
     return [
         Fit(name, weight, seed) for seed in seeds for name, weight in [(BASELINE, 0.0), *weights]
     ]

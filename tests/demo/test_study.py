@@ -1,0 +1,110 @@
+"""The demo's study: a grid on validation, the paper's rule, paired seeds on test, pictures."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lightsae.activations import Manifest, ShardWriter
+from lightsae.cli import main
+from lightsae.demo import command, data, pictures, study
+from lightsae.report import RunResult
+
+
+def scored(variant: str, weight: float, seed: int, r2: float) -> study.Scores:
+    result = RunResult(variant, weight, seed, r2, 0.5, 0.5, 9, 0, 0, 1.0)
+    return study.Scores(study.Fit(variant, weight, seed), result, result)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> study.Setting:
+    images, copies = 120, 2
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.relu(torch.randn(images * copies, 24, generator=generator)) @ torch.randn(
+        24, 8, generator=generator
+    )
+    with ShardWriter(tmp_path / "shards", Manifest(d_in=8, dtype="float16")) as writer:
+        index = torch.arange(images * copies)
+        writer.write(rows, sample_index=index // copies, token_index=index % copies)
+    embeddings = torch.randn(images * copies, 5, generator=generator)
+    save_file({"embeddings": embeddings}, tmp_path / "embeddings.safetensors")
+    return study.Setting(
+        tmp_path / "shards", tmp_path / "embeddings.safetensors", copies,
+        d_sae=16, k=3, epochs=2, batch_size=32, dead_after=50,
+    )  # fmt: skip
+
+
+def test_the_largest_weight_that_keeps_r2_is_chosen_over_all_seeds() -> None:
+    tried = [
+        scored("baseline", 0.0, 0, 0.80),
+        scored("baseline", 0.0, 1, 0.90),
+        scored("Reg 1", 0.1, 0, 0.99),
+        scored("Reg 1", 0.1, 1, 0.70),
+        scored("Reg 1", 0.03, 0, 0.80),
+        scored("Reg 1", 0.03, 1, 0.91),
+        scored("Reg 1", 0.01, 0, 0.95),
+        scored("Reg 1", 0.01, 1, 0.95),
+    ]
+    assert study.choose_weight("Reg 1", tried) == 0.03
+
+
+def test_if_none_keeps_r2_the_smallest_weight_is_shown() -> None:
+    tried = [scored("baseline", 0.0, 0, 0.9), scored("Reg 2", 0.1, 0, 0.1),
+             scored("Reg 2", 0.01, 0, 0.5)]  # fmt: skip
+    assert study.choose_weight("Reg 2", tried) == 0.01
+
+
+def test_the_grid_tries_every_weight_beside_the_baseline() -> None:
+    fits = study.grid_fits([4, 5])
+    assert len(fits) == len(set(fits)) == 2 * (1 + 2 * len(study.GRID))
+    assert {fit.seed for fit in fits} == {4, 5}
+
+
+def test_a_fit_is_repeatable_and_scored_on_separate_splits(
+    small: study.Setting, tmp_path: Path
+) -> None:
+    fit = study.Fit("Reg 2", 0.01, seed=3)
+    first, again = study.train(fit, small, tmp_path / "a"), study.train(fit, small, tmp_path / "b")
+    assert first.test.r2 == again.test.r2
+    assert first.test.mean_ms == again.test.mean_ms
+    assert first.validation.r2 != first.test.r2
+    saved = "reg2-0.01-seed3/sae.safetensors"
+    assert (tmp_path / "a" / saved).read_bytes() == (tmp_path / "b" / saved).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_demo_prints_a_table_and_draws_pictures(
+    small: study.Setting,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "prepare", lambda out, console: small)
+    monkeypatch.setattr(command, "GRID_SEEDS", (9,))
+    monkeypatch.setattr(study, "GRID", (0.01,))
+    monkeypatch.setattr(pictures, "load_images", lambda setting: torch.rand(240, 1, 8, 8))
+    out = tmp_path / "run"
+    assert main(["demo", "--run_dir", str(out), "--seeds", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "baseline" in printed and "Reg 1" in printed and "CNN" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert len(results["grid_validation"]) == 3
+    assert len(results["seeds_test"]) == 6
+    assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(out.glob("gallery-*.png"))) == 3
+
+
+def test_images_and_embeddings_are_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    setting = study.Setting(Path(), Path(), copies=3)
+    images = data.load_images(setting)
+    digits = data.Digits(3, data.SEED)
+    assert torch.equal(images[3 * 7], digits.images[7])
+    assert torch.equal(images[3 * 7 + 2], digits.images[2 * 1797 + 7])
+
+
+def test_seeds_must_be_positive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--run_dir", str(tmp_path), "--seeds", "0"]) == 1
+    assert "seeds must be at least 1, got 0" in capsys.readouterr().err
