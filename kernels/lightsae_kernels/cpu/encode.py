@@ -159,13 +159,13 @@ def _penalty(
     wide = torch.promote_types(plan.product_dtype, torch.float32)
     if a is None:
         return torch.zeros((), dtype=wide), None
-    if mask is not None and bool(mask.all()):
-        mask = None
+    # A mask of another dtype would leave the vectorised loop.
+    weights = None if mask is None or bool(mask.all()) else mask.to(a.dtype)
     l1, squares = torch.empty(len(a), dtype=wide), torch.empty(len(a), dtype=wide)
     for block in _blocks(len(a), a.shape[1] * a.element_size(), _PASS_BYTES):
         rows = a[block]
-        if mask is not None:
-            rows.mul_(mask)
+        if weights is not None:
+            rows.mul_(weights)
         if plan.regularizer == "off_support_l1":
             rows.scatter_(1, indices[block], 0.0)
         torch.sum(rows, dim=1, dtype=wide, out=l1[block])
