@@ -16,7 +16,7 @@ def untied(d_in: int, d_sae: int, k: int, *, seed: int = 0, grid: float = 0.0) -
     return sae
 
 
-def close(name: str, actual: Tensor | None, expected: Tensor, tolerance: float) -> None:
+def assert_close(name: str, actual: Tensor | None, expected: Tensor, tolerance: float) -> None:
     """||actual - expected|| <= tolerance ||expected||; no gradient at all counts as zero.
 
     What terms of order 1 leave when they cancel is known to the rounding of its dtype, no better.

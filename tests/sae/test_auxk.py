@@ -9,7 +9,7 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.sae import AuxK, SparseAutoencoder, aux_k_loss, objective
 
-from .helpers import close, untied
+from .helpers import assert_close, untied
 
 D_IN, D_SAE, ROWS = 6, 24, 20
 
@@ -40,7 +40,7 @@ def test_is_the_share_of_variance_that_dead_latents_leave() -> None:
     sae.b_enc.data.fill_(-1e3)
     e = batch(seed=2) + 5
     expected = e.square().sum() / (e - e.mean(dim=0)).square().sum()
-    close("aux_k", aux_k_loss(sae, batch(), e, some_dead(), 4).detach(), expected, 1e-12)
+    assert_close("aux_k", aux_k_loss(sae, batch(), e, some_dead(), 4).detach(), expected, 1e-12)
 
 
 def test_is_zero_when_dead_latents_explain_everything() -> None:
@@ -58,7 +58,9 @@ def test_has_no_bias_in_its_reconstruction() -> None:
     before = aux_k_loss(sae, x, e, some_dead(), 4)
     shift = torch.full((D_IN,), 9.0, dtype=torch.float64)
     sae.b_dec.data += shift
-    close("aux_k", aux_k_loss(sae, x + shift, e, some_dead(), 4).detach(), before.detach(), 1e-12)
+    assert_close(
+        "aux_k", aux_k_loss(sae, x + shift, e, some_dead(), 4).detach(), before.detach(), 1e-12
+    )
 
 
 def test_uses_as_many_as_there_are_when_fewer_than_k_aux_are_dead() -> None:
@@ -91,7 +93,7 @@ def test_reaches_the_bias_through_the_encoder_alone() -> None:
     """Then its gradient is minus that of b_enc, taken back through W_enc."""
     sae = untied(D_IN, D_SAE, 3)
     _, grads = loss_and_gradients(sae, batch(), batch(seed=2), some_dead(), 4)
-    close("db_dec", grads["b_dec"], -(grads["b_enc"] @ sae.W_enc.detach()), 1e-12)
+    assert_close("db_dec", grads["b_dec"], -(grads["b_enc"] @ sae.W_enc.detach()), 1e-12)
 
 
 def test_takes_the_residual_as_a_constant() -> None:
@@ -123,7 +125,9 @@ def test_the_size_of_the_residual_does_not_matter(size: float) -> None:
     sae, x, e = untied(D_IN, D_SAE, 3), batch(), batch(seed=2)
     sae.W_dec.data *= size
     wanted = aux_k_loss(untied(D_IN, D_SAE, 3), x, e, some_dead(), 4)
-    close("aux_k", aux_k_loss(sae, x, size * e, some_dead(), 4).detach(), wanted.detach(), 1e-12)
+    assert_close(
+        "aux_k", aux_k_loss(sae, x, size * e, some_dead(), 4).detach(), wanted.detach(), 1e-12
+    )
 
 
 def test_rows_that_differ_slightly_are_not_taken_for_equal() -> None:
@@ -131,7 +135,7 @@ def test_rows_that_differ_slightly_are_not_taken_for_equal() -> None:
     sae.W_dec.data.zero_()
     e = (100 + 0.1 * batch(seed=2)).float()
     exact = e.double().square().sum() / (e.double() - e.double().mean(dim=0)).square().sum()
-    close("aux_k", aux_k_loss(sae, batch().float(), e, some_dead(), 4).detach(), exact, 1e-3)
+    assert_close("aux_k", aux_k_loss(sae, batch().float(), e, some_dead(), 4).detach(), exact, 1e-3)
 
 
 def test_a_batch_larger_than_the_dtype_counts_is_averaged_rightly() -> None:

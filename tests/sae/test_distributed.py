@@ -18,7 +18,7 @@ from lightsae.sae import AuxK, L1L2Ratio, OffSupportL1, SparseAutoencoder, objec
 from lightsae.sae.regularizers import Regularizer
 from lightsae.training.dead import DeadLatentTracker
 
-from .helpers import close, untied
+from .helpers import assert_close, untied
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +109,7 @@ def test_loss_parts_and_gradients_average_to_those_of_the_whole(
     averaged = [name for name, t in whole.items() if t.dtype == torch.float64]
     assert len(averaged) == 8
     for name in averaged:
-        close(name, (ranks[0][case][name] + ranks[1][case][name]) / 2, whole[name], 1e-10)
+        assert_close(name, (ranks[0][case][name] + ranks[1][case][name]) / 2, whole[name], 1e-10)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightsae.sae import AuxK, L1L2Ratio, Objective, OffSupportL1, SparseAutoencoder, objective
 from lightsae.sae.regularizers import Regularizer
 
-from .helpers import close, untied
+from .helpers import assert_close, untied
 
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 K_AUX = 3
@@ -94,7 +94,7 @@ def ours(sae: SparseAutoencoder, x: Tensor, regularizer: str, dead: Tensor) -> O
     )
 
 
-def compare(
+def assert_equals_paper(
     sae: SparseAutoencoder,
     x: Tensor,
     regularizer: str,
@@ -109,7 +109,7 @@ def compare(
     support = None if exact else parts.encoded.indices
     expected = paper(leaves, x.double(), sae.selection.k, regularizer, dead, support)[part]
     actual = getattr(parts, part)
-    close(part, actual, expected, tolerance)
+    assert_close(part, actual, expected, tolerance)
     wanted = torch.autograd.grad(expected, list(leaves.values()), allow_unused=True)
     if actual.requires_grad:
         found = torch.autograd.grad(actual, list(sae.parameters()), allow_unused=True)
@@ -117,7 +117,7 @@ def compare(
         found = (None,) * len(wanted)
     for name, have, want in zip(leaves, found, wanted, strict=True):
         want = torch.zeros_like(leaves[name]) if want is None else want
-        close(f"d{part} / d{name}", have, want, tolerance)
+        assert_close(f"d{part} / d{name}", have, want, tolerance)
 
 
 def every_third(d_sae: int) -> Tensor:
@@ -136,7 +136,7 @@ def test_every_part_and_gradient_is_the_papers(
 ) -> None:
     B, d_in, d_sae, k = shape
     sae = untied(d_in, d_sae, k)
-    compare(sae, batch(B, d_in), regularizer, every_third(d_sae), 1e-10, part)
+    assert_equals_paper(sae, batch(B, d_in), regularizer, every_third(d_sae), 1e-10, part)
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
@@ -146,7 +146,7 @@ def test_float32_is_within_1e_5_at_the_same_support(
 ) -> None:
     B, d_in, d_sae, k = shape
     sae = untied(d_in, d_sae, k).float()
-    compare(sae, batch(B, d_in).float(), regularizer, every_third(d_sae), 1e-5)
+    assert_equals_paper(sae, batch(B, d_in).float(), regularizer, every_third(d_sae), 1e-5)
 
 
 @given(
@@ -162,7 +162,7 @@ def test_ties_and_rows_without_k_positives_change_nothing(
     B, d_in, d_sae = shape
     sae = untied(d_in, d_sae, min(k, d_sae), seed=seed, grid=0.5)
     x = (batch(B, d_in, seed) * 2).round() / 2
-    compare(sae, x, regularizer, every_third(d_sae), 1e-10)
+    assert_equals_paper(sae, x, regularizer, every_third(d_sae), 1e-10)
 
 
 def identity_sae(k: int) -> SparseAutoencoder:
@@ -183,7 +183,7 @@ def test_a_latent_is_dead_and_batch_active_through_a_zero_fill_in(regularizer: s
     encoded = ours(sae, DEAD_BUT_SELECTED, regularizer, dead).encoded
     assert encoded.batch_active.tolist() == [True, True, True, False]
     assert not (encoded.values[encoded.indices == 0] > 0).any(), "latent 0 never fires"
-    compare(sae, DEAD_BUT_SELECTED, regularizer, dead, 1e-10)
+    assert_equals_paper(sae, DEAD_BUT_SELECTED, regularizer, dead, 1e-10)
 
 
 def test_both_rules_then_reach_the_encoder_of_that_latent() -> None:
@@ -211,7 +211,7 @@ def test_the_gradient_of_the_input_is_the_papers() -> None:
     leaves = {name: p.detach() for name, p in sae.named_parameters()}
     (found,) = torch.autograd.grad(ours(sae, x, "reg2", dead).loss, x)
     (wanted,) = torch.autograd.grad(paper(leaves, same_x, 3, "reg2", dead)["loss"], same_x)
-    close("dloss / dx", found, wanted, 1e-10)
+    assert_close("dloss / dx", found, wanted, 1e-10)
 
 
 def test_parts_that_were_not_asked_for_are_zero() -> None:
@@ -250,7 +250,9 @@ def test_a_narrow_module_has_a_float32_loss_and_finite_gradients(dtype: torch.dt
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_a_narrow_module_follows_the_paper_to_its_precision(dtype: torch.dtype) -> None:
     sae = untied(12, 40, 5).to(dtype)
-    compare(sae, batch(64, 12).to(dtype), "reg2", torch.zeros(40).bool(), 12 * eps(dtype))
+    assert_equals_paper(
+        sae, batch(64, 12).to(dtype), "reg2", torch.zeros(40).bool(), 12 * eps(dtype)
+    )
 
 
 def eps(dtype: torch.dtype) -> float:

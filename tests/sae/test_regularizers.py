@@ -11,7 +11,7 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.sae import L1L2Ratio, OffSupportL1, Regularizer, SparseAutoencoder, objective
 
-from .helpers import close, untied
+from .helpers import assert_close, untied
 
 
 class DenseOffSupportL1(OffSupportL1):
@@ -62,7 +62,7 @@ def test_fused_and_dense_are_one_penalty(
     found = penalty_and_gradients(sae, x, fused(0.3, masked))
     assert found.keys() == wanted.keys() > {"loss", "dx", "dW_enc", "db_enc", "dW_dec", "db_dec"}
     for name, expected in wanted.items():
-        close(name, found[name], expected, tolerance)
+        assert_close(name, found[name], expected, tolerance)
 
 
 @pytest.mark.parametrize("regularizer", [OffSupportL1(1.0), L1L2Ratio(1.0)], ids=["reg1", "reg2"])
@@ -131,11 +131,11 @@ def test_a_users_regularizer_trains_an_autoencoder(masked: bool) -> None:
     loss = (x - x_hat).pow(2).sum(dim=1).mean() + 0.7 * penalty
     loss.backward()
 
-    close("penalty", found["penalty"], penalty.detach(), 1e-10)
-    close("loss", found["loss"], loss.detach(), 1e-10)
+    assert_close("penalty", found["penalty"], penalty.detach(), 1e-10)
+    assert_close("loss", found["loss"], loss.detach(), 1e-10)
     for name, leaf in leaves.items():
         assert leaf.grad is not None
-        close(f"d{name}", found[f"d{name}"], leaf.grad, 1e-10)
+        assert_close(f"d{name}", found[f"d{name}"], leaf.grad, 1e-10)
 
 
 def test_a_users_penalty_is_not_replaced_by_a_fused_one_it_inherits() -> None:
@@ -146,7 +146,7 @@ def test_a_users_penalty_is_not_replaced_by_a_fused_one_it_inherits() -> None:
     sae, x = untied(6, 40, 4), batch(23, 6)
     once = objective(sae, x, regularizer=OffSupportL1(1.0)).penalty
     twice = objective(sae, x, regularizer=Doubled(1.0)).penalty
-    close("penalty", twice.detach(), 2 * once.detach(), 1e-12)
+    assert_close("penalty", twice.detach(), 2 * once.detach(), 1e-12)
 
 
 def test_a_subclass_that_changes_no_penalty_stays_fused() -> None:

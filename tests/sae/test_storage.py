@@ -50,7 +50,7 @@ def bytes_of(t: Tensor) -> list[int]:
     return flat
 
 
-def refused(folder: Path, *words: str) -> None:
+def assert_refused(folder: Path, *words: str) -> None:
     """Loading is one error, on one line, that holds all the words."""
     with pytest.raises(LightsaeError) as caught:
         SparseAutoencoder.load(folder)
@@ -132,13 +132,13 @@ def test_a_subclass_loads_as_itself(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     autoencoder().save(tmp_path)
     (tmp_path / name).unlink()
-    refused(tmp_path, str(tmp_path / name), "cannot be read: No such file")
+    assert_refused(tmp_path, str(tmp_path / name), "cannot be read: No such file")
 
 
 def test_a_missing_folder_or_a_file_in_its_place_is_named(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", str(tmp_path / "nowhere" / SETTINGS), "No such file")
+    assert_refused(tmp_path / "nowhere", str(tmp_path / "nowhere" / SETTINGS), "No such file")
     (tmp_path / "file").write_text("")
-    refused(tmp_path / "file", str(tmp_path / "file"), "Not a directory")
+    assert_refused(tmp_path / "file", str(tmp_path / "file"), "Not a directory")
 
 
 @pytest.mark.parametrize("name", [TENSORS, SETTINGS])
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, name: str, part: float) -> No
     autoencoder().save(tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(part * len(content))])
-    refused(tmp_path, str(tmp_path / name))
+    assert_refused(tmp_path, str(tmp_path / name))
 
 
 @pytest.fixture(scope="module")
@@ -190,20 +190,20 @@ def test_a_flipped_bit_is_refused_or_means_nothing(
 def test_settings_that_are_not_json_are_refused(tmp_path: Path, text: str) -> None:
     autoencoder().save(tmp_path)
     (tmp_path / SETTINGS).write_text(text)
-    refused(tmp_path, str(tmp_path / SETTINGS), "is not JSON")
+    assert_refused(tmp_path, str(tmp_path / SETTINGS), "is not JSON")
 
 
 def test_settings_that_are_not_text_are_refused(tmp_path: Path) -> None:
     autoencoder().save(tmp_path)
     (tmp_path / SETTINGS).write_bytes(b"\xff\xfe\xfa")
-    refused(tmp_path, str(tmp_path / SETTINGS), "is not JSON")
+    assert_refused(tmp_path, str(tmp_path / SETTINGS), "is not JSON")
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"sae"', "{}", '{"format": 2}'])
 def test_settings_of_something_else_are_refused(tmp_path: Path, text: str) -> None:
     autoencoder().save(tmp_path)
     (tmp_path / SETTINGS).write_text(text)
-    refused(tmp_path, str(tmp_path / SETTINGS), "is not an autoencoder of format 1")
+    assert_refused(tmp_path, str(tmp_path / SETTINGS), "is not an autoencoder of format 1")
 
 
 @pytest.mark.parametrize("key", ["d_in", "d_sae", "dtype", "selection", "xxh3"])
@@ -212,13 +212,13 @@ def test_a_key_of_another_type_is_named(tmp_path: Path, key: str, value: Any) ->
     autoencoder().save(tmp_path)
     path = tmp_path / SETTINGS
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    refused(tmp_path, str(path), f"key '{key}' is missing or not of type")
+    assert_refused(tmp_path, str(path), f"key '{key}' is missing or not of type")
 
 
 @pytest.mark.parametrize("rule", ["BatchBottomK", None, ["TopK"], 3], ids=repr)
 def test_an_unknown_selection_rule_is_named(tmp_path: Path, rule: Any) -> None:
     write(tmp_path, selection={"rule": rule, "k": K})
-    refused(tmp_path, str(tmp_path / SETTINGS), f"unknown selection rule {rule!r}", "TopK")
+    assert_refused(tmp_path, str(tmp_path / SETTINGS), f"unknown selection rule {rule!r}", "TopK")
 
 
 @pytest.mark.parametrize(
@@ -237,13 +237,13 @@ def test_arguments_that_the_rule_refuses_are_named(
     tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
     write(tmp_path, selection={"rule": "TopK", **arguments})
-    refused(tmp_path, str(tmp_path / SETTINGS), message)
+    assert_refused(tmp_path, str(tmp_path / SETTINGS), message)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "torch.float32", "", "complex64"], ids=repr)
 def test_a_dtype_that_is_none_of_ours_is_named(tmp_path: Path, dtype: str) -> None:
     write(tmp_path, dtype=dtype)
-    refused(tmp_path, str(tmp_path / SETTINGS), f"key 'dtype' is '{dtype}'", "bfloat16")
+    assert_refused(tmp_path, str(tmp_path / SETTINGS), f"key 'dtype' is '{dtype}'", "bfloat16")
 
 
 @pytest.mark.parametrize("size", [0, -1, 7, 10**12, 10**40])
@@ -252,7 +252,7 @@ def test_sizes_that_disagree_are_refused_before_anything_is_allocated(
     tmp_path: Path, key: str, size: int
 ) -> None:
     write(tmp_path, **{key: size})
-    refused(tmp_path, str(tmp_path), SETTINGS)
+    assert_refused(tmp_path, str(tmp_path), SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_tensors_that_disagree_with_the_settings_are_named(
     tmp_path: Path, tensors: dict[str, Any]
 ) -> None:
     write(tmp_path, tensors)
-    refused(tmp_path, str(tmp_path / TENSORS), f"{SETTINGS} promises", *tensors)
+    assert_refused(tmp_path, str(tmp_path / TENSORS), f"{SETTINGS} promises", *tensors)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -290,13 +290,13 @@ def test_a_value_that_is_not_finite_is_refused_on_both_ways(
     with monkeypatch.context() as careless:
         careless.setattr(storage, "_require_finite", lambda *_: None)
         broken.save(tmp_path)
-    refused(tmp_path, str(tmp_path / TENSORS), f"tensor '{name}' has NaN or infinite values")
+    assert_refused(tmp_path, str(tmp_path / TENSORS), f"tensor '{name}' has NaN or infinite values")
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])
 def test_a_scale_that_divides_by_nothing_is_refused(tmp_path: Path, scale: float) -> None:
     write(tmp_path, {"scale": torch.tensor(scale).double()})
-    refused(tmp_path, str(tmp_path / TENSORS), "tensor 'scale' is not positive")
+    assert_refused(tmp_path, str(tmp_path / TENSORS), "tensor 'scale' is not positive")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{" * 16])
@@ -307,14 +307,14 @@ def test_a_tensor_file_with_a_valid_hash_that_is_no_safetensors_is_refused(
         forged.setattr(storage, "serialize_tensors", lambda _: content)
         write(tmp_path)
     assert (tmp_path / TENSORS).read_bytes() == content
-    refused(tmp_path, str(tmp_path / TENSORS), "is not a safetensors file")
+    assert_refused(tmp_path, str(tmp_path / TENSORS), "is not a safetensors file")
 
 
 def test_halves_of_two_pairs_are_refused(tmp_path: Path) -> None:
     autoencoder(1).save(tmp_path / "a")
     autoencoder(2).save(tmp_path / "b")
     (tmp_path / "a" / TENSORS).replace(tmp_path / "b" / TENSORS)
-    refused(tmp_path / "b", str(tmp_path / "b" / TENSORS), SETTINGS, "hash differs")
+    assert_refused(tmp_path / "b", str(tmp_path / "b" / TENSORS), SETTINGS, "hash differs")
 
 
 class PowerCut(BaseException):
@@ -345,7 +345,7 @@ def test_an_interrupted_save_leaves_the_old_pair_or_says_so(
     elif moment == 3:
         assert same(SparseAutoencoder.load(tmp_path), autoencoder(2))
     else:
-        refused(tmp_path, str(tmp_path / TENSORS), "hash differs")
+        assert_refused(tmp_path, str(tmp_path / TENSORS), "hash differs")
     assert sorted(path.name for path in tmp_path.iterdir()) == [SETTINGS, TENSORS]
     autoencoder(2).save(tmp_path)
     assert same(SparseAutoencoder.load(tmp_path), autoencoder(2))
