@@ -164,11 +164,20 @@ class ResumePoint(Callback):
         stepped = trainer.global_step - self._saved_at >= self.every_n_steps
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if stepped and not accumulating and not _validates_after(trainer, batch_idx):
+            # Lightning would log this step only after the checkpoint that says it is done.
+            trainer._logger_connector.update_train_step_metrics()
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after the epoch's validation."""
+        """Save after the epoch's validation; an epoch that max_steps cut short can be gone on with."""
+        loop: Any = trainer.fit_loop
+        cut_short = not loop.epoch_loop.batch_progress.is_last_batch
+        progress = loop.epoch_progress.total, loop.epoch_progress.current
+        for count in progress:
+            count.processed -= cut_short
         self._save(trainer)
+        for count in progress:
+            count.processed += cut_short
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -38,6 +38,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = Path(path)
         self.at_step = at_step
+        self._last = ""
 
     @property
     def name(self) -> str:
@@ -60,19 +61,23 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one line; NaN and inf become null."""
+        """Append one line; NaN and inf become null. The same line twice is one."""
         row: dict[str, Any] = {"step": step if self.at_step is None else self.at_step}
         row |= {
             name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
         }
         if "epoch" in row and row["epoch"] is not None:
             row["epoch"] = int(row["epoch"])
+        line = json.dumps(row) + "\n"
+        if line == self._last:
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(line)
         except OSError as error:
             raise LightsaeError(f"{self.path} cannot be written: {error.strerror}") from error
+        self._last = line
 
     def rows(self) -> list[dict[str, Any]]:
         """All whole lines of the file."""
@@ -89,6 +94,7 @@ class MetricsFile(Logger):
         kept = [row for row in self.rows() if row["step"] is None or row["step"] < step]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._last = ""
 
 
 class RewindMetrics(Callback):

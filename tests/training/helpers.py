@@ -48,8 +48,10 @@ def make_module(seed: int = 0, **options: Any) -> SAEModule:
     return SAEModule(**({"d_sae": D_SAE, "selection": TopK(K)} | options))
 
 
-def make_trainer(run: Path, *, every: int = 1000, callbacks: Any = (), **options: Any) -> Trainer:
-    """Logs to run/metrics.jsonl and keeps run/last.ckpt."""
+def make_trainer(
+    run: Path, *, every: int = 1000, callbacks: Any = (), late: Any = (), **options: Any
+) -> Trainer:
+    """Logs to run/metrics.jsonl and keeps run/last.ckpt; `late` callbacks come after that."""
     quieten()
     ours = [RewindMetrics(), ResumePoint(run / "last.ckpt", every)]
     defaults = {
@@ -64,7 +66,7 @@ def make_trainer(run: Path, *, every: int = 1000, callbacks: Any = (), **options
         "enable_model_summary": False,
         "plugins": [AtomicCheckpointIO()],
     }
-    return Trainer(callbacks=[*callbacks, *ours], **(defaults | options))
+    return Trainer(callbacks=[*callbacks, *ours, *late], **(defaults | options))
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,183 @@
+"""A run that was stopped, at any moment and however often, ends as if it never had been."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from lightsae.sae import AuxK, L1L2Ratio
+from lightsae.training import SAEModule, WarmupDecay, read_checkpoint
+
+from .helpers import make_data, make_module, make_trainer, metrics
+
+pytestmark = pytest.mark.slow
+
+EPOCHS, BATCHES = 3, 10
+
+# How a run is made: each of these changes when Lightning steps, validates or ends an epoch.
+PLANS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "validation within the epoch": {"val_check_interval": 4},
+    "validation across epochs": {"val_check_interval": 7, "check_val_every_n_epoch": None},
+    "accumulated": {"accumulate_grad_batches": 3},
+    "part of the epoch": {"limit_train_batches": 7},
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Stop(Callback):
+    """Raises at the n-th call of a hook; a late one, after the checkpoint is written."""
+
+    def __init__(self, hook: str, call: int) -> None:
+        self._left = call
+        hook, self.late = hook.removeprefix("late "), hook.startswith("late ")
+
+        def raise_in_time(*args: Any) -> None:
+            self._left -= 1
+            if self._left == 0:
+                raise Interrupted
+
+        setattr(self, hook, raise_in_time)
+
+
+MOMENTS = {
+    "before the first step": ("on_train_batch_start", 1),
+    "first step": ("on_train_batch_end", 1),
+    "just after a checkpoint": ("late on_train_batch_end", 3),
+    "just after another": ("late on_train_batch_end", BATCHES + 3),
+    "just after that of an epoch": ("late on_train_epoch_end", 1),
+    "second step": ("on_train_batch_end", 2),
+    "mid-epoch": ("on_train_batch_end", BATCHES + 5),
+    "within a step": ("on_after_backward", BATCHES + 6),
+    "last batch of an epoch": ("on_train_batch_end", BATCHES),
+    "during validation": ("on_validation_batch_end", 2),
+    "after validation": ("on_validation_epoch_end", 2),
+    "end of an epoch": ("on_train_epoch_end", 1),
+    "start of an epoch": ("on_train_epoch_start", 2),
+    "last step": ("on_train_batch_end", EPOCHS * 7),
+    "end": ("on_train_end", 1),
+}
+OF_EVERY_PLAN = ("just after a checkpoint", "mid-epoch", "within a step", "during validation")
+CASES = [
+    (plan, moment) for plan in PLANS for moment in (MOMENTS if plan == "plain" else OF_EVERY_PLAN)
+]
+
+
+def make() -> SAEModule:
+    return make_module(
+        regularizer=L1L2Ratio(0.05),
+        aux_k=AuxK(k_aux=4, dead_after=48),
+        optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
+        lr_scheduler=lambda o: WarmupDecay(o, total_steps=30, warmup_steps=5, decay_steps=20),
+    )
+
+
+def go(
+    shards: Path, run: Path, *stops: Stop, make: Callable[[], SAEModule] = make, **plan: Any
+) -> None:
+    """Start the run, or go on from its checkpoint."""
+    late = [stop for stop in stops if stop.late]
+    early = [stop for stop in stops if not stop.late]
+    trainer = make_trainer(
+        run, every=3, callbacks=early, late=late, **{"max_epochs": EPOCHS, **plan}
+    )
+    last = run / "last.ckpt"
+    path = last if last.exists() else None
+    trainer.fit(make(), make_data(shards), ckpt_path=path, weights_only=True)
+
+
+def same(found: Any, expected: Any, where: str = "") -> None:
+    """Bit for bit, naming the first difference."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            same(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for number, pair in enumerate(zip(found, expected, strict=True)):
+            same(*pair, f"{where}[{number}]")
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    else:
+        assert found == expected, where
+
+
+def require_same_run(run: Path, other: Path) -> None:
+    found, expected = (read_checkpoint(folder / "last.ckpt") for folder in (run, other))
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        same(found[key], expected[key], key)
+    assert metrics(run) == metrics(other)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    runs = {name: tmp_path_factory.mktemp("uninterrupted") for name in PLANS}
+    for name, run in runs.items():
+        go(shards, run, **PLANS[name])
+    return runs
+
+
+def test_there_is_something_to_lose(uninterrupted: dict[str, Path]) -> None:
+    for run in uninterrupted.values():
+        checkpoint = read_checkpoint(run / "last.ckpt")
+        assert checkpoint["state_dict"]["dead_latents.tokens_since_fired"].any()
+        assert checkpoint["optimizer_states"][0]["state"]
+        assert checkpoint["lr_schedulers"][0]["last_epoch"] == checkpoint["global_step"]
+        assert sum("val/loss" in row for row in metrics(run)) >= EPOCHS
+
+
+@pytest.mark.parametrize(("plan", "moment"), CASES, ids=[", ".join(case) for case in CASES])
+def test_a_run_that_was_stopped_once_ends_the_same(
+    plan: str, moment: str, uninterrupted: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        go(shards, tmp_path, Stop(*MOMENTS[moment]), **PLANS[plan])
+    go(shards, tmp_path, **PLANS[plan])
+    require_same_run(tmp_path, uninterrupted[plan])
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_run_that_was_stopped_again_and_again_ends_the_same(
+    plan: str, uninterrupted: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    stopped = 0
+    for call in (2, 5, 4, 1, 9, 7):
+        try:
+            go(shards, tmp_path, Stop("on_train_batch_end", call), **PLANS[plan])
+        except Interrupted:
+            stopped += 1
+    assert stopped >= 5
+    go(shards, tmp_path, **PLANS[plan])
+    require_same_run(tmp_path, uninterrupted[plan])
+
+
+def test_a_finished_run_is_left_as_it_is(uninterrupted: dict[str, Path], shards: Path) -> None:
+    run = uninterrupted["plain"]
+    before = (run / "metrics.jsonl").read_text()
+    go(shards, run)
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("steps", [7, BATCHES, BATCHES + 3])
+def test_a_run_that_ended_early_can_be_lengthened(
+    steps: int, uninterrupted: dict[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    go(shards, tmp_path, max_steps=steps)
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == steps
+    go(shards, tmp_path)
+    found, expected = metrics(tmp_path), metrics(uninterrupted["plain"])
+    assert [row for row in found if "val/loss" not in row] == [
+        row for row in expected if "val/loss" not in row
+    ]
+    same(
+        *(
+            read_checkpoint(run / "last.ckpt")["state_dict"]
+            for run in (tmp_path, uninterrupted["plain"])
+        )
+    )
