@@ -169,7 +169,7 @@ class ResumePoint(Callback):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after the epoch's validation; an epoch that max_steps cut short can be gone on with."""
+        """Save after validation; an epoch that max_steps cut short stays open to go on with."""
         loop: Any = trainer.fit_loop
         cut_short = not loop.epoch_loop.batch_progress.is_last_batch
         progress = loop.epoch_progress.total, loop.epoch_progress.current

@@ -20,6 +20,7 @@ from lightsae.training.metrics_file import MetricsFile, RewindMetrics
 from lightsae.training.module import SAEModule
 from lightsae.training.quiet import quieten
 from lightsae.training.runs import RunFolder, exclusive
+from lightsae.training.together import EndTogether, lost_a_partner
 
 _PARSERS = {
     word: {
@@ -111,7 +112,7 @@ class RunCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _callbacks(self, config: Any, given: list[Callback]) -> list[Callback]:
-        ours: list[Callback] = []
+        ours: list[Callback] = [EndTogether()]
         quiet = config.get("enable_progress_bar") is False
         if not quiet and not any(isinstance(callback, ProgressBar) for callback in given):
             ours.append(RichProgressBar())
@@ -130,6 +131,10 @@ class RunCLI(LightningCLI):
                 super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise LightsaeError(one_line(str(error))) from error
+        except RuntimeError as error:
+            if not lost_a_partner(error):
+                raise
+            raise LightsaeError("another process of this run failed; it says why") from error
 
     def before_fit(self) -> None:
         """Go on from the run's last checkpoint, if there is one."""
