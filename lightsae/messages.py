@@ -26,8 +26,8 @@ def one_line(message: str) -> str:
         ...   Given value type: <class 'dict'>\"\"\"))
         Parser key "model": Problem with given class_path 'SAEModule': Option 'dsae' is not accepted
     """
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(_FRAMES)]
+    lines = [re.sub(r"^-(\s+|$)", "", line.strip()) for line in message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_FRAMES)]
     telling = [line for line in lines if not _ALTERNATIVE.fullmatch(line)]
     text = ""
     for line in lines if not telling or telling[-1].endswith(":") else telling:

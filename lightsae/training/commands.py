@@ -141,7 +141,7 @@ class RunCLI(LightningCLI):
         settings = self.config_init["fit"]
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        dumped = self._parser("fit").dump(self.config["fit"], skip_none=False, format="yaml")
+        dumped = self._parser("fit").dump(self.config["fit"], format="yaml")
         self.run.claim(yaml.safe_load(dumped))
         if settings.get("ckpt_path") is not None:
             return

@@ -12,7 +12,7 @@ from lightsae_kernels import Encoded
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from lightsae.activations import ActivationBatch
 from lightsae.errors import LightsaeError
@@ -40,6 +40,10 @@ class EvaluationMetrics(nn.Module):
         self.r2 = R2(d_in)
         self.l0 = L0()
         self.dead = DeadLatents(d_sae)
+        # Lightning's own mean over ranks forgets that one may have a row more.
+        self.loss = MeanMetric().set_dtype(torch.float64)
+        self.reconstruction = MeanMetric().set_dtype(torch.float64)
+        self.penalty = MeanMetric().set_dtype(torch.float64)
 
 
 class SAEModule(LightningModule):
@@ -243,18 +247,12 @@ class SAEModule(LightningModule):
         metrics.r2.update(parts.x_hat * self.sae.scale, batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
-        logged: dict[str, Tensor | Metric] = {
-            "loss": parts.loss,
-            "reconstruction": parts.reconstruction,
-            "penalty": parts.penalty,
-            "r2": metrics.r2,
-            "l0": metrics.l0,
-            "dead": metrics.dead,
-        }
-        for name, value in logged.items():
-            self.log(
-                f"{prefix}{name}", value, on_epoch=True, sync_dist=True, batch_size=len(values)
-            )
+        metrics.loss.update(parts.loss, len(values))
+        metrics.reconstruction.update(parts.reconstruction, len(values))
+        metrics.penalty.update(parts.penalty, len(values))
+        for name, metric in metrics.named_children():
+            assert isinstance(metric, Metric)
+            self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=len(values))
 
     @torch.no_grad()
     def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:

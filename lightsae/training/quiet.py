@@ -7,6 +7,8 @@ _OWN_DEFAULTS = (
     r".*isinstance\(treespec, LeafSpec\).*",
     ".*does not have many workers.*",
     "Couldn't infer the batch indices",
+    # Lightning's command line calls what newer versions of jsonargparse have renamed.
+    r"\s*(By default only one Jsonarg|``ArgumentParser.add_inst|``instantiate_cl|skip_none para)",
 )
 
 

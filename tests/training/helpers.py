@@ -1,9 +1,12 @@
 """Small shards, and a trainer like the one that the command line makes."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Trainer
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardWriter
@@ -73,3 +76,60 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     """What a run logged, without its speed."""
     rows = MetricsFile(run / "metrics.jsonl").rows()
     return [{k: v for k, v in row.items() if k != "train/tokens_per_second"} for row in rows]
+
+
+def write_config(path: Path, shards: Path, **changes: Any) -> Path:
+    """A YAML for `lightsae fit`; `changes` are keyed by dotted path with __ for the dot."""
+    config: dict[str, Any] = {
+        "seed_everything": 3,
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 2,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        },
+        "model": {
+            "class_path": "lightsae.training.SAEModule",
+            "init_args": {
+                "d_sae": D_SAE,
+                "selection": {"class_path": "lightsae.sae.TopK", "init_args": {"k": K}},
+                "regularizer": {
+                    "class_path": "lightsae.sae.L1L2Ratio",
+                    "init_args": {"weight": 0.05},
+                },
+                "aux_k": {"k_aux": 4, "dead_after": 48},
+                "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},
+            },
+        },
+        "data": {
+            "class_path": "lightsae.activations.ActivationDataModule",
+            "init_args": {
+                "path": str(shards),
+                "batch_size": 16,
+                "val_fraction": 0.1,
+                "test_fraction": 0.1,
+                "buffer_rows": 64,
+            },
+        },
+    }
+    for key, value in changes.items():
+        *folders, last = key.split("__")
+        target = config
+        for folder in folders:
+            target = target[folder]
+        target[last] = value
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def command(*words: object) -> list[str]:
+    """The command line in a process of its own."""
+    return [sys.executable, "-m", "lightsae", *map(str, words)]
+
+
+def environment(modules: Path | None = None) -> dict[str, str]:
+    """One thread, and where user's own modules lie."""
+    found = {"OMP_NUM_THREADS": "1"} | ({} if modules is None else {"PYTHONPATH": str(modules)})
+    return os.environ | found
