@@ -25,7 +25,41 @@ _COLUMNS: dict[str, Any] = {
     "sample_index": np.int64,
     "token_index": np.int64,
     "label": np.int64,
+    "indptr": np.int64,
 }
+_CHUNK = 65_536
+
+
+class _Column:
+    """A dataset written chunk by chunk past HDF5's cache, so that a full disk shows at once."""
+
+    def __init__(self, file: h5py.File, name: str) -> None:
+        self._dataset = file.create_dataset(
+            name, (0,), dtype=_COLUMNS[name], maxshape=(None,), chunks=(_CHUNK,)
+        )
+        self._rows = np.zeros(_CHUNK, _COLUMNS[name])
+        self._written = self._filled = 0
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows [n]."""
+        for part in rows.cpu().split(_CHUNK):
+            fits = part[: _CHUNK - self._filled]
+            self._rows[self._filled : self._filled + len(fits)] = fits.numpy()
+            self._filled += len(fits)
+            if self._filled == _CHUNK:
+                self.flush()
+                rest = part[len(fits) :]
+                self._rows[: len(rest)] = rest.numpy()
+                self._filled = len(rest)
+
+    def flush(self) -> None:
+        """Write what is in memory; only the last time may it be less than a chunk."""
+        if self._filled:
+            self._rows[self._filled :] = 0
+            self._dataset.resize(self._written + self._filled, axis=0)
+            self._dataset.id.write_direct_chunk((self._written,), self._rows)
+            self._written += self._filled
+            self._filled = 0
 
 
 class CodeWriter(BasePredictionWriter):
@@ -44,7 +78,8 @@ class CodeWriter(BasePredictionWriter):
         self.folder = Path(folder)
         self._whole: Any = None
         self._file: h5py.File | None = None
-        self._filled = 0
+        self._columns: dict[str, _Column] = {}
+        self._rows = self._nonzero = self._d_sae = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file under a temporary name."""
@@ -52,10 +87,8 @@ class CodeWriter(BasePredictionWriter):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._whole = replacing(self._path(trainer.global_rank))
             self._file = h5py.File(self._whole.__enter__(), "w")
-            self._file.create_dataset(
-                "indptr", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(65536,)
-            )
-        self._filled = 0
+            self._columns, self._rows, self._nonzero = {}, 0, 0
+            self._append("indptr", torch.zeros(1, dtype=torch.int64))
 
     def write_on_batch_end(
         self,
@@ -68,25 +101,27 @@ class CodeWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of a batch."""
-        assert self._file is not None
-        self._file.attrs["d_sae"] = prediction.d_sae
         fires = prediction.values > 0
-        self._append("values", prediction.values.float()[fires])
-        self._append("indices", prediction.indices[fires])
-        self._append("sample_index", batch.sample_index)
-        self._append("token_index", batch.token_index)
-        if batch.label is not None:
-            self._append("label", batch.label)
-        ends = fires.sum(dim=1).cumsum(0) + self._filled
-        if len(ends):
+        ends = fires.sum(dim=1).cumsum(0) + self._nonzero
+        with self._writing():
+            self._append("values", prediction.values.float()[fires])
+            self._append("indices", prediction.indices[fires])
             self._append("indptr", ends)
-            self._filled = int(ends[-1])
+            self._append("sample_index", batch.sample_index)
+            self._append("token_index", batch.token_index)
+            if batch.label is not None:
+                self._append("label", batch.label)
+        self._d_sae = prediction.d_sae
+        self._rows += len(ends)
+        self._nonzero += int(fires.sum())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the file its name; remove those of ranks that an earlier run had more."""
         assert self._file is not None
         with self._writing():
-            self._file.attrs["rows"] = len(self._file["indptr"]) - 1
+            for column in self._columns.values():
+                column.flush()
+            self._file.attrs.update({"d_sae": self._d_sae, "rows": self._rows})
             self._file.close()
             self._file = None
             self._whole.__exit__(None, None, None)
@@ -119,16 +154,9 @@ class CodeWriter(BasePredictionWriter):
             raise LightsaeError(f"{self.folder}: codes cannot be written: {reason}") from error
 
     def _append(self, name: str, rows: Tensor) -> None:
-        assert self._file is not None
-        if name not in self._file:
-            self._file.create_dataset(
-                name, (0,), dtype=_COLUMNS[name], maxshape=(None,), chunks=(65536,)
-            )
-        dataset = self._file[name]
-        start = len(dataset)
-        with self._writing():
-            dataset.resize(start + len(rows), axis=0)
-            dataset[start:] = rows.cpu().numpy()
+        if name not in self._columns:
+            self._columns[name] = _Column(self._file, name)
+        self._columns[name].append(rows)
 
 
 def read_codes(path: str | Path) -> tuple[Tensor, Tensor, Tensor, int]:

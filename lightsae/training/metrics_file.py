@@ -80,18 +80,29 @@ class MetricsFile(Logger):
         self._last = line
 
     def rows(self) -> list[dict[str, Any]]:
-        """All whole lines of the file."""
+        """All whole lines of the file.
+
+        Raises:
+            LightsaeError: If one of them is not JSON.
+        """
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            if line.endswith(b"\n"):
+                try:
+                    rows.append(json.loads(line))
+                except ValueError as error:
+                    raise LightsaeError(f"{self.path}: line {number} is not JSON") from error
+        return rows
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Drop the lines of steps from this one on, and a last line that a crash cut short."""
         if not self.path.exists():
             return
-        kept = [row for row in self.rows() if row["step"] is None or row["step"] < step]
+        kept = [row for row in self.rows() if row.get("step", -1) < step]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._last = ""
