@@ -1,5 +1,10 @@
 """A run that was stopped, at any moment and however often, ends as if it never had been."""
 
+import multiprocessing
+import random
+import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +13,18 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from lightsae.cli import main
 from lightsae.sae import AuxK, L1L2Ratio
 from lightsae.training import SAEModule, WarmupDecay, read_checkpoint
 
-from .helpers import make_data, make_module, make_trainer, metrics
+from .helpers import (
+    make_data,
+    make_module,
+    make_trainer,
+    metrics,
+    write_config,
+    write_shards,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -181,3 +194,59 @@ def test_a_run_that_ended_early_can_be_lengthened(
             for run in (tmp_path, uninterrupted["plain"])
         )
     )
+
+
+def rows_logged(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def fit(words: list[str]) -> None:
+    torch.set_num_threads(1)
+    sys.exit(main(words))
+
+
+def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", rows=3000)
+    config = write_config(
+        tmp_path / "config.yaml",
+        shards,
+        trainer__max_epochs=4,
+        trainer__log_every_n_steps=5,
+        data__init_args__buffer_rows=500,
+    )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    # A server that has imported everything starts each process at once.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["lightsae.training.commands"])
+
+    def start(run: Path) -> multiprocessing.process.BaseProcess:
+        where = ("--config", config, "--run_dir", run, "--checkpoint_every", 37)
+        process = processes.Process(target=fit, args=(["fit", *map(str, where)],))
+        process.start()
+        return process
+
+    def finish(process: multiprocessing.process.BaseProcess) -> int | None:
+        process.join(timeout=120)
+        return process.exitcode
+
+    assert finish(start(whole)) == 0
+    moments = random.Random(time.time_ns())
+    for _ in range(3):
+        process = start(killed)
+        enough = rows_logged(killed) + 3 + moments.randrange(27)
+        while process.is_alive() and rows_logged(killed) < enough:
+            time.sleep(0.01)
+        process.kill()
+        assert finish(process) == -signal.SIGKILL
+    assert finish(start(killed)) == 0
+    found, expected = (
+        read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (killed, whole)
+    )
+    same(found["state_dict"], expected["state_dict"])
+    assert metrics(killed) == metrics(whole)
+    saved = [(run / "sae" / "sae.safetensors").read_bytes() for run in (killed, whole)]
+    assert saved[0] == saved[1]
+    assert not list(killed.rglob(".*"))
