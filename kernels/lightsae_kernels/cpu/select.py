@@ -42,9 +42,10 @@ def _topk_by_key(a: Tensor, k: int) -> tuple[Tensor, Tensor]:
     values = a.gather(1, indices)
     straddling = (values[:, -1] <= bound).nonzero().squeeze(1)
     if len(straddling):
+        rows = a[straddling]
         everywhere = torch.arange(a.shape[1]).expand(len(straddling), -1)
-        indices[straddling] = _largest_keys(a[straddling], everywhere, k)
-        values[straddling] = a[straddling].gather(1, indices[straddling])
+        chosen = _largest_keys(rows, everywhere, k)
+        indices[straddling], values[straddling] = chosen, rows.gather(1, chosen)
     return values, indices
 
 
