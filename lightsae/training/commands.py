@@ -22,18 +22,11 @@ from lightsae.training.quiet import quieten
 from lightsae.training.runs import RunFolder, exclusive
 from lightsae.training.together import EndTogether, lost_a_partner
 
-_PARSERS = {
-    word: {
-        "description": f"{text} `lightsae {word} --model.help SAEModule`, "
-        "--data.help ActivationDataModule and --print_config tell more.",
-        "exit_on_error": False,
-    }
-    for word, text in {
-        "fit": "Train an autoencoder; the same command again goes on where it stopped.",
-        "validate": "Metrics of a trained run on the validation split.",
-        "test": "Metrics of a trained run on the test split.",
-        "predict": "Write the codes of all rows as HDF5.",
-    }.items()
+_ABOUT = {
+    "fit": "Train an autoencoder; the same command again goes on where it stopped.",
+    "validate": "Metrics of a trained run on the validation split.",
+    "test": "Metrics of a trained run on the test split.",
+    "predict": "Write the codes of all rows as HDF5.",
 }
 
 
@@ -44,6 +37,11 @@ class RunCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         quieten()
+        self._asked = word = args[0]
+        about = (
+            f"{_ABOUT[word]} `lightsae {word} --model.help SAEModule`, "
+            "--data.help ActivationDataModule and --print_config tell more."
+        )
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -54,8 +52,16 @@ class RunCLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults={"num_sanity_val_steps": 0},
-            parser_kwargs={"prog": "lightsae", "exit_on_error": False} | _PARSERS,
+            parser_kwargs={
+                "prog": "lightsae",
+                "exit_on_error": False,
+                word: {"description": about, "exit_on_error": False},
+            },
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is asked for alone: making a parser takes a while."""
+        return {self._asked: super().subcommands()[self._asked]}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, without the base class's warning about calls from Python."""
@@ -88,7 +94,7 @@ class RunCLI(LightningCLI):
         """Make the objects; what is wrong with one of them becomes one line."""
         try:
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, ImportError, MisconfigurationException) as error:
             raise LightsaeError(one_line(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
