@@ -1,7 +1,10 @@
 """Small shards, and a trainer like the one that the command line makes."""
 
+import multiprocessing
 import os
+import socket
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardWriter
+from lightsae.cli import main
 from lightsae.sae import TopK
 from lightsae.training import (
     AtomicCheckpointIO,
@@ -122,6 +126,39 @@ def write_config(path: Path, shards: Path, **changes: Any) -> Path:
         target[last] = value
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def _run(words: list[str], variables: dict[str, str]) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(variables)
+    sys.exit(main(words))
+
+
+def start(*words: object, **variables: object) -> BaseProcess:
+    """The command line in a new process; a server that has imported everything forks it."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["lightsae.training.commands"])
+    texts = {name: str(value) for name, value in variables.items()}
+    process = processes.Process(target=_run, args=([str(word) for word in words], texts))
+    process.start()
+    return process
+
+
+def finish(*processes: BaseProcess) -> list[int | None]:
+    """Exit codes, None for one that does not end."""
+    for process in processes:
+        process.join(timeout=120)
+    return [process.exitcode for process in processes]
+
+
+def start_pair(*words: object) -> list[BaseProcess]:
+    """Two processes of one run, as a cluster would start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "NODE_RANK": 0}
+    devices = ("--trainer.devices", 2, "--trainer.accelerator", "cpu")
+    return [start(*words, *devices, **place, LOCAL_RANK=rank) for rank in range(2)]
 
 
 def command(*words: object) -> list[str]:

@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from lightsae.cli import main
 from lightsae.training import read_checkpoint
 
-from .helpers import command, environment, make_data, metrics, write_config, write_shards
+from .helpers import (
+    command,
+    environment,
+    finish,
+    make_data,
+    metrics,
+    start,
+    start_pair,
+    write_config,
+    write_shards,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +35,6 @@ PLAN: dict[str, Any] = {
     "trainer__gradient_clip_val": 0.5,
     "model__init_args__d_sae": 300,
 }
-TWO = ("--trainer.devices", 2, "--trainer.accelerator", "cpu")
-
 CALLBACK = """
 from lightning.pytorch import Callback
 
@@ -42,12 +49,6 @@ class RaiseOn(Callback):
         if trainer.global_rank == self.rank and trainer.global_step == 3:
             raise LightsaeError(f"rank {self.rank} cannot go on")
 """
-
-
-def run(*words: object, modules: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words), env=environment(modules), capture_output=True, text=True, timeout=120
-    )
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +75,9 @@ def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         )
         for processes in (1, 2)
     }
-    assert main(["fit", "--config", str(config[1]), "--run_dir", str(folder / "1")]) == 0
-    done = run("fit", "--config", config[2], "--run_dir", folder / "2", *TWO)
-    assert done.returncode == 0, done.stderr
+    one = start("fit", "--config", config[1], "--run_dir", folder / "1")
+    two = start_pair("fit", "--config", config[2], "--run_dir", folder / "2")
+    assert finish(one, *two) == [0, 0, 0]
     return folder / "1", folder / "2"
 
 
@@ -104,8 +105,7 @@ def test_predict_writes_a_file_per_process_and_every_row_once(
     codes.mkdir()
     for number in (1, 2, 3):
         (codes / f"codes-{number:05d}.h5").write_text("of an earlier run with more processes")
-    done = run("predict", "--config", config, "--run_dir", folder, *TWO)
-    assert done.returncode == 0, done.stderr
+    assert finish(*start_pair("predict", "--config", config, "--run_dir", folder)) == [0, 0]
     paths = sorted(codes.iterdir())
     assert [path.name for path in paths] == ["codes-00000.h5", "codes-00001.h5"]
     samples = []
@@ -121,9 +121,13 @@ def test_a_process_that_fails_ends_the_other(rank: int, shards: Path, tmp_path: 
     (tmp_path / "own_callback.py").write_text(CALLBACK)
     callback = {"class_path": "own_callback.RaiseOn", "init_args": {"rank": rank}}
     config = write_config(tmp_path / "config.yaml", shards, trainer__callbacks=[callback])
-    start = monotonic()
-    done = run("fit", "--config", config, "--run_dir", tmp_path / "run", *TWO, modules=tmp_path)
+    words = command("fit", "--config", config, "--run_dir", tmp_path / "run")
+    words += ["--trainer.devices", "2", "--trainer.accelerator", "cpu"]
+    began = monotonic()
+    done = subprocess.run(
+        words, env=environment(modules=tmp_path), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 1
-    assert monotonic() - start < 60
+    assert monotonic() - began < 60
     assert f"lightsae fit: error: rank {rank} cannot go on" in done.stderr
     assert "Traceback" not in done.stderr
