@@ -231,3 +231,13 @@ def test_the_same_bits_every_time(make_problem: Make) -> None:
     first = run()
     for _ in range(5):
         assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+
+
+def test_without_gradients_the_scratch_buffer_goes_back(make_problem: Make) -> None:
+    from lightsae_kernels.cpu import workspace
+
+    workspace._free.clear()
+    problem = make_problem(8, 3, 16).leaves(torch.float32)
+    with torch.no_grad():
+        encode_topk(*problem.encoder, 2, regularizer="l1_l2_ratio")
+    assert workspace._free[torch.float32].numel() >= 8 * 16

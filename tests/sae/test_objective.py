@@ -43,7 +43,7 @@ def paper(
     dead: Tensor,
     indices: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The parts of the loss as paper.md writes them."""
+    """The parts of the loss as arXiv 2606.27321 writes them."""
     a = torch.relu((x - leaves["b_dec"]) @ leaves["W_enc"].T + leaves["b_enc"])
     order = a.argsort(dim=1, descending=True, stable=True) if indices is None else indices
     support = torch.zeros_like(a).index_put(

@@ -48,6 +48,7 @@ class Plan:
     process_group: Group
     product_dtype: torch.dtype
     order: LatentOrder
+    will_differentiate: bool
 
 
 @dataclass
@@ -82,7 +83,7 @@ class EncodeTopKFunction(torch.autograd.Function):
                 active = reference.batch_active_mask(indices, len(W_enc), plan.process_group)
             mask = active if plan.batch_active_only else None
             penalty, kept = _penalty(a, indices, mask, plan)
-        if kept is not None and not any(ctx.needs_input_grad):
+        if kept is not None and not plan.will_differentiate:
             workspace.give(kept.a)
             kept = None
         ctx.plan, ctx.kept, ctx.spent = plan, kept, False
@@ -242,8 +243,18 @@ def encode_topk(
     """See `lightsae_kernels.encode_topk`."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     order = LatentOrder() if indices is None else latent_order(indices)
+    inputs = (x, W_enc, b_enc, b_dec)
     plan = Plan(
-        k, regularizer, batch_active_only, eps, indices, batch_active, process_group, dtype, order
+        k=k,
+        regularizer=regularizer,
+        batch_active_only=batch_active_only,
+        eps=eps,
+        indices=indices,
+        batch_active=batch_active,
+        process_group=process_group,
+        product_dtype=dtype,
+        order=order,
+        will_differentiate=torch.is_grad_enabled() and any(t.requires_grad for t in inputs),
     )
     values, selected, penalty, active = EncodeTopKFunction.apply(x, W_enc, b_enc, b_dec, plan)
     if indices is None:
