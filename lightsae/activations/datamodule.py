@@ -105,6 +105,11 @@ class ActivationDataModule(LightningDataModule):
         """Width of a row."""
         return self.manifest.d_in
 
+    @property
+    def digest(self) -> str:
+        """Hash that tells these shards from others in the same folder; see `Manifest.digest`."""
+        return self.manifest.digest()
+
     def prepare_data(self) -> None:
         """Let the source make the shards, if they are not complete; in one process only."""
         if self.source is None:

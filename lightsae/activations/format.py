@@ -17,13 +17,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lightsae.activations.storage import storage
+from lightsae.activations.storage import checksum, storage
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 _SHARD_NAME = re.compile(r"shard-\d{5,9}\.h5", re.ASCII)
+_DIGESTED = ("format_version", "d_in", "dtype", "layer", "tokens", "weights_hash")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,23 @@ class Manifest:
         manifest = cls(**{**data, "shards": entries})
         _check_consistency(manifest, source)
         return manifest
+
+    def digest(self) -> str:
+        """Hash of what the rows are, to tell a folder from another that took its place.
+
+        Returns:
+            xxh3 over `format_version`, `d_in`, `dtype`, `layer`, `tokens`, `weights_hash` and
+            every shard's name, rows and digest, 16 hexadecimal digits. No file but the manifest
+            is read: a shard's digest covers the hashes of its chunks.
+
+        Example:
+            >>> manifest = Manifest(d_in=2, dtype="float16", layer="blocks.1")
+            >>> manifest.digest() == Manifest(d_in=2, dtype="float16", layer="blocks.2").digest()
+            False
+        """
+        described = [getattr(self, name) for name in _DIGESTED]
+        shards = [[entry.name, entry.rows, entry.digest] for entry in self.shards]
+        return f"{checksum(json.dumps([*described, shards]).encode()):016x}"
 
     def save(self, folder: str | Path) -> None:
         """Replace the folder's manifest in one step."""

@@ -190,6 +190,35 @@ def test_d_in_and_the_manifest_need_no_setup(make_data: MakeData) -> None:
     data.teardown()
 
 
+def test_other_rows_in_the_same_folder_have_another_digest(
+    tmp_path: Path, make_shards: Callable[..., Path]
+) -> None:
+    digests = []
+    for name, rows in (("first", 60), ("again", 60), ("other", 61)):
+        make_shards(rows=rows, name=name).rename(tmp_path / "here")
+        data = ActivationDataModule(str(tmp_path / "here"))
+        data.setup()
+        digests.append(data.digest)
+        assert data.digest == data.manifest.digest()
+        data.teardown()
+        (tmp_path / "here").rename(tmp_path / f"{name}-was")
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_digest_is_of_the_shards_that_were_opened(
+    tmp_path: Path, make_shards: Callable[..., Path]
+) -> None:
+    folder = make_shards(rows=60)
+    data = ActivationDataModule(str(folder))
+    data.setup()
+    opened = data.digest
+    folder.rename(tmp_path / "gone")
+    make_shards(rows=61)
+    assert data.digest == opened
+    data.teardown()
+    assert data.digest != opened
+
+
 def test_an_empty_split_is_an_error(make_data: MakeData) -> None:
     with pytest.raises(LightsaeError, match="the validation split has 0 rows"):
         make_data(val_fraction=0.0).val_dataloader()

@@ -111,3 +111,32 @@ def test_a_manifest_of_random_bytes_is_named(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LightsaeError, match=MANIFEST_NAME):
         Manifest.load(tmp_path)
+
+
+def test_a_digest_is_the_same_today_and_tomorrow() -> None:
+    assert Manifest.from_json(_json(), "m").digest() == "b1125a690cd6185f"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"d_in": 1, "mean": [0.0], "scale": [1.0]},
+        {"dtype": "float32"},
+        {"layer": "blocks.1"},
+        {"tokens": "class"},
+        {"weights_hash": "1" * 16},
+        {"shards": [{"name": "shard-00001.h5", "rows": 3, "digest": "0" * 16}]},
+        {"shards": [{"name": "shard-00000.h5", "rows": 4, "digest": "0" * 16}], "rows": 4},
+        {"shards": [{"name": "shard-00000.h5", "rows": 3, "digest": "1" * 16}]},
+        {"shards": [], "rows": 0, "mean": [], "scale": []},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_digest_tells_what_the_rows_are(changes: dict[str, Any]) -> None:
+    first, other = (Manifest.from_json(text, "m") for text in (_json(), _json(**changes)))
+    assert first.digest() != other.digest()
+
+
+def test_a_digest_does_not_depend_on_how_the_rows_came_about() -> None:
+    other = _json(settings={"workers": 3}, progress={"images": 3}, complete=True, model="vit")
+    assert Manifest.from_json(other, "m").digest() == Manifest.from_json(_json(), "m").digest()
