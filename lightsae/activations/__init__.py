@@ -4,9 +4,10 @@ from lightsae.activations.batch import ActivationBatch
 from lightsae.activations.datamodule import ActivationDataModule, ActivationSource
 from lightsae.activations.extract import Extraction, extract
 from lightsae.activations.format import Manifest, ShardEntry
-from lightsae.activations.images import DataOptions, ImageSet
+from lightsae.activations.images import ImageSet
 from lightsae.activations.loader import ActivationLoader
 from lightsae.activations.models import LayerTap, ModelOptions
+from lightsae.activations.preparation import DataOptions
 from lightsae.activations.reader import ShardSet
 from lightsae.activations.writer import ShardWriter
 

@@ -1,7 +1,5 @@
 """The command `lightsae extract`."""
 
-from argparse import ArgumentError
-
 from jsonargparse import auto_cli
 
 from lightsae.activations.extract import extract
@@ -15,11 +13,12 @@ def run(args: list[str]) -> None:
         args: The words after `extract`.
 
     Raises:
-        LightsaeError: If anything given is wrong.
+        argparse.ArgumentError: If an option is unknown or not of its type.
+        LightsaeError: If anything else that was given is wrong.
     """
     try:
         auto_cli(
             extract, args=args, as_positional=False, prog="lightsae extract", exit_on_error=False
         )
-    except ArgumentError as error:
-        raise LightsaeError(f"{error} (lightsae extract --help lists the options)") from error
+    except UnicodeDecodeError as error:
+        raise LightsaeError(f"a file among {' '.join(args)} is not text: {error}") from error

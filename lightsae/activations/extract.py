@@ -1,6 +1,6 @@
 """Run a frozen model over images and write one layer's activations to shards."""
 
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +10,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from lightsae.activations.folder import check_same
+from lightsae.activations.batches import image_batches
+from lightsae.activations.folder import check_same, check_writable
 from lightsae.activations.format import MANIFEST_NAME, Manifest
-from lightsae.activations.images import DataOptions, ImageSet, Item, collate, load_images
+from lightsae.activations.images import ImageSet, load_images
 from lightsae.activations.models import LayerTap, ModelOptions, load_model, weights_hash
+from lightsae.activations.preparation import DataOptions
 from lightsae.activations.storage import Array, StoredDtype, storage
 from lightsae.activations.tokens import TokenKind, select_tokens
 from lightsae.activations.writer import ShardWriter
@@ -66,13 +67,14 @@ def extract(
     Raises:
         LightsaeError: If anything given is wrong, or the folder was begun with other settings.
     """
+    folder = _out_folder(out)
     module = load_model(model)
     tap = LayerTap(module, layer)
     images, preparation = load_images(data, module)
     return Extraction(
         tap=tap,
         images=images,
-        out=Path(out),
+        out=folder,
         model_name=model.name or model.module or "",
         tokens=tokens,
         dtype=dtype,
@@ -84,7 +86,17 @@ def extract(
         compute=compute,
         workers=workers,
         preparation=preparation,
+        prefix_tokens=model.prefix_tokens,
     ).run()
+
+
+def _out_folder(out: str) -> Path:
+    """The folder to write, refused before a model is loaded for nothing."""
+    if not out:
+        raise LightsaeError("out is '', expected a folder")
+    if not os.path.exists(Path(out) / MANIFEST_NAME):
+        check_writable(Path(out))
+    return Path(out)
 
 
 @dataclass
@@ -106,6 +118,7 @@ class Extraction:
         compute: Dtype of the forward pass.
         workers: Processes that read images.
         preparation: How images are prepared, for the manifest.
+        prefix_tokens: Number of class and register tokens, if the model does not say it.
         show_progress: Show a progress bar and a closing line on standard error.
     """
 
@@ -123,24 +136,36 @@ class Extraction:
     compute: Compute = "float32"
     workers: int = 0
     preparation: dict[str, Any] | None = None
+    prefix_tokens: int | None = None
     show_progress: bool = True
 
     def run(self) -> Manifest:
         """Begin or continue, and return the manifest of the complete folder."""
-        if self.batch_size < 1 or self.rows_per_shard < 1 or self.workers < 0:
-            raise LightsaeError("batch_size and rows_per_shard must be positive, workers not less")
+        for name, least in (("batch_size", 1), ("rows_per_shard", 1), ("workers", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise LightsaeError(f"{name} is {getattr(self, name)}, expected at least {least}")
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
         wanted = self._wanted()
         found = Manifest.load(self.out) if (self.out / MANIFEST_NAME).exists() else None
         if found is not None and found.shards:
             wanted = replace(wanted, d_in=found.d_in)
+            self._check_images(found)
             check_same(found, wanted, self.out)
             if found.complete:
                 self._console.print(f"{self.out}: already complete, {found.rows} rows")
                 return found
             wanted.progress = found.progress
         return self._write(wanted)
+
+    def _check_images(self, found: Manifest) -> None:
+        """Refuse to go on with other images than those that are written already."""
+        there, here = found.settings.get("data"), self.images.fingerprint
+        if there != here:
+            raise LightsaeError(
+                f"{self.images.name}: its images changed since {self.out} was begun with them "
+                f"({there}, now {here}): bring them back or use another folder"
+            )
 
     def _wanted(self) -> Manifest:
         """The manifest to be, its width unknown as yet."""
@@ -152,6 +177,7 @@ class Extraction:
             "seed": self.seed,
             "rows_per_shard": self.rows_per_shard,
             "compute": self.compute,
+            "prefix_tokens": self.prefix_tokens,
         }
         return Manifest(
             d_in=1,
@@ -173,11 +199,13 @@ class Extraction:
         skipped = list(wanted.progress.get("skipped", []))
         device = self._device()
         self.tap.module.to(device)
+        # Workers begin before the folder is locked, or the lock would outlive a killed parent.
+        batches = image_batches(self.images, order[done:], self.batch_size, self.workers)
         writer = ShardWriter(self.out, wanted, rows_per_shard=self.rows_per_shard) if done else None
         try:
             with self._bar() as bar:
                 task = bar.add_task("extract", total=len(order), completed=done, speed="")
-                for positions, images, labels, problems in self._batches(order[done:]):
+                for positions, images, labels, problems in batches:
                     self._handle(problems)
                     skipped += problems
                     done = min(done + self.batch_size, len(order))
@@ -216,7 +244,7 @@ class Extraction:
         dtype = getattr(torch, self.compute)
         with torch.autocast(images.device.type, dtype=dtype if reduced else None, enabled=reduced):
             output = self.tap(images)
-        return select_tokens(output, self.tokens, self.tap.module)
+        return select_tokens(output, self.tokens, self.tap.module, self.prefix_tokens)
 
     def _write_rows(
         self,
@@ -241,18 +269,6 @@ class Extraction:
             progress,
         )
 
-    def _batches(self, order: Array) -> Iterator[Any]:
-        """Load the images of an order, batch by batch."""
-        starts = range(0, len(order), self.batch_size)
-        batches = [order[start : start + self.batch_size].tolist() for start in starts]
-        loader: DataLoader[Any] = DataLoader(
-            _Positions(self.images),
-            batch_sampler=batches,
-            num_workers=self.workers,
-            collate_fn=collate,
-        )
-        yield from loader
-
     def _device(self) -> torch.device:
         """The device asked for."""
         if self.device == "auto":
@@ -269,19 +285,6 @@ class Extraction:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         tail = (TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
         return Progress(*columns, *tail, console=self._console)
-
-
-class _Positions(Dataset[tuple[int, Item]]):
-    """Loads an image and keeps its position with it."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, position: int) -> tuple[int, Item]:
-        return position, self._images.load(position)
 
 
 def _speed(bar: Progress, task: Any) -> str:

@@ -32,6 +32,30 @@ def _codes_in(text: str) -> list[int]:
     return [int(digits)] if found and digits.isdigit() else []
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before there is anything to write.
+
+    Args:
+        folder: Existing or not.
+
+    Raises:
+        LightsaeError: If it is or lies below a file, or may not be written.
+
+    Example:
+        >>> check_writable(Path("/dev/null/shards"))
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: /dev/null/shards: /dev/null is a file, expected a folder
+    """
+    existing = folder
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise LightsaeError(f"{folder}: {existing} is a file, expected a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise LightsaeError(f"{folder}: no permission to write in {existing}")
+
+
 def lock_folder(folder: Path) -> int:
     """Lock a folder against a second writer; the lock ends with the process.
 

@@ -1,46 +1,21 @@
 """Images in a seeded order: from a folder, or any torch dataset."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from lightsae.activations.models import import_object
+from lightsae.activations.preparation import DataOptions, Transform, preparation
 from lightsae.activations.storage import Array, checksum
+from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-
-
-@dataclass
-class DataOptions:
-    """The images: a folder, or a torch dataset by class path, and how they are prepared.
-
-    Attributes:
-        folder: Folder of images. If all are in subfolders, these are their classes.
-        dataset: Dotted path of a torch dataset class, instead of `folder`. Its items are an
-            image or (image, label); PIL images are prepared, tensors are taken as they are.
-        arguments: Keyword arguments of the dataset's constructor.
-        size: Side of the square image that the model sees, in pixels; the model's own by default.
-        mean: Per-channel mean that is subtracted; the model's own by default.
-        std: Per-channel standard deviation that is divided by; the model's own by default.
-        crop: Share of the resized image's side that the centre crop keeps.
-        interpolation: How images are resized: nearest, bilinear or bicubic.
-    """
-
-    folder: str | None = None
-    dataset: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
-    size: int | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    crop: float | None = None
-    interpolation: str | None = None
 
 
 class Item(NamedTuple):
@@ -63,6 +38,7 @@ class ImageSet(Protocol):
     Attributes:
         classes: Names of the labels, or empty.
         has_labels: Whether items have labels.
+        name: What messages call it.
         fingerprint: Tells one set from another.
         original_index: Int64 `[n]`, the sample that each image belongs to; several images may
             be copies (augmentations) of one sample, and are then never in different splits.
@@ -70,6 +46,7 @@ class ImageSet(Protocol):
 
     classes: list[str]
     has_labels: bool
+    name: str
     fingerprint: str
     original_index: Array
 
@@ -104,8 +81,10 @@ class FolderImages:
         names = sorted({path.parts[0] for path in self._paths}) if self.has_labels else []
         self.classes = names
         self._labels = {name: label for label, name in enumerate(names)}
-        listing = "\n".join(path.as_posix() for path in self._paths)
-        self.fingerprint = f"{checksum(listing.encode()):016x}"
+        self.name = str(folder)
+        stamps = [f"{path.as_posix()} {_stamp(self._folder / path)}" for path in self._paths]
+        listing = "\n".join(stamps).encode(errors="surrogateescape")
+        self.fingerprint = f"names, sizes and times {checksum(listing):016x}"
         self.original_index: Array = np.arange(len(self._paths))
 
     def __len__(self) -> int:
@@ -121,11 +100,18 @@ class FolderImages:
                 tensor = self._transform(image.convert(self._mode))
         except LightsaeError:
             raise
-        except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as error:
-            return Item(
-                None, None, f"{path} is not a readable image: {' '.join(str(error).split())}"
-            )
+        except Exception as error:
+            return Item(None, None, f"{path} is not a readable image: {told(error)}")
         return Item(tensor, self._labels.get(self._paths[position].parts[0]), "")
+
+
+def _stamp(path: Path) -> str:
+    """Size and time of a file, without reading it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 class DatasetImages:
@@ -137,38 +123,95 @@ class DatasetImages:
         transform: Makes a tensor of a PIL image; tensors are taken as they are.
         name: Tells one dataset from another.
         mode: PIL mode that images are converted to: RGB or L.
+
+    Raises:
+        LightsaeError: If it has no length or no items, or `original_index` does not fit them.
     """
 
     def __init__(self, dataset: Any, transform: Any, name: str, mode: str = "RGB") -> None:
         self._dataset, self._transform, self._mode = dataset, transform, mode
-        if not len(dataset):
-            raise LightsaeError(f"data: {name} is empty")
-        self.fingerprint = name
-        self.has_labels = isinstance(dataset[0], tuple | list)
-        self.classes = [str(item) for item in getattr(dataset, "classes", [])]
-        original: Sequence[int] | None = getattr(dataset, "original_index", None)
-        count = len(dataset)
-        self.original_index = np.arange(count) if original is None else np.asarray(original)
+        self.name = self.fingerprint = name
+        count = self._count()
+        self.has_labels = self._first_is_pair(count)
+        self.classes = [str(item) for item in getattr(dataset, "classes", None) or []]
+        original = getattr(dataset, "original_index", None)
+        self.original_index: Array = np.arange(count) if original is None else np.asarray(original)
+        if self.original_index.shape != (count,) or self.original_index.dtype.kind not in "iu":
+            raise LightsaeError(
+                f"data: original_index of {name} is {self.original_index.dtype} "
+                f"{list(self.original_index.shape)}, expected integers [{count}], one per item"
+            )
+
+    def _count(self) -> int:
+        """The dataset's length."""
+        try:
+            count = len(self._dataset)
+        except Exception as error:
+            raise LightsaeError(f"data: {self.name} gives no length: {told(error)}") from error
+        if count == 0:
+            raise LightsaeError(f"data: {self.name} is empty")
+        return count
+
+    def _first_is_pair(self, count: int) -> bool:
+        """Whether the first item that can be read has a label."""
+        for position in range(count):
+            with suppress(Exception):
+                return isinstance(self._dataset[position], tuple | list)
+        return False
 
     def __len__(self) -> int:
         """Number of items."""
-        return len(self._dataset)
+        return len(self.original_index)
 
     def load(self, position: int) -> Item:
-        """Read and prepare an item."""
+        """Read and prepare an item.
+
+        Raises:
+            LightsaeError: If it is neither an image nor (image, label), like the first item.
+        """
+        where = f"item {position} of {self.name}"
         try:
-            item = self._dataset[position]
-            image, label = item[:2] if self.has_labels else (item, None)
+            image, label = self._parts(self._dataset[position], where)
             if not isinstance(image, Tensor):
                 image = self._transform(image.convert(self._mode))
         except LightsaeError:
             raise
-        except (OSError, ValueError, SyntaxError) as error:
-            problem = " ".join(str(error).split())
-            return Item(
-                None, None, f"item {position} of {self.fingerprint} is unreadable: {problem}"
+        except Exception as error:
+            return Item(None, None, f"{where} is unreadable: {told(error)}")
+        return Item(image, label, "")
+
+    def _parts(self, item: Any, where: str) -> tuple[Any, int | None]:
+        """Image and label of an item."""
+        image, label = item, None
+        if self.has_labels:
+            if not isinstance(item, tuple | list) or len(item) < 2:
+                raise LightsaeError(f"{where} is {_kind(item)}, expected (image, label)")
+            image, label = item[0], _label(item[1], where)
+        if not isinstance(image, Tensor) and not hasattr(image, "convert"):
+            raise LightsaeError(
+                f"{where} is {_kind(item)}, expected a PIL image or tensor, or that and a label"
             )
-        return Item(image, None if label is None else int(label), "")
+        return image, label
+
+
+def _label(label: Any, where: str) -> int:
+    """A label as an integer; a float that would lose its fraction is none."""
+    try:
+        return index(label)
+    except TypeError:
+        raise LightsaeError(f"{where} has label {label!r}, expected an integer") from None
+
+
+def _kind(item: Any) -> str:
+    """What an item is, for messages.
+
+    Example:
+        >>> _kind((None, 0.5))
+        'a tuple (NoneType, float)'
+    """
+    if not isinstance(item, tuple | list):
+        return f"a {type(item).__name__}"
+    return f"a {type(item).__name__} ({', '.join(type(part).__name__ for part in item[:3])})"
 
 
 def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict[str, Any]]:
@@ -186,92 +229,16 @@ def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict
     """
     if (options.folder is None) == (options.dataset is None):
         raise LightsaeError("data: give either folder or dataset (a class path)")
-    settings = _preparation(options, module)
+    settings = preparation(options, module)
     channels = settings["input_size"][0]
     mode = "L" if channels == 1 else "RGB"
-    transform = _Transform(settings)
+    transform = Transform(settings)
     if options.folder is not None:
         return FolderImages(options.folder, transform, mode), settings
     path = options.dataset or ""
+    build = import_object(path, "data.dataset")
     try:
-        dataset = import_object(path, "data.dataset")(**options.arguments)
-    except (TypeError, OSError, RuntimeError) as error:
-        raise LightsaeError(f"data.dataset: cannot build {path}: {error}") from error
+        dataset = build(**options.arguments)
+    except Exception as error:
+        raise LightsaeError(f"data.dataset: cannot build {path}: {told(error)}") from error
     return DatasetImages(dataset, transform, f"{path} {options.arguments}", mode), settings
-
-
-def _preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
-    """What timm says about the model, with the options' values on top."""
-    settings: dict[str, Any] = {}
-    if hasattr(module, "pretrained_cfg"):
-        data = require("timm.data", extra="vision")
-        found = data.resolve_model_data_config(module)
-        settings = {key: found[key] for key in ("input_size", "mean", "std", "interpolation")}
-        settings["crop_pct"] = found.get("crop_pct", 1.0)
-    elif options.folder is not None and None in (options.size, options.mean, options.std):
-        raise LightsaeError(
-            f"data.size, data.mean and data.std are needed: {type(module).__name__} does not say "
-            "how its images are prepared"
-        )
-    channels = settings.get("input_size", (len(options.mean or [0, 0, 0]),))[0]
-    settings.setdefault("input_size", (channels, options.size or 224, options.size or 224))
-    given = {"mean": options.mean, "std": options.std, "crop_pct": options.crop}
-    given["interpolation"] = options.interpolation  # type: ignore[assignment]
-    given["input_size"] = (channels, options.size, options.size) if options.size else None  # type: ignore[assignment]
-    settings = {"mean": [0.0] * channels, "std": [1.0] * channels, **settings}
-    settings = {"crop_pct": 1.0, "interpolation": "bicubic", **settings}
-    settings |= {key: value for key, value in given.items() if value is not None}
-    for key in ("mean", "std"):
-        settings[key] = list(settings[key])[:channels]
-    settings["input_size"] = list(settings["input_size"])
-    return settings
-
-
-class _Transform:
-    """The evaluation transform of timm, made when the first PIL image needs it."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = {**settings, "input_size": tuple(settings["input_size"])}
-        self._made: Callable[[Any], Tensor] | None = None
-
-    def __call__(self, image: Any) -> Tensor:
-        """Prepare a PIL image."""
-        if self._made is None:
-            data = require("timm.data", extra="vision")
-            made: Callable[[Any], Tensor] = data.create_transform(
-                **self._settings, is_training=False
-            )
-            self._made = made
-        return self._made(image)
-
-
-def collate(
-    items: list[tuple[int, Item]],
-) -> tuple[list[int], Tensor | None, Tensor | None, list[str]]:
-    """Put items into a batch.
-
-    Args:
-        items: Positions and what was loaded there.
-
-    Returns:
-        Positions of the good ones, their images `[B, C, H, W]` and labels `[B]` (None where there
-        are none), and what was wrong with the others.
-
-    Raises:
-        LightsaeError: If images differ in shape.
-    """
-    problems = [item.problem for _, item in items if item.problem]
-    good = [(position, item) for position, item in items if item.image is not None]
-    if not good:
-        return [], None, None, problems
-    shapes = {tuple(item.image.shape) for _, item in good if item.image is not None}
-    if len(shapes) > 1:
-        raise LightsaeError(f"data: images have different shapes {sorted(shapes)}")
-    images = torch.stack([item.image for _, item in good if item.image is not None])
-    labels = [item.label for _, item in good if item.label is not None]
-    return (
-        [position for position, _ in good],
-        images,
-        torch.tensor(labels) if labels else None,
-        problems,
-    )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.activations.storage import checksum
+from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
@@ -28,6 +29,9 @@ class ModelOptions:
         weights: Local file of weights (.safetensors, or a torch file of plain tensors).
         prefix_tokens: Number of class and register tokens before the patch tokens; timm models
             say it themselves.
+
+    Raises:
+        LightsaeError: If `prefix_tokens` is negative.
     """
 
     name: str | None = None
@@ -36,6 +40,10 @@ class ModelOptions:
     arguments: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     prefix_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prefix_tokens is not None and self.prefix_tokens < 0:
+            raise LightsaeError(f"model.prefix_tokens is {self.prefix_tokens}, expected at least 0")
 
 
 def load_model(options: ModelOptions) -> nn.Module:
@@ -62,8 +70,6 @@ def load_model(options: ModelOptions) -> nn.Module:
         module = _build(options)
     if options.weights is not None:
         _load_weights(module, Path(options.weights))
-    if options.prefix_tokens is not None:
-        module.num_prefix_tokens = options.prefix_tokens  # type: ignore[assignment]
     return module.eval().requires_grad_(False)
 
 
@@ -72,10 +78,11 @@ def _build(options: ModelOptions) -> nn.Module:
     if options.name is not None:
         fetch = options.pretrained and options.weights is None
         return _timm_model(options.name, fetch, options.arguments)
+    build = import_object(options.module or "", "model.module")
     try:
-        module = import_object(options.module or "", "model.module")(**options.arguments)
-    except (TypeError, RuntimeError, OSError) as error:
-        message = f"model.module {options.module}: cannot be built: {_one_line(error)}"
+        module = build(**options.arguments)
+    except Exception as error:
+        message = f"model.module {options.module}: cannot be built: {told(error)}"
         raise LightsaeError(message) from error
     if not isinstance(module, nn.Module):
         raise LightsaeError(f"model.module {options.module} made no nn.Module")
@@ -90,8 +97,8 @@ def _timm_model(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Mo
         raise LightsaeError(f"model.name: timm has no {name!r}{closest(name, known)}")
     try:
         module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
-    except (RuntimeError, OSError, TypeError, AssertionError) as error:
-        raise LightsaeError(f"model.name {name}: cannot be built: {_one_line(error)}") from error
+    except Exception as error:
+        raise LightsaeError(f"model.name {name}: cannot be built: {told(error)}") from error
     return module
 
 
@@ -109,7 +116,7 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         module.load_state_dict(state)
     except Exception as error:
         raise LightsaeError(
-            f"model.weights: {path} does not fit {type(module).__name__}: {_one_line(error)}"
+            f"model.weights: {path} does not fit {type(module).__name__}: {told(error)}"
         ) from error
 
 
@@ -133,8 +140,8 @@ def import_object(path: str, argument: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LightsaeError(f"{argument}: cannot import {path!r}: {error}") from error
+    except Exception as error:
+        raise LightsaeError(f"{argument}: cannot import {path!r}: {told(error)}") from error
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -205,7 +212,8 @@ class LayerTap:
         """Run the model on `[B, ...]` and return the layer's output, the first if it has several.
 
         Raises:
-            LightsaeError: If the layer did not run or returned no tensor.
+            LightsaeError: If the model cannot take the batch, or the layer did not run or returned
+                no tensor.
         """
         handle = self._target.register_forward_hook(_stop)
         try:
@@ -213,6 +221,11 @@ class LayerTap:
                 self.module(images)
         except _Reached as reached:
             output = reached.output
+        except Exception as error:
+            raise LightsaeError(
+                f"model: {type(self.module).__name__}, run up to layer {self.layer!r}, cannot take "
+                f"a batch of images {list(images.shape)} {images.dtype}: {told(error)}"
+            ) from error
         else:
             raise LightsaeError(f"layer: {self.layer!r} is not used by the model's forward pass")
         finally:
@@ -229,9 +242,3 @@ class LayerTap:
 def _stop(module: nn.Module, inputs: Any, output: Any) -> None:
     """Forward hook that ends the pass."""
     raise _Reached(output)
-
-
-def _one_line(error: BaseException) -> str:
-    """An exception's message on one line, not too long."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -10,7 +10,9 @@ from lightsae.errors import LightsaeError
 TokenKind = Literal["class", "patch", "pooled", "all"]
 
 
-def select_tokens(output: Tensor, kind: str, module: nn.Module) -> tuple[Tensor, Tensor]:
+def select_tokens(
+    output: Tensor, kind: str, module: nn.Module, prefix_tokens: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Take tokens from a layer's output.
 
     Args:
@@ -19,6 +21,7 @@ def select_tokens(output: Tensor, kind: str, module: nn.Module) -> tuple[Tensor,
         kind: "class": the first token. "patch": all but the class and register tokens, or each
             place of a map. "pooled": the mean of those. "all": every token.
         module: The model, asked for `num_prefix_tokens`, `cls_token` and `output_fmt`.
+        prefix_tokens: Number of class and register tokens, instead of `num_prefix_tokens`.
 
     Returns:
         Tokens `[B, T, d]` and int64 `[T]`, the position of each in the layer's own sequence
@@ -36,7 +39,9 @@ def select_tokens(output: Tensor, kind: str, module: nn.Module) -> tuple[Tensor,
     """
     if kind not in get_args(TokenKind):
         raise LightsaeError(f"tokens is {kind!r}, expected one of {', '.join(get_args(TokenKind))}")
-    sequence, prefix = _as_sequence(output, module, kind)
+    if prefix_tokens is None:
+        prefix_tokens = getattr(module, "num_prefix_tokens", None)
+    sequence, prefix = _as_sequence(output, module, kind, prefix_tokens)
     positions = torch.arange(sequence.shape[1])
     if kind == "class":
         return sequence[:, :1], positions[:1]
@@ -50,7 +55,9 @@ def select_tokens(output: Tensor, kind: str, module: nn.Module) -> tuple[Tensor,
     return patches, positions[prefix:]
 
 
-def _as_sequence(output: Tensor, module: nn.Module, kind: str) -> tuple[Tensor, int]:
+def _as_sequence(
+    output: Tensor, module: nn.Module, kind: str, prefix: int | None
+) -> tuple[Tensor, int]:
     """The output as `[B, T, d]` and its number of prefix tokens."""
     if output.ndim == 2:
         if kind == "patch":
@@ -66,7 +73,6 @@ def _as_sequence(output: Tensor, module: nn.Module, kind: str) -> tuple[Tensor, 
         raise LightsaeError(
             f"layer: gives a tensor of shape {list(output.shape)}, expected 2, 3 or 4 dimensions"
         )
-    prefix = getattr(module, "num_prefix_tokens", None)
     if prefix is None and kind != "all":
         raise LightsaeError(
             f"model.prefix_tokens: {type(module).__name__} does not say how many class and "

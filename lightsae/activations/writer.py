@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.folder import check_same, lock_folder, put_in_place, system_message
+from lightsae.activations.folder import (
+    check_same,
+    check_writable,
+    lock_folder,
+    put_in_place,
+    system_message,
+)
 from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry, shard_name
 from lightsae.activations.reader import Shard
 from lightsae.activations.shard_file import ShardFile, default_chunk_rows
@@ -38,8 +44,8 @@ class ShardWriter:
         manifest: The folder's manifest as it lies on disk.
 
     Raises:
-        LightsaeError: If the folder holds something else (naming what differs), is complete, or
-            is being written by another process.
+        LightsaeError: If the folder holds something else (naming what differs), is complete,
+            cannot be written, or is being written by another process.
 
     Example:
         >>> import tempfile
@@ -66,13 +72,19 @@ class ShardWriter:
         self._chunk_rows = chunk_rows or default_chunk_rows(manifest.d_in, manifest.dtype)
         self._shard: ShardFile | None = None
         self._progress: dict[str, Any] = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(self.folder)
+        self._lock = -1
+        check_writable(self.folder)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_folder(self.folder)
             self.manifest = self._open_manifest(manifest)
             self._moments = self._stored_moments()
+        except OSError as error:
+            self.abort()
+            message = f"{self.folder}: cannot be written: {system_message(error)}"
+            raise LightsaeError(message) from error
         except BaseException:
-            os.close(self._lock)
+            self.abort()
             raise
 
     def _open_manifest(self, wanted: Manifest) -> Manifest:

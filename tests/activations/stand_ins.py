@@ -43,3 +43,21 @@ class Noise(torch.utils.data.Dataset):  # type: ignore[type-arg]
             raise OSError("broken file")
         image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i))
         return image, i % 4
+
+
+class Odd(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Three items of which none is right."""
+
+    def __init__(self, item: str) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> Any:
+        return {"dict": {"image": i}, "grey": torch.zeros(1, 16, 16)}[self.item]
+
+
+class FailsToBuild:
+    def __init__(self) -> None:
+        raise ZeroDivisionError("no such luck")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentError
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from lightsae.activations import (
 from lightsae.activations.command import run
 from lightsae.activations.images import DatasetImages
 from lightsae.activations.writer import ShardWriter
+from lightsae.cli import main
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
 
@@ -183,7 +185,7 @@ def test_a_complete_folder_is_left_alone(
         ({"dtype": "float16"}, "dtype"),
         ({"seed": 1}, "seed = 0, this command has 1"),
         ({"batch_size": 7}, "batch_size"),
-        ({"count": 41}, "images = 40, this command has 41"),
+        ({"count": 41}, "its images changed since .* was begun with them .*40.*, now .*41"),
         ({"rows_per_shard": 9}, "rows_per_shard"),
     ],
 )
@@ -195,7 +197,7 @@ def test_a_folder_of_another_command_is_refused(tmp_path: Path, options: Any, na
 
 def test_an_unreadable_image_ends_the_run_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(
-        LightsaeError, match=r"item 11 of .*Noise.* is unreadable: broken file \(on"
+        LightsaeError, match=r"item 11 of .*Noise.* is unreadable: OSError: broken file \(on"
     ):
         _extract(tmp_path, bad=(11,))
 
@@ -240,7 +242,10 @@ def test_float16_overflow_names_the_sample(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 0}, "^batch_size is 0, expected at least 1"),
+        ({"rows_per_shard": 0}, "^rows_per_shard is 0, expected at least 1"),
+        ({"workers": -1}, "^workers is -1, expected at least 0"),
+        ({"seed": -1}, "^seed is -1, expected at least 0"),
         ({"device": "nowhere"}, "device 'nowhere' cannot be used"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"tokens": "cls"}, "tokens is 'cls'"),
@@ -252,7 +257,144 @@ def test_wrong_options_are_named(tmp_path: Path, options: Any, message: str) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_half_precision_and_workers_change_little(tmp_path: Path) -> None:
+def _save(path: Path, seed: int) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _extract_folder(folder: Path, out: Path, **options: Any) -> Manifest:
+    own: dict[str, Any] = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    return extract(
+        ModelOptions(module=f"{STAND_INS}.TinyNet"),
+        DataOptions(folder=str(folder), **own),
+        layer="tokens",
+        out=str(out),
+        **{"batch_size": 4, "rows_per_shard": 5, **options},
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for number in range(14):
+        _save(tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png", number)
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["complete", "interrupted"])
+def test_a_folder_of_images_that_changed_is_refused(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    out = tmp_path / "out"
+    if finished:
+        _extract_folder(pictures, out)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ShardWriter, "finish", _interrupt)
+            _extract_folder(pictures, out)
+        assert Manifest.load(out).shards
+    before = contents(out)
+    _save(pictures / "a" / "0.png", seed=99)
+    message = f"^{pictures}: its images changed since {out} was begun with them "
+    with pytest.raises(LightsaeError, match=message) as caught:
+        _extract_folder(pictures, out)
+    assert "\n" not in str(caught.value)
+    assert contents(out) == before
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_folder_of_images_may_move(tmp_path: Path, pictures: Path) -> None:
+    first = _extract_folder(pictures, tmp_path / "out")
+    moved = pictures.rename(tmp_path / "moved")
+    assert _extract_folder(moved, tmp_path / "out") == first
+
+
+def test_a_dataset_that_grew_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _extract(tmp_path)
+    monkeypatch.setattr(Noise, "__len__", lambda self: 41)
+    with pytest.raises(LightsaeError, match="was begun with images = 40, this command has 41"):
+        _extract(tmp_path)
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_shards_of_a_folder(tmp_path: Path, pictures: Path) -> None:
+    (pictures / "b" / "1.png").write_bytes(b"broken")
+    for workers in (0, 2):
+        _extract_folder(pictures, tmp_path / str(workers), workers=workers, on_error="skip")
+    assert Manifest.load(tmp_path / "0").rows == 13
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_shards_of_a_dataset(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        _extract(tmp_path / str(workers), workers=workers, copies=4)
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_in_a_worker_ends_the_run_with_its_name(
+    tmp_path: Path, pictures: Path
+) -> None:
+    broken = pictures / "b" / "1.png"
+    broken.write_bytes(b"broken")
+    with pytest.raises(LightsaeError, match=f"^{broken} is not a readable image: ") as caught:
+        _extract_folder(pictures, tmp_path / "out", workers=2)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "file/far/below"])
+def test_a_folder_that_cannot_be_made_is_refused_first(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    message = f"^{tmp_path / out}: {tmp_path}/file is a file, expected a folder$"
+    with pytest.raises(LightsaeError, match=message):
+        _extract(tmp_path / out, layer="no such layer")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    message = f"^{tmp_path}/new/out: no permission to write in {tmp_path}$"
+    with pytest.raises(LightsaeError, match=message):
+        _extract(tmp_path / "new" / "out", layer="no such layer")
+
+
+def test_a_complete_folder_need_not_be_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _extract(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert _extract(tmp_path) == first
+
+
+def test_an_out_of_nothing_is_refused() -> None:
+    with pytest.raises(LightsaeError, match=r"^out is '', expected a folder"):
+        extract(ModelOptions(), DataOptions(), layer="tokens", out="")
+
+
+def test_prefix_tokens_count_where_the_model_does_not_say_them(tmp_path: Path) -> None:
+    def run_with(prefix: int) -> Manifest:
+        return extract(
+            ModelOptions(module=f"{STAND_INS}.TinyNet", prefix_tokens=prefix),
+            DataOptions(dataset=f"{STAND_INS}.Noise", arguments={"count": 6}),
+            layer="tokens", tokens="patch", out=str(tmp_path),
+        )  # fmt: skip
+
+    assert run_with(2).rows == 6 * 3
+    assert {token for _, token in _rows(tmp_path)} == {2, 3, 4}
+    with pytest.raises(LightsaeError, match="prefix_tokens = 2, this command has 1"):
+        run_with(1)
+
+
+def test_half_precision_changes_little(tmp_path: Path) -> None:
     _extract(tmp_path / "a", 8)
     _extract(tmp_path / "b", 8, compute="bfloat16")
     first, second = _rows(tmp_path / "a"), _rows(tmp_path / "b")
@@ -276,8 +418,80 @@ def test_the_command_extracts_a_folder_of_images(tmp_path: Path) -> None:
 
 
 def test_the_command_names_an_unknown_option() -> None:
-    with pytest.raises(LightsaeError, match="nope"):
+    with pytest.raises(ArgumentError, match="nope"):
         run(["--nope", "1", "--layer", "a", "--out", "b"])
+
+
+WORDS = ["--layer", "tokens", "--model.module", f"{STAND_INS}.TinyNet", "--out", "nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--data.size", "0"], "data.size is 0, expected at least 1 pixel"),
+        (["--data.crop", "0"], "data.crop is 0.0, expected above 0"),
+        (["--data.std", "[0, 0, 0]"], "data.std is [0.0, 0.0, 0.0], expected finite numbers above"),
+        (["--model.prefix_tokens=-1"], "model.prefix_tokens is -1, expected at least 0"),
+        (["--data.interpolation", "cubic"], "Literal['nearest', 'bilinear', 'bicubic']"),
+        (["--out", ""], "out is '', expected a folder"),
+        (["--seed", "-1"], "seed is -1, expected at least 0"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_the_command_tells_in_one_line_what_cannot_be(
+    tmp_path: Path,
+    words: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = main(["extract", *WORDS, "--data.dataset", f"{STAND_INS}.Noise", *words])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert status > 0
+    assert line.startswith("lightsae extract: error: ")
+    assert says in line
+    assert len(line) < 300
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"item": "dict"}, "Odd {'item': 'dict'} is a dict, expected a PIL image or tensor"),
+        ({"item": "error"}, "stand_ins.Odd {'item': 'error'} is unreadable: KeyError: 'error'"),
+        (
+            {"item": "grey"},
+            "run up to layer 'tokens', cannot take a batch of images [3, 1, 16, 16]",
+        ),
+    ],
+    ids=["dict", "error", "grey"],
+)
+def test_the_command_tells_in_one_line_what_an_item_is(
+    tmp_path: Path,
+    arguments: dict[str, str],
+    says: str,
+    workers: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--data.dataset", f"{STAND_INS}.Odd", "--data.arguments", json.dumps(arguments)]
+    words += ["--out", str(tmp_path / "out"), "--workers", str(workers)]
+    assert main(["extract", *WORDS, *words]) == 1
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
+    assert says in line
+    assert "Traceback" not in line
+    assert len(line) < 500
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_is_not_text_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00")
+    assert main(["extract", "--config", str(tmp_path / "config.yaml")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"a file among --config {tmp_path}/config.yaml is not text" in line
 
 
 _SERVER = """

@@ -1,3 +1,6 @@
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lightsae.activations.images import (
-    DataOptions,
-    DatasetImages,
-    FolderImages,
-    Item,
-    collate,
-    load_images,
-)
+from lightsae.activations import DataOptions
+from lightsae.activations.images import DatasetImages, FolderImages, load_images
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise
 
+STAND_INS = "tests.activations.stand_ins"
 OWN = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
@@ -122,10 +120,140 @@ def test_pil_images_of_a_dataset_are_prepared() -> None:
 
 def test_an_unreadable_item_is_named() -> None:
     item = DatasetImages(Noise(4, bad=(2,)), _tensor, "noise").load(2)
-    assert item.problem == "item 2 of noise is unreadable: broken file"
+    assert item.problem == "item 2 of noise is unreadable: OSError: broken file"
 
 
-def test_images_of_different_shapes_are_an_error() -> None:
-    items = [(i, Item(torch.zeros(3, 4 + i, 4), None, "")) for i in range(2)]
-    with pytest.raises(LightsaeError, match="images have different shapes"):
-        collate(items)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "data.size is 0, expected at least 1 pixel"),
+        ({"size": -3}, "data.size is -3, expected at least 1 pixel"),
+        ({"crop": 0.0}, "data.crop is 0.0, expected above 0 and at most 1"),
+        ({"crop": 1.1}, "data.crop is 1.1, expected above 0 and at most 1"),
+        ({"std": [0.2, 0.0, 0.2]}, "data.std is [0.2, 0.0, 0.2], expected finite numbers above 0"),
+        ({"std": [-1.0]}, "data.std is [-1.0], expected finite numbers above 0"),
+        ({"mean": [float("nan")]}, "data.mean is [nan], expected finite numbers"),
+        (
+            {"interpolation": "cubic"},
+            "data.interpolation is 'cubic', expected one of nearest, bilinear, bicubic",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_is_told_by_key(options: Any, message: str) -> None:
+    with pytest.raises(LightsaeError, match=f"^{re.escape(message)}$"):
+        DataOptions(folder="somewhere", **options)
+
+
+@pytest.mark.parametrize(("key", "values"), [("mean", [0.5]), ("std", [0.5] * 4), ("mean", [])])
+def test_there_is_one_mean_and_std_per_channel(key: str, values: list[float]) -> None:
+    module = nn.Identity()
+    module.pretrained_cfg = {"input_size": (3, 16, 16)}  # type: ignore[assignment]
+    message = f"data.{key} has {len(values)} numbers, expected 3, one per channel"
+    with pytest.raises(LightsaeError, match=message):
+        load_images(DataOptions(folder="somewhere", **{key: values}), module)
+
+
+def _write_again(path: Path) -> None:
+    _save(path, seed=1)
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, ns=(0, 0))
+
+
+def _rename(path: Path) -> None:
+    path.rename(path.with_name("z.png"))
+
+
+@pytest.mark.parametrize("change", [_write_again, _touch, _rename, Path.unlink])
+def test_a_changed_file_changes_the_fingerprint(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    for name in ("a.png", "b.png"):
+        _save(tmp_path / name)
+    before = FolderImages(tmp_path, _tensor).fingerprint
+    assert FolderImages(tmp_path, _tensor).fingerprint == before
+    change(tmp_path / "b.png")
+    assert FolderImages(tmp_path, _tensor).fingerprint != before
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
+    assert FolderImages(tmp_path, _tensor).load(0).image is not None
+
+
+def test_a_link_to_nowhere_is_an_unreadable_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    problem = FolderImages(tmp_path, _tensor).load(0).problem
+    assert problem.startswith(f"{tmp_path}/a.png is not a readable image: FileNotFoundError")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("FailsToBuild", "cannot build .*stand_ins.FailsToBuild: ZeroDivisionError: no such luck"),
+        ("Missing", "cannot import '.*stand_ins.Missing': AttributeError: .*'Missing'"),
+    ],
+)
+def test_a_dataset_whose_code_fails_is_named_with_its_error(path: str, message: str) -> None:
+    with pytest.raises(LightsaeError, match=f"^data.dataset: {message}"):
+        load_images(DataOptions(dataset=f"{STAND_INS}.{path}"), nn.Identity())
+
+
+IMAGE = torch.zeros(3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([{"image": IMAGE}], "item 0 of listed is a dict, expected a PIL image or tensor, or that"),
+        ([np.zeros((4, 4))], "item 0 of listed is a ndarray, expected a PIL image or tensor, or"),
+        ([(IMAGE,)], "item 0 of listed is a tuple (Tensor), expected (image, label)"),
+        ([(4, IMAGE)], "item 0 of listed has label tensor"),
+        ([(IMAGE, 0), (IMAGE, 0.5)], "item 1 of listed has label 0.5, expected an integer"),
+        ([(IMAGE, 1), (IMAGE, None)], "item 1 of listed has label None, expected an integer"),
+        ([(IMAGE, 0), IMAGE], "item 1 of listed is a Tensor, expected (image, label)"),
+        ([IMAGE, (IMAGE, 0)], "item 1 of listed is a tuple (Tensor, int), expected a PIL image"),
+    ],
+    ids=["dict", "array", "one", "swapped", "float", "none", "unlabelled", "labelled"],
+)
+def test_an_item_that_is_no_image_is_named(items: list[Any], says: str) -> None:
+    images = DatasetImages(items, _tensor, "listed")
+    with pytest.raises(LightsaeError, match=f"^{re.escape(says)}"):
+        for position in range(len(items)):
+            images.load(position)
+
+
+@pytest.mark.parametrize("label", [2, np.int64(2), torch.tensor(2), np.array(2)])
+def test_a_label_is_any_integer(label: Any) -> None:
+    assert DatasetImages([(IMAGE, label)], _tensor, "listed").load(0).label == 2
+
+
+def test_an_error_in_a_dataset_names_the_item() -> None:
+    images = DatasetImages({0: IMAGE, 2: IMAGE, 3: IMAGE}, _tensor, "listed")
+    assert images.load(1).problem == "item 1 of listed is unreadable: KeyError: 1"
+
+
+def test_an_unreadable_first_item_does_not_hide_the_labels() -> None:
+    images = DatasetImages(Noise(4, bad=(0, 1)), _tensor, "noise")
+    assert images.has_labels
+    assert "item 0 of noise is unreadable" in images.load(0).problem
+    assert images.load(3).label == 3
+
+
+def test_a_dataset_without_a_length_is_named() -> None:
+    with pytest.raises(LightsaeError, match=r"^data: stream gives no length: TypeError: .*len"):
+        DatasetImages(iter([IMAGE]), _tensor, "stream")
+
+
+@pytest.mark.parametrize(
+    ("original", "is_"),
+    [([0, 0, 1], r"int64 \[3\]"), ([0.0] * 4, r"float64 \[4\]"), ([[0]] * 4, r"int64 \[4, 1\]")],
+)
+def test_an_original_index_that_does_not_fit_is_told(original: Any, is_: str) -> None:
+    dataset = Noise(4)
+    dataset.original_index = original
+    message = f"original_index of noise is {is_}, expected integers .4., one per item"
+    with pytest.raises(LightsaeError, match=message):
+        DatasetImages(dataset, _tensor, "noise")

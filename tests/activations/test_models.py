@@ -9,7 +9,8 @@ from lightsae.activations.models import LayerTap, ModelOptions, load_model, weig
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import TinyNet
 
-TINY = "tests.activations.stand_ins.TinyNet"
+STAND_INS = "tests.activations.stand_ins"
+TINY = f"{STAND_INS}.TinyNet"
 VIT = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}
 
 
@@ -24,9 +25,14 @@ def test_a_timm_model_is_frozen_and_always_the_same() -> None:
 
 
 def test_any_module_by_class_path() -> None:
-    module = load_model(ModelOptions(module=TINY, arguments={"width": 4}, prefix_tokens=3))
+    module = load_model(ModelOptions(module=TINY, arguments={"width": 4}))
     assert isinstance(module, TinyNet)
-    assert module.num_prefix_tokens == 3
+    assert module.head.in_features == 4
+
+
+def test_the_users_module_is_left_as_it_is() -> None:
+    module = load_model(ModelOptions(module="torch.nn.Identity", prefix_tokens=3))
+    assert not hasattr(module, "num_prefix_tokens")
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pt"])
@@ -69,6 +75,10 @@ def test_a_file_that_would_run_code_is_refused(
         (ModelOptions(module="no.such.Thing"), "cannot import 'no.such.Thing'"),
         (ModelOptions(module="Thing"), "cannot import 'Thing'"),
         (ModelOptions(module=TINY, arguments={"nope": 1}), "TinyNet: cannot be built: .*nope"),
+        (
+            ModelOptions(module=f"{STAND_INS}.FailsToBuild"),
+            "model.module .*stand_ins.FailsToBuild: cannot be built: ZeroDivisionError: no such",
+        ),
         (ModelOptions(module="builtins.dict"), "made no nn.Module"),
         (ModelOptions(module=TINY, weights="no.pt"), "there is no file no.pt"),
     ],
@@ -76,6 +86,21 @@ def test_a_file_that_would_run_code_is_refused(
 def test_what_is_wrong_with_a_model_is_named(options: ModelOptions, message: str) -> None:
     with pytest.raises(LightsaeError, match=message):
         load_model(options)
+
+
+def test_code_that_fails_while_it_is_imported_is_named_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code_out_of_order.py").write_text("raise RuntimeError('out of order')")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "^model.module: cannot import 'code_out_of_order.Net': RuntimeError: out of order$"
+    with pytest.raises(LightsaeError, match=message):
+        load_model(ModelOptions(module="code_out_of_order.Net"))
+
+
+def test_prefix_tokens_are_not_negative() -> None:
+    with pytest.raises(LightsaeError, match=r"model.prefix_tokens is -1, expected at least 0"):
+        ModelOptions(module=TINY, prefix_tokens=-1)
 
 
 def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
@@ -100,6 +125,31 @@ def test_a_wrong_layer_offers_the_closest() -> None:
 def test_a_layer_that_does_not_run_is_named() -> None:
     with pytest.raises(LightsaeError, match="'unused' is not used by"):
         LayerTap(TinyNet(), "unused")(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (torch.zeros(2, 1, 16, 16), r"\[2, 1, 16, 16\] torch.float32: RuntimeError: .*channels"),
+        (torch.zeros(2, 3, 4, 4), r"\[2, 3, 4, 4\] torch.float32: RuntimeError: .*size"),
+        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r"\[2, 3, 16, 16\] torch.uint8: Runtime"),
+    ],
+    ids=["channels", "size", "uint8"],
+)
+def test_images_that_a_model_cannot_take_are_described(images: torch.Tensor, says: str) -> None:
+    module = TinyNet()
+    start = "model: TinyNet, run up to layer 'tokens', cannot take a batch of images "
+    with pytest.raises(LightsaeError, match=f"^{start}{says}") as caught:
+        LayerTap(module, "tokens")(images)
+    assert "\n" not in str(caught.value)
+    assert not module.tokens._forward_hooks
+
+
+def test_images_of_another_size_than_timms_are_described() -> None:
+    module = load_model(ModelOptions(name="vit_tiny_patch16_224", pretrained=False, arguments=VIT))
+    says = r"\[1, 3, 24, 24\] torch.float32: AssertionError: Input height \(24\) doesn't match"
+    with pytest.raises(LightsaeError, match=f"VisionTransformer, .* {says}"):
+        LayerTap(module, "blocks.0")(torch.zeros(1, 3, 24, 24))
 
 
 class _Pair(nn.Module):

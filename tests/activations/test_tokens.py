@@ -35,6 +35,12 @@ def test_tokens_of_a_vit(kind: str, expected: torch.Tensor, positions: list[int]
     assert index.tolist() == positions
 
 
+def test_given_prefix_tokens_go_before_those_of_the_module() -> None:
+    tokens, index = select_tokens(SEQUENCE, "patch", VIT, prefix_tokens=1)
+    assert torch.equal(tokens, SEQUENCE[:, 1:])
+    assert index.tolist() == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["NCHW", "NHWC"])
 def test_places_of_a_map(last: bool) -> None:
     output = MAP.permute(0, 2, 3, 1) if last else MAP

@@ -272,3 +272,24 @@ def test_discarding_survives_a_file_that_cannot_be_closed(
     with _full_after("h5py.File.close", monkeypatch):
         shard.discard()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    message = f"^{tmp_path / name}: {tmp_path}/file is a file, expected a folder$"
+    with pytest.raises(LightsaeError, match=message):
+        ShardWriter(tmp_path / name, Manifest(d_in=2, dtype="float32"))
+
+
+def test_a_disk_that_cannot_take_the_first_manifest_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Manifest, "save", full)
+    with pytest.raises(LightsaeError, match=f"^{tmp_path}: cannot be written: No space left on"):
+        ShardWriter(tmp_path, Manifest(d_in=2, dtype="float32"))
+    monkeypatch.undo()
+    ShardWriter(tmp_path, Manifest(d_in=2, dtype="float32")).abort()

@@ -1,0 +1,120 @@
+"""Batches of images in a given order, read here or in worker processes."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightsae.activations.images import ImageSet, Item
+from lightsae.activations.storage import Array
+from lightsae.activations.told import told
+from lightsae.errors import LightsaeError
+
+
+class ImageBatch(NamedTuple):
+    """What was read of some images.
+
+    Attributes:
+        positions: Which of them are readable.
+        images: Those, `[B, C, H, W]`, or None if there are none.
+        labels: Their classes, int64 `[B]`, or None if the images have no labels.
+        problems: What is wrong with the others.
+    """
+
+    positions: list[int]
+    images: Tensor | None
+    labels: Tensor | None
+    problems: list[str]
+
+
+def image_batches(
+    images: ImageSet, order: Array, batch_size: int, workers: int
+) -> Iterator[ImageBatch]:
+    """Read images batch by batch; workers start at once.
+
+    Args:
+        images: The images.
+        order: Int64 `[n]`, positions of the images in the order wanted.
+        batch_size: Images per batch.
+        workers: Processes that read; 0 reads in this one.
+
+    Returns:
+        An iterator over the batches, the same for any number of workers.
+
+    Raises:
+        LightsaeError: While iterating, if an item is not what it should be.
+    """
+    loader: DataLoader[ImageBatch | LightsaeError] = DataLoader(
+        _Batches(images, order, batch_size),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+    )
+    return _unpacked(iter(loader))
+
+
+def _unpacked(loader: Iterator[ImageBatch | LightsaeError]) -> Iterator[ImageBatch]:
+    """The batches of a loader; an error that a worker met is raised here."""
+    while True:
+        try:
+            found = next(loader)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            raise LightsaeError(f"data: a process that reads images died: {told(error)}") from error
+        if isinstance(found, LightsaeError):
+            raise found
+        yield found
+
+
+class _Batches(Dataset[ImageBatch | LightsaeError]):
+    """Whole batches by number.
+
+    Errors are returned: raised, they would leave a worker with a traceback for a message.
+    """
+
+    def __init__(self, images: ImageSet, order: Array, batch_size: int) -> None:
+        self._images, self._order, self._size = images, order, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._size)
+
+    def __getitem__(self, number: int) -> ImageBatch | LightsaeError:
+        positions = self._order[number * self._size : (number + 1) * self._size].tolist()
+        try:
+            return collate([(position, self._images.load(position)) for position in positions])
+        except LightsaeError as error:
+            return error
+
+
+def _unchanged(found: Any) -> Any:
+    """Batches are made where images are read."""
+    return found
+
+
+def collate(items: list[tuple[int, Item]]) -> ImageBatch:
+    """Put items into a batch.
+
+    Args:
+        items: Positions and what was loaded there.
+
+    Returns:
+        The readable ones, and what is wrong with the others.
+
+    Raises:
+        LightsaeError: If images differ in shape or dtype.
+    """
+    problems = [item.problem for _, item in items if item.problem]
+    positions = [position for position, item in items if item.image is not None]
+    images = [item.image for _, item in items if item.image is not None]
+    if not images:
+        return ImageBatch([], None, None, problems)
+    kinds = {f"{list(image.shape)} {image.dtype}" for image in images}
+    if len(kinds) > 1:
+        raise LightsaeError(f"data: images differ, expected one shape and dtype: {sorted(kinds)}")
+    labels = [item.label for _, item in items if item.label is not None]
+    return ImageBatch(
+        positions, torch.stack(images), torch.tensor(labels) if labels else None, problems
+    )

@@ -1,0 +1,130 @@
+"""How images become tensors: what the options and the model say about it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from lightsae.errors import LightsaeError
+from lightsae.extras import require
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+
+@dataclass
+class DataOptions:
+    """The images: a folder, or a torch dataset by class path, and how they are prepared.
+
+    Attributes:
+        folder: Folder of images. If all are in subfolders, these are their classes.
+        dataset: Dotted path of a torch dataset class, instead of `folder`. Its items are an
+            image or (image, label); PIL images are prepared, tensors are taken as they are.
+        arguments: Keyword arguments of the dataset's constructor.
+        size: Side of the square image that the model sees, in pixels; the model's own by default.
+        mean: Per-channel mean that is subtracted; the model's own by default.
+        std: Per-channel standard deviation that is divided by; the model's own by default.
+        crop: Share of the resized image's side that the centre crop keeps, above 0 and at most 1.
+        interpolation: How images are resized.
+
+    Raises:
+        LightsaeError: If a value cannot be, naming its key.
+    """
+
+    folder: str | None = None
+    dataset: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    crop: float | None = None
+    interpolation: Interpolation | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise LightsaeError(f"data.size is {self.size}, expected at least 1 pixel")
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise LightsaeError(f"data.crop is {self.crop}, expected above 0 and at most 1")
+        if not all(math.isfinite(value) for value in self.mean or []):
+            raise LightsaeError(f"data.mean is {self.mean}, expected finite numbers")
+        if not all(0 < value < math.inf for value in self.std or []):
+            raise LightsaeError(f"data.std is {self.std}, expected finite numbers above 0")
+        known = get_args(Interpolation)
+        if self.interpolation is not None and self.interpolation not in known:
+            raise LightsaeError(
+                f"data.interpolation is {self.interpolation!r}, expected one of {', '.join(known)}"
+            )
+
+
+def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
+    """What timm says about the model, with the options' values on top.
+
+    Args:
+        options: Those of the user.
+        module: The model.
+
+    Returns:
+        `input_size` [C, H, W], `mean`, `std`, `crop_pct` and `interpolation`.
+
+    Raises:
+        LightsaeError: If nothing says how to prepare the images of a folder.
+    """
+    settings: dict[str, Any] = {}
+    if hasattr(module, "pretrained_cfg"):
+        data = require("timm.data", extra="vision")
+        found = data.resolve_model_data_config(module)
+        settings = {key: found[key] for key in ("input_size", "mean", "std", "interpolation")}
+        settings["crop_pct"] = found.get("crop_pct", 1.0)
+    elif options.folder is not None and None in (options.size, options.mean, options.std):
+        raise LightsaeError(
+            f"data.size, data.mean and data.std are needed: {type(module).__name__} does not say "
+            "how its images are prepared"
+        )
+    channels = settings.get("input_size", (len(options.mean or options.std or [0, 0, 0]),))[0]
+    settings = {"mean": [0.0] * channels, "std": [1.0] * channels, **settings}
+    settings = {"crop_pct": 1.0, "interpolation": "bicubic", **settings}
+    settings = {"input_size": (channels, 224, 224), **settings}
+    settings |= {key: list(settings[key])[:channels] for key in ("mean", "std")}
+    settings |= _given(options, channels)
+    settings["input_size"] = list(settings["input_size"])
+    return settings
+
+
+def _given(options: DataOptions, channels: int) -> dict[str, Any]:
+    """The options that have a value."""
+    for key, values in (("mean", options.mean), ("std", options.std)):
+        if values is not None and len(values) != channels:
+            raise LightsaeError(
+                f"data.{key} has {len(values)} numbers, expected {channels}, one per channel"
+            )
+    given = {
+        "mean": options.mean,
+        "std": options.std,
+        "crop_pct": options.crop,
+        "interpolation": options.interpolation,
+        "input_size": None if options.size is None else (channels, options.size, options.size),
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+class Transform:
+    """The evaluation transform of timm, made when the first PIL image needs it.
+
+    Args:
+        settings: As `preparation` returns them.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = {**settings, "input_size": tuple(settings["input_size"])}
+        self._made: Callable[[Any], Tensor] | None = None
+
+    def __call__(self, image: Any) -> Tensor:
+        """Prepare a PIL image."""
+        if self._made is None:
+            data = require("timm.data", extra="vision")
+            made: Callable[[Any], Tensor] = data.create_transform(
+                **self._settings, is_training=False
+            )
+            self._made = made
+        return self._made(image)
