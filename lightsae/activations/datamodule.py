@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch import Tensor
 
 from lightsae.activations.format import MANIFEST_NAME, Manifest
@@ -41,8 +43,8 @@ class ActivationDataModule(LightningDataModule):
     Args:
         path: Folder of shards, as `lightsae extract` makes it.
         batch_size: Rows per batch and process.
-        val_fraction: Share of the samples held out for validation.
-        test_fraction: Share of the samples held out for test.
+        val_fraction: Share of the samples held out for validation; 0 fits without validation.
+        test_fraction: Share of the samples held out for test; 0 holds out none.
         split_seed: Seed of the division into splits.
         seed: Seed of the order of training rows.
         buffer_rows: Rows held in memory to shuffle among.
@@ -81,6 +83,8 @@ class ActivationDataModule(LightningDataModule):
         super().__init__()
         if dtype not in ("float32", "stored"):
             raise LightsaeError(f"dtype is {dtype!r}, expected 'float32' or 'stored'")
+        if seed < 0:
+            raise LightsaeError(f"seed is {seed}, expected at least 0")
         self.path = Path(path)
         self.batch_size = batch_size
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
@@ -186,12 +190,23 @@ class ActivationDataModule(LightningDataModule):
             loader.set_epoch(progress.processed)
         return loader
 
-    def val_dataloader(self) -> ActivationLoader:
-        """Batches of the validation split."""
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        """Batches of the validation split; in a fit without one, no loader.
+
+        Raises:
+            LightsaeError: If there is no validation split, and not in a fit.
+        """
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if self.val_fraction == 0 and fitting:
+            return []
         return self._loader("validation")
 
     def test_dataloader(self) -> ActivationLoader:
-        """Batches of the test split."""
+        """Batches of the test split.
+
+        Raises:
+            LightsaeError: If there is none.
+        """
         return self._loader("test")
 
     def predict_dataloader(self) -> ActivationLoader:
@@ -200,6 +215,9 @@ class ActivationDataModule(LightningDataModule):
 
     def _loader(self, split: Split, shuffle: bool = False) -> ActivationLoader:
         """A loader for this process."""
+        if {"validation": self.val_fraction, "test": self.test_fraction}.get(split) == 0:
+            key = "val_fraction" if split == "validation" else "test_fraction"
+            raise LightsaeError(f"{self.path}: there is no {split} split: {key} is 0")
         self.setup()
         assert self._shards is not None
         trainer = self.trainer

@@ -94,9 +94,15 @@ def _out_folder(out: str) -> Path:
     """The folder to write, refused before a model is loaded for nothing."""
     if not out:
         raise LightsaeError("out is '', expected a folder")
-    if not os.path.exists(Path(out) / MANIFEST_NAME):
-        check_writable(Path(out))
-    return Path(out)
+    folder = Path(out)
+    if not _has_manifest(folder):
+        check_writable(folder)
+    return folder
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether a folder was begun; os.path says no where Path raises, as for too long a name."""
+    return os.path.exists(folder / MANIFEST_NAME)
 
 
 @dataclass
@@ -147,7 +153,7 @@ class Extraction:
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
         wanted = self._wanted()
-        found = Manifest.load(self.out) if (self.out / MANIFEST_NAME).exists() else None
+        found = Manifest.load(self.out) if _has_manifest(self.out) else None
         if found is not None and found.shards:
             wanted = replace(wanted, d_in=found.d_in)
             self._check_images(found)

@@ -1,5 +1,6 @@
 """Images in a seeded order: from a folder, or any torch dataset."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from operator import index
 from pathlib import Path
@@ -125,7 +126,7 @@ class DatasetImages:
         mode: PIL mode that images are converted to: RGB or L.
 
     Raises:
-        LightsaeError: If it has no length or no items, or `original_index` does not fit them.
+        LightsaeError: If it has no length or items, or its `classes` or `original_index` cannot be.
     """
 
     def __init__(self, dataset: Any, transform: Any, name: str, mode: str = "RGB") -> None:
@@ -133,7 +134,10 @@ class DatasetImages:
         self.name = self.fingerprint = name
         count = self._count()
         self.has_labels = self._first_is_pair(count)
-        self.classes = [str(item) for item in getattr(dataset, "classes", None) or []]
+        classes = getattr(dataset, "classes", None) or []
+        if not isinstance(classes, Iterable):
+            raise LightsaeError(f"data: classes of {name} is {classes!r}, expected a list of names")
+        self.classes = [str(item) for item in classes]
         original = getattr(dataset, "original_index", None)
         self.original_index: Array = np.arange(count) if original is None else np.asarray(original)
         if self.original_index.shape != (count,) or self.original_index.dtype.kind not in "iu":

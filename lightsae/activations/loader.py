@@ -97,6 +97,8 @@ class ActivationLoader:
             raise LightsaeError(
                 f"batch_size is {batch_size} and buffer_rows {buffer_rows}, expected at least 1"
             )
+        if seed < 0:
+            raise LightsaeError(f"seed is {seed}, expected at least 0")
         self._shards, self._rule, self._split = shards, rule, split
         self._rows_per_chunk = rows_per_chunk
         self._shuffle, self._seed, self._dtype = shuffle, seed, dtype

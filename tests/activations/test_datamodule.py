@@ -219,9 +219,42 @@ def test_a_digest_is_of_the_shards_that_were_opened(
     assert data.digest != opened
 
 
-def test_an_empty_split_is_an_error(make_data: MakeData) -> None:
-    with pytest.raises(LightsaeError, match="the validation split has 0 rows"):
-        make_data(val_fraction=0.0).val_dataloader()
+def test_a_fit_without_a_validation_split_does_not_validate(
+    tmp_path: Path, make_data: MakeData
+) -> None:
+    model = Recorder()
+    seen = _fit(tmp_path, make_data(val_fraction=0.0), model, None, num_sanity_val_steps=2)
+    assert [sum(len(batch) for batch in seen[start : start + 5]) for start in (0, 5, 10)] == [
+        90
+    ] * 3
+    assert model.evaluated == []
+
+
+@pytest.mark.parametrize(("word", "split"), [("val", "validation"), ("test", "test")])
+def test_a_split_that_there_is_not_cannot_be_evaluated(
+    tmp_path: Path, make_data: MakeData, word: str, split: str
+) -> None:
+    data = make_data(**{f"{word}_fraction": 0.0})
+    message = f"^{data.path}: there is no {split} split: {word}_fraction is 0$"
+    with pytest.raises(LightsaeError, match=message):
+        getattr(data, f"{word}_dataloader")()
+    trainer = _trainer(tmp_path)
+    evaluate = trainer.validate if word == "val" else trainer.test
+    with warnings.catch_warnings(), pytest.raises(LightsaeError, match=message):
+        warnings.simplefilter("ignore")
+        evaluate(Recorder(), datamodule=data)
+
+
+def test_the_other_splits_stand_without_a_test_split(make_data: MakeData) -> None:
+    data = make_data(test_fraction=0.0)
+    rows = [len(batch.label) for batch in data.val_dataloader() if batch.label is not None]
+    assert (sum(rows), data.rows("train"), data.rows("test")) == (10, 90, 0)
+    data.teardown()
+
+
+def test_a_seed_is_not_negative(make_data: MakeData) -> None:
+    with pytest.raises(LightsaeError, match=r"^seed is -1, expected at least 0"):
+        make_data(seed=-1)
 
 
 def test_an_unknown_dtype_is_an_error(make_data: MakeData) -> None:

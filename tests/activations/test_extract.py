@@ -367,6 +367,11 @@ def test_a_folder_that_may_not_be_written_is_refused_first(
         _extract(tmp_path / "new" / "out", layer="no such layer")
 
 
+def test_a_name_that_the_system_refuses_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LightsaeError, match=r"x: cannot be written: File name too long$"):
+        _extract(tmp_path / ("x" * 300))
+
+
 def test_a_complete_folder_need_not_be_writable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

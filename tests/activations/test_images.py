@@ -247,6 +247,12 @@ def test_a_dataset_without_a_length_is_named() -> None:
         DatasetImages(iter([IMAGE]), _tensor, "stream")
 
 
+def test_classes_that_are_no_names_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Noise, "classes", 4)
+    with pytest.raises(LightsaeError, match=r"^data: classes of noise is 4, expected a list of"):
+        DatasetImages(Noise(4), _tensor, "noise")
+
+
 @pytest.mark.parametrize(
     ("original", "is_"),
     [([0, 0, 1], r"int64 \[3\]"), ([0.0] * 4, r"float64 \[4\]"), ([[0]] * 4, r"int64 \[4, 1\]")],
