@@ -338,6 +338,29 @@ def test_workers_make_the_same_shards_of_a_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system lists no open files")
+def test_workers_do_not_hold_the_lock_of_a_folder_that_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShardWriter, "finish", _interrupt)
+        _extract(tmp_path)
+    real = Noise.__getitem__
+
+    def look(self: Noise, i: int) -> Any:
+        if i > 0 and any(os.path.realpath(file) == str(tmp_path) for file in _open_files()):
+            raise OSError("a worker has the folder open")
+        return real(self, i)
+
+    monkeypatch.setattr(Noise, "__getitem__", look)
+    assert _extract(tmp_path, workers=2).complete
+
+
+def _open_files() -> list[Path]:
+    return list(Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.slow
 def test_an_unreadable_image_in_a_worker_ends_the_run_with_its_name(
     tmp_path: Path, pictures: Path
 ) -> None:
