@@ -142,23 +142,21 @@ def _product_and_select(
     for block in _blocks(rows, row_bytes, _PRODUCT_BYTES):
         a = buffer[block] if keep else buffer[: block.stop - block.start]
         torch.addmm(bias, x[block], weight, out=a)
-        for part in _blocks(len(a), row_bytes, _PASS_BYTES):
-            target = slice(block.start + part.start, block.start + part.stop)
-            _rectify_and_select_(a[part], values[target], indices[target], plan)
+        if keep:
+            _rectify_(a)
+        if plan.indices is None:
+            values[block], indices[block] = select_topk(a, plan.k)
+        else:
+            values[block] = a.gather(1, indices[block]).relu_()
     if keep:
         return values, indices, buffer
     workspace.give(buffer)
     return values, indices, None
 
 
-def _rectify_and_select_(a: Tensor, values: Tensor, indices: Tensor, plan: Plan) -> None:
-    a.relu_()
-    if plan.indices is None:
-        top, columns = select_topk(a, plan.k)
-        values.copy_(top)
-        indices.copy_(columns)
-    else:
-        torch.gather(a, 1, indices, out=values)
+def _rectify_(a: Tensor) -> None:
+    for part in _blocks(len(a), a.shape[1] * a.element_size(), _PASS_BYTES):
+        a[part].relu_()
 
 
 def _penalty(
