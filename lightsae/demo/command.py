@@ -17,6 +17,7 @@ from lightsae.demo.study import (
     Scores,
     Setting,
     choose_weight,
+    explain_choice,
     grid_fits,
     train_all,
 )
@@ -24,6 +25,10 @@ from lightsae.errors import LightsaeError
 from lightsae.report import comparison_table, pareto_figure
 
 GRID_SEEDS = (100, 101)
+SEEDS_NOTE = (
+    f"λ was chosen on the means of seeds {GRID_SEEDS[0]} and {GRID_SEEDS[1]}, without a margin; "
+    "the seeds above are others"
+)
 
 
 def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
@@ -42,11 +47,11 @@ def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
     console, start, out = Console(), perf_counter(), Path(run_dir)
     setting = prepare(out, console)
     tried = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
-    weights = {name: choose_weight(name, tried.values()) for name in REGULARIZERS}
+    choices = [choose_weight(name, tried.values()) for name in REGULARIZERS]
     compared = [
         Fit(name, weight, seed)
         for seed in range(seeds)
-        for name, weight in [(BASELINE, 0.0), *weights.items()]
+        for name, weight in [(BASELINE, 0.0), *(choice[:2] for choice in choices)]
     ]
     final = _train(console, f"{seeds} paired seeds", compared, setting, out)
     results = [final[fit].test for fit in compared]
@@ -56,6 +61,9 @@ def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
     )
     galleries = draw_galleries(out, [fit for fit in compared if fit.seed == 0], setting)
     console.print(comparison_table(results, encoder=ENCODER, d_sae=setting.d_sae))
+    for choice in choices:
+        console.print(f"  {explain_choice(choice)}", style="dim", highlight=False)
+    console.print(f"  {SEEDS_NOTE}", style="dim", highlight=False)
     for path in [out / "grid.png", *galleries]:
         console.print(f"  {path}")
     console.print(f"{perf_counter() - start:.0f} s in all")

@@ -32,7 +32,8 @@ def draw_galleries(out: Path, fits: list[Fit], setting: Setting) -> list[Path]:
         if len(often) == 0:
             continue
         ranked = often[scores[often].argsort(descending=True, stable=True)]
-        shown = ranked[torch.linspace(0, len(ranked) - 1, LATENTS).round().long()]
+        count = min(LATENTS, len(ranked))
+        shown = ranked[torch.linspace(0, len(ranked) - 1, count).round().long()]
         paths.append(
             top_images_gallery(
                 images,
@@ -40,7 +41,7 @@ def draw_galleries(out: Path, fits: list[Fit], setting: Setting) -> list[Path]:
                 strongest.values[shown],
                 [f"latent {latent}\nMS {scores[latent]:.2f}" for latent in shown.tolist()],
                 out / f"gallery-{fit.folder}.png",
-                heading=f"{fit.variant}: strongest test images of {LATENTS} latents, by MS",
+                heading=f"{fit.variant}: strongest test images of {count} latents, by MS",
                 note=f"of latents that fire on {IMAGES} images or more, from the most to the least "
                 f"monosemantic under {ENCODER}; lambda = {fit.weight:g}",
             )

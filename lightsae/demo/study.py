@@ -184,7 +184,15 @@ def grid_fits(seeds: Iterable[int]) -> list[Fit]:
     ]
 
 
-def choose_weight(variant: str, scores: Iterable[Scores]) -> float:
+class Choice(NamedTuple):
+    """The lambda of a variant and whether it satisfies the rule it was chosen by."""
+
+    variant: str
+    weight: float
+    keeps_r2: bool
+
+
+def choose_weight(variant: str, scores: Iterable[Scores]) -> Choice:
     """The largest lambda whose mean validation R2 is at least the baseline's, else the smallest.
 
     Example:
@@ -193,11 +201,31 @@ def choose_weight(variant: str, scores: Iterable[Scores]) -> float:
         ...     return Scores(Fit(name, weight, 0), result, result)
         >>> tried = [made("Reg 2", 0.1, 0.7), made("Reg 2", 0.01, 0.9), made("baseline", 0.0, 0.8)]
         >>> choose_weight("Reg 2", tried)
-        0.01
+        Choice(variant='Reg 2', weight=0.01, keeps_r2=True)
     """
     r2: dict[tuple[str, float], list[float]] = {}
     for scored in scores:
         r2.setdefault(scored.fit[:2], []).append(scored.validation.r2)
     floor = fmean(r2[BASELINE, 0.0])
     tried = {weight: fmean(values) for (name, weight), values in r2.items() if name == variant}
-    return max((w for w, value in tried.items() if value >= floor), default=min(tried))
+    kept = [weight for weight, value in tried.items() if value >= floor]
+    return Choice(variant, max(kept, default=min(tried)), bool(kept))
+
+
+def explain_choice(choice: Choice) -> str:
+    """One sentence on where the lambda comes from and what that leaves open.
+
+    Example:
+        >>> explain_choice(Choice("Reg 1", 0.03, True))
+        "Reg 1: λ = 0.03 is the largest whose validation R² is at least the baseline's"
+    """
+    if not choice.keeps_r2:
+        return (
+            f"{choice.variant}: no λ of the grid kept the validation R² of the baseline; "
+            f"the smallest, {choice.weight:g}, is shown"
+        )
+    edge = "; it is the largest of the grid" if choice.weight == max(GRID) else ""
+    return (
+        f"{choice.variant}: λ = {choice.weight:g} is the largest whose validation R² is at least "
+        f"the baseline's{edge}"
+    )

@@ -21,6 +21,8 @@ from lightsae.errors import LightsaeError
 
 # Pair weight over (sum w)^2 below which float64 cannot tell a second activation from none.
 _RESOLUTION = 1e-10
+# Range over minimum below which the sums over raw activations leave less than six digits of w.
+_CONSTANT = 2e-5
 
 
 class MonosemanticityScores:
@@ -30,7 +32,8 @@ class MonosemanticityScores:
         scores: Score of each latent [d_sae], float64; NaN where dead or undefined.
         dead: Latents that never fired [d_sae], bool.
         undefined: Latents that fired, but have fewer than two images with a non-zero scaled
-            activation, and so no pair to compare [d_sae], bool.
+            activation, and so no pair to compare, or whose activation is the same on all images
+            to 2e-5 of itself [d_sae], bool.
     """
 
     def __init__(self, scores: Tensor, dead: Tensor, undefined: Tensor) -> None:
@@ -206,7 +209,8 @@ def _monosemanticity_compute(moments: _Moments) -> MonosemanticityScores:
     q = (sum_a2 - 2 * minimum * sum_a + images * minimum.square()) / span.square()
     s = torch.linalg.vector_norm(torch.addr(sum_ae, minimum, sum_e, alpha=-1), dim=1) / span
     pairs = sum_w.square() - q
-    scored = (images - low[:, 1] >= 2) & (pairs > _RESOLUTION * sum_w.square())
+    told_apart = (pairs > _RESOLUTION * sum_w.square()) & (span > _CONSTANT * minimum)
+    scored = (images - low[:, 1] >= 2) & told_apart
     scores = ((s.square() - q) / pairs).where(scored, torch.nan)
     dead = high == 0
     return MonosemanticityScores(scores, dead, ~dead & ~scored)

@@ -47,13 +47,22 @@ def test_the_largest_weight_that_keeps_r2_is_chosen_over_all_seeds() -> None:
         scored("Reg 1", 0.01, 0, 0.95),
         scored("Reg 1", 0.01, 1, 0.95),
     ]
-    assert study.choose_weight("Reg 1", tried) == 0.03
+    assert study.choose_weight("Reg 1", tried) == study.Choice("Reg 1", 0.03, keeps_r2=True)
 
 
-def test_if_none_keeps_r2_the_smallest_weight_is_shown() -> None:
+def test_if_none_keeps_r2_the_smallest_weight_is_shown_and_said_so() -> None:
     tried = [scored("baseline", 0.0, 0, 0.9), scored("Reg 2", 0.1, 0, 0.1),
              scored("Reg 2", 0.01, 0, 0.5)]  # fmt: skip
-    assert study.choose_weight("Reg 2", tried) == 0.01
+    choice = study.choose_weight("Reg 2", tried)
+    assert choice == study.Choice("Reg 2", 0.01, keeps_r2=False)
+    assert "no λ of the grid kept" in study.explain_choice(choice)
+
+
+def test_a_weight_at_the_edge_of_the_grid_is_said_to_be() -> None:
+    edge = study.Choice("Reg 1", max(study.GRID), keeps_r2=True)
+    assert "it is the largest of the grid" in study.explain_choice(edge)
+    inside = study.Choice("Reg 1", min(study.GRID), keeps_r2=True)
+    assert "of the grid" not in study.explain_choice(inside)
 
 
 def test_the_grid_tries_every_weight_beside_the_baseline() -> None:

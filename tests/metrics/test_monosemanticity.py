@@ -95,6 +95,22 @@ def test_a_constant_latent_is_undefined_and_not_dead() -> None:
     assert (result.n_dead, result.n_undefined) == (0, 1)
 
 
+@pytest.mark.parametrize(("range_over_value", "is_scored"), [(1e-4, True), (1e-6, False)])
+def test_an_almost_constant_latent_is_scored_exactly_or_not_at_all(
+    range_over_value: float, is_scored: bool
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    dense = 1 + range_over_value * torch.rand(200, 1, generator=generator, dtype=torch.float64)
+    embeddings = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    result = monosemanticity(*sparse(dense), embeddings, d_sae=1)
+    assert result.n_undefined == (not is_scored)
+    if is_scored:
+        # Six digits are what the sums over raw activations leave at this range.
+        torch.testing.assert_close(
+            result.scores, definition(dense, embeddings), rtol=1e-6, atol=1e-6
+        )
+
+
 def test_silent_firing_once_and_firing_twice() -> None:
     values = torch.tensor([[1.0], [2.0], [3.0]])
     indices = torch.tensor([[1], [2], [2]])
