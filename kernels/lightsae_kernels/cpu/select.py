@@ -13,7 +13,8 @@ from torch import Tensor
 
 _KEY_BITS = 16
 _MAX_KEYED = 1 << _KEY_BITS
-_GROUP = 8
+# Wide groups where the whole of z is read, narrow ones where candidates are few.
+_GROUP, _INNER_GROUP = 8, 4
 # Beyond k, so that ties at the threshold seldom reach the groups left out.
 _SPARE = 8
 
@@ -87,20 +88,20 @@ def _lowest_of_ties(a: Tensor, threshold: Tensor, k: int) -> Tensor:
     return keep.nonzero()[:, 1].view(len(a), k)
 
 
-def _shortlist(z: Tensor, kept: int) -> Tensor | None:
+def _shortlist(z: Tensor, kept: int, size: int = _GROUP) -> Tensor | None:
     """Columns [B, C] with at least `kept` values that no other column exceeds; None means all.
 
     Groups are strided, so that their maxima are one vectorised pass over contiguous runs.
     """
-    groups = z.shape[1] // _GROUP
-    if groups <= kept:
+    groups = z.shape[1] // size
+    if groups <= 2 * kept:
         return None
-    maxima = z[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)).amax(dim=1)
+    maxima = z[:, : groups * size].unflatten(1, (size, groups)).amax(dim=1)
     if maxima.element_size() == 2:
         maxima = maxima.float()
-    inner = _shortlist(maxima, kept)
+    inner = _shortlist(maxima, kept, _INNER_GROUP)
     best = (maxima if inner is None else maxima.gather(1, inner)).topk(kept, sorted=False).indices
     group = best if inner is None else inner.gather(1, best)
-    columns = (group[:, None] + groups * torch.arange(_GROUP)[:, None]).flatten(1)
-    tail = torch.arange(groups * _GROUP, z.shape[1]).expand(len(z), -1)
+    columns = (group[:, None] + groups * torch.arange(size)[:, None]).flatten(1)
+    tail = torch.arange(groups * size, z.shape[1]).expand(len(z), -1)
     return torch.cat([columns, tail], dim=1) if tail.shape[1] else columns
