@@ -68,7 +68,6 @@ def make_trainer(
         "log_every_n_steps": 1,
         "num_sanity_val_steps": 0,
         "logger": MetricsFile(run / "metrics.jsonl"),
-        "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "plugins": [AtomicCheckpointIO()],
