@@ -156,7 +156,7 @@ class SAEModule(LightningModule):
         """Loss of a batch."""
         parts = self._objective(batch, self._update_dead)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.trainer.global_step + 1) % every == 0:
+        if every and (self.trainer.global_step + 1) % every == 0:
             self._log_training(parts, batch)
         return parts.loss
 

@@ -10,6 +10,8 @@ from .helpers import Ask
 
 MODEL = "model__init_args__"
 DATA = "data__init_args__"
+STOP_AT_NOTHING = [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/lss"}}]
+TWO_LAST = [{"class_path": "ModelCheckpoint", "init_args": {"save_last": True}}]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,8 @@ DATA = "data__init_args__"
         ({"trainer__max_epoch": 17}, ["trainer", "max_epoch"]),
         ({"trainre": 1}, ["trainre"]),
         ({"checkpoint_every": "often"}, ["checkpoint_every", "often"]),
+        ({"seed_everything": -1}, ["seed_everything", ">=0 and v<4294967296"]),
+        ({"seed_everything": 2**32}, ["seed_everything", ">=0 and v<4294967296"]),
     ],
     ids=lambda value: ".".join(next(iter(value)).split("__")) if isinstance(value, dict) else "",
 )
@@ -55,6 +59,8 @@ def test_a_config_that_does_not_fit_is_told_by_key_in_one_line(
         ({f"{MODEL}regularizer__init_args__weight": -1}, "weight must be at least 0"),
         ({f"{MODEL}aux_k__dead_after": 0}, "dead_after must be at least 1, got 0"),
         ({f"{MODEL}optimizer__init_args__lr": -1}, "optimizer cannot be made: Invalid learning"),
+        ({f"{MODEL}d_sae": 0}, "d_sae must be at least 1, got 0"),
+        ({f"{MODEL}init_rows": 0}, "init_rows must be at least 1, got 0"),
         ({f"{MODEL}d_in": 7}, "the model has d_in = 7, the activations in"),
         ({f"{DATA}path": "/no/such"}, "/no/such: no such folder of activation shards"),
         ({f"{DATA}batch_size": 0}, "batch_size is 0"),
@@ -63,6 +69,13 @@ def test_a_config_that_does_not_fit_is_told_by_key_in_one_line(
         ({"trainer__max_epochs": -7}, "`max_epochs` must be"),
         ({"trainer__strategy": "sideways"}, "sideways"),
         ({"trainer__limit_train_batches": -3}, "-3"),
+        (
+            {"trainer__val_check_interval": 11},
+            "`val_check_interval` (11) must be less",
+        ),
+        ({"trainer__callbacks": STOP_AT_NOTHING}, "metric `val/lss` which is not available"),
+        ({"trainer__callbacks": STOP_AT_NOTHING}, "`val/loss`"),
+        ({"trainer__callbacks": TWO_LAST}, "ModelCheckpoint: "),
         ({"checkpoint_every": 0}, "every_n_steps must be at least 1, got 0"),
     ],
     ids=lambda value: ".".join(next(iter(value)).split("__")) if isinstance(value, dict) else "",

@@ -5,10 +5,11 @@ from pathlib import Path
 import h5py
 import pytest
 
+from lightsae.activations import ActivationDataModule
 from lightsae.cli import main
 from lightsae.training import MetricsFile
 
-from ..training.helpers import D_SAE, write_shards
+from ..training.helpers import D_SAE, write_config, write_shards
 from .helpers import Ask, files
 
 
@@ -21,6 +22,7 @@ def test_evaluations_go_to_a_file_of_their_own(
     assert f"{word}: {run}/checkpoints/last.ckpt" in capfd.readouterr().err
     row = MetricsFile(run / "evaluations.jsonl").rows()[-1]
     assert row["step"] == 20
+    assert "epoch" not in row
     assert f"{'val' if word == 'validate' else 'test'}/r2" in row
     assert {**files(run), "evaluations.jsonl": b""} == {**before, "evaluations.jsonl": b""}
 
@@ -92,3 +94,26 @@ def test_a_checkpoint_given_by_name_must_be_there(
 ) -> None:
     words = (word, "--config", config, "--run_dir", tmp_path, "--ckpt_path", "/no/such.ckpt")
     assert line(*words) == (1, f"lightsae {word}: error: /no/such.ckpt: no such checkpoint")
+
+
+@pytest.mark.parametrize("word", ["validate", "test", "predict"])
+def test_other_shards_of_the_same_source_are_welcome(
+    word: str, run: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ActivationDataModule, "digest", "of other shards", raising=False)
+    assert main([word, "--config", str(config), "--run_dir", str(run)]) == 0
+
+
+def test_shards_of_another_layer_are_refused(tmp_path: Path, line: Ask) -> None:
+    folders = [
+        write_shards(tmp_path / layer, rows=200, layer=layer) for layer in ("blocks.3", "blocks.5")
+    ]
+    config = write_config(tmp_path / "config.yaml", folders[0], trainer__max_epochs=1)
+    run = tmp_path / "run"
+    assert main(["fit", "--config", str(config), "--run_dir", str(run)]) == 0
+    words = ("--config", config, "--run_dir", run, "--data.init_args.path", folders[1])
+    for word in ("validate", "test", "predict"):
+        status, text = line(word, *words)
+        assert status == 1
+        path = run / "checkpoints" / "last.ckpt"
+        assert f"{folders[1]}: {path} was trained on layer 'blocks.3', not 'blocks.5'" in text

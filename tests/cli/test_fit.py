@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightsae.activations import ActivationDataModule
 from lightsae.cli import main
 from lightsae.sae import SparseAutoencoder
-from lightsae.training import MetricsFile, read_checkpoint
+from lightsae.training import AtomicCheckpointIO, MetricsFile, read_checkpoint
 
 from ..training.helpers import write_config, write_shards
 from .helpers import Ask, files
@@ -113,3 +114,114 @@ def test_a_shard_that_is_damaged_is_named(tmp_path: Path, line: Ask) -> None:
     status, text = line("fit", "--config", config, "--run_dir", tmp_path / "run")
     assert status == 1
     assert str(shard) in text
+
+
+def test_nothing_is_said_of_going_on_before_it_is_true(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path)]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    capfd.readouterr()
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({**read_checkpoint(path), "loops": {}}, path)
+    assert main(words) == 1
+    said = capfd.readouterr().err.splitlines()
+    assert said == [
+        f"lightsae fit: error: {path} is nothing to go on from: it has no loops.fit_loop"
+    ]
+
+
+def test_a_run_whose_settings_are_lost_is_not_gone_on_with(
+    config: Path, tmp_path: Path, line: Ask
+) -> None:
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path)]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    (tmp_path / "config.yaml").unlink()
+    status, text = line(*words)
+    assert status == 1
+    assert f"{tmp_path / 'config.yaml'} is missing" in text
+
+
+def test_other_shards_in_the_same_place_are_noticed(
+    config: Path, shards: Path, tmp_path: Path, line: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path)]
+    monkeypatch.setattr(ActivationDataModule, "digest", "what they were", raising=False)
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    before = files(tmp_path)
+    monkeypatch.setattr(ActivationDataModule, "digest", "what they are", raising=False)
+    status, text = line(*words)
+    assert status == 1
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    assert f"{shards}: {path} was trained on other shards (digest 'what they were'" in text
+    assert files(tmp_path) == before
+    monkeypatch.setattr(ActivationDataModule, "digest", "what they were")
+    assert main(words) == 0
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_a_checkpoint_is_given_as_a_file(
+    name: str, config: Path, tmp_path: Path, line: Ask
+) -> None:
+    words = ("--config", config, "--run_dir", tmp_path, "--ckpt_path", name)
+    for word in ("fit", "test"):
+        status, text = line(word, *words)
+        assert status == 1
+        assert f"--ckpt_path must be a file, got '{name}'" in text
+
+
+STOP = {
+    "class_path": "EarlyStopping",
+    "init_args": {"monitor": "val/loss", "stopping_threshold": 1e9},
+}
+
+
+def test_a_run_that_was_stopped_early_stays_stopped(
+    shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "config.yaml", shards, trainer__callbacks=[STOP])
+    run = tmp_path / "run"
+    words = ["fit", "--config", str(config), "--run_dir", str(run)]
+    assert main(words) == 0
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"{run}: finished after step 10, stopped early: Stopping threshold")
+    before = files(run)
+    assert main(words) == 0
+    assert files(run) == before
+    assert capfd.readouterr().err == said.replace("finished", "nothing left to do, finished") + "\n"
+
+
+def test_without_checkpointing_there_is_no_checkpoint_and_no_going_on(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path), "--trainer.max_steps=3"]
+    for _ in range(2):
+        assert main([*words, "--trainer.enable_checkpointing=false"]) == 0
+        assert "no checkpoint yet, starting from the beginning" in capfd.readouterr().err
+    assert {"metrics.jsonl", "sae/sae.json"} < set(files(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_barebones_trains_and_logs_nothing(shards: Path, tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path / "config.yaml",
+        shards,
+        trainer={"accelerator": "cpu", "devices": 1, "max_epochs": 1, "barebones": True},
+    )
+    assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run")]) == 0
+    assert set(files(tmp_path / "run")) == {
+        "config.yaml",
+        "sae/sae.json",
+        "sae/sae.safetensors",
+    }
+
+
+def test_further_checkpoints_lie_beside_the_last(shards: Path, tmp_path: Path) -> None:
+    best = {"class_path": "ModelCheckpoint", "init_args": {"monitor": "val/loss"}}
+    config = write_config(tmp_path / "config.yaml", shards, trainer__callbacks=[best])
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path / "run")]
+    assert main([*words, "--trainer.max_epochs=1"]) == 0
+    assert main(words) == 0
+    found = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert len(found) == 2
+    assert found[0].startswith("epoch=") and found[1] == "last.ckpt"

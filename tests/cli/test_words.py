@@ -40,6 +40,31 @@ def test_each_command_has_a_help_of_its_own(word: str, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     for option in ("--config", "--run_dir", "--model.help", "--data.help", "--print_config"):
         assert option in printed
+    assert printed.startswith(f"usage: lightsae {word} --config FILE [--run_dir DIR] [options]\n")
+    for title in ("lightning.pytorch.Trainer, the most used of its options:", "model:", "data:"):
+        assert f"\n{title}\n" in printed
+    assert "Customize every aspect" not in printed
+    assert printed.count("\n") < 120
+
+
+@pytest.mark.parametrize("word", ["fit", "predict", "extract", "demo"])
+def test_an_option_that_there_is_not_is_one_line_and_status_2(word: str, line: Ask) -> None:
+    status, text = line(word, "--no_such_option", "3")
+    assert status == 2
+    assert text.startswith(f"lightsae {word}: error: ")
+    assert text.endswith(f"(lightsae {word} --help lists the options)")
+
+
+@pytest.mark.parametrize("word", ["extract", "demo"])
+def test_the_tools_have_a_help_of_their_own(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([word, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: lightsae {word} ")
+
+
+def test_an_option_of_the_wrong_kind_is_status_2_of_a_tool_too(line: Ask) -> None:
+    assert line("demo", "--seeds", "many")[0] == 2
 
 
 def test_the_model_s_own_options_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
