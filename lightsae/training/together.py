@@ -1,10 +1,13 @@
 """Ending the processes of a run together, with one of them saying why."""
 
-from signal import Signals
+import signal
 from subprocess import Popen, TimeoutExpired
 from time import monotonic, sleep
+from types import FrameType
+from typing import NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed import DistBackendError
 
 _LOST = ("closed by peer", "reset by peer")
@@ -32,6 +35,13 @@ class EndTogether(Callback):
         self.precedence = precedence
         self.partners: str | None = None
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer SIGTERM at once: Lightning would first talk to processes that do not listen."""
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, _stop)
+
+    on_validation_start = on_test_start = on_predict_start = on_train_start
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
@@ -46,9 +56,13 @@ class EndTogether(Callback):
         if lost and processes:
             killed = [process for process in processes if process.returncode < 0]
             self.partners = ", ".join(
-                f"process {process.pid} of this run got {Signals(-process.returncode).name}"
+                f"process {process.pid} of this run got {signal.Signals(-process.returncode).name}"
                 for process in killed
             )
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise SIGTERMException
 
 
 def _end(processes: list[Popen[bytes]], grace: float) -> None:

@@ -64,6 +64,19 @@ def test_sigterm_keeps_the_step_it_came_in(long: Path, tmp_path: Path) -> None:
     assert said[0] == f"{tmp_path}: going on after step {step}"
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_two_processes_stop_together_and_one_speaks(
+    number: int, status: int, long: Path, tmp_path: Path
+) -> None:
+    words = ("--config", long, "--trainer.devices", 2, "--checkpoint_every", 7)
+    found, said = stop(number, tmp_path, *words)
+    assert found == status
+    assert len(said) == 2
+    assert re.fullmatch(r".*: stopped after step \d+; the same command goes on.*", said[1])
+
+
 def test_control_c_before_a_checkpoint_says_that_there_is_none(long: Path, tmp_path: Path) -> None:
     rare = ("--checkpoint_every", 10**6, "--data.init_args.batch_size", 1)
     status, said = stop(signal.SIGINT, tmp_path, "--config", long, *rare)
