@@ -1,8 +1,10 @@
 """One command line over the whole package: `lightsae`, `python -m lightsae`, `lightning fit`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from lightsae.errors import LightsaeError
 from lightsae.messages import one_line
@@ -26,7 +28,9 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; by default those of this process.
 
     Returns:
-        Exit status: 0, or after a one-line error 1; 2 if it is about options or the configuration.
+        Exit status: 0, or after a one-line error 1; 2 if it is about options or the configuration,
+        130 after Ctrl-C. Of fit, validate, test and predict, a signal raises SystemExit with 130 or
+        143.
 
     Example:
         >>> main(["--help"])  # doctest: +ELLIPSIS
@@ -54,6 +58,10 @@ def main(args: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"lightsae {words[0]}: error: {message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"lightsae {words[0]}: stopped", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -83,13 +91,30 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.training.commands import RunCLI
 
         return RunCLI
+    return partial(_call, word)
+
+
+def _call(word: str, words: list[str]) -> None:
+    """Call a function whose arguments are the options."""
+    from jsonargparse import auto_cli
+
+    auto_cli(
+        _function(word),
+        args=words[1:],
+        as_positional=False,
+        prog=f"lightsae {word}",
+        exit_on_error=False,
+    )
+
+
+def _function(word: str) -> Callable[..., object]:
     if word == "extract":
-        from lightsae.activations.command import run
+        from lightsae.activations.extract import extract
 
-        return lambda words: run(words[1:])
-    from lightsae.demo import run as run_demo
+        return extract
+    from lightsae.demo import demo
 
-    return lambda words: run_demo(words[1:])
+    return demo
 
 
 def _help() -> str:

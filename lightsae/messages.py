@@ -1,6 +1,7 @@
 """Other libraries' error messages, cut to what a person needs."""
 
 import re
+from traceback import walk_tb
 
 _FRAMES = ("Does not validate against any", "Subtypes:", "Errors:", "Given value")
 _ALTERNATIVE = re.compile(r"Expected an? [^.]*")
@@ -13,8 +14,8 @@ def one_line(message: str) -> str:
         message: Any text.
 
     Returns:
-        One line; of the alternatives that a value could have been, only those that say why not,
-        or all where none does.
+        One line that says nothing twice; of the alternatives that a value could have been, only
+        those that say why not, or all where none does.
 
     Example:
         >>> print(one_line(\"\"\"Parser key "model":
@@ -30,6 +31,23 @@ def one_line(message: str) -> str:
     lines = [line for line in lines if line and not line.startswith(_FRAMES)]
     telling = [line for line in lines if not _ALTERNATIVE.fullmatch(line)]
     text = ""
-    for line in lines if not telling or telling[-1].endswith(":") else telling:
+    said = lines if not telling or telling[-1].endswith(":") else telling
+    for line in dict.fromkeys(said):
         text += line if not text else f" {line}" if text.endswith((":", ",")) else f"; {line}"
     return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+
+
+def raised_in(error: BaseException, package: str) -> bool:
+    """Whether a package raised an error itself, not what it called.
+
+    Example:
+        >>> import json
+        >>> try:
+        ...     json.loads("what")
+        ... except ValueError as error:
+        ...     raised_in(error, "json"), raised_in(error, "yaml")
+        (True, False)
+    """
+    frames = list(walk_tb(error.__traceback__))
+    name = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return name.partition(".")[0] == package

@@ -23,6 +23,9 @@ class AuxK:
         k_aux: Dead latents used per row, at most.
         dead_after: Tokens without firing after which a latent is dead.
         fired_above: Activation above which a latent has fired.
+
+    Raises:
+        LightsaeError: If a count is smaller than 1, or weight or fired_above negative or infinite.
     """
 
     weight: float = 1 / 32
@@ -34,8 +37,11 @@ class AuxK:
         for name in ("k_aux", "dead_after"):
             if getattr(self, name) < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.weight < math.inf:
-            raise LightsaeError(f"weight must be at least 0 and finite, got {self.weight}")
+        for name in ("weight", "fired_above"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise LightsaeError(
+                    f"{name} must be at least 0 and finite, got {getattr(self, name)}"
+                )
 
 
 def aux_k_loss(

@@ -51,7 +51,7 @@ class TopK:
     """
 
     def __init__(self, k: int) -> None:
-        if not isinstance(k, int) or k < 1:
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise LightsaeError(f"k must be an integer of at least 1, got {k!r}")
         self.k = k
 

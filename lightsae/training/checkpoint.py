@@ -1,11 +1,11 @@
-"""Checkpoints that a crash cannot spoil, often enough that little work is lost."""
+"""Checkpoints that a crash cannot spoil, and that are what they should be when they are read."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -49,7 +49,8 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         map_location: Where tensors go, as in torch.load.
 
     Raises:
-        LightsaeError: If it is missing, truncated, or holds anything but tensors and plain values.
+        LightsaeError: If it is missing, truncated or altered, or holds anything but tensors and
+            plain values.
 
     Example:
         >>> from lightsae.training import read_checkpoint
@@ -61,6 +62,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise LightsaeError(f"{path}: no such checkpoint")
     try:
+        _require_intact(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
@@ -70,6 +72,14 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     ):
         raise LightsaeError(f"{path} is not a checkpoint of a training run")
     return content
+
+
+def _require_intact(path: Path) -> None:
+    """Torch writes a checksum of every part and does not look at it when it reads."""
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise LightsaeError(f"its part {damaged} is damaged")
 
 
 def require_same_model(
@@ -110,14 +120,18 @@ def require_same_model(
         )
 
 
-def require_resumable(checkpoint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that holds weights only.
+def require_resumable(checkpoint: Mapping[str, Any], fit_loop: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that holds weights only, or no position in the data.
+
+    Args:
+        checkpoint: What `read_checkpoint` returned.
+        fit_loop: The state of a loop that has not started.
 
     Raises:
         LightsaeError: Naming what is missing.
 
     Example:
-        >>> require_resumable({"optimizer_states": [], "lr_schedulers": []})
+        >>> require_resumable({"optimizer_states": [], "lr_schedulers": []}, {})
         Traceback (most recent call last):
         ...
         lightsae.errors.LightsaeError: is nothing to go on from: it has no loops
@@ -125,71 +139,10 @@ def require_resumable(checkpoint: Mapping[str, Any]) -> None:
     for key in ("optimizer_states", "lr_schedulers", "loops"):
         if key not in checkpoint:
             raise LightsaeError(f"is nothing to go on from: it has no {key}")
-
-
-class ResumePoint(Callback):
-    """Keeps one checkpoint from which the run goes on exactly as if it had never stopped.
-
-    It is written every few steps and at the end of each epoch, never between a step and the
-    validation that follows it.
-
-    Args:
-        path: The checkpoint file.
-        every_n_steps: Optimizer steps between two checkpoints.
-
-    Raises:
-        LightsaeError: If every_n_steps is smaller than 1.
-    """
-
-    def __init__(self, path: str | Path, every_n_steps: int = 500) -> None:
-        if every_n_steps < 1:
-            raise LightsaeError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self.path = Path(path)
-        self.every_n_steps = every_n_steps
-        self._saved_at = -1
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from where this run starts."""
-        self._saved_at = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Save when it is time and nothing else belongs to this step."""
-        stepped = trainer.global_step - self._saved_at >= self.every_n_steps
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        if stepped and not accumulating and not _validates_after(trainer, batch_idx):
-            # Lightning would log this step only after the checkpoint that says it is done.
-            trainer._logger_connector.update_train_step_metrics()
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after validation; an epoch that max_steps cut short stays open to go on with."""
-        loop: Any = trainer.fit_loop
-        cut_short = not loop.epoch_loop.batch_progress.is_last_batch
-        progress = loop.epoch_progress.total, loop.epoch_progress.current
-        for count in progress:
-            count.processed -= cut_short
-        self._save(trainer)
-        for count in progress:
-            count.processed += cut_short
-
-    def _save(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        trainer.save_checkpoint(self.path)
-        self._saved_at = trainer.global_step
-
-
-def _validates_after(trainer: Trainer, batch_idx: int) -> bool:
-    if batch_idx + 1 >= trainer.num_training_batches:
-        return True
-    interval = trainer.val_check_batch
-    if trainer.check_val_every_n_epoch is None:
-        batch_idx = trainer.fit_loop.epoch_loop.total_batch_idx
-    return isinstance(interval, int) and (batch_idx + 1) % interval == 0
+    loops = checkpoint["loops"]
+    found = loops.get("fit_loop") if isinstance(loops, dict) else None
+    if not isinstance(found, dict):
+        raise LightsaeError("is nothing to go on from: it has no loops.fit_loop")
+    for key in fit_loop:
+        if key not in found:
+            raise LightsaeError(f"is nothing to go on from: it has no loops.fit_loop.{key}")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightsae.activations import ActivationBatch
@@ -101,6 +102,8 @@ class CodeWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of a batch."""
+        if trainer.received_sigterm:  # Lightning looks for it in every loop but this
+            raise SIGTERMException
         fires = prediction.values > 0
         ends = fires.sum(dim=1).cumsum(0) + self._nonzero
         with self._writing():

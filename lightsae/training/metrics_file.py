@@ -42,8 +42,8 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the file without its ending."""
-        return self.path.stem
+        """None: what Lightning puts beside the log goes into its folder, not one below."""
+        return ""
 
     @property
     def version(self) -> str:
@@ -51,9 +51,11 @@ class MetricsFile(Logger):
         return ""
 
     @property
-    def log_dir(self) -> str:
+    def save_dir(self) -> str:
         """Folder of the file."""
         return str(self.path.parent)
+
+    log_dir = save_dir
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
@@ -66,7 +68,9 @@ class MetricsFile(Logger):
         row |= {
             name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
         }
-        if "epoch" in row and row["epoch"] is not None:
+        if self.at_step is not None:
+            row.pop("epoch", None)  # an evaluation's own, always 0
+        elif row.get("epoch") is not None:
             row["epoch"] = int(row["epoch"])
         line = json.dumps(row) + "\n"
         if line == self._last:
@@ -83,7 +87,7 @@ class MetricsFile(Logger):
         """All whole lines of the file.
 
         Raises:
-            LightsaeError: If one of them is not JSON.
+            LightsaeError: If one of them is not a JSON object with a step.
         """
         if not self.path.exists():
             return []
@@ -91,18 +95,24 @@ class MetricsFile(Logger):
         rows = []
         for number, line in enumerate(lines, start=1):
             if line.endswith(b"\n"):
-                try:
-                    rows.append(json.loads(line))
-                except ValueError as error:
-                    raise LightsaeError(f"{self.path}: line {number} is not JSON") from error
+                rows.append(self._row(line, number))
         return rows
+
+    def _row(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise LightsaeError(f"{self.path}: line {number} is not JSON") from error
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise LightsaeError(f"{self.path}: line {number} is not an object with a step")
+        return row
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Drop the lines of steps from this one on, and a last line that a crash cut short."""
         if not self.path.exists():
             return
-        kept = [row for row in self.rows() if row.get("step", -1) < step]
+        kept = [row for row in self.rows() if row["step"] < step]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._last = ""

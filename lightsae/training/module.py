@@ -30,6 +30,7 @@ from lightsae.sae import (
 )
 from lightsae.training.checkpoint import require_resumable, require_same_model
 from lightsae.training.dead import DeadLatentTracker
+from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 
 
 class EvaluationMetrics(nn.Module):
@@ -65,7 +66,7 @@ class SAEModule(LightningModule):
         dead_latents: Tokens since each latent fired; part of every checkpoint.
 
     Raises:
-        LightsaeError: If d_in disagrees with the data, or k with d_sae.
+        LightsaeError: If a size is smaller than 1, d_in disagrees with the data, or k with d_sae.
 
     Example:
         >>> module = SAEModule(d_sae=64, selection=TopK(4), d_in=8)
@@ -93,6 +94,9 @@ class SAEModule(LightningModule):
             ignore=["selection", "regularizer", "aux_k", "optimizer", "lr_scheduler"]
         )
         self.selection: Selection = TopK(32) if selection is None else selection
+        for name, size in (("d_sae", d_sae), ("init_rows", init_rows)):
+            if size < 1:
+                raise LightsaeError(f"{name} must be at least 1, got {size}")
         if self.selection.k > d_sae:
             raise LightsaeError(f"k = {self.selection.k} is larger than d_sae = {d_sae}")
         self.d_sae = d_sae
@@ -103,6 +107,7 @@ class SAEModule(LightningModule):
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self._clock: tuple[float, int] | None = None
+        self._shards: dict[str, str] = {}
         if d_in is not None:
             self._build(d_in)
 
@@ -113,6 +118,7 @@ class SAEModule(LightningModule):
                 raise LightsaeError("d_in is not given and there is no data that tells it")
             return
         data = getattr(self.trainer, "datamodule", None)
+        self._shards = shards_of(data)
         found: int | None = getattr(data, "d_in", None)
         if hasattr(self, "sae"):
             if found is not None and found != self.sae.d_in:
@@ -150,7 +156,7 @@ class SAEModule(LightningModule):
         """Loss of a batch."""
         parts = self._objective(batch, self._update_dead)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.trainer.global_step + 1) % every == 0:
+        if every and (self.trainer.global_step + 1) % every == 0:
             self._log_training(parts, batch)
         return parts.loss
 
@@ -194,18 +200,30 @@ class SAEModule(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the selection rule, which is no tensor."""
+        """Keep the selection rule, which is no tensor, and what tells the shards from others."""
         checkpoint["selection"] = self._selection()
+        checkpoint["shards"] = self._shards
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, or one to go on from that holds weights only."""
-        path = None if self._trainer is None else self.trainer.ckpt_path
+        """Refuse a checkpoint of another model or other shards, or one without a position."""
+        path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
         try:
             require_same_model(checkpoint, self.state_dict(), self._selection())
             if self._trainer is not None and self.trainer.training:
-                require_resumable(checkpoint)
+                require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
         except LightsaeError as error:
-            raise LightsaeError(f"{path or 'the checkpoint'} {error}") from error
+            raise LightsaeError(f"{path} {error}") from error
+        if self._trainer is not None:
+            self._require_its_shards(checkpoint.get("shards", {}), str(path))
+
+    def _require_its_shards(self, trained_on: dict[str, str], path: str) -> None:
+        """To go on they must be the same; to evaluate, those of the same model and layer."""
+        require = require_same_shards if self.trainer.training else require_same_source
+        try:
+            require(trained_on, self._shards)
+        except LightsaeError as error:
+            folder = getattr(getattr(self.trainer, "datamodule", None), "path", "the data")
+            raise LightsaeError(f"{folder}: {path} was trained on {error}") from error
 
     def _selection(self) -> dict[str, Any]:
         return {"rule": type(self.selection).__name__, **self.selection.settings()}

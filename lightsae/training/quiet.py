@@ -6,6 +6,9 @@ import warnings
 _OWN_DEFAULTS = (
     r".*isinstance\(treespec, LeafSpec\).*",
     ".*does not have many workers.*",
+    # A run that goes on finds what it left there.
+    r"Checkpoint directory .* exists and is not empty",
+    r"You are trying to `self\.log.*barebones",
     "Couldn't infer the batch indices",
     # Lightning's command line calls what newer versions of jsonargparse have renamed.
     r"\s*(By default only one Jsonarg|``ArgumentParser.add_inst|``instantiate_cl|skip_none para)",

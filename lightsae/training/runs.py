@@ -13,14 +13,20 @@ from lightsae.activations.folder import lock_folder
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 
-_FIXED_TRAINER_KEYS = (
-    "precision",
-    "accumulate_grad_batches",
-    "devices",
-    "num_nodes",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-)
+_MAY_CHANGE = (
+    # where things are and how often the run is kept
+    "run_dir", "checkpoint_every", "config", "ckpt_path", "weights_only",
+    "trainer.default_root_dir",
+    # how long it is
+    "trainer.max_epochs", "trainer.min_epochs", "trainer.max_steps", "trainer.min_steps",
+    "trainer.max_time",
+    # what is shown or logged of it
+    "trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar",
+    "trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry",
+    "trainer.enable_autolog_hparams",
+    # what fit does not do
+    "trainer.limit_test_batches", "trainer.limit_predict_batches",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -80,16 +86,17 @@ class RunFolder:
         A run is here once it has a checkpoint; before, there is nothing to go on from.
 
         Args:
-            config: Settings as plain values, with the keys model, data, seed_everything, trainer.
+            config: Settings as plain values. All of them must stay as they are but those that say
+                how long the run is, where it lies and what is shown of it.
 
         Raises:
-            LightsaeError: If the folder holds a run with other settings, naming each, or cannot be
-                written.
+            LightsaeError: If the folder holds a run with other settings, naming each, or one whose
+                settings are lost, or cannot be written.
         """
-        if self.config.exists() and self.checkpoint.exists():
+        if self.checkpoint.exists():
             self._require_same(config)
-            return
-        self._write(config)
+        else:
+            self._write(config)
 
     @rank_zero_only
     def _write(self, config: Mapping[str, Any]) -> None:
@@ -101,9 +108,14 @@ class RunFolder:
             raise LightsaeError(f"{self.config} cannot be written: {error.strerror}") from error
 
     def _require_same(self, config: Mapping[str, Any]) -> None:
+        if not self.config.exists():
+            raise LightsaeError(
+                f"{self.config} is missing: nothing tells the settings of {self.checkpoint}; "
+                "choose another --run_dir"
+            )
         try:
             before = yaml.safe_load(self.config.read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise LightsaeError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(before, dict):
             raise LightsaeError(f"{self.config} does not hold the settings of a run")
@@ -166,14 +178,12 @@ def _lock(folder: Path) -> int | None:
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make a run what it is, flat."""
-    trainer = config.get("trainer") or {}
-    kept = {
-        "seed_everything": config.get("seed_everything"),
-        "model": config.get("model"),
-        "data": config.get("data"),
-        "trainer": {key: trainer.get(key) for key in _FIXED_TRAINER_KEYS},
-    }
-    return dict(_flat("", yaml.safe_load(yaml.safe_dump(kept))))
+    plain = yaml.safe_load(yaml.safe_dump(dict(config)))
+    return {key: value for key, value in _flat("", plain) if not _may_change(key)}
+
+
+def _may_change(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE)
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:

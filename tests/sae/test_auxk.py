@@ -156,10 +156,12 @@ def test_counts_are_at_least_1(name: str) -> None:
         AuxK(**{name: 0})
 
 
-@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
-def test_the_weight_is_a_finite_number_of_at_least_0(weight: float) -> None:
-    with pytest.raises(LightsaeError, match="weight must be at least 0 and finite, got"):
-        AuxK(weight=weight)
+@pytest.mark.parametrize("name", ["weight", "fired_above"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_weight_and_threshold_are_finite_numbers_of_at_least_0(name: str, value: float) -> None:
+    assert AuxK(**{name: 0.0})
+    with pytest.raises(LightsaeError, match=f"{name} must be at least 0 and finite, got"):
+        AuxK(**{name: value})
 
 
 def test_defaults_are_those_of_the_released_code() -> None:

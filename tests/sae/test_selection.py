@@ -97,7 +97,7 @@ def test_the_penalty_is_an_unweighted_mean_that_knows_mask_and_eps(
     assert encoded.penalty.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("k", [0, -1, 2.5, "2", None], ids=repr)
+@pytest.mark.parametrize("k", [0, -1, 2.5, "2", None, True], ids=repr)
 def test_k_is_an_integer_of_at_least_1(k: Any) -> None:
     with pytest.raises(LightsaeError, match="k must be an integer of at least 1"):
         TopK(k)

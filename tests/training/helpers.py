@@ -28,16 +28,20 @@ D_IN, D_SAE, K = 6, 24, 3
 
 
 def write_shards(
-    folder: Path, rows: int = 200, d_in: int = D_IN, labels: bool = False, dtype: str = "float32"
+    folder: Path,
+    rows: int = 200,
+    d_in: int = D_IN,
+    labels: bool = False,
+    dtype: str = "float32",
+    layer: str = "",
 ) -> Path:
     """Sparse combinations of fixed directions around a mean that is not zero."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(D_SAE, d_in, generator=generator)
     strengths = (torch.randn(rows, D_SAE, generator=generator) - 1.5).relu()
     x = strengths @ directions + 2
-    with ShardWriter(
-        folder, Manifest(d_in=d_in, dtype=dtype, has_labels=labels), rows_per_shard=80, chunk_rows=8
-    ) as writer:
+    manifest = Manifest(d_in=d_in, dtype=dtype, has_labels=labels, layer=layer)
+    with ShardWriter(folder, manifest, rows_per_shard=80, chunk_rows=8) as writer:
         for part in torch.arange(rows).split(40):
             writer.write(x[part], part, label=part % 3 if labels else None)
     return folder
@@ -68,7 +72,6 @@ def make_trainer(
         "log_every_n_steps": 1,
         "num_sanity_val_steps": 0,
         "logger": MetricsFile(run / "metrics.jsonl"),
-        "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "plugins": [AtomicCheckpointIO()],

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 
 from lightsae.errors import LightsaeError
-from lightsae.training import AtomicCheckpointIO, ResumePoint, SAEModule, read_checkpoint
+from lightsae.training import AtomicCheckpointIO, SAEModule, read_checkpoint
 
-from .helpers import make_data, make_module, make_trainer, metrics
+from .helpers import make_data, make_module, make_trainer
 
 CONTENT = {
     "state_dict": {"w": torch.arange(3.0)},
@@ -158,6 +157,17 @@ def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("read", [read_checkpoint, AtomicCheckpointIO().load_checkpoint])
+def test_one_altered_byte_of_a_tensor_is_noticed(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(CONTENT, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(CONTENT["state_dict"]["w"].numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LightsaeError, match=f"{path} is not a readable .* part .* is damaged"):
+        read(path)
+
+
 @pytest.mark.parametrize("missing", ["optimizer_states", "lr_schedulers", "loops"])
 def test_a_run_does_not_go_on_from_weights_alone(
     missing: str, shards: Path, tmp_path: Path
@@ -172,6 +182,26 @@ def test_a_run_does_not_go_on_from_weights_alone(
     )
     assert "test/loss" in tested
     with pytest.raises(LightsaeError, match=rf"{path} is nothing to go on from.* no {missing}"):
+        make_trainer(tmp_path).fit(make_module(), make_data(shards), ckpt_path=path)
+
+
+@pytest.mark.parametrize(
+    ("loops", "missing"),
+    [
+        ({}, "loops.fit_loop"),
+        (5, "loops.fit_loop"),
+        ({"fit_loop": None}, "loops.fit_loop"),
+        ({"fit_loop": {}}, "loops.fit_loop.state_dict"),
+    ],
+    ids=["none", "number", "null", "empty"],
+)
+def test_a_run_does_not_go_on_without_its_position(
+    loops: Any, missing: str, shards: Path, tmp_path: Path
+) -> None:
+    make_trainer(tmp_path, max_epochs=1).fit(make_module(), make_data(shards))
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({**read_checkpoint(path), "loops": loops}, path)
+    with pytest.raises(LightsaeError, match=rf"{path} is nothing to go on from.* no {missing}$"):
         make_trainer(tmp_path).fit(make_module(), make_data(shards), ckpt_path=path)
 
 
@@ -214,82 +244,6 @@ def test_a_checkpoint_holds_all_that_a_run_needs_to_go_on(shards: Path, tmp_path
     assert content["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [
         {"epoch": 1, "batches": 4}
     ]
-
-
-class Saves(Callback):
-    """When checkpoints were written: the steps taken so far."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.at: list[int] = []
-        original = AtomicCheckpointIO.save_checkpoint
-
-        def save(io: Any, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            self.at.append(checkpoint["global_step"])
-            original(io, checkpoint, *args, **kwargs)
-
-        monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
-
-
-# Ten batches an epoch, two epochs.
-@pytest.mark.parametrize(
-    ("every", "options", "at"),
-    [
-        (3, {}, [3, 6, 9, 10, 13, 16, 19, 20]),
-        (5, {}, [5, 10, 15, 20]),
-        (10, {}, [10, 20]),
-        (1000, {}, [10, 20]),
-        (4, {"val_check_interval": 4}, [5, 9, 10, 15, 19, 20]),
-        (4, {"val_check_interval": 0.2}, [5, 9, 10, 15, 19, 20]),
-        (1, {"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 1},
-         [1, 2, 4, 5, 7, 8, 10]),
-        (2, {"accumulate_grad_batches": 4}, [2, 3, 5, 6]),
-        (3, {"limit_train_batches": 4}, [3, 4, 7, 8]),
-        (3, {"max_steps": 8}, [3, 6, 8]),
-        (1, {"fast_dev_run": 3}, []),
-    ],
-    ids=[
-        "every third",
-        "every fifth",
-        "once an epoch",
-        "at the end of an epoch alone",
-        "validation every 4",
-        "validation every fifth of the epoch",
-        "validation across epochs",
-        "accumulated",
-        "part of the epoch",
-        "few steps",
-        "fast_dev_run",
-    ],
-)  # fmt: skip
-def test_it_is_taken_between_steps_never_before_a_validation_and_at_the_end_of_epochs(
-    every: int,
-    options: dict[str, Any],
-    at: list[int],
-    shards: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    saves = Saves(monkeypatch)
-    make_trainer(tmp_path, every=every, **options).fit(make_module(), make_data(shards))
-    assert saves.at == at
-
-
-def test_it_must_be_taken_now_and_then(tmp_path: Path) -> None:
-    with pytest.raises(LightsaeError, match="every_n_steps must be at least 1, got 0"):
-        ResumePoint(tmp_path / "last.ckpt", every_n_steps=0)
-
-
-def test_a_full_disk_ends_training_with_the_file_named(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*args: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("lightsae.training.checkpoint.torch.save", fail)
-    with pytest.raises(LightsaeError, match=r"last.ckpt cannot be written: No space left"):
-        make_trainer(tmp_path, every=4).fit(make_module(), make_data(shards))
-    assert len(metrics(tmp_path)) == 4
-    assert files(tmp_path) == ["metrics.jsonl"]
 
 
 def test_a_module_reads_its_checkpoint_without_running_it(

@@ -21,7 +21,7 @@ from lightsae.training.codes import CodeWriter, read_codes
 
 from .helpers import D_IN, D_SAE, make_data, make_module, make_trainer, write_shards
 
-ONE: Any = SimpleNamespace(global_rank=0, world_size=1, is_global_zero=True)
+ONE: Any = SimpleNamespace(received_sigterm=False, global_rank=0, world_size=1, is_global_zero=True)
 
 
 def batch(rows: int, start: int = 0, label: bool = False) -> ActivationBatch:

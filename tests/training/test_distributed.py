@@ -1,5 +1,6 @@
 """Two processes are one with batches twice as large, and end together."""
 
+import re
 import subprocess
 from pathlib import Path
 from time import monotonic
@@ -36,18 +37,27 @@ PLAN: dict[str, Any] = {
     "model__init_args__d_sae": 300,
 }
 CALLBACK = """
+import os
+import signal
+
 from lightning.pytorch import Callback
 
 from lightsae.errors import LightsaeError
 
 
-class RaiseOn(Callback):
-    def __init__(self, rank: int):
-        self.rank = rank
+class FailOn(Callback):
+    def __init__(self, ranks: list[int], how: str):
+        self.ranks, self.how = ranks, how
 
     def on_train_batch_end(self, trainer, *args):
-        if trainer.global_rank == self.rank and trainer.global_step == 3:
-            raise LightsaeError(f"rank {self.rank} cannot go on")
+        rank = trainer.global_rank
+        if rank not in self.ranks or trainer.global_step != 3:
+            return
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "bug":
+            raise ZeroDivisionError(f"rank {rank}")
+        raise LightsaeError(f"rank {rank} cannot go on")
 """
 
 
@@ -116,18 +126,39 @@ def test_predict_writes_a_file_per_process_and_every_row_once(
     assert sorted(np.concatenate(samples)) == list(range(ROWS))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_fails_ends_the_other(rank: int, shards: Path, tmp_path: Path) -> None:
-    (tmp_path / "own_callback.py").write_text(CALLBACK)
-    callback = {"class_path": "own_callback.RaiseOn", "init_args": {"rank": rank}}
-    config = write_config(tmp_path / "config.yaml", shards, trainer__callbacks=[callback])
-    words = command("fit", "--config", config, "--run_dir", tmp_path / "run")
+def fit_on_two(folder: Path, shards: Path, **fails: Any) -> subprocess.CompletedProcess[str]:
+    (folder / "own_callback.py").write_text(CALLBACK)
+    callback = {"class_path": "own_callback.FailOn", "init_args": fails}
+    config = write_config(folder / "config.yaml", shards, trainer__callbacks=[callback])
+    words = command("fit", "--config", config, "--run_dir", folder / "run")
     words += ["--trainer.devices", "2", "--trainer.accelerator", "cpu"]
-    began = monotonic()
-    done = subprocess.run(
-        words, env=environment(modules=tmp_path), capture_output=True, text=True, timeout=120
+    return subprocess.run(
+        words, env=environment(modules=folder), capture_output=True, text=True, timeout=120
     )
+
+
+@pytest.mark.parametrize("ranks", [[0], [1], [0, 1]], ids=["first", "second", "both"])
+def test_of_processes_that_fail_one_says_why(
+    ranks: list[int], shards: Path, tmp_path: Path
+) -> None:
+    began = monotonic()
+    done = fit_on_two(tmp_path, shards, ranks=ranks, how="error")
     assert done.returncode == 1
     assert monotonic() - began < 60
-    assert f"lightsae fit: error: rank {rank} cannot go on" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if "starting from" not in line]
+    assert said == [f"lightsae fit: error: rank {ranks[0]} cannot go on"]
+
+
+def test_of_processes_with_a_bug_one_shows_it(shards: Path, tmp_path: Path) -> None:
+    done = fit_on_two(tmp_path, shards, ranks=[0, 1], how="bug")
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1].endswith("ZeroDivisionError: rank 0")
+
+
+def test_a_process_that_is_killed_is_named_by_the_first(shards: Path, tmp_path: Path) -> None:
+    done = fit_on_two(tmp_path, shards, ranks=[1], how="killed")
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if "starting from" not in line]
+    assert len(said) == 1
+    assert re.fullmatch(r"lightsae fit: error: process \d+ of this run got SIGKILL", said[0])

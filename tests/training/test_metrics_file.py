@@ -36,9 +36,9 @@ def test_what_is_no_number_becomes_null_so_that_every_line_is_json(tmp_path: Pat
     assert "NaN" not in file.path.read_text()
 
 
-def test_an_evaluation_carries_the_step_of_the_run(tmp_path: Path) -> None:
+def test_an_evaluation_carries_the_step_of_the_run_and_no_epoch(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "evaluations.jsonl", at_step=40)
-    file.log_metrics({"test/r2": 0.5}, step=0)
+    file.log_metrics({"test/r2": 0.5, "epoch": 0}, step=0)
     assert file.rows() == [{"step": 40, "test/r2": 0.5}]
 
 
@@ -71,10 +71,22 @@ def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path: Path) -> None:
     assert file.rows() == [{"step": 0, "a": 1.0}, {"step": 1, "a": 2.0}]
 
 
-def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"what is this", "line 2 is not JSON"),
+        (b"\xff\xfe", "line 2 is not JSON"),
+        (b"[" * 100_000, "line 2 is not JSON"),
+        (b"5", "line 2 is not an object with a step"),
+        (b'{"a": 1}', "line 2 is not an object with a step"),
+        (b'{"step": null}', "line 2 is not an object with a step"),
+    ],
+    ids=["words", "binary", "deep", "number", "no step", "step null"],
+)
+def test_a_damaged_line_is_named(line: bytes, message: str, tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
-    file.path.write_text('{"step": 0}\nwhat is this\n')
-    with pytest.raises(LightsaeError, match=rf"{file.path}: line 2 is not JSON"):
+    file.path.write_bytes(b'{"step": 0}\n' + line + b"\n")
+    with pytest.raises(LightsaeError, match=f"{file.path}: {message}"):
         file.rewind(step=1)
 
 
@@ -105,5 +117,6 @@ def test_a_run_from_the_beginning_takes_back_all_lines(shards: Path, tmp_path: P
 def test_it_says_what_a_logger_must(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.log_hyperparams({"lr": torch.tensor(0.1)})
-    assert (file.name, file.version, file.log_dir) == ("metrics", "", str(tmp_path))
+    assert (file.name, file.version) == ("", "")
+    assert file.log_dir == file.save_dir == str(tmp_path)
     assert not file.path.exists()

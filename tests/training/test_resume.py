@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint
 
 from lightsae.sae import AuxK, L1L2Ratio
 from lightsae.training import SAEModule, WarmupDecay, read_checkpoint
@@ -45,11 +46,10 @@ class Interrupted(Exception):
 
 
 class Stop(Callback):
-    """Raises at the n-th call of a hook; a late one, after the checkpoint is written."""
+    """Raises at the n-th call of a hook."""
 
     def __init__(self, hook: str, call: int) -> None:
         self._left = call
-        hook, self.late = hook.removeprefix("late "), hook.startswith("late ")
 
         def raise_in_time(*args: Any) -> None:
             self._left -= 1
@@ -59,22 +59,26 @@ class Stop(Callback):
         setattr(self, hook, raise_in_time)
 
 
-MOMENTS = {
-    "before the first step": ("on_train_batch_start", 1),
-    "first step": ("on_train_batch_end", 1),
-    "just after a checkpoint": ("late on_train_batch_end", 3),
-    "just after another": ("late on_train_batch_end", BATCHES + 3),
-    "just after that of an epoch": ("late on_train_epoch_end", 1),
-    "second step": ("on_train_batch_end", 2),
-    "mid-epoch": ("on_train_batch_end", BATCHES + 2),
-    "within a step": ("on_after_backward", BATCHES + 3),
-    "last batch of an epoch": ("on_train_batch_end", BATCHES),
-    "during validation": ("on_validation_batch_end", 2),
-    "after validation": ("on_validation_epoch_end", 2),
-    "end of an epoch": ("on_train_epoch_end", 1),
-    "start of an epoch": ("on_train_epoch_start", 2),
-    "last step": ("on_train_batch_end", EPOCHS * 7),
-    "end": ("on_train_end", 1),
+class LateStop(Stop, Checkpoint):
+    """After the checkpoint is written; Lightning calls its like last."""
+
+
+MOMENTS: dict[str, tuple[type[Stop], str, int]] = {
+    "before the first step": (Stop, "on_train_batch_start", 1),
+    "first step": (Stop, "on_train_batch_end", 1),
+    "just after a checkpoint": (LateStop, "on_train_batch_end", 3),
+    "just after another": (LateStop, "on_train_batch_end", BATCHES + 3),
+    "just after that of an epoch": (LateStop, "on_train_epoch_end", 1),
+    "second step": (Stop, "on_train_batch_end", 2),
+    "mid-epoch": (Stop, "on_train_batch_end", BATCHES + 2),
+    "within a step": (Stop, "on_after_backward", BATCHES + 3),
+    "last batch of an epoch": (Stop, "on_train_batch_end", BATCHES),
+    "during validation": (Stop, "on_validation_batch_end", 2),
+    "after validation": (Stop, "on_validation_epoch_end", 2),
+    "end of an epoch": (Stop, "on_train_epoch_end", 1),
+    "start of an epoch": (Stop, "on_train_epoch_start", 2),
+    "last step": (Stop, "on_train_batch_end", EPOCHS * 7),
+    "end": (Stop, "on_train_end", 1),
 }
 OF_EVERY_PLAN = ("just after a checkpoint", "mid-epoch", "within a step", "during validation")
 CASES = [
@@ -95,8 +99,8 @@ def go(
     shards: Path, run: Path, *stops: Stop, make: Callable[[], SAEModule] = make, **plan: Any
 ) -> None:
     """Start the run, or go on from its checkpoint."""
-    late = [stop for stop in stops if stop.late]
-    early = [stop for stop in stops if not stop.late]
+    late = [stop for stop in stops if isinstance(stop, LateStop)]
+    early = [stop for stop in stops if not isinstance(stop, LateStop)]
     trainer = make_trainer(
         run, every=3, callbacks=early, late=late, **{"max_epochs": EPOCHS, **plan}
     )
@@ -149,8 +153,9 @@ def test_there_is_something_to_lose(uninterrupted: dict[str, Path]) -> None:
 def test_a_run_that_was_stopped_once_ends_the_same(
     plan: str, moment: str, uninterrupted: dict[str, Path], shards: Path, tmp_path: Path
 ) -> None:
+    stop, hook, call = MOMENTS[moment]
     with pytest.raises(Interrupted):
-        go(shards, tmp_path, Stop(*MOMENTS[moment]), **PLANS[plan])
+        go(shards, tmp_path, stop(hook, call), **PLANS[plan])
     go(shards, tmp_path, **PLANS[plan])
     require_same_run(tmp_path, uninterrupted[plan])
 

@@ -59,9 +59,12 @@ def test_the_same_settings_are_welcome_again(run: RunFolder) -> None:
         {"trainer__max_epochs": 9},
         {"checkpoint_every": 7},
         {"trainer__enable_progress_bar": False},
+        {"trainer__max_steps": 7, "trainer__max_time": "00:01:00:00"},
+        {"trainer__logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "x"}}},
+        {"run_dir": "the same, named differently", "weights_only": True},
         {"trainer__precision": None, "model__init_args__centre": None},
     ],
-    ids=["longer", "other checkpoints", "quieter", "left out is none"],
+    ids=["longer", "other checkpoints", "quieter", "a limit", "logger", "names", "none"],
 )
 def test_what_does_not_make_the_run_may_change(changes: dict[str, Any], run: RunFolder) -> None:
     run.claim(changed(**changes))
@@ -77,6 +80,13 @@ def test_what_does_not_make_the_run_may_change(changes: dict[str, Any], run: Run
         ({"seed_everything": 1}, "seed_everything was 0, is 1"),
         ({"trainer__precision": "64-true"}, "trainer.precision was None, is 64-true"),
         ({"trainer__devices": 2}, "trainer.devices was auto, is 2"),
+        ({"trainer__limit_train_batches": 3}, "trainer.limit_train_batches was None, is 3"),
+        ({"trainer__overfit_batches": 3}, "trainer.overfit_batches was None, is 3"),
+        ({"trainer__strategy": "ddp"}, "trainer.strategy was None, is ddp"),
+        ({"trainer__deterministic": True}, "trainer.deterministic was None, is True"),
+        ({"trainer__callbacks": ["Timer"]}, "trainer.callbacks was None, is ['Timer']"),
+        ({"trainer__val_check_interval": 3}, "trainer.val_check_interval was None, is 3"),
+        ({"trainer__what_comes_next": 3}, "trainer.what_comes_next was None, is 3"),
         ({"trainer__gradient_clip_val": 1.0}, "trainer.gradient_clip_val was None, is 1.0"),
         ({"model__init_args__aux_k": {"k_aux": 4}}, "model.init_args.aux_k.k_aux was None, is 4"),
     ],
@@ -100,18 +110,22 @@ def test_a_start_that_left_no_checkpoint_claims_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [", "", "- 1", "\x00"], ids=["broken", "empty", "list", "nul"]
+    "content",
+    [b"a: [", b"", b"- 1", b"\x00", b"\xff\xfe"],
+    ids=["broken", "empty", "list", "nul", "binary"],
 )
-def test_settings_that_cannot_be_read_are_named(text: str, run: RunFolder) -> None:
-    run.config.write_text(text)
+def test_settings_that_cannot_be_read_are_named(content: bytes, run: RunFolder) -> None:
+    run.config.write_bytes(content)
     with pytest.raises(LightsaeError, match=str(run.config)):
         run.claim(SETTINGS)
 
 
-def test_a_checkpoint_without_settings_is_a_new_claim(run: RunFolder) -> None:
+def test_a_checkpoint_whose_settings_are_lost_is_refused(run: RunFolder) -> None:
     run.config.unlink()
-    run.claim(SETTINGS)
-    assert run.config.exists()
+    with pytest.raises(LightsaeError) as caught:
+        run.claim(SETTINGS)
+    assert f"{run.config} is missing: nothing tells the settings of" in str(caught.value)
+    assert not run.config.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""A configuration that cannot be: one line that names the key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..training.helpers import write_config
+from .helpers import Ask
+
+MODEL = "model__init_args__"
+DATA = "data__init_args__"
+STOP_AT_NOTHING = [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/lss"}}]
+TWO_LAST = [{"class_path": "ModelCheckpoint", "init_args": {"save_last": True}}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({f"{MODEL}dsae": 3}, ["SAEModule", "'dsae' is not accepted"]),
+        ({f"{MODEL}d_sae": "many"}, ['"d_sae"', "Expected a int", "many"]),
+        ({f"{MODEL}selection": {"class_path": "lightsae.sae.TopKK"}}, ["selection", "TopKK"]),
+        ({f"{MODEL}selection__class_path": "no_such.TopK"}, ["selection", "no_such"]),
+        ({f"{MODEL}optimizer__class_path": "torch.optim.Adamm"}, ["optimizer", "Adamm"]),
+        ({f"{MODEL}aux_k__k_auxx": 3}, ["aux_k", "k_auxx"]),
+        ({"model__class_path": "lightsae.training.SAE"}, ["lightsae.training", "SAE"]),
+        ({f"{DATA}bath_size": 3}, ["ActivationDataModule", "'bath_size' is not accepted"]),
+        ({"trainer__precision": 17}, ["trainer.precision", "bf16-mixed"]),
+        ({"trainer__max_epoch": 17}, ["trainer", "max_epoch"]),
+        ({"trainre": 1}, ["trainre"]),
+        ({"checkpoint_every": "often"}, ["checkpoint_every", "often"]),
+        ({"seed_everything": -1}, ["seed_everything", ">=0 and v<4294967296"]),
+        ({"seed_everything": 2**32}, ["seed_everything", ">=0 and v<4294967296"]),
+    ],
+    ids=lambda value: ".".join(next(iter(value)).split("__")) if isinstance(value, dict) else "",
+)
+def test_a_config_that_does_not_fit_is_told_by_key_in_one_line(
+    changes: dict[str, Any],
+    says: list[str],
+    shards: Path,
+    tmp_path: Path,
+    line: Ask,
+) -> None:
+    config = write_config(tmp_path / "config.yaml", shards, **changes)
+    status, text = line("fit", "--config", config, "--run_dir", tmp_path / "run")
+    assert status == 2
+    assert text.startswith("lightsae fit: error: ")
+    assert all(part in text for part in says), text
+    assert "NoneType" not in text
+    assert len(text) < 500
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({f"{MODEL}selection__init_args__k": 500}, "k = 500 is larger than d_sae = 24"),
+        ({f"{MODEL}selection__init_args__k": 0}, "k must be an integer of at least 1, got 0"),
+        ({f"{MODEL}regularizer__init_args__weight": -1}, "weight must be at least 0"),
+        ({f"{MODEL}aux_k__dead_after": 0}, "dead_after must be at least 1, got 0"),
+        ({f"{MODEL}optimizer__init_args__lr": -1}, "optimizer cannot be made: Invalid learning"),
+        ({f"{MODEL}d_sae": 0}, "d_sae must be at least 1, got 0"),
+        ({f"{MODEL}init_rows": 0}, "init_rows must be at least 1, got 0"),
+        ({f"{MODEL}d_in": 7}, "the model has d_in = 7, the activations in"),
+        ({f"{DATA}path": "/no/such"}, "/no/such: no such folder of activation shards"),
+        ({f"{DATA}batch_size": 0}, "batch_size is 0"),
+        ({f"{DATA}val_fraction": 1.5}, "val_fraction is 1.5"),
+        ({"trainer__accelerator": "tpu"}, "torch_xla"),
+        ({"trainer__max_epochs": -7}, "`max_epochs` must be"),
+        ({"trainer__strategy": "sideways"}, "sideways"),
+        ({"trainer__limit_train_batches": -3}, "-3"),
+        (
+            {"trainer__val_check_interval": 11},
+            "`val_check_interval` (11) must be less",
+        ),
+        ({"trainer__callbacks": STOP_AT_NOTHING}, "metric `val/lss` which is not available"),
+        ({"trainer__callbacks": STOP_AT_NOTHING}, "`val/loss`"),
+        ({"trainer__callbacks": TWO_LAST}, "ModelCheckpoint: "),
+        ({"checkpoint_every": 0}, "every_n_steps must be at least 1, got 0"),
+    ],
+    ids=lambda value: ".".join(next(iter(value)).split("__")) if isinstance(value, dict) else "",
+)
+def test_a_value_that_cannot_be_is_told_in_one_line(
+    changes: dict[str, Any],
+    says: str,
+    shards: Path,
+    tmp_path: Path,
+    line: Ask,
+) -> None:
+    config = write_config(tmp_path / "config.yaml", shards, **changes)
+    status, text = line("fit", "--config", config, "--run_dir", tmp_path / "run")
+    assert status == 1
+    assert text.startswith("lightsae fit: error: ")
+    assert says in text
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "says"),
+    [
+        (None, 2, "File does not exist"),
+        ("model: [open", 2, "Problems parsing config"),
+        (b"\xff\xfe\x00", 2, "is not text"),
+        ("", 2, "Unexpected config"),
+        ("just words", 2, "config"),
+    ],
+    ids=["missing", "broken", "binary", "empty", "no mapping"],
+)
+def test_a_config_that_cannot_be_read_is_told_in_one_line(
+    content: str | bytes | None,
+    status: int,
+    says: str,
+    tmp_path: Path,
+    line: Ask,
+) -> None:
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    found, text = line("fit", "--config", path)
+    assert found == status
+    assert says in text
+
+
+@pytest.mark.parametrize("word", ["fit", "test", "predict"])
+def test_without_a_config_it_says_what_it_needs(word: str, line: Ask) -> None:
+    status, text = line(word)
+    assert status == 2
+    assert f"{word}.model" in text

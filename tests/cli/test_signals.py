@@ -1,0 +1,140 @@
+"""What a signal does to a command: its exit code, and one line that says what is kept."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightsae.cli import main
+from lightsae.training import SAEModule, read_checkpoint
+
+from ..training.helpers import command, environment, write_config, write_shards
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration that nobody waits for."""
+    folder = tmp_path_factory.mktemp("long")
+    shards = write_shards(folder / "shards", rows=2000)
+    return write_config(
+        folder / "config.yaml",
+        shards,
+        trainer__max_epochs=100_000,
+        data__init_args__buffer_rows=500,
+    )
+
+
+def stop(number: int, run: Path, *words: object) -> tuple[int, list[str]]:
+    """Send a signal to a command that has logged 20 more steps; its exit code and what it said."""
+    metrics = run / "metrics.jsonl"
+    enough = _lines(metrics) + 20
+    process = subprocess.Popen(
+        command("fit", "--run_dir", run, *words),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and _lines(metrics) < enough:
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    return process.returncode, said.splitlines()
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_sigterm_keeps_the_step_it_came_in(long: Path, tmp_path: Path) -> None:
+    status, said = stop(signal.SIGTERM, tmp_path, "--config", long)
+    assert status == 143
+    assert said[0].endswith("no checkpoint yet, starting from the beginning")
+    step = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"]
+    assert said[1:] == [f"{tmp_path}: stopped after step {step}; the same command goes on"]
+    status, said = stop(signal.SIGTERM, tmp_path, "--config", long)
+    assert status == 143
+    assert said[0] == f"{tmp_path}: going on after step {step}"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_two_processes_stop_together_and_one_speaks(
+    number: int, status: int, long: Path, tmp_path: Path
+) -> None:
+    words = ("--config", long, "--trainer.devices", 2, "--checkpoint_every", 7)
+    found, said = stop(number, tmp_path, *words)
+    assert found == status
+    assert len(said) == 2
+    assert re.fullmatch(r".*: stopped after step \d+; the same command goes on.*", said[1])
+
+
+def test_control_c_before_a_checkpoint_says_that_there_is_none(long: Path, tmp_path: Path) -> None:
+    rare = ("--checkpoint_every", 10**6, "--data.init_args.batch_size", 1)
+    status, said = stop(signal.SIGINT, tmp_path, "--config", long, *rare)
+    assert status == 130
+    assert len(said) == 2
+    assert re.fullmatch(r".*: stopped after step \d+, before a checkpoint was written", said[1])
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_control_c_names_the_step_of_the_checkpoint(long: Path, tmp_path: Path) -> None:
+    status, said = stop(signal.SIGINT, tmp_path, "--config", long, "--checkpoint_every", 7)
+    assert status == 130
+    step = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"]
+    assert len(said) == 2
+    found = re.fullmatch(
+        r".*: stopped after step (\d+); the same command goes on( after step (\d+))?", said[1]
+    )
+    assert found is not None
+    assert int(found[3] or found[1]) == step
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+@pytest.mark.parametrize("word", ["validate", "predict"])
+def test_an_evaluation_stops_too(
+    word: str,
+    number: int,
+    status: int,
+    run: Path,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    step = "predict_step" if word == "predict" else "validation_step"
+    name = f"lightsae.training.module.SAEModule.{step}"
+    original = SAEModule.predict_step if word == "predict" else SAEModule.validation_step
+
+    def interrupted(module: SAEModule, batch: Any, batch_idx: int) -> Any:
+        os.kill(os.getpid(), number)
+        return original(module, batch, batch_idx)
+
+    monkeypatch.setattr(name, interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main([word, "--config", str(config), "--run_dir", str(run)])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
+    assert caught.value.code == status
+    assert capfd.readouterr().err.splitlines()[-1] == f"{word}: stopped"
+    assert not list(run.glob("codes/*.h5"))
+
+
+@pytest.mark.parametrize("word", ["fit", "extract", "demo"])
+def test_control_c_outside_of_training_is_one_line_too(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightsae.cli._command", lambda _: interrupted)
+    assert main([word]) == 130
+    assert capsys.readouterr().err == f"lightsae {word}: stopped\n"

@@ -1,0 +1,93 @@
+"""The words that the command line knows, and the help of each."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightsae.cli import main
+
+from ..training.helpers import D_SAE
+from .helpers import Ask
+
+WORDS = ("fit", "validate", "test", "predict", "extract", "demo")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]], ids=["none", "--help", "-h"])
+def test_without_a_command_it_lists_them(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: lightsae COMMAND")
+    for word in WORDS:
+        assert f"  {word} " in printed
+
+
+def test_a_command_that_there_is_not_is_named_with_those_there_are(
+    line: Ask,
+) -> None:
+    status, text = line("fitt")
+    assert status == 2
+    assert text == f"lightsae: error: no command 'fitt'; there are {', '.join(WORDS)}"
+
+
+@pytest.mark.parametrize("word", ["fit", "validate", "test", "predict"])
+def test_each_command_has_a_help_of_its_own(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([word, "--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    for option in ("--config", "--run_dir", "--model.help", "--data.help", "--print_config"):
+        assert option in printed
+    assert printed.startswith(f"usage: lightsae {word} --config FILE [--run_dir DIR] [options]\n")
+    for title in ("lightning.pytorch.Trainer, the most used of its options:", "model:", "data:"):
+        assert f"\n{title}\n" in printed
+    assert "Customize every aspect" not in printed
+    assert printed.count("\n") < 120
+
+
+@pytest.mark.parametrize("word", ["fit", "predict", "extract", "demo"])
+def test_an_option_that_there_is_not_is_one_line_and_status_2(word: str, line: Ask) -> None:
+    status, text = line(word, "--no_such_option", "3")
+    assert status == 2
+    assert text.startswith(f"lightsae {word}: error: ")
+    assert text.endswith(f"(lightsae {word} --help lists the options)")
+
+
+@pytest.mark.parametrize("word", ["extract", "demo"])
+def test_the_tools_have_a_help_of_their_own(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([word, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: lightsae {word} ")
+
+
+def test_an_option_of_the_wrong_kind_is_status_2_of_a_tool_too(line: Ask) -> None:
+    assert line("demo", "--seeds", "many")[0] == 2
+
+
+def test_the_model_s_own_options_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "--model.help", "SAEModule"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert "Size of the dictionary. (required, type: int)" in printed
+    for option in ("selection", "regularizer", "aux_k", "d_in", "optimizer", "lr_scheduler"):
+        assert f"--model.{option}" in printed
+
+
+def test_print_config_is_a_config(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*words: object) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main(["fit", *map(str, words), "--print_config"])
+        assert caught.value.code == 0
+        return capsys.readouterr().out
+
+    once = printed("--config", config)
+    assert yaml.safe_load(once)["model"]["init_args"]["d_sae"] == D_SAE
+    again = tmp_path / "again.yaml"
+    again.write_text(once)
+    assert printed("--config", again) == once
