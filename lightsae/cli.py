@@ -98,13 +98,17 @@ def _call(word: str, words: list[str]) -> None:
     """Call a function whose arguments are the options."""
     from jsonargparse import auto_cli
 
-    auto_cli(
-        _function(word),
-        args=words[1:],
-        as_positional=False,
-        prog=f"lightsae {word}",
-        exit_on_error=False,
-    )
+    try:
+        auto_cli(
+            _function(word),
+            args=words[1:],
+            as_positional=False,
+            prog=f"lightsae {word}",
+            exit_on_error=False,
+        )
+    except UnicodeDecodeError as error:
+        message = f"a file among {' '.join(words[1:])} is not text: {error}"
+        raise argparse.ArgumentError(None, message) from error
 
 
 def _function(word: str) -> Callable[..., object]:

@@ -1,5 +1,5 @@
 """A study on scikit-learn's digits, from images to a comparison table."""
 
-from lightsae.demo.command import demo, run
+from lightsae.demo.command import demo
 
-__all__ = ["demo", "run"]
+__all__ = ["demo"]

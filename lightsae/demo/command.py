@@ -3,7 +3,6 @@
 from pathlib import Path
 from time import perf_counter
 
-from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -67,11 +66,6 @@ def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
     for path in [out / "grid.png", *galleries]:
         console.print(f"  {path}")
     console.print(f"{perf_counter() - start:.0f} s in all")
-
-
-def run(args: list[str]) -> None:
-    """Parse the words after `demo` and run it."""
-    auto_cli(demo, args=args, as_positional=False, prog="lightsae demo")
 
 
 def _train(

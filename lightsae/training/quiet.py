@@ -10,6 +10,7 @@ _OWN_DEFAULTS = (
     r"Checkpoint directory .* exists and is not empty",
     r"You are trying to `self\.log.*barebones",
     "Couldn't infer the batch indices",
+    "Total length of `list` across ranks is zero",
     # Lightning's command line calls what newer versions of jsonargparse have renamed.
     r"\s*(By default only one Jsonarg|``ArgumentParser.add_inst|``instantiate_cl|skip_none para)",
 )
