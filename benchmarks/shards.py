@@ -1,5 +1,7 @@
 """Reading shards: shuffled batches against raw sequential reading and against random rows.
 
+Random rows are gathered by a sorted fancy index, batch by batch; single rows are read one by one.
+
     python benchmarks/shards.py
 
 Shuffled batches have every hash checked and every value scanned for NaN. Raw reading goes through
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -83,6 +86,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, l
         "raw sequential": lambda: raw(files),
         "shuffled batches": lambda: sum(batch.activations.nbytes for batch in loader),
         "random rows": lambda: random_rows(folder, options.batch),
+        "single rows": lambda: single_rows(files, options.batch),
     }
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(options.rounds + 1):
@@ -92,7 +96,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, l
             if number:
                 speeds[name].append(size / (time.perf_counter() - start) / 1e9)
     results = {name: ("GB/s", values) for name, values in speeds.items()}
-    for name in ("raw sequential", "random rows"):
+    for name in ("raw sequential", "random rows", "single rows"):
         pairs = zip(speeds["shuffled batches"], speeds[name], strict=True)
         results[f"shuffled batches / {name}"] = ("x", [ours / other for ours, other in pairs])
     return results
@@ -119,6 +123,18 @@ def random_rows(folder: Path, count: int) -> int:
     for entry, end, part in zip(shards, ends, parts, strict=True):
         with h5py.File(folder / entry.name) as file:
             size += file["activations"][part - (end - entry.rows)].nbytes
+    return size
+
+
+def single_rows(files: list[Path], count: int) -> int:
+    """Read rows one by one from open files, as a map-style dataset behind a shuffling sampler."""
+    with ExitStack() as stack:
+        rows = [stack.enter_context(h5py.File(path))["activations"] for path in files]
+        ends = np.cumsum([len(part) for part in rows])
+        size = 0
+        for row in np.random.default_rng(0).choice(ends[-1], count, replace=False):
+            part = int(np.searchsorted(ends, row, side="right"))
+            size += rows[part][row - (ends[part - 1] if part else 0)].nbytes
     return size
 
 
