@@ -1,6 +1,7 @@
 """Batches of images in a given order, read here or in worker processes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -63,10 +64,20 @@ def _unpacked(loader: Iterator[ImageBatch | LightsaeError]) -> Iterator[ImageBat
         except StopIteration:
             return
         except RuntimeError as error:
+            _end_workers(loader)
             raise LightsaeError(f"data: a process that reads images died: {told(error)}") from error
         if isinstance(found, LightsaeError):
             raise found
         yield found
+
+
+def _end_workers(loader: Any) -> None:
+    """End what is left of the workers here: in its destructor the loader would print a traceback.
+
+    The death that was met is told once more by a signal while they are waited for.
+    """
+    with suppress(RuntimeError):
+        loader._shutdown_workers()
 
 
 class _Batches(Dataset[ImageBatch | LightsaeError]):

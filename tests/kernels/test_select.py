@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightsae_kernels import reference
+from lightsae_kernels.cpu import select
 from lightsae_kernels.cpu.select import select_topk
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -61,6 +62,36 @@ def test_nan_counts_as_largest_so_that_it_is_seen(dtype: torch.dtype) -> None:
     a[2, 333] = float("nan")
     values, _ = select_topk(a, 5)
     assert values.isnan().any(dim=1).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("tied", [1.0, 0.0, -1.0])
+def test_nan_is_seen_among_ties(tied: float, dtype: torch.dtype) -> None:
+    z = torch.full((3, 2000), tied, dtype=dtype)
+    z[1, 1997] = float("nan")
+    values, indices = select_topk(z, 4)
+    assert values.isnan().any(dim=1).tolist() == [False, True, False]
+    assert indices.tolist() == [[0, 1, 2, 3], [1997, 0, 1, 2], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 4, 32])
+@pytest.mark.parametrize("positives", [0, 3, 5000], ids=lambda n: f"{n} positives")
+def test_wide_rows_of_ties_take_three_passes_at_most(
+    positives: int, k: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    keep = select._keep_by_key
+
+    def counting(z: torch.Tensor, k: int, kept: int) -> tuple[torch.Tensor, ...]:
+        passes.append(kept)
+        return keep(z, k, kept)
+
+    monkeypatch.setattr(select, "_keep_by_key", counting)
+    a = torch.zeros(6, 65536, dtype=dtype)
+    a[::2, 60000 : 60000 + positives] = 2.0
+    assert_stable_sort(a, k)
+    assert len(passes) <= 3
 
 
 @settings(max_examples=60, deadline=None)

@@ -37,19 +37,31 @@ def select_topk(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return _topk_by_value(z, k)
 
 
-def _topk_by_key(z: Tensor, k: int, spare: int = _SPARE) -> tuple[Tensor, Tensor]:
+def _topk_by_key(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Two-byte values tie often: (bits, reversed index) in one int32 is a key without ties.
 
-    Where the last of the spare elements still ties with the threshold, more may have been left out.
+    Where the last element kept still ties with the threshold, more may have been left out: such
+    rows are redone with twice as many, then in full. A threshold of zero always ties.
     """
-    kept = min(k + max(spare, k // 4), z.shape[1])
+    N = z.shape[1]
+    kept = min(k + max(_SPARE, k // 4), N)
+    values, indices, straddling = _keep_by_key(z, k, kept)
+    for more in sorted({min(2 * kept, N), N} - {kept}):
+        if len(straddling):
+            positive = values[straddling, -1] > 0
+            redone = straddling[positive] if more < N else straddling
+            top, chosen, still = _keep_by_key(z[redone], k, more)
+            values[redone], indices[redone] = top, chosen
+            straddling = torch.cat([straddling[~positive], redone[still]])
+    return values, indices
+
+
+def _keep_by_key(z: Tensor, k: int, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values and indices of the k largest, and the rows where all `kept` largest may be too few."""
     chosen = _largest_keys(z, _shortlist(z, kept), kept)
     listed = z.gather(1, chosen).relu_()
-    values, indices = listed[:, :k].contiguous(), chosen[:, :k].contiguous()
     straddling = (listed[:, k - 1] == listed[:, -1]).nonzero().squeeze(1)
-    if len(straddling) and kept < z.shape[1]:
-        values[straddling], indices[straddling] = _topk_by_key(z[straddling], k, kept)
-    return values, indices
+    return listed[:, :k].contiguous(), chosen[:, :k].contiguous(), straddling
 
 
 def _largest_keys(z: Tensor, columns: Tensor | None, kept: int) -> Tensor:
@@ -82,7 +94,8 @@ def _topk_by_value(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _lowest_of_ties(a: Tensor, threshold: Tensor, k: int) -> Tensor:
-    above, equal = a > threshold, a == threshold
+    # NaN is above: it compares false with everything.
+    above, equal = ~(a <= threshold), a == threshold
     room = k - above.sum(dim=1, keepdim=True)
     keep = above | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= room))
     return keep.nonzero()[:, 1].view(len(a), k)
