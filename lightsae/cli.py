@@ -2,9 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import NoReturn
 
 from lightsae.errors import LightsaeError
 from lightsae.messages import one_line
@@ -58,11 +62,16 @@ def main(args: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"lightsae {words[0]}: error: {message}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"lightsae {words[0]}: stopped", file=sys.stderr)
-        return 130
+            again = "; the same command goes on" if words[0] == "extract" else ""
+            print(f"lightsae {words[0]}: stopped{again}", file=sys.stderr)
+        return 143 if isinstance(stop, _Terminated) else 130
     return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, answered as Ctrl-C is."""
 
 
 def lightning_main() -> int:
@@ -99,16 +108,33 @@ def _call(word: str, words: list[str]) -> None:
     from jsonargparse import auto_cli
 
     try:
-        auto_cli(
-            _function(word),
-            args=words[1:],
-            as_positional=False,
-            prog=f"lightsae {word}",
-            exit_on_error=False,
-        )
+        with _answering_sigterm():
+            auto_cli(
+                _function(word),
+                args=words[1:],
+                as_positional=False,
+                prog=f"lightsae {word}",
+                exit_on_error=False,
+            )
     except UnicodeDecodeError as error:
         message = f"a file among {' '.join(words[1:])} is not text: {error}"
         raise argparse.ArgumentError(None, message) from error
+
+
+@contextmanager
+def _answering_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise _Terminated
 
 
 def _function(word: str) -> Callable[..., object]:

@@ -1,5 +1,6 @@
 """Run a frozen model over images and write one layer's activations to shards."""
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,7 @@ def extract(
         workers=workers,
         preparation=preparation,
         prefix_tokens=model.prefix_tokens,
+        arguments=model.arguments,
     ).run()
 
 
@@ -125,6 +127,7 @@ class Extraction:
         workers: Processes that read images.
         preparation: How images are prepared, for the manifest.
         prefix_tokens: Number of class and register tokens, if the model does not say it.
+        arguments: What the model was made with, for the manifest.
         show_progress: Show a progress bar and a closing line on standard error.
     """
 
@@ -143,6 +146,7 @@ class Extraction:
     workers: int = 0
     preparation: dict[str, Any] | None = None
     prefix_tokens: int | None = None
+    arguments: dict[str, Any] | None = None
     show_progress: bool = True
 
     def run(self) -> Manifest:
@@ -184,6 +188,7 @@ class Extraction:
             "rows_per_shard": self.rows_per_shard,
             "compute": self.compute,
             "prefix_tokens": self.prefix_tokens,
+            "arguments": json.loads(json.dumps(self.arguments or {}, default=str)),
         }
         return Manifest(
             d_in=1,

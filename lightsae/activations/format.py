@@ -111,7 +111,7 @@ class Manifest:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LightsaeError(f"{source}: not valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise LightsaeError(f"{source}: expected a JSON object")

@@ -180,9 +180,10 @@ class DatasetImages:
                 image = self._transform(image.convert(self._mode))
         except LightsaeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Item(None, None, f"{where} is unreadable: {told(error)}")
-        return Item(image, label, "")
+        # A tensor with a graph cannot leave a worker.
+        return Item(image.detach(), label, "")
 
     def _parts(self, item: Any, where: str) -> tuple[Any, int | None]:
         """Image and label of an item."""
@@ -190,7 +191,7 @@ class DatasetImages:
         if self.has_labels:
             if not isinstance(item, tuple | list) or len(item) < 2:
                 raise LightsaeError(f"{where} is {_kind(item)}, expected (image, label)")
-            image, label = item[0], _label(item[1], where)
+            image, label = item[0], _label(item[1], where, len(self.classes))
         if not isinstance(image, Tensor) and not hasattr(image, "convert"):
             raise LightsaeError(
                 f"{where} is {_kind(item)}, expected a PIL image or tensor, or that and a label"
@@ -198,12 +199,16 @@ class DatasetImages:
         return image, label
 
 
-def _label(label: Any, where: str) -> int:
-    """A label as an integer; a float that would lose its fraction is none."""
+def _label(label: Any, where: str, classes: int) -> int:
+    """A label as an integer, that of a class if they are named; a float is none."""
     try:
-        return index(label)
+        number = index(label)
     except TypeError:
         raise LightsaeError(f"{where} has label {label!r}, expected an integer") from None
+    low, high = (0, classes) if classes else (-(1 << 63), 1 << 63)
+    if not low <= number < high:
+        raise LightsaeError(f"{where} has label {number}, expected {low} to {high - 1}")
+    return number
 
 
 def _kind(item: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse.typing import restricted_number_type
+from jsonargparse.typing import PositiveInt, restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -83,7 +83,7 @@ class RunCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except UnicodeDecodeError as error:
-            message = f"a file among {' '.join(args)} is not text: {error}"
+            message = f"a file among {' '.join(args[1:])} is not text: {error}"
             raise ArgumentError(None, message) from error
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -113,7 +113,7 @@ class RunCLI(LightningCLI):
         )
         parser.add_argument(
             "--checkpoint_every",
-            type=int,
+            type=PositiveInt,
             default=500,
             help="Optimizer steps between two checkpoints; one is also written after each epoch.",
         )
@@ -166,12 +166,14 @@ class RunCLI(LightningCLI):
         """Two callbacks that write, rename and delete one file would spoil it."""
         folder = self.run.checkpoint.parent
         for callback in callbacks:
-            if not isinstance(callback, ModelCheckpoint) or not callback.save_last:
+            if not isinstance(callback, ModelCheckpoint):
+                continue
+            if not callback.save_last and callback.filename != self.run.checkpoint.stem:
                 continue
             if Path(callback.dirpath or folder).resolve() == folder.resolve():
                 raise LightsaeError(
                     f"ModelCheckpoint: {self.run.checkpoint} is always kept, leave out save_last "
-                    "or set another dirpath"
+                    "and the filename 'last', or set another dirpath"
                 )
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -211,7 +213,9 @@ class RunCLI(LightningCLI):
         partners = self._together.partners
         if partners == "":  # one that this process started has said why
             raise SystemExit(1) from None
-        raise LightsaeError(partners or "another process of this run failed; it says why") from None
+        raise LightsaeError(
+            partners or "another process of this run failed or was killed"
+        ) from None
 
     def before_fit(self) -> None:
         """Go on from the run's last checkpoint, if there is one."""
@@ -230,7 +234,8 @@ class RunCLI(LightningCLI):
     def _say_start(self) -> None:
         self._trains = True
         if self.trainer.ckpt_path is None:
-            _say(f"{self.run.path}: no checkpoint yet, starting from the beginning")
+            why = "no checkpoint yet" if self._resume_point else "keeps no checkpoint"
+            _say(f"{self.run.path}: {why}, starting from the beginning")
         else:
             _say(f"{self.run.path}: going on after step {self.trainer.global_step}")
 

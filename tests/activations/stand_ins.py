@@ -45,6 +45,13 @@ class Noise(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return image, i % 4
 
 
+class Activated(torch.nn.Sequential):
+    """A model whose arguments leave its weights as they are."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(getattr(torch.nn, kind)())
+
+
 class Odd(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Three items of which none is right."""
 
@@ -55,7 +62,13 @@ class Odd(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return 3
 
     def __getitem__(self, i: int) -> Any:
-        return {"dict": {"image": i}, "grey": torch.zeros(1, 16, 16)}[self.item]
+        image = torch.rand(3, 16, 16)
+        return {
+            "dict": {"image": i},
+            "grey": torch.zeros(1, 16, 16),
+            "label": (image, 1 << 70),
+            "graph": image.requires_grad_() * 2,
+        }[self.item]
 
 
 class FailsToBuild:

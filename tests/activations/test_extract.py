@@ -486,13 +486,17 @@ def test_the_command_tells_in_one_line_what_cannot_be(
     ("arguments", "says"),
     [
         ({"item": "dict"}, "Odd {'item': 'dict'} is a dict, expected a PIL image or tensor"),
+        (
+            {"item": "label"},
+            "has label 1180591620717411303424, expected -9223372036854775808 to 92233",
+        ),
         ({"item": "error"}, "stand_ins.Odd {'item': 'error'} is unreadable: KeyError: 'error'"),
         (
             {"item": "grey"},
             "run up to layer 'tokens', cannot take a batch of images [3, 1, 16, 16]",
         ),
     ],
-    ids=["dict", "error", "grey"],
+    ids=["dict", "label", "error", "grey"],
 )
 def test_the_command_tells_in_one_line_what_an_item_is(
     tmp_path: Path,
@@ -509,6 +513,26 @@ def test_the_command_tells_in_one_line_what_an_item_is(
     assert "Traceback" not in line
     assert len(line) < 500
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_with_a_graph_are_taken_without_it(tmp_path: Path, workers: int) -> None:
+    words = ["--data.dataset", f"{STAND_INS}.Odd", "--data.arguments", '{"item": "graph"}']
+    words += ["--out", str(tmp_path / "out"), "--workers", str(workers)]
+    assert main(["extract", *WORDS[:-2], *words]) == 0
+    assert Manifest.load(tmp_path / "out").rows == 3
+
+
+def test_a_model_made_otherwise_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--layer", "0", "--tokens", "pooled", "--model.module", f"{STAND_INS}.Activated",
+             "--data.dataset", f"{STAND_INS}.Noise", "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(["extract", *words, "--model.arguments", '{"kind": "ReLU"}']) == 0
+    capsys.readouterr()
+    assert main(["extract", *words, "--model.arguments", '{"kind": "GELU"}']) == 1
+    assert "was begun with arguments = {'kind': 'ReLU'}" in capsys.readouterr().err
 
 
 def test_a_config_that_is_not_text_is_told(

@@ -21,6 +21,11 @@ def test_a_manifest_survives_json() -> None:
     assert Manifest.from_json(manifest.to_json(), "m") == manifest
 
 
+def test_json_nested_without_end_is_one_line() -> None:
+    with pytest.raises(LightsaeError, match=r"^m: not valid JSON: .*recursion"):
+        Manifest.from_json("[" * 100_000, "m")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -12,12 +12,14 @@ MODEL = "model__init_args__"
 DATA = "data__init_args__"
 STOP_AT_NOTHING = [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/lss"}}]
 TWO_LAST = [{"class_path": "ModelCheckpoint", "init_args": {"save_last": True}}]
+NAMED_LAST = [{"class_path": "ModelCheckpoint", "init_args": {"filename": "last"}}]
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({f"{MODEL}dsae": 3}, ["SAEModule", "'dsae' is not accepted"]),
+        ({"checkpoint_every": 0}, ["checkpoint_every", "0"]),
         ({f"{MODEL}d_sae": "many"}, ['"d_sae"', "Expected a int", "many"]),
         ({f"{MODEL}selection": {"class_path": "lightsae.sae.TopKK"}}, ["selection", "TopKK"]),
         ({f"{MODEL}selection__class_path": "no_such.TopK"}, ["selection", "no_such"]),
@@ -76,7 +78,7 @@ def test_a_config_that_does_not_fit_is_told_by_key_in_one_line(
         ({"trainer__callbacks": STOP_AT_NOTHING}, "metric `val/lss` which is not available"),
         ({"trainer__callbacks": STOP_AT_NOTHING}, "`val/loss`"),
         ({"trainer__callbacks": TWO_LAST}, "ModelCheckpoint: "),
-        ({"checkpoint_every": 0}, "every_n_steps must be at least 1, got 0"),
+        ({"trainer__callbacks": NAMED_LAST}, "ModelCheckpoint: "),
     ],
     ids=lambda value: ".".join(next(iter(value)).split("__")) if isinstance(value, dict) else "",
 )

@@ -138,3 +138,21 @@ def test_control_c_outside_of_training_is_one_line_too(
     monkeypatch.setattr("lightsae.cli._command", lambda _: interrupted)
     assert main([word]) == 130
     assert capsys.readouterr().err == f"lightsae {word}: stopped\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_extraction_says_that_it_goes_on(number: int, status: int, tmp_path: Path) -> None:
+    stand_ins = "tests.activations.stand_ins"
+    words = ["--model.module", f"{stand_ins}.TinyNet", "--layer", "tokens", "--data.dataset",
+             f"{stand_ins}.Noise", "--data.arguments", '{"count": 100000}', "--batch_size", "1",
+             "--rows_per_shard", "50", "--out", str(tmp_path / "out")]  # fmt: skip
+    process = subprocess.Popen(
+        command("extract", *words), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (tmp_path / "out" / "manifest.json").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    assert said.splitlines()[-1] == "lightsae extract: stopped; the same command goes on"
