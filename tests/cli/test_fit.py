@@ -197,7 +197,7 @@ def test_without_checkpointing_there_is_no_checkpoint_and_no_going_on(
     words = ["fit", "--config", str(config), "--run_dir", str(tmp_path), "--trainer.max_steps=3"]
     for _ in range(2):
         assert main([*words, "--trainer.enable_checkpointing=false"]) == 0
-        assert "no checkpoint yet, starting from the beginning" in capfd.readouterr().err
+        assert "keeps no checkpoint, starting from the beginning" in capfd.readouterr().err
     assert {"metrics.jsonl", "sae/sae.json"} < set(files(tmp_path))
     assert not (tmp_path / "checkpoints").exists()
 
