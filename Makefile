@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench gpu clean
+.PHONY: help demo test lint bench resources gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ lint: $(READY) ## ruff, mypy strict, import rules
 bench: $(READY) ## training step and shard reading on this machine
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/shards.py
+
+resources: $(READY) ## compile every kernel for sm_80, sm_90 and sm_100 ahead of time; no GPU needed
+	PYTHONPATH=kernels $(BIN)/python benchmarks/resources.py
 
 gpu: ## tests that need a GPU; torch, lightning and pytest are enough
 	PYTHONPATH=.:kernels python3 -m pytest -q -m gpu tests -o addopts= -p no:cacheprovider

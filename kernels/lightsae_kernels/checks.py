@@ -43,7 +43,7 @@ def check_encode(
     indices: Tensor | None,
     batch_active: Tensor | None,
 ) -> None:
-    """Shapes, range of k, given support and finiteness of the arguments of encode_topk."""
+    """Shapes, dtypes and range of k of the arguments of encode_topk."""
     require_shape("W_enc", W_enc, (None, None), "[d_sae, d_in]")
     d_sae, d_in = W_enc.shape
     require_shape("x", x, (None, d_in), f"[B, d_in = {d_in}] (flatten tokens first)")
@@ -53,10 +53,18 @@ def check_encode(
         raise ArgumentError(f"k must be an integer between 1 and d_sae = {d_sae}, got {k}")
     if indices is not None:
         require_shape("indices", indices, (len(x), k), f"[B = {len(x)}, k = {k}]")
-        require_indices(indices, d_sae)
+        require_int64(indices)
     if batch_active is not None:
         require_shape("batch_active", batch_active, (d_sae,), f"[d_sae = {d_sae}]")
     require_one_dtype(x=x, W_enc=W_enc, b_enc=b_enc, b_dec=b_dec)
+
+
+def check_encode_content(
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, indices: Tensor | None
+) -> None:
+    """Range of the indices and finiteness of the arguments of encode_topk; waits for the device."""
+    if indices is not None:
+        require_in_dictionary(indices, len(W_enc))
     for name, tensor in (("x", x), ("W_enc", W_enc), ("b_enc", b_enc), ("b_dec", b_dec)):
         require_finite(name, tensor)
 
@@ -72,21 +80,33 @@ def require_one_dtype(**tensors: Tensor) -> None:
 
 
 def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> None:
-    """Shapes, index range and finiteness of the arguments of sparse_decode."""
+    """Shapes and dtypes of the arguments of sparse_decode."""
     require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
     require_shape("values", values, (None, None), "[B, k]")
     require_shape("indices", indices, tuple(values.shape), f"[B, k] = {list(values.shape)}")
     if b_dec is not None:
         require_shape("b_dec", b_dec, (W_dec.shape[1],), f"[d_in = {W_dec.shape[1]}]")
+    require_int64(indices)
+
+
+def check_decode_content(
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None
+) -> None:
+    """Range of the indices and finiteness of the arguments of sparse_decode."""
+    if b_dec is not None:
         require_finite("b_dec", b_dec)
-    require_indices(indices, len(W_dec))
+    require_in_dictionary(indices, len(W_dec))
     require_finite("values", values)
     require_finite("W_dec", W_dec)
 
 
-def require_indices(indices: Tensor, d_sae: int) -> None:
-    """Refuse indices of another dtype or outside the dictionary."""
+def require_int64(indices: Tensor) -> None:
+    """Refuse indices of another dtype."""
     if indices.dtype != torch.int64:
         raise ArgumentError(f"indices must be int64, got {indices.dtype}")
+
+
+def require_in_dictionary(indices: Tensor, d_sae: int) -> None:
+    """Refuse indices outside the dictionary."""
     if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < d_sae:
         raise ArgumentError(f"indices must lie in [0, d_sae = {d_sae})")

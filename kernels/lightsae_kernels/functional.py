@@ -1,15 +1,14 @@
 """The public operations: arguments are checked, then a backend is chosen per tensor."""
 
-import os
-from types import ModuleType
-
 from torch import Tensor
 
-from lightsae_kernels import cpu, reference
+from lightsae_kernels.backends import choose_backend, finds_faults
 from lightsae_kernels.checks import (
     ArgumentError,
     check_decode,
+    check_decode_content,
     check_encode,
+    check_encode_content,
     require_finite_activations,
 )
 from lightsae_kernels.types import Backend, Encoded, FusedRegularizer, Group
@@ -56,7 +55,8 @@ def encode_topk(
 
     Raises:
         ArgumentError: A ValueError. A shape or k does not fit, x or a parameter has NaN or inf
-            (named), or the activations overflow the dtype.
+            (named), or the activations overflow the dtype. On a GPU the last two are raised by a
+            later operation or by `raise_if_flagged`, without a name.
         RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
 
     Example:
@@ -73,11 +73,16 @@ def encode_topk(
             f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {regularizer!r}"
         )
     check_encode(x, W_enc, b_enc, b_dec, k, indices, batch_active)
-    encoded: Encoded = _backend(backend, x).encode_topk(
+    chosen = choose_backend(backend, x, k=k, d_in=x.shape[1])
+    looked_at = not finds_faults(chosen, x)
+    if looked_at:
+        check_encode_content(x, W_enc, b_enc, b_dec, indices)
+    encoded: Encoded = chosen.encode_topk(
         x, W_enc, b_enc, b_dec, k, regularizer=regularizer, batch_active_only=batch_active_only,
         eps=eps, indices=indices, batch_active=batch_active, process_group=process_group,
     )  # fmt: skip
-    require_finite_activations(encoded.values)
+    if looked_at:
+        require_finite_activations(encoded.values)
     return encoded
 
 
@@ -103,7 +108,7 @@ def sparse_decode(
 
     Raises:
         ArgumentError: A ValueError. Shapes or indices do not fit, or an argument has NaN or inf
-            (named).
+            (named). On a GPU wrong indices are raised by a later operation or `raise_if_flagged`.
         RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
 
     Example:
@@ -112,25 +117,8 @@ def sparse_decode(
         tensor([[0., 2.]])
     """
     check_decode(values, indices, W_dec, b_dec)
-    x_hat: Tensor = _backend(backend, values).sparse_decode(values, indices, W_dec, b_dec)
+    chosen = choose_backend(backend, W_dec, k=values.shape[1], d_in=W_dec.shape[1])
+    if not finds_faults(chosen, W_dec):
+        check_decode_content(values, indices, W_dec, b_dec)
+    x_hat: Tensor = chosen.sparse_decode(values, indices, W_dec, b_dec)
     return x_hat
-
-
-def _backend(name: str, tensor: Tensor) -> ModuleType:
-    on_cpu = tensor.device.type == "cpu"
-    if name == "auto":
-        return cpu if on_cpu else reference
-    if name == "reference":
-        return reference
-    if name == "cpu":
-        if not on_cpu:
-            raise RuntimeError(f"backend='cpu' needs CPU tensors, got {tensor.device}")
-        return cpu
-    if name == "triton":
-        if on_cpu and os.environ.get("TRITON_INTERPRET") != "1":
-            raise RuntimeError(
-                "backend='triton' needs CUDA tensors, got a CPU tensor; "
-                "set TRITON_INTERPRET=1 before triton is imported to interpret the kernels"
-            )
-        raise NotImplementedError("this version ships no Triton kernels: use backend='auto'")
-    raise ArgumentError(f"backend must be 'auto', 'reference', 'cpu' or 'triton', got {name!r}")

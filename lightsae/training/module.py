@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from lightsae_kernels import Encoded
+from lightsae_kernels import Encoded, raise_if_flagged
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
@@ -201,6 +201,7 @@ class SAEModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the selection rule, which is no tensor, and what tells the shards from others."""
+        raise_if_flagged()
         checkpoint["selection"] = self._selection()
         checkpoint["shards"] = self._shards
 
@@ -231,6 +232,18 @@ class SAEModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""
         self._clock = None
+
+    def on_train_epoch_end(self) -> None:
+        """Raise for NaN and inf that a GPU has met since."""
+        raise_if_flagged()
+
+    def on_validation_epoch_end(self) -> None:
+        """Raise for NaN and inf that a GPU has met since."""
+        raise_if_flagged()
+
+    def on_test_epoch_end(self) -> None:
+        """Raise for NaN and inf that a GPU has met since."""
+        raise_if_flagged()
 
     def validation_step(self, batch: ActivationBatch, batch_idx: int) -> None:
         """Metrics of the validation split."""

@@ -1,0 +1,215 @@
+"""What every shipped kernel needs on each architecture, compiled ahead of time. No GPU needed.
+
+    python benchmarks/resources.py
+
+Every kernel in every variant that the operations launch, with every row of the table of tiles.
+Registers, shared memory and spills are read from the machine code; the matrix unit from the PTX.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+# Triton 3.9 warns while this is unset, and 3.10 changes its default.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+os.environ.pop("TRITON_INTERPRET", None)
+
+import torch
+import triton
+from lightsae_kernels.fused import decode, encode, l1_l2_ratio, select, support
+from lightsae_kernels.fused.configs import PRODUCT, RAGGED, ProductConfig, programs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+ARCHITECTURES = (80, 90, 100)
+MATRIX_UNIT = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
+ELEMENTS = {"bf16": 2, "fp16": 2, "fp32": 4}
+GPU = torch.device("cuda")
+# Names of the epilogues that the operations ask for: maxima, column sums, norms, masked, stored.
+EPILOGUES = {
+    "maxima": (True, False, False, False, True),
+    "maxima+sums": (True, True, False, False, True),
+    "maxima+norms": (True, False, True, False, True),
+    "masked norms": (False, False, True, True, False),
+    "store": (False, False, False, False, True),
+    "store+sums": (False, True, False, False, True),
+    "store+norms": (False, False, True, False, True),
+}
+
+
+class Case(NamedTuple):
+    """A kernel with the types and constants it ships with."""
+
+    name: str
+    kernel: str
+    dtype: str
+    constants: dict[str, object]
+    warps: int
+    stages: int = 3
+    aligned: bool = True
+
+
+class Resources(NamedTuple):
+    """What one compiled kernel needs."""
+
+    case: str
+    dtype: str
+    arch: int
+    registers: int
+    shared: int
+    spilled: int
+    matrix_unit: bool | None
+
+
+KERNELS = {
+    "encode": encode.encode_fwd_kernel,
+    "select": select.select_fwd_kernel,
+    "support": support.support_fwd_kernel,
+    "l1_l2_ratio": l1_l2_ratio.l1_l2_ratio_fwd_kernel,
+    "sparse_decode": decode.sparse_decode_fwd_kernel,
+}
+# Types of the arguments that are not elements of x.
+TYPES = {
+    "indices_ptr": "*i64", "groups_ptr": "*i32", "active_ptr": "*i8", "mask_ptr": "*i8",
+    "flag_ptr": "*i32", "sums_ptr": "*fp32", "norms_ptr": "*fp32", "l1_ptr": "*fp32",
+    "squares_ptr": "*fp32", "error_ptr": "*fp32", **dict.fromkeys("BNDMK", "i32"),
+}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, choices=ARCHITECTURES)
+    parser.add_argument("--dtype", nargs="+", default=list(ELEMENTS), choices=ELEMENTS)
+    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    options = parser.parse_args()
+    wanted = [
+        (case, arch)
+        for arch in options.arch
+        for dtype in options.dtype
+        for case in cases(arch, dtype)
+        if options.only in case.name
+    ]
+    if not wanted:
+        parser.error(f"no kernel's name contains {options.only!r}")
+    print(f"triton {triton.__version__}, compiled ahead of time")
+    print(
+        ROW.format("kernel", "dtype", "sm", "registers", "shared KiB", "spilled B", "matrix unit")
+    )
+    bad = 0
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for found in pool.map(compile_case, *zip(*wanted, strict=True)):
+            print(line(found), flush=True)
+            bad += bool(found.spilled) or found.matrix_unit is False
+    print(f"{len(wanted)} compiled, {bad} with a spill or a product off the matrix unit")
+    return 1 if bad else 0
+
+
+def cases(arch: int, dtype: str) -> Iterator[Case]:
+    """Every kernel in one dtype, at the largest blocks and at the paper's sizes."""
+    yield from encode_cases(arch, dtype)
+    size = ELEMENTS[dtype]
+    for n, k in ((8192, 32), (65536, 64), (65536, 512), (1 << 20, 32)):
+        group = select.group_size(n, k)
+        block_m, block_k = triton.next_power_of_2(n // group), max(2, triton.next_power_of_2(k))
+        rows, warps = select.select_programs(block_m, block_k * group, GPU)
+        tiles = {"GROUP": group, "BITS": 8 * size - 1, "BLOCK_B": rows, "BLOCK_M": block_m,
+                 "BLOCK_K": block_k}  # fmt: skip
+        yield Case(f"select {n}, k {k}", "select", dtype, tiles, warps)
+    for k in (32, 512):
+        rows, warps = programs(k, GPU)
+        yield Case(f"support, k {k}", "support", dtype, {"BLOCK_B": rows, "BLOCK_K": k}, warps)
+    rows, warps = programs(4096, GPU, per_warp=512)
+    tiles = {"BLOCK_B": rows, "BLOCK_N": 4096}
+    yield Case("l1_l2_ratio", "l1_l2_ratio", dtype, tiles, warps)
+    for d_in in (384, 1024, 8192):
+        block = decode.block_d(d_in)
+        rows, warps = programs(block, GPU)
+        tiles = {"BIAS": True, "RESIDUAL": True, "BLOCK_B": rows, "BLOCK_D": block, "UNROLL": 4}
+        yield Case(f"sparse_decode {d_in}", "sparse_decode", dtype, tiles, warps)
+
+
+def encode_cases(arch: int, dtype: str) -> Iterator[Case]:
+    """The product with every epilogue in the first row of the table, with two in the others."""
+    first, *others = PRODUCT[arch, ELEMENTS[dtype]]
+    for epilogue in EPILOGUES:
+        yield encode_case(epilogue, "", dtype, first, whole=True)
+        yield encode_case(epilogue, ", d_in 80", dtype, first, whole=False)
+        yield encode_case(epilogue, ", d_in 77", dtype, RAGGED, whole=False, aligned=False)
+    for config in others:
+        for epilogue in ("maxima", "maxima+sums"):
+            yield encode_case(epilogue, "", dtype, config, whole=True)
+
+
+def encode_case(
+    epilogue: str, shape: str, dtype: str, config: ProductConfig, *, whole: bool,
+    aligned: bool = True,
+) -> Case:  # fmt: skip
+    maxima, sums, norms, masked, store = EPILOGUES[epilogue]
+    tile = f"{config.block_b}x{config.block_n}x{config.block_d}"
+    return Case(
+        f"encode {tile} {epilogue}{shape}", "encode", dtype,
+        {"GROUP": 16 if maxima else 1, "STORE": store, "MAXIMA": maxima, "SUMS": sums,
+         "NORMS": norms, "MASKED": masked, "PRECISION": "ieee", "BLOCK_B": config.block_b,
+         "BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "WHOLE_D": whole,
+         "SUPER": config.super_rows},
+        config.warps, config.stages, aligned,
+    )  # fmt: skip
+
+
+def compile_case(case: Case, arch: int) -> Resources:
+    """Compile one kernel for one architecture and read what it needs."""
+    kernel = KERNELS[case.kernel]
+    kinds = {
+        name: "constexpr" if name in case.constants else TYPES.get(name, f"*{case.dtype}")
+        for name in kernel.arg_names
+    }
+    free = [n for n, kind in enumerate(kinds.values()) if kind != "constexpr"]
+    constants = {(kernel.arg_names.index(name),): value for name, value in case.constants.items()}
+    aligned = free if case.aligned else []
+    attributes = {(n,): [["tt.divisibility", 16]] for n in aligned}
+    compiled = triton.compile(
+        ASTSource(kernel, kinds, constants, attributes),
+        target=GPUTarget("cuda", arch, 32),
+        options={"num_warps": case.warps, "num_stages": case.stages},
+    )
+    registers, spilled = usage(compiled.asm["cubin"])
+    has_product = case.kernel == "encode" and case.dtype != "fp32"
+    unit = MATRIX_UNIT[arch] in compiled.asm["ptx"] if has_product else None
+    shared = compiled.metadata.shared
+    return Resources(case.name, case.dtype, arch, registers, shared, spilled, unit)
+
+
+def usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack of a cubin, as cuobjdump prints them."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    registers = max(int(n) for n in re.findall(r"REG:(\d+)", text))
+    return registers, max(int(n) for n in re.findall(r"STACK:(\d+)", text))
+
+
+ROW = "{:44} {:>5} {:>4} {:>9} {:>10} {:>9}  {}"
+
+
+def line(found: Resources) -> str:
+    unit = {None: "-", True: "yes", False: "NO"}[found.matrix_unit]
+    shared = f"{found.shared / 1024:.1f}"
+    return ROW.format(
+        found.case, found.dtype, found.arch, found.registers, shared, found.spilled, unit
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

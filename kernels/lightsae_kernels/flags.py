@@ -1,0 +1,58 @@
+"""NaN, inf and wrong indices met on a device, without waiting for it.
+
+A flag lies in host memory that the device can write. Kernels write it only when they meet something
+wrong, so it costs nothing otherwise. Whoever calls the next operation raises if it is set by then;
+`raise_if_flagged` waits for the device and looks.
+"""
+
+import torch
+from torch import Tensor
+
+from lightsae_kernels.checks import ArgumentError
+
+_MESSAGES = {
+    "encode_topk": "encode_topk met NaN, inf or an index outside the dictionary on {device}: an "
+    "argument has them, or the pre-activations overflow their dtype (scale x down or use a wider "
+    "dtype)",
+    "sparse_decode": "sparse_decode met an index outside the dictionary on {device}",
+}
+_flags: dict[tuple[torch.device, str], Tensor] = {}
+
+
+def flag_on(device: torch.device, operation: str) -> Tensor:
+    """The flag of an operation on a device, int32 [1]; raises first if it is set already."""
+    flag = _flags.get((device, operation))
+    if flag is None:
+        flag = torch.zeros(1, dtype=torch.int32, pin_memory=device.type == "cuda")
+        _flags[device, operation] = flag
+    _raise_if_set(device, operation, flag)
+    return flag
+
+
+def raise_if_flagged() -> None:
+    """Wait for the devices in use and raise for what their operations have met.
+
+    Call it wherever the host waits anyway: before a checkpoint is written, at the end of an epoch.
+
+    Raises:
+        ArgumentError: If NaN, inf or an index outside the dictionary was met since the last call.
+
+    Example:
+        >>> raise_if_flagged()
+    """
+    for device in {device for device, _ in _flags if device.type == "cuda"}:
+        torch.cuda.synchronize(device)
+    for (device, operation), flag in _flags.items():
+        _raise_if_set(device, operation, flag)
+
+
+def raise_where_nothing_waits(device: torch.device) -> None:
+    """Raise at once on a device whose kernels have already run: the interpreter's."""
+    if device.type == "cpu":
+        raise_if_flagged()
+
+
+def _raise_if_set(device: torch.device, operation: str, flag: Tensor) -> None:
+    if flag.item():
+        flag.zero_()
+        raise ArgumentError(_MESSAGES[operation].format(device=device))

@@ -1,0 +1,157 @@
+"""The fused encoder: product, selection, mask, penalty, in row blocks of bounded size."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightsae_kernels.flags import flag_on
+from lightsae_kernels.fused.configs import ProductConfig
+from lightsae_kernels.fused.encode import Taken, encode_fwd
+from lightsae_kernels.fused.l1_l2_ratio import l1_l2_ratio_fwd
+from lightsae_kernels.fused.select import group_size, select_fwd
+from lightsae_kernels.fused.support import support_fwd
+from lightsae_kernels.fused.tune import product_config
+from lightsae_kernels.memory import memory, rows_in_block
+from lightsae_kernels.types import FusedRegularizer, Group
+
+
+class Plan(NamedTuple):
+    """What is asked of one encoding, beside its tensors."""
+
+    k: int
+    regularizer: FusedRegularizer | None
+    batch_active_only: bool
+    eps: float
+    indices: Tensor | None
+    batch_active: Tensor | None
+    process_group: Group
+    dtype: torch.dtype
+
+
+class Product(NamedTuple):
+    """Operands of the encoder product in its dtype, contiguous, and the tiles it runs in."""
+
+    x: Tensor
+    W_enc: Tensor
+    b_enc: Tensor
+    config: ProductConfig
+
+    def run(self, block: slice, taken: Taken) -> None:
+        """Multiply some of the rows."""
+        encode_fwd(self.x[block], self.W_enc, self.b_enc, taken, self.config)
+
+
+class Selection(NamedTuple):
+    """What the first pass over a batch leaves; tensors that no regularizer asked for are None.
+
+    Attributes:
+        values: [B, k].
+        indices: [B, k] int64.
+        active: Latents in the support of this process, [N] int8.
+        kept: Activations of the whole batch, [B, N].
+        sums: Column sums by tile row, [T, N] float32.
+        norms: Row sums and squares by tile column, [B, 2, C] float32, over all latents.
+    """
+
+    values: Tensor
+    indices: Tensor
+    active: Tensor
+    kept: Tensor | None
+    sums: Tensor | None
+    norms: Tensor | None
+
+
+def encode_topk_fwd(
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, plan: Plan
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Values, indices, penalty and batch-active mask; see `lightsae_kernels.encode_topk`."""
+    operands = ((x - b_dec).to(plan.dtype), W_enc.to(plan.dtype), b_enc.to(plan.dtype))
+    centred, weight, bias = (t.contiguous() for t in operands)
+    product = Product(centred, weight, bias, product_config(centred, weight))
+    found = _select(product, plan)
+    mask = plan.batch_active
+    if mask is None:
+        if plan.process_group is not None:
+            dist.all_reduce(found.active, op=dist.ReduceOp.MAX, group=plan.process_group)
+        mask = found.active.bool()
+    restrict = mask if plan.batch_active_only else None
+    penalty = torch.zeros((), device=x.device)
+    if plan.regularizer == "off_support_l1":
+        penalty = _off_support_l1(found, restrict)
+    elif plan.regularizer == "l1_l2_ratio":
+        penalty = _l1_l2_ratio(product, found, restrict, plan.eps)
+    return found.values, found.indices, penalty, mask
+
+
+def _select(product: Product, plan: Plan) -> Selection:
+    """Run the product block by block and select in each block."""
+    x, N, k, config = product.x, len(product.W_enc), plan.k, product.config
+    B, given, group = len(x), plan.indices, group_size(N, k, config.block_n)
+    masked_ratio = plan.regularizer == "l1_l2_ratio" and plan.batch_active_only
+    keep = masked_ratio and x.element_size() == 2 and not memory().recompute
+    rows = B if keep else rows_in_block(B, N, x.element_size(), config.block_b)
+    a = x.new_empty(rows, N)
+    maxima = x.new_empty(rows, -(-N // group)) if given is None else None
+    indices = torch.empty(B, k, dtype=torch.int64, device=x.device) if given is None else given
+    active = torch.zeros(N, dtype=torch.int8, device=x.device)
+    sums = norms = None
+    if plan.regularizer == "off_support_l1":
+        sums = _float32(x, -(-B // config.block_b), N)
+    elif plan.regularizer == "l1_l2_ratio" and not plan.batch_active_only:
+        norms = _float32(x, B, 2, -(-N // config.block_n))
+    found = Selection(x.new_empty(B, k), indices, active, a if keep else None, sums, norms)
+    flag = flag_on(x.device, "encode_topk")
+    for block in _blocks(B, rows):
+        here = slice(0, block.stop - block.start)
+        part = Taken(
+            a[here],
+            None if maxima is None else maxima[here],
+            None if sums is None else sums[block.start // config.block_b :],
+            None if norms is None else norms[block],
+            group=group,
+        )
+        product.run(block, part)
+        outputs = (found.values[block], indices[block], active, flag)
+        if part.maxima is None:
+            support_fwd(a[here], *outputs)
+        else:
+            select_fwd(a[here], part.maxima, *outputs, group)
+    return found
+
+
+def _off_support_l1(found: Selection, mask: Tensor | None) -> Tensor:
+    """Masked column sums less what was selected, over the batch."""
+    assert found.sums is not None
+    total, selected = found.sums.sum(dim=0), found.values.float()
+    if mask is not None:
+        total, selected = total * mask, selected * mask[found.indices]
+    return ((total.sum() - selected.sum()) / max(len(selected), 1)).clamp_min_(0.0)
+
+
+def _l1_l2_ratio(product: Product, found: Selection, mask: Tensor | None, eps: float) -> Tensor:
+    """Ratio of the norms of each row: from the first pass, from what it kept, or by a second."""
+    B = len(product.x)
+    if mask is None:
+        assert found.norms is not None
+        l1, squares = found.norms.sum(dim=2).unbind(dim=1)
+    elif found.kept is not None:
+        l1, squares = _float32(product.x, 2, B)
+        l1_l2_ratio_fwd(found.kept, mask.to(torch.int8), l1, squares)
+    else:
+        norms = _float32(product.x, B, 2, -(-len(product.W_enc) // product.config.block_n))
+        product.run(slice(0, B), Taken(norms=norms, mask=mask.to(torch.int8)))
+        l1, squares = norms.sum(dim=2).unbind(dim=1)
+    l2 = squares.sqrt()
+    return torch.where(l2 > 0, l1 / (l2 + eps), 0.0).sum() / max(B, 1)
+
+
+def _blocks(B: int, rows: int) -> Iterator[slice]:
+    for start in range(0, B, max(rows, 1)):
+        yield slice(start, min(start + rows, B))
+
+
+def _float32(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=like.device)

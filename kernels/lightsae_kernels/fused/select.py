@@ -1,0 +1,168 @@
+"""Exact Top-k in two stages; ties go to the lowest index.
+
+The k-th largest group maximum bounds the k-th largest value from below, so the Top-k of a row lies
+in the k groups with the largest maxima. Groups are contiguous and those at the threshold are taken
+from the left, so every group left out lies to the right of one that holds an equal value.
+
+Non-negative floats order as their bits do: the threshold is found bit by bit, one count each, and a
+cumulative sum compacts what is taken. Nothing is compared twice and no order is left to chance.
+
+Shapes: maxima [B, M], a [B, N], groups [B, K] int32, values and indices [B, K].
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lightsae_kernels.fused.configs import programs
+
+
+@triton.jit
+def largest(bits, K, BITS: tl.constexpr):
+    """Mark the K largest of each row of integers, the leftmost among equals; never a -1."""
+    threshold = tl.zeros((bits.shape[0], 1), tl.int32)
+    for step in tl.static_range(BITS):
+        trial = threshold | (1 << (BITS - 1 - step))
+        count = tl.sum((bits >= trial).to(tl.int32), axis=1, keep_dims=True)
+        threshold = tl.where(count >= K, trial, threshold)
+    above = bits > threshold
+    equal = bits == threshold
+    room = K - tl.sum(above.to(tl.int32), axis=1, keep_dims=True)
+    return above | (equal & (tl.cumsum(equal.to(tl.int32), 1) <= room))
+
+
+@triton.jit
+def bits_of(values):
+    """Bits of non-negative floats as int32, in the same order."""
+    if values.dtype.primitive_bitwidth == 16:
+        return values.to(tl.int16, bitcast=True).to(tl.int32)
+    else:
+        return values.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def descending(value, index, here):
+    """Sort each row by value, then by index ascending; entries that are not here come last."""
+    key = (bits_of(value).to(tl.int64) << 32) | (0x7FFFFFFF - index)
+    key = tl.sort(tl.where(here, key, -1), dim=1, descending=True)
+    bits = (key >> 32).to(tl.int32)
+    if value.dtype.primitive_bitwidth == 16:
+        ordered = bits.to(tl.int16).to(value.dtype, bitcast=True)
+    else:
+        ordered = bits.to(value.dtype, bitcast=True)
+    return ordered, 0x7FFFFFFF - (key & 0x7FFFFFFF)
+
+
+@triton.jit
+def select_fwd_kernel(
+    a_ptr,
+    maxima_ptr,
+    groups_ptr,
+    values_ptr,
+    indices_ptr,
+    active_ptr,
+    flag_ptr,
+    B,
+    N,
+    M,
+    K,
+    GROUP: tl.constexpr,
+    BITS: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """One program: BLOCK_B rows; the groups, then the values, then their order."""
+    row = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    real = (row < B)[:, None]
+    row = row.to(tl.int64)[:, None]
+    m = tl.arange(0, BLOCK_M)[None, :]
+    maxima = tl.load(maxima_ptr + row * M + m, mask=real & (m < M), other=0.0)
+    taken = largest(tl.where(real & (m < M), bits_of(maxima), -1), K, BITS)
+    slot = tl.cumsum(taken.to(tl.int32), 1) - 1
+    group = m + tl.zeros((BLOCK_B, 1), tl.int32)
+    tl.store(groups_ptr + row * K + slot, group, mask=taken)
+    tl.debug_barrier()
+    place = tl.arange(0, BLOCK_K * GROUP)[None, :]
+    within = real & (place // GROUP < K)
+    group = tl.load(groups_ptr + row * K + place // GROUP, mask=within, other=0)
+    column = group * GROUP + place % GROUP
+    listed = within & (column < N)
+    a = tl.load(a_ptr + row * N + column, mask=listed, other=0.0)
+    taken = largest(tl.where(listed, bits_of(a), -1), K, BITS)
+    slot = tl.cumsum(taken.to(tl.int32), 1) - 1
+    tl.store(values_ptr + row * K + slot, a, mask=taken)
+    tl.store(indices_ptr + row * K + slot, column.to(tl.int64), mask=taken)
+    tl.debug_barrier()
+    s = tl.arange(0, BLOCK_K)[None, :]
+    here = real & (s < K)
+    value = tl.load(values_ptr + row * K + s, mask=here, other=0.0)
+    index = tl.load(indices_ptr + row * K + s, mask=here, other=0)
+    value, index = descending(value, index, here)
+    tl.debug_barrier()
+    tl.store(values_ptr + row * K + s, value, mask=here)
+    tl.store(indices_ptr + row * K + s, index, mask=here)
+    tl.store(active_ptr + tl.where(here, index, 0), tl.full(here.shape, 1, tl.int8), mask=here)
+    infinite = here & (value.to(tl.float32) == float("inf"))
+    tl.store(flag_ptr, 1, mask=tl.max(infinite.to(tl.int32)) > 0)
+
+
+def group_size(N: int, k: int, widest: int = 64) -> int:
+    """Columns per group: the power of two next below sqrt(N / k), so that both stages are equal.
+
+    Both then look at about sqrt(N k) elements. A group lies in one tile of the product.
+
+    Args:
+        N: Columns of a row.
+        k: How many are selected.
+        widest: Columns of a tile, a power of two.
+
+    Example:
+        >>> group_size(65536, 64), group_size(8192, 32), group_size(40, 20)
+        (32, 16, 1)
+    """
+    size = 1
+    while size < min(widest, 64) and 4 * size * size * k <= N:
+        size *= 2
+    return size
+
+
+def select_programs(maxima: int, candidates: int, device: torch.device) -> tuple[int, int]:
+    """Rows and warps of a program; few warps, because each count is added up across them."""
+    widest = max(maxima, candidates)
+    rows, warps = programs(widest, device, per_warp=512)
+    # 16 elements a thread spill on sm_80, 8 and 32 do not.
+    return rows, 32 if widest == 8192 else warps
+
+
+def select_fwd(
+    a: Tensor,
+    maxima: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    active: Tensor,
+    flag: Tensor,
+    group: int,
+) -> None:
+    """Select the k largest of each row, values descending, and mark their latents.
+
+    Args:
+        a: Activations, non-negative, [B, N].
+        maxima: Maxima of groups of `group` contiguous columns, [B, cdiv(N, group)], dtype of `a`;
+            at least k of them.
+        values: To be written, [B, k], dtype of `a`.
+        indices: To be written, [B, k], int64.
+        active: Set to 1 where a latent is selected, [N], int8.
+        flag: Set to 1 if a selected value is infinite, [1], int32.
+        group: Columns per group.
+    """
+    (B, N), M, K = a.shape, maxima.shape[1], values.shape[1]
+    groups = torch.empty(B, K, dtype=torch.int32, device=a.device)
+    block_m, block_k = triton.next_power_of_2(M), max(2, triton.next_power_of_2(K))
+    rows, warps = select_programs(block_m, block_k * group, a.device)
+    select_fwd_kernel[(triton.cdiv(B, rows),)](
+        a, maxima, groups, values, indices, active, flag, B, N, M, K,
+        GROUP=group, BITS=8 * a.element_size() - 1,
+        BLOCK_B=rows, BLOCK_M=block_m, BLOCK_K=block_k, num_warps=warps,
+    )  # fmt: skip

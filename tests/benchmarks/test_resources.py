@@ -1,0 +1,40 @@
+"""Shipped kernels compile for every architecture without a GPU; `make resources` does all."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "resources.py"
+
+
+def resources(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=150)
+
+
+@pytest.mark.slow
+def test_no_spill_and_products_on_the_matrix_unit() -> None:
+    done = resources("--dtype", "bf16", "--only", "maxima+sums")
+    assert done.returncode == 0, done.stdout + done.stderr
+    compiled, bad = re.search(r"(\d+) compiled, (\d+) with", done.stdout).groups()
+    assert int(compiled) >= 9
+    assert int(bad) == 0
+    assert done.stdout.count("yes") == int(compiled)
+
+
+@pytest.mark.slow
+def test_selection_and_decode_do_not_spill() -> None:
+    done = resources("--arch", "90", "--dtype", "fp32", "--only", "sparse_decode")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 compiled, 0 with" in done.stdout
+
+
+def test_a_name_that_no_kernel_has_is_refused() -> None:
+    done = resources("--only", "nothing like it")
+    assert done.returncode == 2
+    assert "no kernel's name contains 'nothing like it'" in done.stderr

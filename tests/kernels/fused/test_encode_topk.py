@@ -1,0 +1,219 @@
+"""The fused encode_topk: outputs and gradients against the float64 definition, at its support."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightsae_kernels import ArgumentError, encode_topk, memory, raise_if_flagged, reference
+from torch import is_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .conftest import DTYPES, INTERPRETED
+
+fused = pytest.importorskip("lightsae_kernels.fused")
+from lightsae_kernels.fused import select  # noqa: E402
+from lightsae_kernels.fused.configs import product_configs  # noqa: E402
+
+Make = Callable[..., Any]
+Close = Callable[..., None]
+
+NAMES = ("x", "W_enc", "b_enc", "b_dec")
+REGULARIZERS = [None, "off_support_l1", "l1_l2_ratio"]
+SHAPES = [(41, 12, 401, 7), (1, 5, 33, 4), (17, 1, 9, 9), (35, 70, 130, 1)]
+# One rounding of a product of the dtype, times the square root of a hundred terms.
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+
+
+def leaves(problem: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    # Scaled so that sums over d_in stay in the range of fp16.
+    return [t.to(dtype).to(device).clone().requires_grad_() for t in problem.encoder]
+
+
+def run(tensors: Any, k: int, backend: str, **options: Any) -> tuple[Any, Any]:
+    encoded = encode_topk(*tensors, k, backend=backend, **options)
+    upstream = torch.randn(encoded.values.shape, generator=torch.Generator().manual_seed(9))
+    loss = (encoded.values * upstream.to(encoded.values)).sum() + 0.7 * encoded.penalty
+    return encoded, torch.autograd.grad(loss, tensors)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "B{}-D{}-N{}-K{}".format(*s))
+def test_equals_the_definition(
+    shape: tuple[int, int, int, int],
+    masked: bool,
+    regularizer: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    make_problem: Make,
+    assert_close: Close,
+) -> None:
+    B, d_in, d_sae, k = shape
+    problem = make_problem(B, d_in, d_sae)
+    options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
+    ours, our_grads = run(leaves(problem, dtype, device), k, "triton", **options)
+    exact = [t.detach().double() for t in leaves(problem, dtype, device)]
+    options |= {"indices": ours.indices, "batch_active": ours.batch_active}
+    want, want_grads = run([t.requires_grad_() for t in exact], k, "reference", **options)
+    assert_close("values", ours.values, want.values, TOLERANCE[dtype])
+    assert_close("penalty", ours.penalty, want.penalty, TOLERANCE[dtype])
+    for name, actual, expected in zip(NAMES, our_grads, want_grads, strict=True):
+        assert_close(f"d_{name}", actual, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_selects_what_the_definition_selects_among_its_own_activations(
+    dtype: torch.dtype, device: torch.device, make_problem: Make
+) -> None:
+    tensors = [t.to(dtype).to(device) for t in make_problem(40, 3, 120, grid=1.0).encoder]
+    encoded = encode_topk(*tensors, 9, backend="triton")
+    # On this grid every product is exact in every dtype, ties included.
+    expected = reference.select_topk(reference.activations(*tensors), 9)
+    assert torch.equal(encoded.indices, expected)
+    assert encoded.batch_active.nonzero().squeeze(1).tolist() == expected.unique().tolist()
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+def test_row_blocks_and_recomputing_change_nothing(
+    dtype: torch.dtype, regularizer: str | None, device: torch.device, make_problem: Make
+) -> None:
+    tensors = [t.to(dtype).to(device) for t in make_problem(40, 6, 70).encoder]
+    whole = encode_topk(*tensors, 5, regularizer=regularizer, backend="triton")
+    with memory.bounded(block_bytes=1, recompute=True):
+        parts = encode_topk(*tensors, 5, regularizer=regularizer, backend="triton")
+    for name, one, other in zip(whole._fields, whole, parts, strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_an_empty_batch_has_an_empty_code(device: torch.device, make_problem: Make) -> None:
+    tensors = [t.float().to(device) for t in make_problem(0, 4, 30).encoder]
+    encoded = encode_topk(*tensors, 3, regularizer="l1_l2_ratio", backend="triton")
+    assert encoded.values.shape == encoded.indices.shape == (0, 3)
+    assert encoded.penalty == 0
+    assert not encoded.batch_active.any()
+
+
+def test_groups_as_wide_as_a_tile(device: torch.device, make_problem: Make) -> None:
+    tensors = [t.float().to(device) for t in make_problem(2, 2, 17_000, grid=1.0).encoder]
+    encoded = encode_topk(*tensors, 1, backend="triton")
+    assert select.group_size(17_000, 1) == 64
+    expected = reference.select_topk(reference.activations(*tensors), 1)
+    assert torch.equal(encoded.indices, expected)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_a_given_support_is_used(
+    regularizer: str | None, device: torch.device, make_problem: Make, assert_close: Close
+) -> None:
+    tensors = [t.float().to(device) for t in make_problem(9, 4, 30).encoder]
+    given = {
+        "indices": torch.tensor([[29, 3, 7]] * 9, device=device),
+        "batch_active": torch.arange(30, device=device) % 2 == 0,
+    }
+    ours = encode_topk(*tensors, 3, regularizer=regularizer, backend="triton", **given)
+    exact = [t.double() for t in tensors]
+    want = encode_topk(*exact, 3, regularizer=regularizer, backend="reference", **given)
+    assert ours.indices is given["indices"]
+    assert_close("values", ours.values, want.values, 2e-6)
+    assert_close("penalty", ours.penalty, want.penalty, 2e-6)
+
+
+def test_rows_without_a_positive_contribute_nothing(
+    device: torch.device, make_problem: Make
+) -> None:
+    tensors = [t.float().to(device) for t in make_problem(6, 4, 30).encoder]
+    tensors[2].fill_(-1e3)
+    encoded = encode_topk(*tensors, 3, regularizer="l1_l2_ratio", backend="triton")
+    assert encoded.penalty == 0
+    assert encoded.indices.tolist() == [[0, 1, 2]] * 6
+
+
+# The interpreter is numpy, which warns where a GPU computes NaN and stores inf.
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("argument", NAMES)
+def test_the_kernels_see_nan_and_inf(
+    argument: str, value: float, device: torch.device, make_problem: Make
+) -> None:
+    tensors = [t.float().to(device) for t in make_problem(6, 4, 30).encoder]
+    tensors[NAMES.index(argument)].view(-1)[3] = value
+    with pytest.raises(ArgumentError, match="encode_topk met NaN, inf or an index"):
+        # Past the checks that CPU tensors get.
+        fused.encode_topk(*tensors, 3)
+        raise_if_flagged()
+    raise_if_flagged()
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_an_overflow_of_the_product_is_told(device: torch.device, make_problem: Make) -> None:
+    tensors = [(300 * t).half().to(device) for t in make_problem(6, 20, 30).encoder]
+    with pytest.raises(ArgumentError, match="overflow"):
+        encode_topk(*tensors, 3, backend="triton")
+        raise_if_flagged()
+
+
+@pytest.mark.parametrize("k", [513], ids=["k513"])
+def test_what_no_kernel_serves_is_said(k: int, device: torch.device, make_problem: Make) -> None:
+    tensors = [t.float().to(device) for t in make_problem(2, 3, 600).encoder]
+    with pytest.raises(ArgumentError, match="k = 513 is larger than 512"):
+        encode_topk(*tensors, k, backend="triton")
+
+
+class Allocated(TorchDispatchMode):
+    """Bytes of every tensor that any operation makes, freed or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        before = {
+            t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if is_tensor(t)
+        }
+        for tensor in filter(is_tensor, tree_leaves(out)):
+            if tensor.untyped_storage().data_ptr() not in before:
+                self.total += tensor.untyped_storage().nbytes()
+        return out
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_memory_stays_within_the_documented_bound(
+    regularizer: str | None, masked: bool, recompute: bool, device: torch.device, make_problem: Make
+) -> None:
+    B, D, N, k, s, block = 80, 6, 1500, 8, 2, 32
+    tensors = [t.half().to(device) for t in make_problem(B, D, N).encoder]
+    tile = product_configs(device, torch.float16, D)[0]
+    rows = -(-block // tile.block_b) * tile.block_b
+    options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
+    bounds = memory.bounded(block_bytes=block * N * s, recompute=recompute)
+    with bounds, torch.no_grad(), Allocated() as allocated:
+        encode_topk(*tensors, k, backend="triton", **options)
+    kept = regularizer == "l1_l2_ratio" and masked and not recompute
+    R, M = (B if kept else rows), -(-N // select.group_size(N, k))
+    bound = R * (N + M) * s + 4 * B * k + B * k * (s + 8) + 3 * B * D * s
+    if regularizer == "off_support_l1":
+        bound += -(-B // tile.block_b) * N * 4 + 14 * B * k
+    if regularizer == "l1_l2_ratio":
+        bound += 8 * B * -(-N // tile.block_n)
+    assert allocated.total >= R * N * s, "the activations were not seen"
+    assert allocated.total <= bound + 32 * (B + N)
+    assert kept or bound + 32 * (B + N) < B * N * s + 32 * N
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_ten_repeats_give_the_same_bits(regularizer: str | None, make_problem: Make) -> None:
+    tensors = [t.bfloat16().cuda() for t in make_problem(300, 70, 2000).encoder]
+    first = encode_topk(*tensors, 16, regularizer=regularizer, backend="triton")
+    for _ in range(9):
+        again = encode_topk(*tensors, 16, regularizer=regularizer, backend="triton")
+        for name, one, other in zip(first._fields, first, again, strict=True):
+            assert torch.equal(one, other), name

@@ -1,0 +1,100 @@
+"""The fused selection equals the definition's indices for any input, ties to the lowest index."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightsae_kernels import reference
+from torch import Tensor
+
+from .conftest import DTYPES, INTERPRETED
+
+select = pytest.importorskip("lightsae_kernels.fused.select")
+
+
+def fused(a: Tensor, k: int, group: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, N = a.shape
+    group = group or select.group_size(N, k)
+    padded = torch.nn.functional.pad(a, (0, -N % group))
+    maxima = padded.unflatten(1, (-1, group)).amax(dim=2)
+    values = a.new_full((B, k), float("nan"))
+    indices = torch.full((B, k), -77, device=a.device)
+    active = torch.zeros(N, dtype=torch.int8, device=a.device)
+    flag = torch.zeros(1, dtype=torch.int32, device=a.device)
+    select.select_fwd(a, maxima, values, indices, active, flag, group)
+    return values, indices, active, flag
+
+
+def assert_selected(a: Tensor, k: int, group: int | None = None) -> None:
+    values, indices, active, flag = fused(a, k, group)
+    expected = reference.select_topk(a, k)
+    assert torch.equal(indices, expected)
+    assert torch.equal(values, a.gather(1, expected))
+    assert active.nonzero().squeeze(1).tolist() == expected.unique().tolist()
+    assert int(flag) == 0
+
+
+def activations(B: int, N: int, dtype: torch.dtype, device: Any, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(B, N, generator=generator).relu().to(dtype).to(device)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("B", "N", "k"), [(41, 401, 7), (1, 33, 4), (5, 1, 1), (3, 64, 64), (2, 3000, 100)],
+    ids=lambda n: str(n),
+)  # fmt: skip
+def test_ragged_rows(B: int, N: int, k: int, dtype: torch.dtype, device: torch.device) -> None:
+    assert_selected(activations(B, N, dtype, device), k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ties_go_to_the_lowest_index(dtype: torch.dtype, device: torch.device) -> None:
+    assert_selected((activations(20, 300, dtype, device) * 2).round(), 11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_zeros_and_with_fewer_positives_than_k(
+    dtype: torch.dtype, device: torch.device
+) -> None:
+    a = torch.zeros(3, 130, dtype=dtype, device=device)
+    a[1, [4, 77, 129]] = torch.tensor([1.0, 3.0, 2.0], dtype=dtype, device=device)
+    a[2] = 5.0
+    assert_selected(a, 9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_hot_column_and_equal_rows(dtype: torch.dtype, device: torch.device) -> None:
+    a = activations(1, 257, dtype, device).expand(16, -1).clone()
+    a[:, 200] = 100.0
+    assert_selected(a, 8)
+
+
+def test_the_smallest_and_the_largest_numbers_are_told_apart(device: torch.device) -> None:
+    tiny, huge = torch.finfo(torch.float16).smallest_normal / 1024, 65504.0
+    a = torch.tensor([[0.0, tiny, huge, 2 * tiny, 65472.0, 0.0]], dtype=torch.float16)
+    assert_selected(a.to(device), 4)
+
+
+def test_an_infinite_value_raises_the_flag(device: torch.device) -> None:
+    a = activations(4, 64, torch.float32, device)
+    a[2, 40] = float("inf")
+    values, indices, _, flag = fused(a, 3)
+    assert int(flag) == 1
+    assert (float(values[2, 0]), int(indices[2, 0])) == (float("inf"), 40)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="draws run where kernels need no compiling")
+@given(
+    B=st.integers(1, 5), N=st.integers(1, 90), share=st.floats(0, 1), levels=st.integers(1, 40),
+    group=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 2**16),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_any_shape_with_any_number_of_ties(
+    B: int, N: int, share: float, levels: int, group: int, seed: int
+) -> None:
+    k = max(1, min(-(-N // group), round(share * N)))
+    a = (activations(B, N, torch.float32, "cpu", seed) * levels).round() / levels
+    assert_selected(a, k, group)
