@@ -133,8 +133,10 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
     for d_in in (384, 1024, 8192):
         block = decode.block_d(d_in)
         rows, warps = programs(block, GPU)
-        tiles = {"BIAS": True, "RESIDUAL": True, "BLOCK_B": rows, "BLOCK_D": block, "UNROLL": 4}
-        yield Case(f"sparse_decode {d_in}", "sparse_decode", dtype, tiles, warps)
+        for name, residual in (("sparse_decode", False), ("sparse_residual", True)):
+            tiles = {"BIAS": True, "RESIDUAL": residual, "BLOCK_B": rows, "BLOCK_D": block,
+                     "UNROLL": 4}  # fmt: skip
+            yield Case(f"{name} {d_in}", "sparse_decode", dtype, tiles, warps)
 
 
 def encode_cases(arch: int, dtype: str) -> Iterator[Case]:
@@ -172,6 +174,8 @@ def compile_case(case: Case, arch: int) -> Resources:
         name: "constexpr" if name in case.constants else TYPES.get(name, f"*{case.dtype}")
         for name in kernel.arg_names
     }
+    if case.constants.get("RESIDUAL"):
+        kinds["out_ptr"] = "*fp32"
     free = [n for n, kind in enumerate(kinds.values()) if kind != "constexpr"]
     constants = {(kernel.arg_names.index(name),): value for name, value in case.constants.items()}
     aligned = free if case.aligned else []

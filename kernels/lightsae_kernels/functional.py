@@ -1,5 +1,7 @@
 """The public operations: arguments are checked, then a backend is chosen per tensor."""
 
+from types import ModuleType
+
 from torch import Tensor
 
 from lightsae_kernels.backends import choose_backend, finds_faults
@@ -9,9 +11,11 @@ from lightsae_kernels.checks import (
     check_decode_content,
     check_encode,
     check_encode_content,
+    require_finite,
     require_finite_activations,
+    require_shape,
 )
-from lightsae_kernels.types import Backend, Encoded, FusedRegularizer, Group
+from lightsae_kernels.types import Backend, Encoded, FusedRegularizer, Group, Residual
 
 
 def encode_topk(
@@ -116,9 +120,60 @@ def sparse_decode(
         >>> sparse_decode(torch.tensor([[2.0]]), torch.tensor([[1]]), torch.eye(3, 2))
         tensor([[0., 2.]])
     """
+    chosen = _decoder(values, indices, W_dec, b_dec, backend)
+    x_hat: Tensor = chosen.sparse_decode(values, indices, W_dec, b_dec)
+    return x_hat
+
+
+def sparse_residual(
+    x: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
+) -> Residual:
+    """Decode, subtract from x and square, in one pass where the backend can.
+
+    Args:
+        x: What the code stands for, [B, d_in].
+        values: Activations, [B, k].
+        indices: Their latents, [B, k] int64; a latent may occur twice, its values add.
+        W_dec: Decoder, a row per latent, [d_sae, d_in].
+        b_dec: Decoder bias, [d_in], or None.
+        backend: As in `sparse_decode`.
+
+    Returns:
+        `Residual`: x - x_hat [B, d_in], and its squared norm per row [B], both at least float32 and
+        differentiable in x, values, W_dec and b_dec.
+
+    Raises:
+        ArgumentError: A ValueError; as in `sparse_decode`.
+        RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
+
+    Example:
+        >>> import torch
+        >>> x, W = torch.tensor([[1.0, 2.0]]), torch.eye(3, 2)
+        >>> sparse_residual(x, torch.tensor([[2.0]]), torch.tensor([[1]]), W)
+        Residual(residual=tensor([[1., 0.]]), error=tensor([1.]))
+    """
+    require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
+    B, d_in = len(values), W_dec.shape[1]
+    require_shape("x", x, (B, d_in), f"[B = {B}, d_in = {d_in}]")
+    chosen = _decoder(values, indices, W_dec, b_dec, backend)
+    if not finds_faults(chosen, W_dec):
+        require_finite("x", x)
+    found: Residual = chosen.sparse_residual(x, values, indices, W_dec, b_dec)
+    return found
+
+
+def _decoder(
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, backend: Backend
+) -> ModuleType:
+    """Check the arguments of a decode and choose who does it."""
     check_decode(values, indices, W_dec, b_dec)
     chosen = choose_backend(backend, W_dec, k=values.shape[1], d_in=W_dec.shape[1])
     if not finds_faults(chosen, W_dec):
         check_decode_content(values, indices, W_dec, b_dec)
-    x_hat: Tensor = chosen.sparse_decode(values, indices, W_dec, b_dec)
-    return x_hat
+    return chosen

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightsae_kernels.types import Encoded, FusedRegularizer, Group
+from lightsae_kernels.types import Encoded, FusedRegularizer, Group, Residual
 
 
 def activations(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
@@ -86,6 +86,15 @@ def sparse_decode(
     z = values.new_zeros(len(values), len(W_dec)).scatter_add(1, indices, values)
     x_hat = z.to(W_dec.dtype) @ W_dec
     return x_hat if b_dec is None else x_hat + b_dec
+
+
+def sparse_residual(
+    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
+) -> Residual:
+    """Residual x - x_hat and the squared norm of each row of it."""
+    x_hat = sparse_decode(values, indices, W_dec, b_dec)
+    residual = _at_least_float32(x) - _at_least_float32(x_hat)
+    return Residual(residual, residual.square().sum(dim=1))
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

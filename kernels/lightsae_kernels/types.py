@@ -12,6 +12,18 @@ Backend: TypeAlias = Literal["auto", "triton", "cpu", "reference"]
 Group: TypeAlias = "ProcessGroup | None"
 
 
+class Residual(NamedTuple):
+    """What a sparse code leaves unexplained.
+
+    Attributes:
+        residual: x - x_hat, at least float32, [B, d_in].
+        error: Squared l2 norm of each row of it, [B].
+    """
+
+    residual: Tensor
+    error: Tensor
+
+
 class Encoded(NamedTuple):
     """The sparse code of a batch and the penalty on its pre-Top-k activations.
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-from lightsae_kernels import Encoded
+from lightsae_kernels import Encoded, sparse_residual
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -22,7 +21,7 @@ class Objective(NamedTuple):
         aux_k: See `lightsae.sae.aux_k_loss`; 0 without AuxK.
         penalty: The regularizer; 0 without one.
         encoded: The code, with the batch-active mask.
-        x_hat: Reconstruction in scaled units, [B, d_in].
+        residual: x - x_hat in scaled units, at least float32, [B, d_in].
     """
 
     loss: Tensor
@@ -30,7 +29,7 @@ class Objective(NamedTuple):
     aux_k: Tensor
     penalty: Tensor
     encoded: Encoded
-    x_hat: Tensor
+    residual: Tensor
 
 
 def objective(
@@ -64,10 +63,8 @@ def objective(
         True
     """
     encoded = sae.encode_scaled(x, regularizer=regularizer, process_group=process_group)
-    x_hat = sae.decode_scaled(encoded.values, encoded.indices)
-    residual = x - x_hat
-    residual = residual.to(torch.promote_types(residual.dtype, torch.float32))
-    reconstruction = residual.square().sum() / max(len(x), 1)
+    residual, error = sparse_residual(x, encoded.values, encoded.indices, sae.W_dec, sae.b_dec)
+    reconstruction = error.sum() / max(len(x), 1)
     loss, auxiliary = reconstruction, reconstruction.new_zeros(())
     is_dead = None if dead is None else dead(encoded)
     if aux_k is not None and is_dead is not None:
@@ -75,4 +72,4 @@ def objective(
         loss = loss + aux_k.weight * auxiliary
     if regularizer is not None:
         loss = loss + regularizer.weight * encoded.penalty
-    return Objective(loss, reconstruction, auxiliary, encoded.penalty, encoded, x_hat)
+    return Objective(loss, reconstruction, auxiliary, encoded.penalty, encoded, residual)

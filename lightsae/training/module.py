@@ -275,7 +275,8 @@ class SAEModule(LightningModule):
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
         parts = self._objective(batch)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(parts.x_hat * self.sae.scale, batch.activations)
+        x_hat = batch.activations - parts.residual * self.sae.scale
+        metrics.r2.update(x_hat, batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -294,7 +295,7 @@ class SAEModule(LightningModule):
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(parts.x_hat, x),
+            "train/r2": self.train_r2(x - parts.residual, x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x),
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),

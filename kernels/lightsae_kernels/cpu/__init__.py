@@ -1,6 +1,6 @@
 """The same operations for CPU tensors: row blocks that stay in cache, sparse gradients."""
 
-from lightsae_kernels.cpu.decode import sparse_decode
+from lightsae_kernels.cpu.decode import sparse_decode, sparse_residual
 from lightsae_kernels.cpu.encode import encode_topk
 
-__all__ = ["encode_topk", "sparse_decode"]
+__all__ = ["encode_topk", "sparse_decode", "sparse_residual"]

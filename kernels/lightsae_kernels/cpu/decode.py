@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lightsae_kernels.cpu.gradients import LatentOrder, latent_order, weight_gradient
+from lightsae_kernels.types import Residual
 
 
 class SparseDecodeFunction(torch.autograd.Function):
@@ -55,3 +56,12 @@ def sparse_decode(
         return empty if b_dec is None else empty + b_dec
     x_hat: Tensor = SparseDecodeFunction.apply(values, indices, W_dec, b_dec, latent_order(indices))
     return x_hat
+
+
+def sparse_residual(
+    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
+) -> Residual:
+    """See `lightsae_kernels.sparse_residual`."""
+    residual = x - sparse_decode(values, indices, W_dec, b_dec)
+    residual = residual.to(torch.promote_types(residual.dtype, torch.float32))
+    return Residual(residual, residual.square().sum(dim=1))

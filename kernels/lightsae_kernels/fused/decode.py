@@ -1,4 +1,4 @@
-"""Sparse decode, and in the same pass the residual and the squared error.
+"""Sparse decode; or instead of it the residual, and in the same pass the squared error.
 
     x_hat_i = sum_s values[i, s] W_dec[indices[i, s]] + b_dec
     residual = x - x_hat            error[i, c] = sum over the columns of block c of residual_i^2
@@ -22,8 +22,7 @@ def sparse_decode_fwd_kernel(
     w_ptr,
     bias_ptr,
     x_ptr,
-    x_hat_ptr,
-    residual_ptr,
+    out_ptr,
     error_ptr,
     flag_ptr,
     B,
@@ -59,15 +58,15 @@ def sparse_decode_fwd_kernel(
     tl.store(flag_ptr, 1, mask=tl.max(outside) > 0)
     if BIAS:
         x_hat += tl.load(bias_ptr + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
-    rounded = x_hat.to(x_hat_ptr.dtype.element_ty)
     at = row[:, None] * D + d[None, :]
-    tl.store(x_hat_ptr + at, rounded, mask=inside)
     if RESIDUAL:
         x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        residual = tl.where(inside, x - rounded.to(tl.float32), 0.0)
-        tl.store(residual_ptr + at, residual.to(residual_ptr.dtype.element_ty), mask=inside)
+        residual = tl.where(inside, x - x_hat, 0.0)
+        tl.store(out_ptr + at, residual, mask=inside)
         error_at = error_ptr + row * tl.num_programs(1) + tl.program_id(1)
         tl.store(error_at, tl.sum(residual * residual, axis=1), mask=real)
+    else:
+        tl.store(out_ptr + at, x_hat.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def sparse_decode_fwd(
@@ -77,17 +76,34 @@ def sparse_decode_fwd(
     b_dec: Tensor | None,
     x_hat: Tensor,
     flag: Tensor,
-    *,
-    x: Tensor | None = None,
-    residual: Tensor | None = None,
-    error: Tensor | None = None,
 ) -> None:
-    """Fill `x_hat` [B, D], and `residual` [B, D] and `error` [B, blocks] if `x` is given."""
+    """Fill `x_hat` [B, D]."""
+    _launch(values, indices, W_dec, b_dec, None, x_hat, None, flag)
+
+
+def sparse_residual_fwd(
+    x: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor | None,
+    residual: Tensor,
+    error: Tensor,
+    flag: Tensor,
+) -> None:
+    """Fill `residual` [B, D] and `error` [B, cdiv(D, block_d(D))], both float32."""
+    _launch(values, indices, W_dec, b_dec, x, residual, error, flag)
+
+
+def _launch(
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None,
+    x: Tensor | None, out: Tensor, error: Tensor | None, flag: Tensor,
+) -> None:  # fmt: skip
     (B, K), (N, D) = values.shape, W_dec.shape
     block = block_d(D)
     rows, warps = programs(block, W_dec.device)
     sparse_decode_fwd_kernel[(triton.cdiv(B, rows), triton.cdiv(D, block))](
-        values, indices, W_dec, b_dec, x, x_hat, residual, error, flag, B, N, D, K,
+        values, indices, W_dec, b_dec, x, out, error, flag, B, N, D, K,
         BIAS=b_dec is not None, RESIDUAL=x is not None,
         BLOCK_B=rows, BLOCK_D=block, UNROLL=4, num_warps=warps,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The fused operations with gradients: a fused forward pass and the backward of the definition."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,9 +9,9 @@ from torch.autograd.function import once_differentiable
 
 from lightsae_kernels import reference
 from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
-from lightsae_kernels.fused.decode import sparse_decode_fwd
+from lightsae_kernels.fused.decode import block_d, sparse_decode_fwd, sparse_residual_fwd
 from lightsae_kernels.fused.forward import Plan, encode_topk_fwd
-from lightsae_kernels.types import Encoded, FusedRegularizer, Group
+from lightsae_kernels.types import Encoded, FusedRegularizer, Group, Residual
 
 
 class EncodeTopKFunction(torch.autograd.Function):
@@ -79,16 +80,67 @@ class SparseDecodeFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of values, W_dec and b_dec."""
-        values, indices, W_dec, b_dec = ctx.saved_tensors
-        d_values = d_W_dec = d_b_dec = None
-        if ctx.needs_input_grad[0]:
-            d_values = (grad @ W_dec.t()).gather(1, indices).to(values.dtype)
-        if ctx.needs_input_grad[2]:
-            z = values.new_zeros(len(values), len(W_dec)).scatter_add(1, indices, values)
-            d_W_dec = z.to(W_dec.dtype).t() @ grad
-        if ctx.needs_input_grad[3]:
-            d_b_dec = grad.sum(dim=0).to(b_dec.dtype)
+        d_values, d_W_dec, d_b_dec = _decode_gradients(ctx, grad, ctx.needs_input_grad)
         return d_values, None, d_W_dec, d_b_dec
+
+
+class SparseResidualFunction(torch.autograd.Function):
+    """Fused forward; backward of the definition."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode the batch, subtract and square."""
+        B, d_in = x.shape
+        residual = torch.empty(B, d_in, dtype=torch.float32, device=x.device)
+        error = residual.new_empty(B, -(-d_in // block_d(d_in)))
+        flag = flag_on(x.device, "sparse_decode")
+        sparse_residual_fwd(
+            x.contiguous(), values.contiguous(), indices.contiguous(), W_dec.contiguous(), b_dec,
+            residual, error, flag,
+        )  # fmt: skip
+        raise_where_nothing_waits(x.device)
+        ctx.x_dtype = x.dtype
+        ctx.save_for_backward(values, indices, W_dec, b_dec, residual)
+        ctx.set_materialize_grads(False)
+        return residual, error.sum(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_residual: Tensor | None, d_error: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients of values, W_dec, b_dec and x."""
+        *_, residual = ctx.saved_tensors
+        d_x = torch.zeros_like(residual) if d_residual is None else d_residual
+        if d_error is not None:
+            d_x = d_x + 2 * d_error[:, None] * residual
+        d_values, d_W_dec, d_b_dec = _decode_gradients(ctx, -d_x, ctx.needs_input_grad)
+        return (
+            d_values,
+            None,
+            d_W_dec,
+            d_b_dec,
+            d_x.to(ctx.x_dtype) if ctx.needs_input_grad[4] else None,
+        )
+
+
+def _decode_gradients(
+    ctx: Any, grad: Tensor, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of values, W_dec and b_dec, given that of x_hat."""
+    values, indices, W_dec, b_dec, *_ = ctx.saved_tensors
+    grad = grad.to(W_dec.dtype)
+    d_values = d_W_dec = d_b_dec = None
+    if needed[0]:
+        d_values = (grad @ W_dec.t()).gather(1, indices).to(values.dtype)
+    if needed[2]:
+        z = values.new_zeros(len(values), len(W_dec)).scatter_add(1, indices, values)
+        d_W_dec = z.to(W_dec.dtype).t() @ grad
+    if needed[3]:
+        d_b_dec = grad.sum(dim=0).to(b_dec.dtype)
+    return d_values, d_W_dec, d_b_dec
 
 
 def encode_topk(
@@ -119,3 +171,10 @@ def sparse_decode(
     """See `lightsae_kernels.sparse_decode`."""
     x_hat: Tensor = SparseDecodeFunction.apply(values, indices, W_dec, b_dec)
     return x_hat
+
+
+def sparse_residual(
+    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
+) -> Residual:
+    """See `lightsae_kernels.sparse_residual`."""
+    return Residual(*SparseResidualFunction.apply(values, indices, W_dec, b_dec, x))
