@@ -33,8 +33,8 @@ bench: $(READY) ## training step and shard reading on this machine
 resources: $(READY) ## compile every kernel for sm_80, sm_90 and sm_100 ahead of time; no GPU needed
 	PYTHONPATH=kernels $(BIN)/python benchmarks/resources.py
 
-gpu: ## tests that need a GPU; torch, lightning and pytest are enough
-	PYTHONPATH=.:kernels python3 -m pytest -q -m gpu tests -o addopts= -p no:cacheprovider
+gpu: ## GPU tests, then the kernels' times; torch, triton, lightning and pytest are enough
+	$(PYTHON) benchmarks/gpu.py
 
 clean: ## remove the environment and what runs left behind
 	rm -rf $(VENV) .venv-peers runs .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -16,6 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "date",
     "benchmark",
+    "operation",
     "implementation",
     "implementation_version",
     "sizes",
@@ -70,7 +71,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
     A row gives benchmark, implementation, sizes ("B=2048 d_in=384"), metric, unit and median, and
     whatever else it knows; date, machine and versions are filled in where the row is silent.
-    `low` and `high` are the extremes over `samples` repetitions.
+    `low` and `high` are the extremes over `samples` repetitions, or the 20th and 80th percentile
+    where the metric is a p50. Older files have fewer columns.
 
     Args:
         path: The file; its folder is made if it is not there.

@@ -4,12 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lightsae_kernels import reference
 from torch import Tensor
 
-from .conftest import DTYPES, INTERPRETED
+from .conftest import DTYPES
 
 select = pytest.importorskip("lightsae_kernels.fused.select")
 
@@ -84,17 +82,3 @@ def test_an_infinite_value_raises_the_flag(device: torch.device) -> None:
     values, indices, _, flag = fused(a, 3)
     assert int(flag) == 1
     assert (float(values[2, 0]), int(indices[2, 0])) == (float("inf"), 40)
-
-
-@pytest.mark.skipif(not INTERPRETED, reason="draws run where kernels need no compiling")
-@given(
-    B=st.integers(1, 5), N=st.integers(1, 90), share=st.floats(0, 1), levels=st.integers(1, 40),
-    group=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 2**16),
-)  # fmt: skip
-@settings(max_examples=25, deadline=None)
-def test_any_shape_with_any_number_of_ties(
-    B: int, N: int, share: float, levels: int, group: int, seed: int
-) -> None:
-    k = max(1, min(-(-N // group), round(share * N)))
-    a = (activations(B, N, torch.float32, "cpu", seed) * levels).round() / levels
-    assert_selected(a, k, group)

@@ -1,0 +1,93 @@
+"""Everything that needs a GPU, within eight minutes: tests, sanitizers, then the kernels' times.
+
+    python benchmarks/gpu.py        # or: make gpu
+
+Red tests stop it before anything is timed. Needs torch, triton, lightning and pytest, no install.
+Exit code 0 if all is well, 1 if something is not, 2 without a GPU.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+WHOLE_S = 460.0
+TESTS_S = 240.0
+SANITIZER_S = 45.0
+# The benchmark ends a compilation and its last rounds after its own time is up.
+MARGIN_S = 50.0
+LONGEST_BENCHMARK_S = 150.0
+SHORTEST_BENCHMARK_S = 30.0
+TESTS = ("-m", "pytest", "-q", "-x", "-m", "gpu", "tests/kernels",
+         "-o", "addopts=", "-p", "no:cacheprovider")  # fmt: skip
+CUDA = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("no GPU that torch can use: nothing tested, nothing measured", file=sys.stderr)
+        return 2
+    end = time.monotonic() + WHOLE_S
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
+    code = python(*TESTS, limit=TESTS_S)
+    if code != 0:
+        why = f"not done after {TESTS_S:g} s" if code is None else "red"
+        print(f"GPU tests {why}: nothing measured", file=sys.stderr)
+        return 1
+    findings = [line for tool in ("memcheck", "racecheck") if (line := sanitize(tool))]
+    left = end - time.monotonic() - MARGIN_S
+    if left < SHORTEST_BENCHMARK_S:
+        print("no time left: kernels not measured", *findings, sep="\n", file=sys.stderr)
+        return 1
+    budget = min(LONGEST_BENCHMARK_S, left)
+    code = python("benchmarks/kernels.py", "--budget", f"{budget:.0f}", limit=left + MARGIN_S)
+    if code is None:
+        findings.append("benchmarks/kernels.py was not done in time")
+    print(*findings, sep="\n", end="\n" if findings else "", file=sys.stderr)
+    return 1 if findings or code else 0
+
+
+def sanitize(tool: str) -> str:
+    """Run one tool of compute-sanitizer on small shapes; a line if it finds something."""
+    program = shutil.which("compute-sanitizer") or shutil.which(
+        "compute-sanitizer", path=str(CUDA / "bin")
+    )
+    if program is None:
+        print(f"{tool}: compute-sanitizer not found", flush=True)
+        return ""
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable,
+               str(BENCHMARKS / "small_shapes.py")]  # fmt: skip
+    # Without torch's cache every tensor has bounds of its own.
+    code = finish(command, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, SANITIZER_S)
+    if code is None:
+        print(f"{tool}: not done after {SANITIZER_S:g} s, so nothing is known", flush=True)
+        return ""
+    print(f"{tool}: {'clean' if code == 0 else f'exit code {code}'}", flush=True)
+    return "" if code == 0 else f"compute-sanitizer {tool} ended with exit code {code}"
+
+
+def python(*arguments: str, limit: float) -> int | None:
+    """Exit code of this interpreter with arguments, None if it took too long."""
+    return finish([sys.executable, *arguments], {}, limit)
+
+
+def finish(command: list[str], variables: dict[str, str], limit: float) -> int | None:
+    """Exit code of a command in the checkout; one that takes too long is ended, None."""
+    paths = [str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment.pop("TRITON_INTERPRET", None)
+    environment.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    try:
+        return subprocess.run(command, cwd=ROOT, env=environment, timeout=limit).returncode
+    except subprocess.TimeoutExpired:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

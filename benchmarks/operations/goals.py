@@ -1,0 +1,97 @@
+"""The goals, and whether this run met them."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from operations.names import BARE, COPY, DECODE, OURS, STOCK_COMPILED
+from operations.report import Measured
+
+DTYPE = "bf16"
+NOT_MEASURED = "not measured"
+ENCODE = ("encode", OURS)
+
+
+class Goal(NamedTuple):
+    """A bound on a figure of one size in bf16.
+
+    Attributes:
+        label: The size.
+        text: What is bounded.
+        bound: The bound.
+        figure: Takes it from the measurements; None where something it needs is missing.
+        at_least: The figure must reach the bound instead of staying below it.
+    """
+
+    label: str
+    text: str
+    bound: float
+    figure: Callable[[Measured], float | None]
+    at_least: bool = False
+
+
+def over(name: tuple[str, str], other: tuple[str, str]) -> Callable[[Measured], float | None]:
+    """Time of one case over the time of another."""
+
+    def figure(one: Measured) -> float | None:
+        above, below = one.time_ms(name), one.time_ms(other)
+        return None if above is None or below is None else above / below
+
+    return figure
+
+
+def decode_over_its_bytes(one: Measured) -> float | None:
+    """Time of the decode over the time that its bytes take at the rate of the copy."""
+    decode, copy = one.time_ms((DECODE, OURS)), one.time_ms(COPY)
+    if decode is None or copy is None:
+        return None
+    copied, needed = one.timed[COPY].case.traffic, one.timed[DECODE, OURS].case.traffic
+    return decode / (copy * needed / copied)
+
+
+def error_ratio(output: str) -> Callable[[Measured], float | None]:
+    """The largest error of an output over the error of the reference in the same dtype."""
+    return lambda one: max((c.ratio for c in one.checks if c.output == output), default=None)
+
+
+def differing(one: Measured) -> float | None:
+    """Repeats of any operation that gave other bits."""
+    return sum(check.differing for check in one.checks) if one.checks else None
+
+
+def _of_size(label: str, encode: float) -> list[Goal]:
+    return [
+        Goal(label, "encode / bare product", encode, over(ENCODE, BARE)),
+        Goal(label, f"({STOCK_COMPILED}) / encode", 3.0,
+             over(("encode", STOCK_COMPILED), ENCODE), at_least=True),
+        Goal(label, "sparse_decode / its bytes at the copy's rate", 1.5, decode_over_its_bytes),
+        Goal(label, "error of values / the reference's", 2.0, error_ratio("values")),
+        Goal(label, "error of x_hat / the reference's", 2.0, error_ratio("x_hat")),
+        Goal(label, "repeats with other bits", 0.0, differing),
+    ]  # fmt: skip
+
+
+GOALS = [
+    *_of_size("large", 1.35),
+    Goal("large", "encode+off_support_l1 / bare product", 1.6,
+         over(("encode+off_support_l1", OURS), BARE)),
+    Goal("large", "encode+l1_l2_ratio / bare product", 1.6,
+         over(("encode+l1_l2_ratio", OURS), BARE)),
+    *_of_size("paper", 1.8),
+]  # fmt: skip
+
+
+def table(measured: Iterable[Measured]) -> list[tuple[str, ...]]:
+    """Size, goal, bound, figure, met; a goal without a figure is neither met nor missed."""
+    on_gpu = {
+        one.size.label: one for one in measured if one.device == "cuda" and one.dtype == DTYPE
+    }
+    rows = [("size", f"goal ({DTYPE})", "bound", "measured", "met")]
+    for goal in GOALS:
+        figure = goal.figure(on_gpu[goal.label]) if goal.label in on_gpu else None
+        bound = f"{'>=' if goal.at_least else '<='} {goal.bound:g}"
+        if figure is None:
+            rows.append((goal.label, goal.text, bound, NOT_MEASURED, ""))
+            continue
+        met = figure >= goal.bound if goal.at_least else figure <= goal.bound
+        rows.append((goal.label, goal.text, bound, f"{figure:.3g}", "yes" if met else "no"))
+    return rows

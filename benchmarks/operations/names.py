@@ -1,0 +1,8 @@
+"""Names that tables, goals and plots look up."""
+
+OURS = "lightsae"
+BARE = ("product", "torch")
+COPY = ("copy", "torch")
+DECODE = "sparse_decode"
+RECOMPUTE = "encode+l1_l2_ratio recompute"
+STOCK_COMPILED = "product + relu + topk, compiled"

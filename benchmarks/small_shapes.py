@@ -1,0 +1,44 @@
+"""Every fused operation once, at small ragged shapes: what compute-sanitizer is pointed at.
+
+    compute-sanitizer --tool memcheck python benchmarks/small_shapes.py
+
+With TRITON_INTERPRET=1 it runs on the CPU, in a minute.
+"""
+
+import os
+from collections.abc import Iterable
+
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+import torch
+from lightsae_kernels import encode_topk, sparse_decode
+from lightsae_kernels.fused.flags import raise_if_flagged
+from lightsae_kernels.fused.memory import bounded
+
+SHAPES = ((41, 80, 401, 7), (5, 33, 130, 1))
+REGULARIZERS = (None, "off_support_l1", "l1_l2_ratio")
+
+
+@torch.no_grad()
+def main(shapes: Iterable[tuple[int, int, int, int]] = SHAPES) -> None:
+    device = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
+    calls = 0
+    for B, d_in, d_sae, k in shapes:
+        for dtype in (torch.float16, torch.float32):
+            encoder = [
+                torch.randn(*shape, dtype=dtype, device=device)
+                for shape in ((B, d_in), (d_sae, d_in), (d_sae,), (d_in,))
+            ]
+            for regularizer in REGULARIZERS:
+                for recompute in (False, True):
+                    with bounded(block_bytes=1, recompute=recompute):
+                        code = encode_topk(*encoder, k, regularizer=regularizer, backend="triton")
+                    calls += 1
+            sparse_decode(code.values, code.indices, encoder[1], encoder[3], backend="triton")
+            calls += 1
+    raise_if_flagged()
+    print(f"{calls} calls at ragged shapes on {device}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The kernel benchmark at tiny sizes in Triton's interpreter: errors are real, times are not."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.common import COLUMNS
+
+from .conftest import BENCHMARKS
+
+ROOT = BENCHMARKS.parent
+SIZE = "B=2 d_in=8 d_sae=20 k=2"
+OPERATIONS = {
+    "encode", "encode+off_support_l1", "encode+l1_l2_ratio", "encode+l1_l2_ratio recompute",
+    "sparse_decode",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory, bare_environment):
+    """One run with a sweep, in an environment with torch and triton and little else."""
+    out = tmp_path_factory.mktemp("smoke") / "kernels.csv"
+    before = {path: path.stat().st_mtime_ns for path in (BENCHMARKS / "results").iterdir()}
+    paths = os.pathsep.join([bare_environment, str(ROOT), str(ROOT / "kernels")])
+    command = [sys.executable, str(BENCHMARKS / "kernels.py"), "--device", "cpu", "--sweep"]
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--out", str(out)],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {path: path.stat().st_mtime_ns for path in (BENCHMARKS / "results").iterdir()}
+    assert after == before
+    return done.stdout, out
+
+
+@pytest.fixture
+def rows(smoke):
+    with smoke[1].open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_every_operation_is_timed_in_every_implementation(rows):
+    assert tuple(rows[0]) == COLUMNS
+    timed = {(row["operation"], row["implementation"])
+             for row in rows if row["metric"] == "time_p50" and row["sizes"] == SIZE}  # fmt: skip
+    assert {("product", "torch"), ("copy", "torch")} <= timed
+    assert {operation for operation, name in timed if name == "lightsae"} == OPERATIONS
+    compared = OPERATIONS - {"encode+l1_l2_ratio recompute"}
+    for name in ("reference", "reference, compiled"):
+        assert {operation for operation, by in timed if by == name} == compared
+    assert {name for operation, name in timed if operation == "encode"} >= {
+        "product + relu + topk, compiled", "product + relu + topk (stand-in for sparsify)",
+        "L2 blocks: product + relu + topk", "L2 blocks: product, nothing selected",
+    }  # fmt: skip
+    assert ("sparse_decode", "embedding_bag (stand-in for sparsify)") in timed
+    for row in rows:
+        if row["metric"] == "time_p50":
+            assert 0 < float(row["low"]) <= float(row["median"]) <= float(row["high"])
+
+
+@pytest.mark.slow
+def test_a_swept_size_leaves_out_what_is_slow_to_prepare(rows):
+    swept = {row["implementation"] for row in rows if row["sizes"] != SIZE}
+    assert {row["sizes"] for row in rows} == {SIZE, "B=1 d_in=8 d_sae=20 k=2"}
+    assert {"lightsae", "torch"} < swept
+    assert not any("compiled" in name or "reference" in name for name in swept)
+
+
+@pytest.mark.slow
+def test_errors_are_told_beside_the_references_and_repeats_agree(rows):
+    ratios = {(row["operation"], row["metric"]): float(row["median"])
+              for row in rows if row["metric"].endswith("error_ratio")}  # fmt: skip
+    assert ("encode", "values error_ratio") in ratios
+    assert ("encode+l1_l2_ratio", "penalty error_ratio") in ratios
+    assert ("sparse_decode", "x_hat error_ratio") in ratios
+    assert all(ratio <= 2 for (_, metric), ratio in ratios.items() if "penalty" not in metric)
+    differing = [row for row in rows if row["metric"] == "differing_repeats"]
+    assert differing
+    assert all((row["median"], row["unit"]) == ("0", "of 2") for row in differing)
+
+
+@pytest.mark.slow
+def test_no_figure_of_an_interpreter_passes_for_one_of_a_gpu(smoke, rows):
+    text, out = smoke
+    assert all((row["device"], row["gpu"]) == ("cpu", "") for row in rows)
+    assert f"{SIZE} fp16, interpreted: no time is a speed" in text
+    goals = text.partition(f"written to {out}\n")[2].splitlines()[1:]
+    assert len(goals) == 14
+    assert all(line.endswith("not measured") for line in goals)
+
+
+@pytest.mark.slow
+def test_its_csv_is_drawn(smoke, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "plot_kernels.py"), str(smoke[1])]
+    done = subprocess.run(
+        [*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    pictures = [tmp_path / f"kernels_{name}.png" for name in ("implementations", "sweep")]
+    assert done.stdout.split() == [str(picture) for picture in pictures]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+@pytest.fixture
+def script(beside, monkeypatch):
+    """The module of the script, which shares its name with the folder of the kernels."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    monkeypatch.delitem(sys.modules, "kernels", raising=False)
+    module = beside("kernels")
+    yield module
+    sys.modules.pop("kernels", None)
+
+
+def arguments(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "cpu", "--dtype", "bf16"], "--dtype bf16 needs a GPU"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(words, message, script, monkeypatch, capsys):
+    arguments(monkeypatch, *words)
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert message in capsys.readouterr().err
+
+
+def test_without_a_gpu_nothing_is_measured(script, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments(monkeypatch)
+    assert script.main() == 2
+    assert capsys.readouterr().err.startswith("no GPU that torch can use: nothing measured")
+
+
+def test_a_file_of_another_benchmark_is_not_drawn(beside, monkeypatch, capsys):
+    path = BENCHMARKS / "results" / "shards.csv"
+    arguments(monkeypatch, path)
+    with pytest.raises(SystemExit, match="2"):
+        beside("plot_kernels").main()
+    assert f"{path} has no row with metric time_over_product" in capsys.readouterr().err
+
+
+def measured(beside, label, times, checks=()):
+    """Made-up times in ms of a size on a GPU."""
+    implementations, sizes = beside("operations.implementations"), beside("operations.sizes")
+    size = {"large": sizes.LARGE, "paper": sizes.PAPER}[label]
+    one = beside("operations.report").Measured(size, "bf16", "cuda", checks=list(checks))
+    for (operation, name), ms in times.items():
+        traffic = size.decode_bytes(2) if operation in ("copy", "sparse_decode") else 0
+        flops = size.product_flops if operation.startswith(("product", "encode")) else 0
+        case = implementations.Case(operation, name, print, flops, traffic)
+        one.timed[case.name] = beside("operations.stopwatch").Timed(case, 1.0, 3, 1, [ms], [ms])
+    return one
+
+
+def test_goals_are_met_missed_or_not_measured(beside):
+    goals, names = beside("operations.goals"), beside("operations.names")
+    check = beside("operations.correctness").Check("encode", "values", 3e-3, 2e-3, 1, 10)
+    times = {names.BARE: 2.0, names.COPY: 1.0, ("encode", "lightsae"): 2.6,
+             ("encode+off_support_l1", "lightsae"): 3.4, ("sparse_decode", "lightsae"): 1.4,
+             ("encode", names.STOCK_COMPILED): 7.0}  # fmt: skip
+    shown = {row[:2]: row[2:] for row in goals.table([measured(beside, "large", times, [check])])}
+    assert shown["large", "encode / bare product"] == ("<= 1.35", "1.3", "yes")
+    assert shown["large", "encode+off_support_l1 / bare product"] == ("<= 1.6", "1.7", "no")
+    assert shown["large", "encode+l1_l2_ratio / bare product"] == ("<= 1.6", "not measured", "")
+    assert shown["large", "(product + relu + topk, compiled) / encode"] == (">= 3", "2.69", "no")
+    decode = "sparse_decode / its bytes at the copy's rate"
+    assert shown["large", decode] == ("<= 1.5", "1.4", "yes")
+    assert shown["large", "error of values / the reference's"] == ("<= 2", "1.5", "yes")
+    assert shown["large", "error of x_hat / the reference's"] == ("<= 2", "not measured", "")
+    assert shown["large", "repeats with other bits"] == ("<= 0", "1", "no")
+    assert shown["paper", "encode / bare product"] == ("<= 1.8", "not measured", "")
+
+
+def test_what_a_gpu_did_is_told_against_the_product_and_the_copy(beside):
+    names = beside("operations.names")
+    times = {names.BARE: 2.0, names.COPY: 1.0, ("encode", "lightsae"): 2.5}
+    one = measured(beside, "large", times)
+    found = {metric: value for metric, _, value, _, _ in one.metrics(("encode", "lightsae"))}
+    assert found["time_over_product"] == pytest.approx(1.25)
+    assert found["of_ceiling"] == pytest.approx(80)
+    assert found["arithmetic"] == pytest.approx(2 * 16384 * 1024 * 65536 / 2.5e-3 / 1e12)
+    assert found["memory_over_start"] == 1.0
+
+
+def test_what_has_no_time_has_a_row_that_says_why(beside, tmp_path: Path):
+    report = beside("operations.report")
+    one = measured(beside, "paper", {("product", "torch"): 2.0})
+    one.missing["encode", "reference"] = "does not fit in 80 GiB"
+    row = list(report.csv_rows([one]))[-1]
+    assert row["implementation"] == "reference"
+    assert row["metric"] == "not measured: does not fit in 80 GiB"
+    assert "median" not in row
+    assert "not measured: encode by reference: does not fit in 80 GiB" in report.words(one)
+
+
+def test_one_implementation_that_fails_costs_the_others_nothing(script, beside):
+    one = measured(beside, "paper", {})
+    stopwatch = beside("operations.stopwatch").Stopwatch(torch.device("cpu"))
+    case = beside("operations.implementations").Case
+
+    def broken():
+        raise RuntimeError("no such kernel\nand more")
+
+    assert script.prepare(one, case("encode", "a", broken, 0, 0), stopwatch) is None
+    assert script.prepare(one, case("encode", "b", lambda: None, 0, 0), stopwatch) is not None
+    assert one.failed == {("encode", "a"): "RuntimeError: no such kernel"}
