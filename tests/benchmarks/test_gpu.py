@@ -44,7 +44,7 @@ def test_tests_come_first_and_times_last(calls, capsys):
     assert "memcheck: clean" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("code", "said"), [(1, "red"), (5, "red"), (None, "not done after 240 s")])
+@pytest.mark.parametrize(("code", "said"), [(1, "red"), (5, "red"), (None, "not done after 300 s")])
 def test_nothing_is_timed_unless_the_tests_are_green(code, said, calls, capsys):
     noted, codes = calls
     codes["pytest"] = code
@@ -66,6 +66,14 @@ def test_a_sanitizer_that_was_not_done_is_not_called_clean(calls, capsys):
     codes["memcheck"] = None
     assert gpu.main() == 0
     assert "memcheck: not done after 45 s, so nothing is known" in capsys.readouterr().out
+
+
+def test_a_sanitizer_leaves_the_times_their_share(calls, monkeypatch, capsys):
+    noted, _ = calls
+    monkeypatch.setattr(gpu, "WHOLE_S", 160.0)
+    assert gpu.main() == 0
+    assert noted == ["pytest", "kernels.py"]
+    assert "memcheck: no time for it, so nothing is known" in capsys.readouterr().out
 
 
 def test_a_machine_without_the_cuda_toolkit_is_told(calls, monkeypatch, capsys):

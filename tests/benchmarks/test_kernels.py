@@ -164,6 +164,14 @@ def measured(beside, label, times, checks=()):
     return one
 
 
+@pytest.mark.parametrize(
+    "path", sorted((BENCHMARKS / "results").glob("*.csv")), ids=lambda p: p.stem
+)
+def test_stored_results_have_columns_of_the_schema(path):
+    with path.open(newline="") as file:
+        assert set(next(csv.reader(file))) <= set(COLUMNS)
+
+
 def test_goals_are_met_missed_or_not_measured(beside):
     goals, names = beside("operations.goals"), beside("operations.names")
     check = beside("operations.correctness").Check("encode", "values", 3e-3, 2e-3, 1, 10)
