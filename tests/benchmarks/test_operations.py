@@ -1,0 +1,109 @@
+"""What the kernel benchmark makes of its figures, and how it takes them on a GPU; made-up figures."""
+
+import csv
+
+import pytest
+import torch
+
+from benchmarks.common import COLUMNS
+
+from .conftest import BENCHMARKS
+
+
+def measured(beside, label, times, checks=()):
+    """Made-up times in ms of a size on a GPU."""
+    implementations, sizes = beside("operations.implementations"), beside("operations.sizes")
+    size = {"large": sizes.LARGE, "paper": sizes.PAPER}[label]
+    one = beside("operations.report").Measured(size, "bf16", "cuda", checks=list(checks))
+    for (operation, name), ms in times.items():
+        traffic = size.decode_bytes(2) if operation in ("copy", "sparse_decode") else 0
+        flops = size.product_flops if operation.startswith(("product", "encode")) else 0
+        case = implementations.Case(operation, name, print, flops, traffic)
+        one.timed[case.name] = beside("operations.stopwatch").Timed(case, 1.0, 3, 1, [ms], [ms])
+    return one
+
+
+@pytest.mark.parametrize(
+    "path", sorted((BENCHMARKS / "results").glob("*.csv")), ids=lambda p: p.stem
+)
+def test_stored_results_have_columns_of_the_schema(path):
+    with path.open(newline="") as file:
+        assert set(next(csv.reader(file))) <= set(COLUMNS)
+
+
+def test_goals_are_met_missed_or_not_measured(beside):
+    goals, names = beside("operations.goals"), beside("operations.names")
+    check = beside("operations.correctness").Check("encode", "values", 3e-3, 2e-3, 1, 10)
+    times = {names.BARE: 2.0, names.COPY: 1.0, ("encode", "lightsae"): 2.6,
+             ("encode+off_support_l1", "lightsae"): 3.4, ("sparse_decode", "lightsae"): 1.4,
+             ("encode", names.STOCK_COMPILED): 7.0}  # fmt: skip
+    shown = {row[:2]: row[2:] for row in goals.table([measured(beside, "large", times, [check])])}
+    assert shown["large", "encode / bare product"] == ("<= 1.35", "1.3", "yes")
+    assert shown["large", "encode+off_support_l1 / bare product"] == ("<= 1.6", "1.7", "no")
+    assert shown["large", "encode+l1_l2_ratio / bare product"] == ("<= 1.6", "not measured", "")
+    assert shown["large", "(product + relu + topk, compiled) / encode"] == (">= 3", "2.69", "no")
+    decode = "sparse_decode / its bytes at the copy's rate"
+    assert shown["large", decode] == ("<= 1.5", "1.4", "yes")
+    assert shown["large", "error of values / the reference's"] == ("<= 2", "1.5", "yes")
+    assert shown["large", "error of x_hat / the reference's"] == ("<= 2", "not measured", "")
+    assert shown["large", "repeats with other bits"] == ("<= 0", "1", "no")
+    assert shown["paper", "encode / bare product"] == ("<= 1.8", "not measured", "")
+
+
+def test_what_a_gpu_did_is_told_against_the_product_and_the_copy(beside):
+    names = beside("operations.names")
+    times = {names.BARE: 2.0, names.COPY: 1.0, ("encode", "lightsae"): 2.5}
+    one = measured(beside, "large", times)
+    found = {metric: value for metric, _, value, _, _ in one.metrics(("encode", "lightsae"))}
+    assert found["time_over_product"] == pytest.approx(1.25)
+    assert found["of_ceiling"] == pytest.approx(80)
+    assert found["arithmetic"] == pytest.approx(2 * 16384 * 1024 * 65536 / 2.5e-3 / 1e12)
+    assert found["memory_over_start"] == 1.0
+
+
+def test_what_has_no_time_has_a_row_that_says_why(beside):
+    report = beside("operations.report")
+    one = measured(beside, "paper", {("product", "torch"): 2.0})
+    one.missing["encode", "reference"] = "does not fit in 80 GiB"
+    row = list(report.csv_rows([one]))[-1]
+    assert row["implementation"] == "reference"
+    assert row["metric"] == "not measured: does not fit in 80 GiB"
+    assert "median" not in row
+    assert "not measured: encode by reference: does not fit in 80 GiB" in report.words(one)
+
+
+def test_on_a_gpu_a_call_is_timed_alone_behind_its_flushes(beside, monkeypatch):
+    noted = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            noted.append("event")
+
+        def elapsed_time(self, end):
+            return 30.0
+
+    class Buffer:
+        def zero_(self):
+            noted.append("flush")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: noted.append("wait"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1 << 20)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 << 20)
+    stopwatch = beside("operations.stopwatch").Stopwatch(torch.device("cpu"))
+    stopwatch.on_gpu, stopwatch._buffer, stopwatch._flush_ms = True, Buffer(), 1e9
+    case = beside("operations.implementations").Case(
+        "encode", "a", lambda: noted.append("call"), 0, 0
+    )
+    timed = stopwatch.prepare(case)
+    # Two calls fill the 60 ms of a round; a launch takes a part of one flush.
+    assert (timed.repeats, timed.flushes, timed.memory_mib) == (2, 2, 2.0)
+    noted.clear()
+    stopwatch.rounds([timed], 1, deadline=0.0)
+    assert noted == 2 * ["flush", "flush", "event", "call", "event", "wait"]
+    assert timed.times_ms == [30.0, 30.0]
+    assert len(timed.launches_ms) == 2
