@@ -1,4 +1,4 @@
-"""What the kernel benchmark makes of its figures, and how it takes them on a GPU; made-up figures."""
+"""What the kernel benchmark makes of its figures, and how it takes them on a GPU."""
 
 import csv
 
