@@ -11,9 +11,8 @@ from collections.abc import Iterable
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
-from lightsae_kernels import encode_topk, sparse_decode
-from lightsae_kernels.fused.flags import raise_if_flagged
-from lightsae_kernels.fused.memory import bounded
+from lightsae_kernels import encode_topk, raise_if_flagged, sparse_decode
+from lightsae_kernels.memory import bounded
 
 SHAPES = ((41, 80, 401, 7), (5, 33, 130, 1))
 REGULARIZERS = (None, "off_support_l1", "l1_l2_ratio")

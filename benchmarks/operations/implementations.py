@@ -101,7 +101,7 @@ def _ceilings(inputs: Inputs, size: Size) -> Iterator[Case]:
 
 def _ours(inputs: Inputs, size: Size) -> Iterator[Case]:
     # Triton reads where it runs when it is imported, which the caller has decided by now.
-    from lightsae_kernels.fused.memory import bounded
+    from lightsae_kernels.memory import bounded
 
     least = size.product_flops, size.encode_bytes(inputs.x.itemsize)
     for operation, regularizer in REGULARIZERS.items():
