@@ -23,8 +23,17 @@ os.environ.pop("TRITON_INTERPRET", None)
 
 import torch
 import triton
-from lightsae_kernels.fused import decode, encode, l1_l2_ratio, select, support
-from lightsae_kernels.fused.configs import PRODUCT, RAGGED, ProductConfig, programs
+from lightsae_kernels.fused import (
+    decode,
+    encode,
+    encode_gradient,
+    l1_l2_ratio,
+    select,
+    support,
+    values_gradient,
+    weight_gradient,
+)
+from lightsae_kernels.fused.configs import GRADIENT, PRODUCT, RAGGED, ProductConfig, programs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -74,13 +83,26 @@ KERNELS = {
     "support": support.support_fwd_kernel,
     "l1_l2_ratio": l1_l2_ratio.l1_l2_ratio_fwd_kernel,
     "sparse_decode": decode.sparse_decode_fwd_kernel,
+    "encode_gradient": encode_gradient.encode_gradient_bwd_kernel,
+    "weight_gradient": weight_gradient.weight_gradient_bwd_kernel,
+    "partial_sum": weight_gradient.partial_sum_bwd_kernel,
+    "values_gradient": values_gradient.values_gradient_bwd_kernel,
 }
 # Types of the arguments that are not elements of x.
 TYPES = {
     "indices_ptr": "*i64", "groups_ptr": "*i32", "active_ptr": "*i8", "mask_ptr": "*i8",
     "flag_ptr": "*i32", "sums_ptr": "*fp32", "norms_ptr": "*fp32", "l1_ptr": "*fp32",
-    "squares_ptr": "*fp32", "error_ptr": "*fp32", **dict.fromkeys("BNDMK", "i32"),
+    "squares_ptr": "*fp32", "error_ptr": "*fp32", **dict.fromkeys("BCNDMK", "i32"),
+    **dict.fromkeys(("pairs_ptr", "offsets_ptr", "owner_ptr", "first_ptr", "slots_ptr"), "*i32"),
+    **dict.fromkeys(
+        ("dz_ptr", "z_ptr", "g_ptr", "alpha_ptr", "beta_ptr", "scale_ptr", "dw_ptr", "db_ptr",
+         "dw_enc_ptr", "db_enc_ptr", "dw_dec_ptr", "part_enc_ptr", "part_b_ptr", "part_dec_ptr",
+         "part_ptr"),
+        "*fp32",
+    ),
 }  # fmt: skip
+# Of these the left or the right operand of a product.
+PRODUCTS = ("encode", "encode_gradient")
 
 
 def main() -> int:
@@ -116,6 +138,7 @@ def main() -> int:
 def cases(arch: int, dtype: str) -> Iterator[Case]:
     """Every kernel in one dtype, at the largest blocks and at the paper's sizes."""
     yield from encode_cases(arch, dtype)
+    yield from gradient_cases(arch, dtype)
     size = ELEMENTS[dtype]
     for n, k in ((8192, 32), (65536, 64), (65536, 512), (1 << 20, 32)):
         group = select.group_size(n, k)
@@ -167,6 +190,37 @@ def encode_case(
     )  # fmt: skip
 
 
+def gradient_cases(arch: int, dtype: str) -> Iterator[Case]:
+    """The backward pass: the regularizers' product, and what is sparse."""
+    for name, config, aligned in (
+        ("", GRADIENT[arch, ELEMENTS[dtype]], True), (", d_in 77", RAGGED, False),
+    ):  # fmt: skip
+        for ratio in (False, True):
+            for accumulate in (False, True):
+                yield Case(
+                    f"encode_gradient {config.block_b}x{config.block_n}x{config.block_d}"
+                    f"{' ratio' * ratio}{' accumulated' * accumulate}{name}",
+                    "encode_gradient", dtype,
+                    {"MASKED": True, "RATIO": ratio, "ACCUMULATE": accumulate, "PRECISION": "ieee",
+                     "BLOCK_N": config.block_b, "BLOCK_D": config.block_n,
+                     "BLOCK_B": config.block_d},
+                    config.warps, config.stages, aligned,
+                )  # fmt: skip
+    for block in (512, 1024):
+        for enc, dec in ((True, False), (False, True), (True, True)):
+            yield Case(
+                f"weight_gradient {block}{' encoder' * enc}{' decoder' * dec}", "weight_gradient",
+                dtype,
+                {"ENC": enc, "DEC": dec, "ACCUMULATE": enc, "LENGTH": 128, "CHUNKS": 1,
+                 "BLOCK_D": block}, 4,
+            )  # fmt: skip
+    yield Case(
+        "partial_sum", "partial_sum", dtype, {"ACCUMULATE": True, "LATENTS": 1, "BLOCK_D": 1024}, 4
+    )
+    tiles = {"BLOCK_K": 16, "BLOCK_D": 256}
+    yield Case("values_gradient", "values_gradient", dtype, tiles, 4)
+
+
 def compile_case(case: Case, arch: int) -> Resources:
     """Compile one kernel for one architecture and read what it needs."""
     kernel = KERNELS[case.kernel]
@@ -186,7 +240,7 @@ def compile_case(case: Case, arch: int) -> Resources:
         options={"num_warps": case.warps, "num_stages": case.stages},
     )
     registers, spilled = usage(compiled.asm["cubin"])
-    has_product = case.kernel == "encode" and case.dtype != "fp32"
+    has_product = case.kernel in PRODUCTS and case.dtype != "fp32"
     unit = MATRIX_UNIT[arch] in compiled.asm["ptx"] if has_product else None
     shared = compiled.metadata.shared
     return Resources(case.name, case.dtype, arch, registers, shared, spilled, unit)

@@ -1,7 +1,7 @@
 """How much memory the activations of a batch may take on a GPU.
 
 docs/kernels.md has the formula. A whole B x N tensor exists only with 2-byte elements, only for
-masked Reg 2, and never with `recompute`.
+a regularizer, and never with `recompute`.
 """
 
 from collections.abc import Iterator

@@ -53,6 +53,15 @@ PRODUCT: dict[tuple[int, int], tuple[ProductConfig, ...]] = {
 }
 # Rows that do not begin at 16 bytes are read word by word and fill the registers sooner.
 RAGGED = ProductConfig(64, 64, 32, 8, 8, 2)
+# The gradient of a regularizer keeps its left operand in registers: latents, columns, rows.
+GRADIENT: dict[tuple[int, int], ProductConfig] = {
+    (80, 2): ProductConfig(64, 128, 64, 1, 8, 3),
+    (80, 4): ProductConfig(64, 64, 16, 1, 8, 2),
+    (90, 2): ProductConfig(128, 128, 64, 1, 8, 3),
+    (90, 4): ProductConfig(64, 64, 32, 1, 8, 2),
+    (100, 2): ProductConfig(128, 128, 64, 1, 8, 3),
+    (100, 4): ProductConfig(64, 64, 32, 1, 8, 2),
+}
 # The interpreter pays by the program: larger tiles are faster, small ones test more edges.
 INTERPRETED = ProductConfig(16, 128, 32, 2, 4, 1)
 _INTERPRETED_ROWS = 16
@@ -66,9 +75,22 @@ def product_configs(
         return (INTERPRETED,)
     if d_in % 16:
         return (RAGGED,)
+    return PRODUCT[_architecture(device), dtype.itemsize]
+
+
+def gradient_config(device: torch.device, dtype: torch.dtype, d_in: int) -> ProductConfig:
+    """Tiles of a regularizer's gradient: block_b latents, block_n columns, block_d rows a step."""
+    if device.type == "cpu":
+        return INTERPRETED
+    if d_in % 16:
+        return RAGGED
+    return GRADIENT[_architecture(device), dtype.itemsize]
+
+
+def _architecture(device: torch.device) -> int:
+    """The newest architecture of the tables that is not newer than the device's."""
     major, minor = torch.cuda.get_device_capability(device)
-    known = [arch for arch, _ in PRODUCT if arch <= 10 * major + minor]
-    return PRODUCT[max(known), dtype.itemsize]
+    return max(arch for arch, _ in PRODUCT if arch <= 10 * major + minor)
 
 
 def programs(elements: int, device: torch.device, per_warp: int = 256) -> tuple[int, int]:

@@ -29,6 +29,13 @@ class Plan(NamedTuple):
     batch_active: Tensor | None
     process_group: Group
     dtype: torch.dtype
+    will_differentiate: bool
+
+    def keeps(self) -> bool:
+        """Whether the activations of the whole batch stay: a second use follows, in two bytes."""
+        masked_ratio = self.regularizer == "l1_l2_ratio" and self.batch_active_only
+        used_again = masked_ratio or (self.regularizer is not None and self.will_differentiate)
+        return used_again and self.dtype.itemsize == 2 and not memory().recompute
 
 
 class Product(NamedTuple):
@@ -39,9 +46,28 @@ class Product(NamedTuple):
     b_enc: Tensor
     config: ProductConfig
 
+    @classmethod
+    def of(cls, x: Tensor, W_enc: Tensor, b_enc: Tensor, dtype: torch.dtype) -> "Product":
+        """Convert what is not of the product's dtype."""
+        centred, weight, bias = (t.to(dtype).contiguous() for t in (x, W_enc, b_enc))
+        return cls(centred, weight, bias, product_config(centred, weight))
+
     def run(self, block: slice, taken: Taken) -> None:
         """Multiply some of the rows."""
         encode_fwd(self.x[block], self.W_enc, self.b_enc, taken, self.config)
+
+    def row_blocks(self, kept: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """The activations block by block: those kept, or made once more."""
+        B, N = len(self.x), len(self.W_enc)
+        if kept is not None:
+            yield slice(0, B), kept
+            return
+        rows = rows_in_block(B, N, self.x.element_size(), self.config.block_b)
+        buffer = self.x.new_empty(rows, N)
+        for block in blocks(B, rows):
+            a = buffer[: block.stop - block.start]
+            self.run(block, Taken(a))
+            yield block, a
 
 
 class Selection(NamedTuple):
@@ -64,13 +90,30 @@ class Selection(NamedTuple):
     norms: Tensor | None
 
 
-def encode_topk_fwd(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, plan: Plan
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values, indices, penalty and batch-active mask; see `lightsae_kernels.encode_topk`."""
-    operands = ((x - b_dec).to(plan.dtype), W_enc.to(plan.dtype), b_enc.to(plan.dtype))
-    centred, weight, bias = (t.contiguous() for t in operands)
-    product = Product(centred, weight, bias, product_config(centred, weight))
+class Encoding(NamedTuple):
+    """The outputs of an encoding and what its gradient needs.
+
+    Attributes:
+        values: [B, k].
+        indices: [B, k] int64.
+        penalty: Scalar.
+        active: The mask, [d_sae] bool.
+        kept: Activations of the whole batch, [B, d_sae], or None.
+        l1: Row sums of Reg 2, [B] float32, or None.
+        l2: Row norms of Reg 2, [B] float32, or None.
+    """
+
+    values: Tensor
+    indices: Tensor
+    penalty: Tensor
+    active: Tensor
+    kept: Tensor | None
+    l1: Tensor | None
+    l2: Tensor | None
+
+
+def encode_topk_fwd(product: Product, plan: Plan) -> Encoding:
+    """Encode centred inputs; see `lightsae_kernels.encode_topk`."""
     found = _select(product, plan)
     mask = plan.batch_active
     if mask is None:
@@ -78,20 +121,21 @@ def encode_topk_fwd(
             dist.all_reduce(found.active, op=dist.ReduceOp.MAX, group=plan.process_group)
         mask = found.active.bool()
     restrict = mask if plan.batch_active_only else None
-    penalty = torch.zeros((), device=x.device)
+    penalty, l1, l2 = torch.zeros((), device=mask.device), None, None
     if plan.regularizer == "off_support_l1":
         penalty = _off_support_l1(found, restrict)
     elif plan.regularizer == "l1_l2_ratio":
-        penalty = _l1_l2_ratio(product, found, restrict, plan.eps)
-    return found.values, found.indices, penalty, mask
+        l1, l2 = _norms(product, found, restrict)
+        ratio = torch.where(l2 > 0, l1 / (l2 + plan.eps), 0.0)
+        penalty = ratio.sum() / max(len(ratio), 1)
+    return Encoding(found.values, found.indices, penalty, mask, found.kept, l1, l2)
 
 
 def _select(product: Product, plan: Plan) -> Selection:
     """Run the product block by block and select in each block."""
     x, N, k, config = product.x, len(product.W_enc), plan.k, product.config
     B, given, group = len(x), plan.indices, group_size(N, k, config.block_n)
-    masked_ratio = plan.regularizer == "l1_l2_ratio" and plan.batch_active_only
-    keep = masked_ratio and x.element_size() == 2 and not memory().recompute
+    keep = plan.keeps()
     rows = B if keep else rows_in_block(B, N, x.element_size(), config.block_b)
     a = x.new_empty(rows, N)
     maxima = x.new_empty(rows, -(-N // group)) if given is None else None
@@ -104,7 +148,7 @@ def _select(product: Product, plan: Plan) -> Selection:
         norms = _float32(x, B, 2, -(-N // config.block_n))
     found = Selection(x.new_empty(B, k), indices, active, a if keep else None, sums, norms)
     flag = flag_on(x.device, "encode_topk")
-    for block in _blocks(B, rows):
+    for block in blocks(B, rows):
         here = slice(0, block.stop - block.start)
         part = Taken(
             a[here],
@@ -131,8 +175,8 @@ def _off_support_l1(found: Selection, mask: Tensor | None) -> Tensor:
     return ((total.sum() - selected.sum()) / max(len(selected), 1)).clamp_min_(0.0)
 
 
-def _l1_l2_ratio(product: Product, found: Selection, mask: Tensor | None, eps: float) -> Tensor:
-    """Ratio of the norms of each row: from the first pass, from what it kept, or by a second."""
+def _norms(product: Product, found: Selection, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """l1 and l2 of each row: from the first pass, from what it kept, or by a second product."""
     B = len(product.x)
     if mask is None:
         assert found.norms is not None
@@ -144,11 +188,11 @@ def _l1_l2_ratio(product: Product, found: Selection, mask: Tensor | None, eps: f
         norms = _float32(product.x, B, 2, -(-len(product.W_enc) // product.config.block_n))
         product.run(slice(0, B), Taken(norms=norms, mask=mask.to(torch.int8)))
         l1, squares = norms.sum(dim=2).unbind(dim=1)
-    l2 = squares.sqrt()
-    return torch.where(l2 > 0, l1 / (l2 + eps), 0.0).sum() / max(B, 1)
+    return l1, squares.sqrt()
 
 
-def _blocks(B: int, rows: int) -> Iterator[slice]:
+def blocks(B: int, rows: int) -> Iterator[slice]:
+    """Slices of `rows` that cover B rows."""
     for start in range(0, B, max(rows, 1)):
         yield slice(start, min(start + rows, B))
 

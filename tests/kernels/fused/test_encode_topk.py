@@ -21,7 +21,14 @@ Close = Callable[..., None]
 
 NAMES = ("x", "W_enc", "b_enc", "b_dec")
 REGULARIZERS = [None, "off_support_l1", "l1_l2_ratio"]
-SHAPES = [(41, 12, 401, 7), (1, 5, 33, 4), (17, 1, 9, 9), (35, 70, 130, 1)]
+PENALTIES = [
+    pytest.param(None, True, id="plain"),
+    pytest.param("off_support_l1", True, id="reg1-masked"),
+    pytest.param("off_support_l1", False, id="reg1-unmasked"),
+    pytest.param("l1_l2_ratio", True, id="reg2-masked"),
+    pytest.param("l1_l2_ratio", False, id="reg2-unmasked"),
+]
+SHAPES = [(41, 12, 201, 7), (1, 5, 33, 4), (17, 1, 9, 9), (35, 70, 130, 1)]
 # One rounding of a product of the dtype, times the square root of a hundred terms.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
@@ -39,8 +46,7 @@ def run(tensors: Any, k: int, backend: str, **options: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-@pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
+@pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "B{}-D{}-N{}-K{}".format(*s))
 def test_equals_the_definition(
     shape: tuple[int, int, int, int],
@@ -168,7 +174,7 @@ class Allocated(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.total = self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -177,13 +183,13 @@ class Allocated(TorchDispatchMode):
         }
         for tensor in filter(is_tensor, tree_leaves(out)):
             if tensor.untyped_storage().data_ptr() not in before:
-                self.total += tensor.untyped_storage().nbytes()
+                size = tensor.untyped_storage().nbytes()
+                self.total, self.largest = self.total + size, max(self.largest, size)
         return out
 
 
 @pytest.mark.parametrize("recompute", [True, False])
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
 def test_memory_stays_within_the_documented_bound(
     regularizer: str | None, masked: bool, recompute: bool, device: torch.device, make_problem: Make
 ) -> None:
@@ -205,6 +211,55 @@ def test_memory_stays_within_the_documented_bound(
     assert allocated.total >= R * N * s, "the activations were not seen"
     assert allocated.total <= bound + 32 * (B + N)
     assert kept or bound + 32 * (B + N) < B * N * s + 32 * N
+
+
+@pytest.mark.parametrize("regularizer", ["off_support_l1", "l1_l2_ratio"])
+@pytest.mark.parametrize("recompute", [True, False])
+def test_the_backward_pass_makes_no_activations_beside_those_kept(
+    recompute: bool, regularizer: str, device: torch.device, make_problem: Make
+) -> None:
+    B, D, N, k, s, block = 96, 3, 600, 4, 2, 32
+    tensors = [t.half().to(device).requires_grad_() for t in make_problem(B, D, N).encoder]
+    tensors[0].requires_grad_(False)
+    with memory.bounded(block_bytes=block * N * s, recompute=recompute):
+        encoded = encode_topk(*tensors, k, regularizer=regularizer, backend="triton")
+        with Allocated() as allocated:
+            torch.autograd.grad(encoded.values.sum() + encoded.penalty, tensors[1:])
+    made_again = block * N * s if recompute else 0
+    gradients = N * (D + 1) * (4 + 4 + s)
+    order = 40 * B * k + 40 * N
+    assert made_again <= allocated.total <= made_again + gradients + order + 64 * (B + N)
+    assert allocated.largest < B * N * s / 2
+
+
+@pytest.mark.parametrize("regularizer", ["off_support_l1", "l1_l2_ratio"])
+def test_gradients_are_the_same_whether_activations_are_kept_or_made_again(
+    regularizer: str, device: torch.device, make_problem: Make, assert_close: Close
+) -> None:
+    def gradients(recompute: bool) -> Any:
+        tensors = leaves(make_problem(40, 6, 70), torch.float16, device)
+        with memory.bounded(block_bytes=1, recompute=recompute):
+            return run(tensors, 5, "triton", regularizer=regularizer)[1]
+
+    for name, kept, again in zip(NAMES, gradients(False), gradients(True), strict=True):
+        assert_close(f"d_{name}", again, kept, 2e-3)
+
+
+def test_a_latent_on_every_sample_and_latents_on_none(
+    device: torch.device, make_problem: Make, assert_close: Close
+) -> None:
+    problem = make_problem(150, 3, 12)
+    problem.b_enc[5] = 50.0
+    problem.b_enc[7:] = -50.0
+    tensors = leaves(problem, torch.float32, device)
+    ours, our_grads = run(tensors, 2, "triton", regularizer="l1_l2_ratio")
+    assert (ours.indices == 5).any(dim=1).all()
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    options = {"indices": ours.indices, "batch_active": ours.batch_active}
+    _, grads = run(exact, 2, "reference", regularizer="l1_l2_ratio", **options)
+    for name, actual, expected in zip(NAMES, our_grads, grads, strict=True):
+        assert_close(f"d_{name}", actual, expected, 5e-6)
+    assert not our_grads[1][8:].any()
 
 
 @pytest.mark.gpu

@@ -1,0 +1,100 @@
+"""Gradients of the fused operations: sparse where Top-k made them sparse, one product otherwise.
+
+Nothing of the size B x d_sae is made beside the activations that the forward pass kept, or a row
+block of them that is made once more.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightsae_kernels.fused.configs import gradient_config
+from lightsae_kernels.fused.decode import sparse_decode_fwd
+from lightsae_kernels.fused.encode_gradient import encode_gradient_bwd
+from lightsae_kernels.fused.forward import Encoding, Plan, Product
+from lightsae_kernels.fused.order import LatentOrder
+from lightsae_kernels.fused.weight_gradient import EncoderPairs, weight_gradient_bwd
+
+
+class EncoderGradients(NamedTuple):
+    """Gradients of an encoding, in float32.
+
+    Attributes:
+        x: [B, d_in], or None if nobody asked.
+        W_enc: [d_sae, d_in].
+        b_enc: [d_sae].
+    """
+
+    x: Tensor | None
+    W_enc: Tensor
+    b_enc: Tensor
+
+
+def encode_topk_bwd(
+    product: Product,
+    found: Encoding,
+    plan: Plan,
+    order: LatentOrder,
+    d_values: Tensor | None,
+    d_penalty: Tensor | None,
+    *,
+    of_x: bool,
+) -> EncoderGradients:
+    """Gradients of the encoder at the selected support and mask."""
+    x, (N, D) = product.x, product.W_enc.shape
+    positive = found.values > 0
+    d_z = torch.zeros(positive.shape, device=x.device) if d_values is None else d_values.float()
+    d_z = d_z * positive
+    d_W, d_b = (torch.empty(shape, device=x.device) for shape in ((N, D), (N,)))
+    d_x = torch.zeros(x.shape, device=x.device) if of_x else None
+    regularized = plan.regularizer is not None and d_penalty is not None and len(x) > 0
+    if regularized:
+        assert d_penalty is not None
+        scale = (d_penalty.float() / len(x)).reshape(1)
+        mask = found.active if plan.batch_active_only else None
+        if plan.regularizer == "off_support_l1":
+            # The dense pass counts what was selected, which is not off the support: take it back.
+            counted = positive if mask is None else positive & mask[found.indices]
+            d_z = d_z - scale * counted
+        _regularizer_gradient(product, found, plan, mask, scale, d_W, d_b, d_x)
+    pairs = EncoderPairs(d_z.contiguous(), x, d_W, d_b, accumulate=regularized)
+    weight_gradient_bwd(order, pairs, None)
+    if d_x is not None:
+        sparse = torch.empty(x.shape, device=x.device)
+        unwatched = torch.zeros(1, dtype=torch.int32, device=x.device)
+        sparse_decode_fwd(d_z, found.indices, product.W_enc, None, sparse, unwatched)
+        d_x += sparse
+    return EncoderGradients(d_x, d_W, d_b)
+
+
+def _regularizer_gradient(
+    product: Product, found: Encoding, plan: Plan, mask: Tensor | None, scale: Tensor,
+    d_W: Tensor, d_b: Tensor, d_x: Tensor | None,
+) -> None:  # fmt: skip
+    """The dense part, block by block; adds to d_x."""
+    coefficients = ratio_coefficients(found, plan.eps)
+    narrow = None if mask is None else mask.to(torch.int8)
+    config = gradient_config(product.x.device, product.x.dtype, product.x.shape[1])
+    for block, a in product.row_blocks(found.kept):
+        rows = None if coefficients is None else (coefficients[0][block], coefficients[1][block])
+        encode_gradient_bwd(
+            a, product.x[block], narrow, rows, scale, d_W, d_b, config,
+            accumulate=block.start > 0,
+        )  # fmt: skip
+        if d_x is not None:
+            g = (a > 0).float()
+            if rows is not None:
+                g *= rows[0][:, None] - rows[1][:, None] * a.float()
+            if mask is not None:
+                g *= mask
+            d_x[block] += scale * (g.to(a.dtype) @ product.W_enc).float()
+
+
+def ratio_coefficients(found: Encoding, eps: float) -> tuple[Tensor, Tensor] | None:
+    """Factors alpha and beta of Reg 2, [B]; 0 for a row of zeros; None for Reg 1."""
+    if found.l1 is None or found.l2 is None:
+        return None
+    l1, l2 = found.l1, found.l2
+    alpha = torch.where(l2 > 0, 1 / (l2 + eps), 0.0)
+    return alpha, torch.where(l2 > 0, l1 / (l2 * (l2 + eps).square()), 0.0)
