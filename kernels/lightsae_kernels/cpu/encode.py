@@ -127,7 +127,7 @@ class EncodeTopKFunction(torch.autograd.Function):
 def _product_and_select(
     centred: Tensor, W_enc: Tensor, b_enc: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Values and indices of every row, and the whole of a if a regularizer wants it."""
+    """Values and indices of every row, and all pre-activations if a regularizer wants them."""
     dtype, d_sae = plan.product_dtype, len(W_enc)
     x, weight, bias = centred.to(dtype), W_enc.to(dtype).t(), b_enc.to(dtype)
     rows = len(x)
@@ -142,8 +142,6 @@ def _product_and_select(
     for block in _blocks(rows, row_bytes, _PRODUCT_BYTES):
         a = buffer[block] if keep else buffer[: block.stop - block.start]
         torch.addmm(bias, x[block], weight, out=a)
-        if keep:
-            _rectify_(a)
         if plan.indices is None:
             values[block], indices[block] = select_topk(a, plan.k)
         else:
@@ -154,15 +152,10 @@ def _product_and_select(
     return values, indices, None
 
 
-def _rectify_(a: Tensor) -> None:
-    for part in _blocks(len(a), a.shape[1] * a.element_size(), _PASS_BYTES):
-        a[part].relu_()
-
-
 def _penalty(
     a: Tensor | None, indices: Tensor, mask: Tensor | None, plan: Plan
 ) -> tuple[Tensor, Kept | None]:
-    """Value of the regularizer; zeroes masked-out columns of a on the way."""
+    """Value of the regularizer; rectifies a and zeroes its masked-out columns on the way."""
     wide = torch.promote_types(plan.product_dtype, torch.float32)
     if a is None:
         return torch.zeros((), dtype=wide), None
@@ -170,7 +163,7 @@ def _penalty(
     weights = None if mask is None or bool(mask.all()) else mask.to(a.dtype)
     l1, squares = torch.empty(len(a), dtype=wide), torch.empty(len(a), dtype=wide)
     for block in _blocks(len(a), a.shape[1] * a.element_size(), _PASS_BYTES):
-        rows = a[block]
+        rows = a[block].relu_()
         if weights is not None:
             rows.mul_(weights)
         if plan.regularizer == "off_support_l1":

@@ -94,8 +94,8 @@ def _bits(z: Tensor) -> Tensor:
 
 def _keys(bits: Tensor, columns: Tensor, n: int) -> Tensor:
     narrow = bits.element_size() == 2 and n <= 1 << 16
-    keys = bits.clamp_min(0).to(torch.int32 if narrow else torch.int64)
-    return keys.mul_(-(1 << 4 * keys.element_size())).add_(columns)
+    columns = columns.to(torch.int32 if narrow else torch.int64)
+    return torch.sub(columns, bits.clamp_min(0), alpha=1 << 4 * columns.element_size())
 
 
 def _column(keys: Tensor) -> Tensor:
