@@ -238,6 +238,10 @@ def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict
     """
     if (options.folder is None) == (options.dataset is None):
         raise LightsaeError("data: give either folder or dataset (a class path)")
+    if options.folder is not None and options.arguments:
+        raise LightsaeError(
+            f"data.arguments {options.arguments}: are for data.dataset, a folder takes none"
+        )
     settings = preparation(options, module)
     channels = settings["input_size"][0]
     mode = "L" if channels == 1 else "RGB"

@@ -1,6 +1,7 @@
 """Write activations to a folder of HDF5 shards that is valid at every moment."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -74,18 +75,21 @@ class ShardWriter:
         self._progress: dict[str, Any] = {}
         self._lock = -1
         check_writable(self.folder)
+        ours = not os.path.exists(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock_folder(self.folder)
             self.manifest = self._open_manifest(manifest)
             self._moments = self._stored_moments()
-        except OSError as error:
+        except BaseException as error:
+            if ours and self._lock >= 0:
+                with suppress(OSError):  # it is not empty
+                    self.folder.rmdir()
             self.abort()
+            if not isinstance(error, OSError):
+                raise
             message = f"{self.folder}: cannot be written: {system_message(error)}"
             raise LightsaeError(message) from error
-        except BaseException:
-            self.abort()
-            raise
 
     def _open_manifest(self, wanted: Manifest) -> Manifest:
         """Continue the folder's manifest, or start one."""

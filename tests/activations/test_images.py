@@ -89,6 +89,12 @@ def test_one_source_of_images_is_given() -> None:
             load_images(options, nn.Identity())
 
 
+def test_arguments_of_a_dataset_are_refused_beside_a_folder() -> None:
+    options = DataOptions(folder="a", arguments={"root": "b"})
+    with pytest.raises(LightsaeError, match=r"data.arguments {'root': 'b'}: are for data.dataset"):
+        load_images(options, nn.Identity())
+
+
 @pytest.mark.parametrize("options", [{"dataset": "no.Such"}, {"arguments": {"nope": 1}}])
 def test_a_dataset_that_cannot_be_built_is_named(options: Any) -> None:
     options = {"dataset": "tests.activations.stand_ins.Noise", **options}

@@ -289,7 +289,11 @@ def test_a_disk_that_cannot_take_the_first_manifest_is_named(
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(Manifest, "save", full)
-    with pytest.raises(LightsaeError, match=f"^{tmp_path}: cannot be written: No space left on"):
-        ShardWriter(tmp_path, Manifest(d_in=2, dtype="float32"))
+    theirs, ours = tmp_path, tmp_path / "new"
+    for folder in (theirs, ours):
+        with pytest.raises(LightsaeError, match=f"^{folder}: cannot be written: No space left on"):
+            ShardWriter(folder, Manifest(d_in=2, dtype="float32"))
+    assert theirs.exists()
+    assert not ours.exists()
     monkeypatch.undo()
-    ShardWriter(tmp_path, Manifest(d_in=2, dtype="float32")).abort()
+    ShardWriter(theirs, Manifest(d_in=2, dtype="float32")).abort()
