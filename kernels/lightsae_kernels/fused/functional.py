@@ -173,7 +173,8 @@ def encode_topk(
     )
     order: Shared[LatentOrder] = Shared() if indices is None else shared_by(indices)
     arguments = (x, W_enc, b_enc, b_dec, plan, order)
-    values, selected, penalty, active = EncodeTopKFunction.apply(*arguments)
+    with torch.cuda.device_of(x):
+        values, selected, penalty, active = EncodeTopKFunction.apply(*arguments)
     if indices is None:
         share(selected, order)
     return Encoded(values, selected if indices is None else indices, penalty, active)
@@ -183,7 +184,10 @@ def sparse_decode(
     values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
 ) -> Tensor:
     """See `lightsae_kernels.sparse_decode`."""
-    x_hat: Tensor = SparseDecodeFunction.apply(values, indices, W_dec, b_dec, shared_by(indices))
+    with torch.cuda.device_of(W_dec):
+        x_hat: Tensor = SparseDecodeFunction.apply(
+            values, indices, W_dec, b_dec, shared_by(indices)
+        )
     return x_hat
 
 
@@ -192,4 +196,5 @@ def sparse_residual(
 ) -> Residual:
     """See `lightsae_kernels.sparse_residual`."""
     arguments = (values, indices, W_dec, b_dec, shared_by(indices), x)
-    return Residual(*SparseResidualFunction.apply(*arguments))
+    with torch.cuda.device_of(x):
+        return Residual(*SparseResidualFunction.apply(*arguments))
