@@ -63,6 +63,7 @@ class Case(NamedTuple):
     warps: int
     stages: int = 3
     aligned: bool = True
+    types: tuple[tuple[str, str], ...] = ()
 
 
 class Resources(NamedTuple):
@@ -147,6 +148,10 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
         tiles = {"GROUP": group, "BITS": 8 * size - 1, "BLOCK_B": rows, "BLOCK_M": block_m,
                  "BLOCK_K": block_k}  # fmt: skip
         yield Case(f"select {n}, k {k}", "select", dtype, tiles, warps)
+        if n == 8192:
+            yield Case(
+                f"select {n}, k {k}, any sizes", "select", dtype, tiles, warps, aligned=False
+            )
     for k in (32, 512):
         rows, warps = programs(k, GPU)
         yield Case(f"support, k {k}", "support", dtype, {"BLOCK_B": rows, "BLOCK_K": k}, warps)
@@ -160,11 +165,21 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
             tiles = {"BIAS": True, "RESIDUAL": residual, "BLOCK_B": rows, "BLOCK_D": block,
                      "UNROLL": 4}  # fmt: skip
             yield Case(f"{name} {d_in}", "sparse_decode", dtype, tiles, warps)
+            if size == 2 and d_in == 1024:
+                wide = ("w_ptr", "bias_ptr", "x_ptr", "out_ptr")
+                mixed = tuple((pointer, "*fp32") for pointer in wide)
+                yield Case(
+                    f"{name} {d_in}, float32 decoder", "sparse_decode", dtype, tiles, warps,
+                    types=mixed,
+                )  # fmt: skip
 
 
 def encode_cases(arch: int, dtype: str) -> Iterator[Case]:
     """The product with every epilogue in the first row of the table, with two in the others."""
     first, *others = PRODUCT[arch, ELEMENTS[dtype]]
+    if dtype == "fp32":
+        case = encode_case("maxima+sums", ", tf32", dtype, first, whole=True)
+        yield case._replace(constants=case.constants | {"PRECISION": "tf32"})
     for epilogue in EPILOGUES:
         yield encode_case(epilogue, "", dtype, first, whole=True)
         yield encode_case(epilogue, ", d_in 80", dtype, first, whole=False)
@@ -227,7 +242,7 @@ def compile_case(case: Case, arch: int) -> Resources:
     kinds = {
         name: "constexpr" if name in case.constants else TYPES.get(name, f"*{case.dtype}")
         for name in kernel.arg_names
-    }
+    } | dict(case.types)
     if case.constants.get("RESIDUAL"):
         kinds["out_ptr"] = "*fp32"
     free = [n for n, kind in enumerate(kinds.values()) if kind != "constexpr"]

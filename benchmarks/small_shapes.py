@@ -11,11 +11,25 @@ from collections.abc import Iterable
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
-from lightsae_kernels import encode_topk, raise_if_flagged, sparse_decode
+from lightsae_kernels import encode_topk, raise_if_flagged, sparse_decode, sparse_residual
 from lightsae_kernels.memory import bounded
 
 SHAPES = ((41, 80, 401, 7), (5, 33, 130, 1))
 REGULARIZERS = (None, "off_support_l1", "l1_l2_ratio")
+
+
+@torch.enable_grad()
+def loss_and_gradients(encoder: list[torch.Tensor], k: int) -> None:
+    """Every backward kernel: both regularizers, kept and made again."""
+    leaves = [t.detach().requires_grad_() for t in encoder]
+    for regularizer in ("off_support_l1", "l1_l2_ratio"):
+        for recompute in (False, True):
+            with bounded(block_bytes=1, recompute=recompute):
+                code = encode_topk(*leaves, k, regularizer=regularizer, backend="triton")
+                error = sparse_residual(
+                    leaves[0], code.values, code.indices, leaves[1], leaves[3], backend="triton"
+                ).error
+                torch.autograd.grad(error.mean() + code.penalty, leaves)
 
 
 @torch.no_grad()
@@ -33,7 +47,16 @@ def main(shapes: Iterable[tuple[int, int, int, int]] = SHAPES) -> None:
                     with bounded(block_bytes=1, recompute=recompute):
                         code = encode_topk(*encoder, k, regularizer=regularizer, backend="triton")
                     calls += 1
-            sparse_decode(code.values, code.indices, encoder[1], encoder[3], backend="triton")
+            given = encode_topk(*encoder, k, indices=code.indices, backend="triton")
+            unmasked = encode_topk(
+                *encoder, k, regularizer="l1_l2_ratio", batch_active_only=False, backend="triton"
+            )
+            assert given.values.shape == unmasked.values.shape
+            decoder = (code.values, code.indices, encoder[1], encoder[3])
+            sparse_decode(*decoder, backend="triton")
+            sparse_residual(encoder[0], *decoder, backend="triton")
+            calls += 4
+            loss_and_gradients(encoder, k)
             calls += 1
     raise_if_flagged()
     print(f"{calls} calls at ragged shapes on {device}")

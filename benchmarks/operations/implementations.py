@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from lightsae_kernels import encode_topk, reference, sparse_decode
-from operations.names import BARE, COPY, DECODE, OURS, RECOMPUTE, STOCK_COMPILED
+from lightsae_kernels import encode_topk, reference, sparse_decode, sparse_residual
+from operations.names import BARE, COPY, DECODE, OURS, RECOMPUTE, RESIDUAL, STOCK_COMPILED
 from operations.sizes import Size
 from torch import Tensor
 from torch.nn import functional as F
@@ -114,6 +114,9 @@ def _ours(inputs: Inputs, size: Size) -> Iterator[Case]:
     yield Case(RECOMPUTE, OURS, recomputed, *least)
     least = size.decode_flops, size.decode_bytes(inputs.x.itemsize)
     yield Case(DECODE, OURS, lambda: sparse_decode(*inputs.code, backend="triton"), *least)
+    least = size.decode_flops, size.residual_bytes(inputs.x.itemsize)
+    call = lambda: sparse_residual(inputs.x, *inputs.code, backend="triton")  # noqa: E731
+    yield Case(RESIDUAL, OURS, call, *least)
 
 
 def ours(inputs: Inputs, size: Size, regularizer: str | None) -> object:
@@ -146,6 +149,9 @@ def _reference(inputs: Inputs, size: Size) -> Iterator[Case]:
         name = f"reference{suffix}"
         yield Case(DECODE, name, lambda f=decode: f(*inputs.code),
                    size.decode_flops, size.decode_bytes(itemsize))  # fmt: skip
+        residual = change(reference.sparse_residual, device)
+        yield Case(RESIDUAL, name, lambda f=residual: f(inputs.x, *inputs.code),
+                   size.decode_flops, size.residual_bytes(itemsize))  # fmt: skip
         for operation, regularizer in REGULARIZERS.items():
             yield Case(
                 operation, name,

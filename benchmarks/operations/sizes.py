@@ -44,6 +44,11 @@ class Size(NamedTuple):
         rows = self.B * self.k * self.d_in + self.B * self.d_in
         return rows * itemsize + self._code_bytes(itemsize)
 
+    def residual_bytes(self, itemsize: int) -> int:
+        """The same with x read and a float32 residual written."""
+        written = self.B * self.d_in * (4 - itemsize) + 4 * self.B
+        return self.decode_bytes(itemsize) + self.B * self.d_in * itemsize + written
+
     def _code_bytes(self, itemsize: int) -> int:
         return self.B * self.k * (itemsize + 8)
 

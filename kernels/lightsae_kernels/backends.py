@@ -18,12 +18,15 @@ MAX_D_IN = 8192
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def choose_backend(name: str, tensor: Tensor, *, k: int, d_in: int) -> ModuleType:
+def choose_backend(
+    name: str, tensor: Tensor, *, dtypes: tuple[torch.dtype, ...], k: int, d_in: int
+) -> ModuleType:
     """The module that serves a tensor.
 
     Args:
         name: "auto", "reference", "cpu" or "triton".
         tensor: The first argument of the operation.
+        dtypes: Dtypes that the operation computes with.
         k: Latents kept per row.
         d_in: Width of the rows.
 
@@ -32,7 +35,8 @@ def choose_backend(name: str, tensor: Tensor, *, k: int, d_in: int) -> ModuleTyp
         RuntimeError: If the backend does not fit the device.
 
     Example:
-        >>> choose_backend("auto", torch.zeros(1), k=1, d_in=1).__name__
+        >>> tensor = torch.zeros(1)
+        >>> choose_backend("auto", tensor, dtypes=(tensor.dtype,), k=1, d_in=1).__name__
         'lightsae_kernels.cpu'
     """
     on_cpu = tensor.device.type == "cpu"
@@ -44,12 +48,12 @@ def choose_backend(name: str, tensor: Tensor, *, k: int, d_in: int) -> ModuleTyp
         return cpu
     if name not in ("auto", "triton"):
         raise ArgumentError(f"backend must be 'auto', 'reference', 'cpu' or 'triton', got {name!r}")
-    if on_cpu and os.environ.get("TRITON_INTERPRET") != "1":
+    if on_cpu and os.environ.get("TRITON_INTERPRET", "").lower() not in ("1", "true", "on", "yes"):
         raise RuntimeError(
             "backend='triton' needs CUDA tensors, got a CPU tensor; "
             "set TRITON_INTERPRET=1 before triton is imported to interpret the kernels"
         )
-    obstacle = _obstacle(tensor.device) or _misfit(tensor.dtype, k, d_in)
+    obstacle = _obstacle(tensor.device) or _misfit(on_cpu, dtypes, k, d_in)
     if obstacle is None:
         from lightsae_kernels import fused
 
@@ -58,6 +62,12 @@ def choose_backend(name: str, tensor: Tensor, *, k: int, d_in: int) -> ModuleTyp
         raise ArgumentError(f"backend='triton' does not serve this: {obstacle}")
     _warn_once(obstacle)
     return reference
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Dtype of the encoder product: autocast's where it is on, otherwise that of x."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def finds_faults(backend: ModuleType, tensor: Tensor) -> bool:
@@ -74,20 +84,25 @@ def _obstacle(device: torch.device) -> str | None:
     if find_spec("triton") is None:
         return "triton is not installed"
     if device.type == "cuda":
+        if torch.version.hip is not None:
+            return "the kernels are for NVIDIA GPUs"
         capability = torch.cuda.get_device_capability(device)
         if capability < OLDEST:
             return f"compute capability {capability} is older than {OLDEST}"
     return None
 
 
-def _misfit(dtype: torch.dtype, k: int, d_in: int) -> str | None:
-    """Why the kernels do not take such arguments."""
-    if dtype not in _DTYPES:
-        return f"dtype {dtype} has no kernel"
+def _misfit(interpreted: bool, dtypes: tuple[torch.dtype, ...], k: int, d_in: int) -> str | None:
+    """Why the kernels do not take such arguments; the same words for all that fail alike."""
+    for dtype in dtypes:
+        if dtype not in _DTYPES:
+            return f"dtype {dtype} has no kernel"
+        if interpreted and dtype == torch.bfloat16:
+            return "triton's interpreter gets bfloat16 products wrong"
     if k > MAX_K:
-        return f"k = {k} is larger than {MAX_K}"
+        return f"k is larger than {MAX_K}"
     if d_in > MAX_D_IN:
-        return f"d_in = {d_in} is larger than {MAX_D_IN}"
+        return f"d_in is larger than {MAX_D_IN}"
     return None
 
 

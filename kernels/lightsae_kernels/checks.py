@@ -56,7 +56,11 @@ def check_encode(
         require_int64(indices)
     if batch_active is not None:
         require_shape("batch_active", batch_active, (d_sae,), f"[d_sae = {d_sae}]")
+        if batch_active.dtype != torch.bool:
+            raise ArgumentError(f"batch_active must be bool, got {batch_active.dtype}")
     require_one_dtype(x=x, W_enc=W_enc, b_enc=b_enc, b_dec=b_dec)
+    tensors = {"x": x, "W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}
+    require_one_device(**tensors, indices=indices, batch_active=batch_active)
 
 
 def check_encode_content(
@@ -67,6 +71,15 @@ def check_encode_content(
         require_in_dictionary(indices, len(W_enc))
     for name, tensor in (("x", x), ("W_enc", W_enc), ("b_enc", b_enc), ("b_dec", b_dec)):
         require_finite(name, tensor)
+
+
+def require_one_device(**tensors: Tensor | None) -> None:
+    """Refuse tensors on several devices; None is no tensor."""
+    (first, leader), *others = tensors.items()
+    assert leader is not None
+    for name, tensor in others:
+        if tensor is not None and tensor.device != leader.device:
+            raise ArgumentError(f"{first} is on {leader.device} but {name} is on {tensor.device}")
 
 
 def require_one_dtype(**tensors: Tensor) -> None:
@@ -87,6 +100,7 @@ def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor |
     if b_dec is not None:
         require_shape("b_dec", b_dec, (W_dec.shape[1],), f"[d_in = {W_dec.shape[1]}]")
     require_int64(indices)
+    require_one_device(values=values, indices=indices, W_dec=W_dec, b_dec=b_dec)
 
 
 def check_decode_content(

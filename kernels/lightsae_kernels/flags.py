@@ -14,19 +14,21 @@ _MESSAGES = {
     "encode_topk": "encode_topk met NaN, inf or an index outside the dictionary on {device}: an "
     "argument has them, or the pre-activations overflow their dtype (scale x down or use a wider "
     "dtype)",
-    "sparse_decode": "sparse_decode met an index outside the dictionary on {device}",
+    "sparse_decode": "sparse_decode or sparse_residual met NaN, inf or an index outside the "
+    "dictionary on {device}: an argument has them, or the reconstruction overflows its dtype",
 }
 _flags: dict[tuple[torch.device, str], Tensor] = {}
 
 
 def flag_on(device: torch.device, operation: str) -> Tensor:
-    """The flag of an operation on a device, int32 [1]; raises first if it is set already."""
-    flag = _flags.get((device, operation))
-    if flag is None:
-        flag = torch.zeros(1, dtype=torch.int32, pin_memory=device.type == "cuda")
+    """The flag of an operation on a device, int32 [1]; raises first if one is set there."""
+    _raise_if_set(device)
+    if (device, operation) not in _flags:
+        # Used in and out of inference mode, and wherever tensors are made by default.
+        with torch.inference_mode(False):
+            flag = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
         _flags[device, operation] = flag
-    _raise_if_set(device, operation, flag)
-    return flag
+    return _flags[device, operation]
 
 
 def raise_if_flagged() -> None:
@@ -40,19 +42,25 @@ def raise_if_flagged() -> None:
     Example:
         >>> raise_if_flagged()
     """
-    for device in {device for device, _ in _flags if device.type == "cuda"}:
-        torch.cuda.synchronize(device)
-    for (device, operation), flag in _flags.items():
-        _raise_if_set(device, operation, flag)
+    devices = {device for device, _ in _flags}
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    for device in devices:
+        _raise_if_set(device)
 
 
 def raise_where_nothing_waits(device: torch.device) -> None:
     """Raise at once on a device whose kernels have already run: the interpreter's."""
     if device.type == "cpu":
-        raise_if_flagged()
+        _raise_if_set(device)
 
 
-def _raise_if_set(device: torch.device, operation: str, flag: Tensor) -> None:
-    if flag.item():
-        flag.zero_()
-        raise ArgumentError(_MESSAGES[operation].format(device=device))
+def _raise_if_set(device: torch.device) -> None:
+    """One fault may set several flags: the first is told and all are lowered."""
+    flags = {name: flag for (where, name), flag in _flags.items() if where == device}
+    met = [name for name, flag in flags.items() if flag.item()]
+    if met:
+        for flag in flags.values():
+            flag.zero_()
+        raise ArgumentError(_MESSAGES[met[0]].format(device=device))

@@ -2,9 +2,10 @@
 
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
-from lightsae_kernels.backends import choose_backend, finds_faults
+from lightsae_kernels.backends import choose_backend, finds_faults, product_dtype
 from lightsae_kernels.checks import (
     ArgumentError,
     check_decode,
@@ -13,6 +14,7 @@ from lightsae_kernels.checks import (
     check_encode_content,
     require_finite,
     require_finite_activations,
+    require_one_device,
     require_shape,
 )
 from lightsae_kernels.types import Backend, Encoded, FusedRegularizer, Group, Residual
@@ -77,7 +79,7 @@ def encode_topk(
             f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {regularizer!r}"
         )
     check_encode(x, W_enc, b_enc, b_dec, k, indices, batch_active)
-    chosen = choose_backend(backend, x, k=k, d_in=x.shape[1])
+    chosen = choose_backend(backend, x, dtypes=(product_dtype(x),), k=k, d_in=x.shape[1])
     looked_at = not finds_faults(chosen, x)
     if looked_at:
         check_encode_content(x, W_enc, b_enc, b_dec, indices)
@@ -161,7 +163,8 @@ def sparse_residual(
     require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
     B, d_in = len(values), W_dec.shape[1]
     require_shape("x", x, (B, d_in), f"[B = {B}, d_in = {d_in}]")
-    chosen = _decoder(values, indices, W_dec, b_dec, backend)
+    require_one_device(x=x, values=values)
+    chosen = _decoder(values, indices, W_dec, b_dec, backend, x.dtype)
     if not finds_faults(chosen, W_dec):
         require_finite("x", x)
     found: Residual = chosen.sparse_residual(x, values, indices, W_dec, b_dec)
@@ -169,11 +172,14 @@ def sparse_residual(
 
 
 def _decoder(
-    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, backend: Backend
-) -> ModuleType:
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, backend: Backend,
+    *dtypes: torch.dtype,
+) -> ModuleType:  # fmt: skip
     """Check the arguments of a decode and choose who does it."""
     check_decode(values, indices, W_dec, b_dec)
-    chosen = choose_backend(backend, W_dec, k=values.shape[1], d_in=W_dec.shape[1])
+    dtypes = (values.dtype, W_dec.dtype, *dtypes)
+    sizes = {"k": values.shape[1], "d_in": W_dec.shape[1]}
+    chosen = choose_backend(backend, W_dec, dtypes=dtypes, **sizes)
     if not finds_faults(chosen, W_dec):
         check_decode_content(values, indices, W_dec, b_dec)
     return chosen

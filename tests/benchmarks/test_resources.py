@@ -28,10 +28,14 @@ def test_no_spill_and_products_on_the_matrix_unit() -> None:
 
 
 @pytest.mark.slow
-def test_selection_and_decode_do_not_spill() -> None:
-    done = resources("--arch", "90", "--dtype", "fp32", "--only", "sparse_decode")
+@pytest.mark.parametrize(
+    ("only", "compiled"),
+    [("select 8192", 2), ("sparse_residual 1024", 1), ("weight_gradient 512", 3)],
+)
+def test_selection_decode_and_sparse_gradients_do_not_spill(only: str, compiled: int) -> None:
+    done = resources("--arch", "90", "--dtype", "fp16", "--only", only)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 compiled, 0 with" in done.stdout
+    assert f"{compiled} compiled, 0 with" in done.stdout
 
 
 def test_a_name_that_no_kernel_has_is_refused() -> None:

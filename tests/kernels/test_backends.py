@@ -2,10 +2,13 @@
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from lightsae_kernels import ArgumentError, backends, cpu, reference
+
+SMALL: dict[str, Any] = {"dtypes": (torch.float32,), "k": 1, "d_in": 4}
 
 
 class OnGpu(torch.Tensor):
@@ -34,13 +37,13 @@ def capability(monkeypatch: pytest.MonkeyPatch, found: tuple[int, int]) -> None:
 
 
 def test_a_cpu_tensor_never_meets_triton() -> None:
-    assert backends.choose_backend("auto", torch.zeros(2), k=1, d_in=4) is cpu
+    assert backends.choose_backend("auto", torch.zeros(2), **SMALL) is cpu
 
 
 def test_a_gpu_gets_the_kernels(tensor: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     fused = pytest.importorskip("lightsae_kernels.fused")
     capability(monkeypatch, (9, 0))
-    assert backends.choose_backend("auto", tensor, k=1, d_in=4) is fused
+    assert backends.choose_backend("auto", tensor, **SMALL) is fused
     assert backends.finds_faults(fused, tensor)
     assert not backends.finds_faults(reference, tensor)
 
@@ -50,8 +53,9 @@ def test_a_gpu_gets_the_kernels(tensor: torch.Tensor, monkeypatch: pytest.Monkey
     [
         ("old", r"compute capability \(7, 5\) is older than \(8, 0\)"),
         ("triton", "triton is not installed"),
-        ("k", "k = 513 is larger than 512"),
-        ("d_in", "d_in = 8193 is larger than 8192"),
+        ("hip", "the kernels are for NVIDIA GPUs"),
+        ("k", "k is larger than 512"),
+        ("d_in", "d_in is larger than 8192"),
         ("dtype", r"dtype torch.float64 has no kernel"),
     ],
 )
@@ -61,13 +65,19 @@ def test_what_the_kernels_do_not_serve_falls_back_with_one_warning(
     capability(monkeypatch, (7, 5) if change == "old" else (9, 0))
     if change == "triton":
         monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    sizes = {"k": 513 if change == "k" else 1, "d_in": 8193 if change == "d_in" else 4}
+    if change == "hip":
+        monkeypatch.setattr(torch.version, "hip", "6.4")
+    sizes = dict(SMALL)
+    if change in ("k", "d_in"):
+        sizes |= {"k": 513} if change == "k" else {"d_in": 8193}
     if change == "dtype":
-        tensor = torch.zeros(2, dtype=torch.float64).as_subclass(OnGpu)
+        sizes |= {"dtypes": (torch.float32, torch.float64)}
     with pytest.warns(UserWarning, match=f"runs unfused on this GPU: {said}"):
         assert backends.choose_backend("auto", tensor, **sizes) is reference
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if change in ("k", "d_in"):
+            sizes[change] += 1
         assert backends.choose_backend("auto", tensor, **sizes) is reference
     with pytest.raises(ArgumentError, match=said):
         backends.choose_backend("triton", tensor, **sizes)
@@ -75,9 +85,21 @@ def test_what_the_kernels_do_not_serve_falls_back_with_one_warning(
 
 def test_the_cpu_path_refuses_other_devices(tensor: torch.Tensor) -> None:
     with pytest.raises(RuntimeError, match="backend='cpu' needs CPU tensors, got cuda:0"):
-        backends.choose_backend("cpu", tensor, k=1, d_in=4)
+        backends.choose_backend("cpu", tensor, **SMALL)
 
 
 def test_another_name_is_refused() -> None:
     with pytest.raises(ArgumentError, match="'reference', 'cpu' or 'triton', got 'cuda'"):
-        backends.choose_backend("cuda", torch.zeros(2), k=1, d_in=4)
+        backends.choose_backend("cuda", torch.zeros(2), **SMALL)
+
+
+def test_the_interpreter_refuses_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ArgumentError, match="interpreter gets bfloat16 products wrong"):
+        backends.choose_backend("triton", torch.zeros(2), **SMALL | {"dtypes": (torch.bfloat16,)})
+
+
+def test_autocast_decides_the_dtype_of_the_product() -> None:
+    assert backends.product_dtype(torch.zeros(2)) == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert backends.product_dtype(torch.zeros(2)) == torch.bfloat16

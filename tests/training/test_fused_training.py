@@ -19,12 +19,19 @@ STEPS, ROWS = 20, 32
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def choose(name: str) -> None:
-        def chosen(_: str, tensor: torch.Tensor, **sizes: int) -> Any:
-            return backends.choose_backend(name, tensor, **sizes)
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[str]]:
+    """Names the backend to take; the set returned fills with the modules that were taken."""
+
+    def choose(name: str) -> set[str]:
+        taken = set()
+
+        def chosen(_: str, tensor: torch.Tensor, **sizes: Any) -> Any:
+            module = backends.choose_backend(name, tensor, **sizes)
+            taken.add(module.__name__)
+            return module
 
         monkeypatch.setattr(functional, "choose_backend", chosen)
+        return taken
 
     return choose
 
@@ -50,10 +57,11 @@ def losses(regularizer: Any) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("regularizer", [OffSupportL1(1e-2), L1L2Ratio(3e-2)])
 def test_twenty_steps_of_the_demo_follow_the_definition(
-    regularizer: Any, use: Callable[[str], None]
+    regularizer: Any, use: Callable[[str], set[str]]
 ) -> None:
-    use("triton")
+    taken = use("triton")
     fused = losses(regularizer)
+    assert taken == {"lightsae_kernels.fused"}
     use("reference")
     assert fused == pytest.approx(losses(regularizer), rel=1e-4)
     assert fused[-1] < 0.9 * fused[0]

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightsae_kernels.fused.configs import gradient_config
 from lightsae_kernels.fused.decode import sparse_decode_fwd
 from lightsae_kernels.fused.encode_gradient import encode_gradient_bwd
-from lightsae_kernels.fused.forward import Encoding, Plan, Product
+from lightsae_kernels.fused.forward import Encoding, Plan, Product, at_support
 from lightsae_kernels.fused.order import LatentOrder
 from lightsae_kernels.fused.weight_gradient import EncoderPairs, weight_gradient_bwd
 
@@ -55,7 +55,7 @@ def encode_topk_bwd(
         mask = found.active if plan.batch_active_only else None
         if plan.regularizer == "off_support_l1":
             # The dense pass counts what was selected, which is not off the support: take it back.
-            counted = positive if mask is None else positive & mask[found.indices]
+            counted = positive if mask is None else positive & at_support(mask, found.indices)
             d_z = d_z - scale * counted
         _regularizer_gradient(product, found, plan, mask, scale, d_W, d_b, d_x)
     pairs = EncoderPairs(d_z.contiguous(), x, d_W, d_b, accumulate=regularized)

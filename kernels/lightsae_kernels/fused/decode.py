@@ -3,7 +3,7 @@
     x_hat_i = sum_s values[i, s] W_dec[indices[i, s]] + b_dec
     residual = x - x_hat            error[i, c] = sum over the columns of block c of residual_i^2
 
-An index outside the dictionary counts for nothing and raises the flag.
+An index outside the dictionary counts for nothing and raises the flag, as NaN and inf do.
 
 Shapes: values and indices [B, K], W_dec [N, D], x, x_hat and residual [B, D].
 """
@@ -55,7 +55,6 @@ def sparse_decode_fwd_kernel(
             w_at = w_ptr + latent[:, None] * D + d[None, :]
             w = tl.load(w_at, mask=known[:, None] & (d < D)[None, :], other=0.0)
             x_hat += value.to(tl.float32)[:, None] * w.to(tl.float32)
-    tl.store(flag_ptr, 1, mask=tl.max(outside) > 0)
     if BIAS:
         x_hat += tl.load(bias_ptr + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
     at = row[:, None] * D + d[None, :]
@@ -64,9 +63,15 @@ def sparse_decode_fwd_kernel(
         residual = tl.where(inside, x - x_hat, 0.0)
         tl.store(out_ptr + at, residual, mask=inside)
         error_at = error_ptr + row * tl.num_programs(1) + tl.program_id(1)
-        tl.store(error_at, tl.sum(residual * residual, axis=1), mask=real)
+        seen = tl.sum(residual * residual, axis=1)
+        tl.store(error_at, seen, mask=real)
     else:
-        tl.store(out_ptr + at, x_hat.to(out_ptr.dtype.element_ty), mask=inside)
+        rounded = x_hat.to(out_ptr.dtype.element_ty)
+        tl.store(out_ptr + at, rounded, mask=inside)
+        # NaN if anything is NaN or inf, zero otherwise.
+        seen = tl.sum(tl.where(inside, rounded.to(tl.float32) * 0.0, 0.0), axis=1)
+    wrong = (outside > 0) | (real & ((seen != seen) | (seen == float("inf"))))
+    tl.store(flag_ptr, 1, mask=tl.max(wrong.to(tl.int32)) > 0)
 
 
 def sparse_decode_fwd(

@@ -48,8 +48,8 @@ class Product(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, W_enc: Tensor, b_enc: Tensor, dtype: torch.dtype) -> "Product":
-        """Convert what is not of the product's dtype."""
-        centred, weight, bias = (t.to(dtype).contiguous() for t in (x, W_enc, b_enc))
+        """Convert what is not of the product's dtype, dense or aligned to 16 bytes."""
+        centred, weight, bias = (_aligned(t.to(dtype).contiguous()) for t in (x, W_enc, b_enc))
         return cls(centred, weight, bias, product_config(centred, weight))
 
     def run(self, block: slice, taken: Taken) -> None:
@@ -169,10 +169,22 @@ def _select(product: Product, plan: Plan) -> Selection:
 def _off_support_l1(found: Selection, mask: Tensor | None) -> Tensor:
     """Masked column sums less what was selected, over the batch."""
     assert found.sums is not None
-    total, selected = found.sums.sum(dim=0), found.values.float()
+    if found.values.shape[1] == found.sums.shape[1]:
+        return found.sums.new_zeros(())
+    total, selected = found.sums.sum(dim=0, dtype=torch.float64), found.values.double()
     if mask is not None:
-        total, selected = total * mask, selected * mask[found.indices]
-    return ((total.sum() - selected.sum()) / max(len(selected), 1)).clamp_min_(0.0)
+        total, selected = total * mask, selected * at_support(mask, found.indices)
+    return ((total.sum() - selected.sum()) / max(len(selected), 1)).clamp_min_(0.0).float()
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """A view may begin anywhere; the tiles spill registers where they cannot load 16 bytes."""
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
+def at_support(mask: Tensor, indices: Tensor) -> Tensor:
+    """The mask at each index; one outside the dictionary is flagged and must not end the device."""
+    return mask[indices.clamp(0, len(mask) - 1)]
 
 
 def _norms(product: Product, found: Selection, mask: Tensor | None) -> tuple[Tensor, Tensor]:

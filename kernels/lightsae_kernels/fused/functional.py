@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightsae_kernels.backends import product_dtype
 from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
 from lightsae_kernels.fused.backward import encode_topk_bwd
 from lightsae_kernels.fused.decode import block_d, sparse_decode_fwd, sparse_residual_fwd
@@ -66,9 +67,8 @@ class SparseDecodeFunction(torch.autograd.Function):
         ctx.save_for_backward(values, indices, W_dec, b_dec)
         x_hat = W_dec.new_empty(len(values), W_dec.shape[1])
         flag = flag_on(W_dec.device, "sparse_decode")
-        sparse_decode_fwd(
-            values.contiguous(), indices.contiguous(), W_dec.contiguous(), b_dec, x_hat, flag
-        )
+        dense = (values.contiguous(), indices.contiguous(), W_dec.contiguous(), _dense(b_dec))
+        sparse_decode_fwd(*dense, x_hat, flag)
         raise_where_nothing_waits(W_dec.device)
         return x_hat
 
@@ -93,10 +93,8 @@ class SparseResidualFunction(torch.autograd.Function):
         residual = torch.empty(B, d_in, dtype=torch.float32, device=x.device)
         error = residual.new_empty(B, -(-d_in // block_d(d_in)))
         flag = flag_on(x.device, "sparse_decode")
-        sparse_residual_fwd(
-            x.contiguous(), values.contiguous(), indices.contiguous(), W_dec.contiguous(), b_dec,
-            residual, error, flag,
-        )  # fmt: skip
+        dense = (values.contiguous(), indices.contiguous(), W_dec.contiguous(), _dense(b_dec))
+        sparse_residual_fwd(x.contiguous(), *dense, residual, error, flag)
         raise_where_nothing_waits(x.device)
         ctx.order, ctx.x_dtype = order, x.dtype
         ctx.save_for_backward(values, indices, W_dec, b_dec, residual)
@@ -126,6 +124,10 @@ class SparseResidualFunction(torch.autograd.Function):
             return (*found, None, None)
         d_x = -g if rows is None else -rows[:, None] * g
         return (*found, None, d_x.to(ctx.x_dtype))
+
+
+def _dense(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.contiguous()
 
 
 def _decode_gradients(
@@ -165,11 +167,11 @@ def encode_topk(
     process_group: Group = None,
 ) -> Encoded:
     """See `lightsae_kernels.encode_topk`."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    dtype = product_dtype(x)
     needed = torch.is_grad_enabled() and any(t.requires_grad for t in (x, W_enc, b_enc, b_dec))
+    given = None if indices is None else indices.contiguous()
     plan = Plan(
-        k, regularizer, batch_active_only, eps, indices, batch_active, process_group, dtype, needed
+        k, regularizer, batch_active_only, eps, given, batch_active, process_group, dtype, needed
     )
     order: Shared[LatentOrder] = Shared() if indices is None else shared_by(indices)
     arguments = (x, W_enc, b_enc, b_dec, plan, order)

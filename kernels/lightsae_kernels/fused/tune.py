@@ -17,7 +17,7 @@ from torch import Tensor
 from lightsae_kernels.fused.configs import ProductConfig, product_configs
 from lightsae_kernels.fused.encode import Taken, encode_fwd
 
-_BLOCK_ROWS = 4096
+_BLOCK_BYTES = 256 << 20
 Timer = Callable[[ProductConfig], float]
 
 
@@ -31,7 +31,8 @@ def product_config(x: Tensor, W_enc: Tensor) -> ProductConfig:
         return options[0]
     if torch.cuda.is_current_stream_capturing():
         return options[0]
-    sizes = (triton.next_power_of_2(len(x)), len(W_enc), x.shape[1])
+    rows, latents = (triton.next_power_of_2(size) for size in (len(x), len(W_enc)))
+    sizes = (rows, latents, x.shape[1])
     name = torch.cuda.get_device_name(x.device)
     key = f"{name} | triton {triton.__version__} | encode {x.dtype} {sizes}"
     return tuned(key, options, lambda config: _time(x, W_enc, config))
@@ -55,7 +56,7 @@ _remembered: dict[str, ProductConfig] = {}
 
 def _path() -> Path:
     folder = os.environ.get("LIGHTSAE_CACHE")
-    return (Path(folder) if folder else Path.home() / ".cache" / "lightsae") / "tuned.json"
+    return Path(folder or os.path.expanduser("~/.cache/lightsae")) / "tuned.json"
 
 
 def _read() -> dict[str, ProductConfig]:
@@ -81,10 +82,15 @@ def _write(entries: dict[str, ProductConfig]) -> None:
 
 def _time(x: Tensor, W_enc: Tensor, config: ProductConfig) -> float:
     """Median milliseconds of a product with stored activations and group maxima."""
-    x, group = x[:_BLOCK_ROWS], 16
+    rows = max(config.block_b, _BLOCK_BYTES // (len(W_enc) * x.element_size()))
+    x, group = x[:rows], 16
     a = x.new_empty(len(x), len(W_enc))
     maxima = x.new_empty(len(x), triton.cdiv(len(W_enc), group))
     bias = x.new_zeros(len(W_enc))
     taken = Taken(a, maxima, group=group)
     run = lambda: encode_fwd(x, W_enc, bias, taken, config)  # noqa: E731
-    return float(triton.testing.do_bench(run, warmup=5, rep=20, return_mode="median"))
+    try:
+        return float(triton.testing.do_bench(run, warmup=5, rep=20, return_mode="median"))
+    except triton.OutOfResources:
+        # A relative of the architecture that the table was made for, with less shared memory.
+        return float("inf")

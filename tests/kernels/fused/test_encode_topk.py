@@ -128,6 +128,80 @@ def test_a_given_support_is_used(
     assert_close("penalty", ours.penalty, want.penalty, 2e-6)
 
 
+@pytest.mark.parametrize("layout", ["transposed", "expanded"])
+def test_a_given_support_may_be_strided(
+    layout: str, device: torch.device, make_problem: Make
+) -> None:
+    tensors = [t.float().to(device) for t in make_problem(9, 4, 30).encoder]
+    indices = torch.tensor([[29, 3, 7]], device=device).expand(9, 3)
+    if layout == "transposed":
+        indices = torch.arange(27, device=device).view(9, 3).t().contiguous().t()
+    ours = encode_topk(*tensors, 3, indices=indices, backend="triton")
+    expected = reference.activations(*tensors).gather(1, indices)
+    torch.testing.assert_close(ours.values, expected)
+
+
+def test_strided_and_misaligned_operands(
+    device: torch.device, make_problem: Make, assert_close: Close
+) -> None:
+    problem = make_problem(19, 16, 50)
+
+    def views(tensor: torch.Tensor) -> torch.Tensor:
+        flat = torch.zeros(2 * tensor.numel() + 1, device=device)
+        view = flat[1::2].view(tensor.shape)
+        return view.copy_(tensor)
+
+    tensors = [views(t) for t in problem.encoder]
+    tensors[1] = problem.W_enc.float().to(device).t().contiguous().t()
+    ours = encode_topk(*tensors, 5, backend="triton")
+    exact = [t.double() for t in tensors]
+    want = encode_topk(*exact, 5, indices=ours.indices, backend="reference")
+    assert_close("values", ours.values, want.values, 2e-6)
+
+
+def test_autocast_computes_what_the_definition_computes_under_it(
+    device: torch.device, make_problem: Make, assert_close: Close
+) -> None:
+    # Far from zero, as activations are: centring must come before the cast, in both directions.
+    problem = make_problem(30, 8, 40)
+    problem.x.add_(50), problem.b_dec.add_(50)
+    tensors = [t.float().to(device).requires_grad_() for t in problem.encoder]
+    with torch.autocast(device.type, torch.float16):
+        ours, our_grads = run(tensors, 4, "triton", regularizer="l1_l2_ratio")
+    assert ours.values.dtype == torch.float16
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    support = {"indices": ours.indices, "batch_active": ours.batch_active}
+    want, grads = run(exact, 4, "reference", regularizer="l1_l2_ratio", **support)
+    assert_close("values", ours.values, want.values, 2e-3)
+    for name, actual, expected in zip(NAMES, our_grads, grads, strict=True):
+        assert actual.dtype == torch.float32
+        assert_close(f"d_{name}", actual, expected, 5e-3)
+
+
+def test_the_largest_k_and_the_widest_rows(
+    device: torch.device, make_problem: Make, assert_close: Close
+) -> None:
+    for B, d_in, d_sae, k in ((2, 3, 600, 512), (2, 8192, 40, 3)):
+        tensors = [t.float().to(device) for t in make_problem(B, d_in, d_sae).encoder]
+        ours = encode_topk(*tensors, k, backend="triton")
+        exact = [t.double() for t in tensors]
+        want = encode_topk(*exact, k, indices=ours.indices, backend="reference")
+        assert_close("values", ours.values, want.values, 1e-5)
+
+
+def test_nothing_is_off_a_support_of_everything(device: torch.device, make_problem: Make) -> None:
+    for seed in range(5):
+        tensors = [t.float().to(device) for t in make_problem(17, 3, 9, seed=seed).encoder]
+        encoded = encode_topk(*tensors, 9, regularizer="off_support_l1", backend="triton")
+        assert encoded.penalty == 0
+
+
+def test_a_mask_of_another_dtype_is_refused(device: torch.device, make_problem: Make) -> None:
+    tensors = [t.float().to(device) for t in make_problem(4, 3, 8).encoder]
+    with pytest.raises(ArgumentError, match=r"batch_active must be bool, got torch\.float32"):
+        encode_topk(*tensors, 2, batch_active=torch.ones(8, device=device), backend="triton")
+
+
 def test_rows_without_a_positive_contribute_nothing(
     device: torch.device, make_problem: Make
 ) -> None:
@@ -165,7 +239,7 @@ def test_an_overflow_of_the_product_is_told(device: torch.device, make_problem: 
 @pytest.mark.parametrize("k", [513], ids=["k513"])
 def test_what_no_kernel_serves_is_said(k: int, device: torch.device, make_problem: Make) -> None:
     tensors = [t.float().to(device) for t in make_problem(2, 3, 600).encoder]
-    with pytest.raises(ArgumentError, match="k = 513 is larger than 512"):
+    with pytest.raises(ArgumentError, match="k is larger than 512"):
         encode_topk(*tensors, k, backend="triton")
 
 

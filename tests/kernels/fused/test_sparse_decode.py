@@ -59,6 +59,24 @@ def test_an_index_outside_the_dictionary_reads_nothing_and_raises_the_flag(
     torch.testing.assert_close(x_hat, expected)
 
 
+def test_a_strided_bias(device: torch.device) -> None:
+    values, W_dec, _, _, indices = draw(4, 6, 50, 3, torch.float32, device)
+    b_dec = torch.arange(12.0, device=device)[::2]
+    x_hat = sparse_decode(values, indices, W_dec, b_dec, backend="triton")
+    torch.testing.assert_close(x_hat, reference.sparse_decode(values, indices, W_dec, b_dec))
+
+
+# The interpreter is numpy, which warns where a GPU computes NaN and stores inf.
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 6e4])
+def test_the_kernel_sees_nan_inf_and_overflow(value: float, device: torch.device) -> None:
+    values, W_dec, b_dec, x, indices = draw(4, 6, 50, 3, torch.float16, device)
+    W_dec[indices[2, 1], 4], values[2, 1] = value, 30.0
+    flag = torch.zeros(1, dtype=torch.int32, device=device)
+    decode.sparse_decode_fwd(values, indices, W_dec, b_dec, torch.empty_like(x), flag)
+    assert int(flag) == 1
+
+
 def test_offsets_beyond_int32(device: torch.device) -> None:
     # Zero pages: only what is read takes memory.
     W_dec = torch.from_numpy(np.zeros((1 << 20, 2100), np.float16)).to(device)

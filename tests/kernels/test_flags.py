@@ -1,0 +1,44 @@
+"""A fault met on a device is raised once, by whoever looks next."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from lightsae_kernels import ArgumentError, flags, raise_if_flagged
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def lowered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(flags, "_flags", {})
+    yield
+
+
+def test_a_fault_of_one_operation_is_raised_by_the_next_of_any() -> None:
+    flags.flag_on(CPU, "encode_topk").fill_(1)
+    with pytest.raises(ArgumentError, match="encode_topk met NaN, inf or an index outside"):
+        flags.flag_on(CPU, "sparse_decode")
+
+
+def test_one_fault_is_told_once() -> None:
+    encoder, decoder = (flags.flag_on(CPU, name) for name in ("encode_topk", "sparse_decode"))
+    encoder.fill_(1)
+    decoder.fill_(1)
+    with pytest.raises(ArgumentError, match="encode_topk met"):
+        raise_if_flagged()
+    raise_if_flagged()
+    assert not encoder.any() and not decoder.any()
+
+
+def test_a_flag_made_in_inference_mode_serves_outside_of_it() -> None:
+    with torch.inference_mode():
+        flag = flags.flag_on(CPU, "encode_topk")
+    flag.fill_(1)
+    with pytest.raises(ArgumentError):
+        raise_if_flagged()
+
+
+def test_a_default_device_does_not_move_the_flag() -> None:
+    with torch.device("meta"):
+        assert flags.flag_on(CPU, "encode_topk").device == CPU
