@@ -24,6 +24,7 @@ os.environ.pop("TRITON_INTERPRET", None)
 import torch
 import triton
 from lightsae_kernels.fused import (
+    adam,
     decode,
     encode,
     encode_gradient,
@@ -50,6 +51,16 @@ EPILOGUES = {
     "store": (False, False, False, False, True),
     "store+sums": (False, True, False, False, True),
     "store+norms": (False, False, True, False, True),
+}
+# Of the optimizer: learning rate as a tensor, project, normalize, decay, decoupled, copy.
+STEPS = {
+    "plain": (False, False, False, False, False, False),
+    "decay+copy": (False, False, False, True, False, True),
+    "decoder": (False, True, True, False, False, False),
+    "decoder, clipped": (False, False, True, False, False, False),
+    "decoder, decoupled decay": (False, True, True, True, True, False),
+    "decoder+copy": (True, True, True, False, False, True),
+    "decoder+copy, bf16 moments": (True, True, True, False, False, True),
 }
 
 
@@ -79,6 +90,7 @@ class Resources(NamedTuple):
 
 
 KERNELS = {
+    "adam_step": adam.adam_step_kernel,
     "encode": encode.encode_fwd_kernel,
     "select": select.select_fwd_kernel,
     "support": support.support_fwd_kernel,
@@ -101,6 +113,10 @@ TYPES = {
          "part_ptr"),
         "*fp32",
     ),
+    "step_ptr": "*fp32", "copy_ptr": "*bf16",
+    "exp_avg_ptr": "*fp32", "exp_avg_sq_ptr": "*fp32",
+    "SIZE": "i32", **dict.fromkeys(("lr", "eps", "weight_decay"), "fp32"),
+    **dict.fromkeys(("beta1", "rest1", "log_beta1", "beta2", "rest2", "log_beta2"), "fp32"),
 }  # fmt: skip
 # Of these the left or the right operand of a product.
 PRODUCTS = ("encode", "encode_gradient")
@@ -172,6 +188,23 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
                     f"{name} {d_in}, float32 decoder", "sparse_decode", dtype, tiles, warps,
                     types=mixed,
                 )  # fmt: skip
+    yield from adam_cases(dtype)
+
+
+def adam_cases(dtype: str) -> Iterator[Case]:
+    """A parameter of one dtype with every treatment; moments in fp32, with one of them in bf16."""
+    for d_in in (77, 1024, 8192):
+        rows, block, warps = adam.adam_programs(d_in, GPU)
+        for name, treatment in STEPS.items():
+            flags = ("LR_IS_TENSOR", "PROJECT", "NORMALIZE", "DECAY", "DECOUPLED", "COPY")
+            tiles = {**dict(zip(flags, treatment, strict=True)), "BLOCK_B": rows, "BLOCK_D": block}
+            types = (("lr", "*fp32"),) if tiles["LR_IS_TENSOR"] else ()
+            if "bf16" in name:
+                types += (("exp_avg_ptr", "*bf16"), ("exp_avg_sq_ptr", "*bf16"))
+            yield Case(
+                f"adam_step {d_in} {name}", "adam_step", dtype, tiles, warps,
+                aligned=d_in % 16 == 0, types=types,
+            )  # fmt: skip
 
 
 def encode_cases(arch: int, dtype: str) -> Iterator[Case]:
@@ -245,7 +278,7 @@ def compile_case(case: Case, arch: int) -> Resources:
     } | dict(case.types)
     if case.constants.get("RESIDUAL"):
         kinds["out_ptr"] = "*fp32"
-    free = [n for n, kind in enumerate(kinds.values()) if kind != "constexpr"]
+    free = [n for n, kind in enumerate(kinds.values()) if kind not in ("constexpr", "fp32")]
     constants = {(kernel.arg_names.index(name),): value for name, value in case.constants.items()}
     aligned = free if case.aligned else []
     attributes = {(n,): [["tt.divisibility", 16]] for n in aligned}

@@ -1,7 +1,11 @@
 """Arguments are refused by name before any work is done."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from lightsae_kernels.types import AdamSettings
 
 
 class ArgumentError(ValueError):
@@ -112,6 +116,47 @@ def check_decode_content(
     require_in_dictionary(indices, len(W_dec))
     require_finite("values", values)
     require_finite("W_dec", W_dec)
+
+
+def check_adam_step(
+    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, step: Tensor,
+    settings: AdamSettings, copy: Tensor | None,
+) -> None:  # fmt: skip
+    """Shapes, dtypes and devices of the arguments of adam_step_, and the range of its settings."""
+    check_adam_settings(settings)
+    tensors = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    for name, tensor in (tensors if copy is None else {**tensors, "copy": copy}).items():
+        require_shape(name, tensor, tuple(param.shape), f"param's {list(param.shape)}")
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise ArgumentError(
+                f"{name} must be dense and of floating point, got {tensor.dtype}, {tensor.layout}"
+            )
+        if tensor.device != param.device:
+            raise ArgumentError(f"{name} is on {tensor.device} but param is on {param.device}")
+    if step.dtype != torch.float32 or step.numel() != 1 or step.device != param.device:
+        raise ArgumentError(
+            f"step must be one float32 on {param.device}, "
+            f"got {tuple(step.shape)} of {step.dtype} on {step.device}"
+        )
+    if (settings.project or settings.normalize) and param.dim() != 2:
+        raise ArgumentError(
+            f"project and normalize need rows, got param of shape {tuple(param.shape)}"
+        )
+
+
+def check_adam_settings(settings: AdamSettings) -> None:
+    """Range of learning rate, betas, eps and weight decay; a tensor's value is not looked at."""
+    if isinstance(settings.lr, Tensor):
+        if settings.lr.numel() != 1:
+            raise ArgumentError(f"lr must be one number, got shape {tuple(settings.lr.shape)}")
+    elif not 0 <= settings.lr < math.inf:
+        raise ArgumentError(f"lr must be at least 0 and finite, got {settings.lr}")
+    if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
+        raise ArgumentError(f"betas must be two numbers in [0, 1), got {settings.betas}")
+    for name in ("eps", "weight_decay"):
+        value = getattr(settings, name)
+        if not 0 <= value < math.inf:
+            raise ArgumentError(f"{name} must be at least 0 and finite, got {value}")
 
 
 def require_int64(indices: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightsae_kernels.types import Encoded, FusedRegularizer, Group, Residual
+from lightsae_kernels.types import AdamSettings, Encoded, FusedRegularizer, Group, Residual
 
 
 def activations(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
@@ -95,6 +95,39 @@ def sparse_residual(
     x_hat = sparse_decode(values, indices, W_dec, b_dec)
     residual = _at_least_float32(x) - _at_least_float32(x_hat)
     return Residual(residual, residual.square().sum(dim=1))
+
+
+def adam_step_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+    settings: AdamSettings,
+    copy: Tensor | None = None,
+) -> None:
+    """Step one parameter and its moments; see `lightsae_kernels.adam_step_` for the arguments."""
+    w, g, m, v = (_at_least_float32(t) for t in (param, grad, exp_avg, exp_avg_sq))
+    lr, (beta1, beta2), eps, decay, decoupled, project, normalize = settings
+    if project:
+        along = (g * w).sum(dim=1) / w.square().sum(dim=1).clamp_min(torch.finfo(w.dtype).tiny)
+        g = g - along[:, None] * w
+    if decoupled:
+        w = w * (1 - lr * decay)
+    else:
+        g = g + decay * w
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g.square()
+    root = (v / (1 - beta2 ** step.double())).sqrt() + eps
+    w = w - lr / (1 - beta1 ** step.double()) * (m / root)
+    if normalize:
+        moved = (m != 0).any(dim=1, keepdim=True) | (decoupled and decay != 0)
+        norms = torch.linalg.vector_norm(w, dim=1, keepdim=True)
+        w = torch.where(moved, w / norms.clamp_min(torch.finfo(w.dtype).tiny), w)
+    for target, value in ((param, w), (exp_avg, m), (exp_avg_sq, v)):
+        target.copy_(value)
+    if copy is not None:
+        copy.copy_(param)
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

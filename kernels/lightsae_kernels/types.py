@@ -38,3 +38,25 @@ class Encoded(NamedTuple):
     indices: Tensor
     penalty: Tensor
     batch_active: Tensor
+
+
+class AdamSettings(NamedTuple):
+    """How one parameter is stepped.
+
+    Attributes:
+        lr: Learning rate, or a tensor of one element with it.
+        betas: Decay of the first and of the second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: Factor of the weight decay.
+        decoupled_weight_decay: Shrink the parameter (AdamW) instead of adding to the gradient.
+        project: First remove from each row of the gradient its part along the parameter's row.
+        normalize: Last bring each row that has moved to unit norm.
+    """
+
+    lr: "float | Tensor" = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled_weight_decay: bool = False
+    project: bool = False
+    normalize: bool = False

@@ -4,6 +4,7 @@ from lightsae.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from lightsae.training.dead import DeadLatentTracker
 from lightsae.training.metrics_file import MetricsFile, RewindMetrics
 from lightsae.training.module import SAEModule
+from lightsae.training.optimizer import SAEAdam
 from lightsae.training.quiet import quieten
 from lightsae.training.resume_point import ResumePoint
 from lightsae.training.schedule import WarmupDecay
@@ -14,6 +15,7 @@ __all__ = [
     "MetricsFile",
     "ResumePoint",
     "RewindMetrics",
+    "SAEAdam",
     "SAEModule",
     "WarmupDecay",
     "quieten",

@@ -30,6 +30,7 @@ from lightsae.sae import (
 )
 from lightsae.training.checkpoint import require_resumable, require_same_model
 from lightsae.training.dead import DeadLatentTracker
+from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 
 
@@ -58,7 +59,7 @@ class SAEModule(LightningModule):
         d_in: Width of the activations; taken from the data when left out, and checked if given.
         centre: What the decoder bias starts as.
         init_rows: Rows of the training split that set the input scale and the decoder bias.
-        optimizer: Made from the parameters.
+        optimizer: Made from the parameters; `SAEAdam` steps and normalizes in one pass.
         lr_scheduler: Made from the optimizer, stepped after every optimizer step.
 
     Attributes:
@@ -108,6 +109,7 @@ class SAEModule(LightningModule):
         self.make_lr_scheduler = lr_scheduler
         self._clock: tuple[float, int] | None = None
         self._shards: dict[str, str] = {}
+        self._optimizer_projects = self._optimizer_normalizes = False
         if d_in is not None:
             self._build(d_in)
 
@@ -162,7 +164,8 @@ class SAEModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep the decoder gradient tangent to the unit sphere: summed over ranks, not clipped."""
-        self.sae.project_decoder_gradient_()
+        if not self._optimizer_projects:
+            self.sae.project_decoder_gradient_()
 
     def configure_gradient_clipping(
         self,
@@ -183,7 +186,8 @@ class SAEModule(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then bring decoder rows back to unit norm."""
         super().optimizer_step(*args, **kwargs)
-        self.sae.normalize_decoder_()
+        if not self._optimizer_normalizes:
+            self.sae.normalize_decoder_()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and, if there is one, its schedule by step."""
@@ -191,6 +195,7 @@ class SAEModule(LightningModule):
             optimizer = self.make_optimizer(self.sae.parameters())
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the optimizer cannot be made: {error}") from error
+        self._leave_decoder_to(optimizer)
         if self.make_lr_scheduler is None:
             return optimizer
         schedule = self.make_lr_scheduler(optimizer)
@@ -198,6 +203,14 @@ class SAEModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _leave_decoder_to(self, optimizer: Optimizer) -> None:
+        """Projection and unit norm go with the step, but what is clipped is projected before."""
+        self._optimizer_normalizes = isinstance(optimizer, SAEAdam)
+        clipped = self._trainer is not None and bool(self.trainer.gradient_clip_val)
+        self._optimizer_projects = self._optimizer_normalizes and not clipped
+        if isinstance(optimizer, SAEAdam):
+            optimizer.keep_unit_rows(self.sae.W_dec, project=self._optimizer_projects)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the selection rule, which is no tensor, and what tells the shards from others."""

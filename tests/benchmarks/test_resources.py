@@ -38,6 +38,13 @@ def test_selection_decode_and_sparse_gradients_do_not_spill(only: str, compiled:
     assert f"{compiled} compiled, 0 with" in done.stdout
 
 
+@pytest.mark.slow
+def test_the_optimizer_does_not_spill_at_the_widest_rows() -> None:
+    done = resources("--only", "adam_step 8192 decoder+copy", "--dtype", "fp32")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 compiled, 0 with" in done.stdout
+
+
 def test_a_name_that_no_kernel_has_is_refused() -> None:
     done = resources("--only", "nothing like it")
     assert done.returncode == 2

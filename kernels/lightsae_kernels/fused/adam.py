@@ -1,0 +1,151 @@
+"""Adam, projection of the gradient, unit norm of the rows and a narrow copy, in one pass.
+
+    g <- g - (g . w / w . w) w                           if PROJECT
+    m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
+    w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+    w <- w / ||w||                                       if NORMALIZE and m is not 0
+
+A row whose gradient and moments are all 0 would stay as it is: neither it nor its moments are
+written, and w is read only for the copy. Arithmetic is in float32, whatever the tensors are.
+
+Shapes: param, grad, exp_avg, exp_avg_sq and copy [N, D] (the last row may be short), step [].
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lightsae_kernels.fused.configs import programs
+from lightsae_kernels.types import AdamSettings
+
+WIDEST = 8192
+# A vector, or what is wider without its rows mattering, is cut into rows of this width.
+VECTOR = 1024
+_TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
+
+
+@triton.jit
+def bias_correction(step, log_beta):
+    """1 - beta^step, to float32 where beta^step is close to 1 too."""
+    x = step * log_beta
+    near = tl.maximum(x, -0.5)
+    series = 1 + near / 7 * (1 + near / 8)
+    for term in tl.static_range(5):
+        series = 1 + near / (6 - term) * series
+    return tl.where(x > -0.5, -near * series, 1 - tl.exp(x))
+
+
+@triton.jit
+def adam_step_kernel(
+    param_ptr,
+    grad_ptr,
+    exp_avg_ptr,
+    exp_avg_sq_ptr,
+    copy_ptr,
+    step_ptr,
+    lr,
+    SIZE,
+    D,
+    beta1,
+    rest1,
+    log_beta1,
+    beta2,
+    rest2,
+    log_beta2,
+    eps,
+    weight_decay,
+    LR_IS_TENSOR: tl.constexpr,
+    PROJECT: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    DECAY: tl.constexpr,
+    DECOUPLED: tl.constexpr,
+    COPY: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One program: BLOCK_B whole rows."""
+    if LR_IS_TENSOR:
+        lr = tl.load(lr).to(tl.float32)
+    step = tl.load(step_ptr)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)[:, None]
+    d = tl.arange(0, BLOCK_D)[None, :]
+    at = row * D + d
+    inside = (d < D) & (at < SIZE)
+    g = tl.load(grad_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    m = tl.load(exp_avg_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    v = tl.load(exp_avg_sq_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    if DECAY:
+        touched = inside
+    else:
+        nonzero = ((g != 0) | (m != 0) | (v != 0)).to(tl.int32)
+        touched = inside & (tl.max(nonzero, axis=1, keep_dims=True) > 0)
+    w = tl.load(param_ptr + at, mask=inside if COPY else touched, other=0.0).to(tl.float32)
+    if PROJECT:
+        square = tl.maximum(tl.sum(w * w, axis=1, keep_dims=True), _TINY)
+        g -= tl.sum(g * w, axis=1, keep_dims=True) / square * w
+    if DECAY and not DECOUPLED:
+        g += weight_decay * w
+    if DECAY and DECOUPLED:
+        w *= 1 - lr * weight_decay
+    m = beta1 * m + rest1 * g
+    v = beta2 * v + rest2 * g * g
+    root = tl.sqrt(v / bias_correction(step, log_beta2)) + eps
+    # With an eps of 0 what is not there would be 0 / 0, and the norm with it.
+    w -= lr / bias_correction(step, log_beta1) * (m / tl.where(touched, root, 1.0))
+    if NORMALIZE:
+        norm = tl.maximum(tl.sqrt(tl.sum(w * w, axis=1, keep_dims=True)), _TINY)
+        if not (DECAY and DECOUPLED):
+            moved = tl.max((m != 0).to(tl.int32), axis=1, keep_dims=True) > 0
+            norm = tl.where(moved, norm, 1.0)
+        w /= norm
+    w = w.to(param_ptr.dtype.element_ty)
+    tl.store(param_ptr + at, w, mask=touched)
+    tl.store(exp_avg_ptr + at, m.to(exp_avg_ptr.dtype.element_ty), mask=touched)
+    tl.store(exp_avg_sq_ptr + at, v.to(exp_avg_sq_ptr.dtype.element_ty), mask=touched)
+    if COPY:
+        tl.store(copy_ptr + at, w.to(copy_ptr.dtype.element_ty), mask=inside)
+
+
+def adam_programs(D: int, device: torch.device) -> tuple[int, int, int]:
+    """Rows, columns and warps of a program: a whole row up to 8192, several narrow ones.
+
+    Example:
+        >>> adam_programs(384, torch.device("cuda")), adam_programs(8192, torch.device("cuda"))
+        ((2, 512, 4), (1, 8192, 16))
+    """
+    block = max(16, int(triton.next_power_of_2(D)))
+    elements = max(block, VECTOR)
+    rows, warps = programs(elements, device)
+    return rows * elements // block, block, warps
+
+
+def adam_step_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+    settings: AdamSettings,
+    copy: Tensor | None = None,
+) -> None:
+    """See `lightsae_kernels.adam_step_`."""
+    lr, (beta1, beta2), eps, decay, decoupled, project, normalize = settings
+    if isinstance(lr, Tensor) and lr.device != param.device:
+        lr = float(lr)
+    D = param.shape[-1] if param.dim() > 1 and param.shape[-1] <= WIDEST else VECTOR
+    rows, block, warps = adam_programs(D, param.device)
+    adam_step_kernel[(triton.cdiv(param.numel(), rows * D),)](
+        param, grad.contiguous(), exp_avg, exp_avg_sq, copy, step, lr, param.numel(), D,
+        beta1, 1 - beta1, _log(beta1), beta2, 1 - beta2, _log(beta2), eps, decay,
+        LR_IS_TENSOR=isinstance(lr, Tensor), PROJECT=project, NORMALIZE=normalize,
+        DECAY=decay != 0, DECOUPLED=decoupled, COPY=copy is not None,
+        BLOCK_B=rows, BLOCK_D=block, num_warps=warps,
+    )  # fmt: skip
+
+
+def _log(beta: float) -> float:
+    """A beta of 0 is no power of e: what stands for it vanishes in float32."""
+    return math.log(beta) if beta > 0 else -200.0

@@ -1,0 +1,213 @@
+"""Adam that steps a parameter in one pass, and knows which one is a decoder."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightsae_kernels import AdamSettings, adam_step_
+from lightsae_kernels.checks import check_adam_settings
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from lightsae.errors import LightsaeError
+
+_STATE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class SAEAdam(Optimizer):
+    """Adam or AdamW in one pass over each parameter (arXiv 1412.6980, 1711.05101).
+
+    On any parameter it is `torch.optim.Adam`, and each goes on from the other's state dict. Of the
+    parameters named to `keep_unit_rows` it also projects the gradient off the rows and brings the
+    rows back to unit norm, in the same pass; `SAEModule` names the decoder. Rows whose gradient and
+    moments are all 0 stay as they are.
+
+    Moments in bfloat16 take half the memory, and lose this: what changes a moment by less than 0.2%
+    is rounded away, so with betas[1] above 0.998 the second moment rises and never falls.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Learning rate, or a tensor of one element with it.
+        betas: Decay of the first and of the second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: Factor of the weight decay.
+        decoupled_weight_decay: Shrink the parameter (AdamW) instead of adding to the gradient.
+        state_dtype: Of the moments; float64 parameters keep float64 moments under "float32".
+
+    Raises:
+        LightsaeError: If state_dtype is neither.
+        ArgumentError: A ValueError; if a setting is out of range.
+
+    Example:
+        >>> W = torch.nn.Parameter(torch.tensor([[1.0, 0.0]]))
+        >>> optimizer = SAEAdam([W], lr=0.75)
+        >>> optimizer.keep_unit_rows(W)
+        >>> W.sum().backward()
+        >>> optimizer.step()
+        >>> W.data
+        tensor([[ 0.8000, -0.6000]])
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        state_dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "state_dtype": state_dtype,
+        }
+        self._unit_rows: dict[Tensor, bool] = {}
+        self._copies: dict[Tensor, Tensor] = {}
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own, as in `torch.optim.Optimizer`."""
+        super().add_param_group(param_group)
+        _require_possible(self.param_groups[-1])
+
+    def keep_unit_rows(self, parameter: Tensor, project: bool = True) -> None:
+        """Keep the rows of a parameter at unit norm.
+
+        Args:
+            parameter: One of this optimizer's, [N, D].
+            project: Also remove from each row of the gradient its part along the row; leave that
+                out where it is done before the gradient is clipped.
+
+        Raises:
+            LightsaeError: If the parameter is not this optimizer's or has no rows.
+        """
+        self._require_mine(parameter)
+        if parameter.dim() != 2:
+            raise LightsaeError(f"unit rows need a matrix, got shape {tuple(parameter.shape)}")
+        self._unit_rows[parameter] = project
+
+    def keep_copy(self, parameter: Tensor, copy: Tensor) -> None:
+        """Write a parameter into a tensor of another dtype now and at every step.
+
+        Args:
+            parameter: One of this optimizer's.
+            copy: Of its shape and device, contiguous.
+
+        Raises:
+            LightsaeError: If the parameter is not this optimizer's or the copy has another shape.
+        """
+        self._require_mine(parameter)
+        if copy.shape != parameter.shape:
+            raise LightsaeError(
+                f"copy must have the parameter's shape {tuple(parameter.shape)}, "
+                f"got {tuple(copy.shape)}"
+            )
+        self._copies[parameter] = copy.copy_(parameter.detach())
+
+    def _require_mine(self, parameter: Tensor) -> None:
+        if not any(parameter is p for group in self.param_groups for p in group["params"]):
+            raise LightsaeError("the parameter is not one of this optimizer's")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step every parameter that has a gradient.
+
+        Args:
+            closure: Computes the loss and the gradients first.
+
+        Returns:
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            states = [self._state_of(p, group["state_dtype"]) for p in parameters]
+            if states:
+                torch._foreach_add_([state["step"] for state in states], 1)
+            for parameter, state in zip(parameters, states, strict=True):
+                self._step_one(parameter, state, group)
+        return loss
+
+    def _step_one(self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
+        settings = _settings(group)._replace(
+            project=self._unit_rows.get(parameter, False), normalize=parameter in self._unit_rows
+        )
+        first, second = (state[name] for name in _MOMENTS)
+        copy = self._copies.get(parameter)
+        adam_step_(parameter, parameter.grad, first, second, state["step"], settings, copy)
+
+    def _state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            dtype = _STATE_DTYPES[state_dtype]
+            if state_dtype == "float32":
+                dtype = torch.promote_types(parameter.dtype, dtype)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for name in _MOMENTS:
+                state[name] = torch.zeros_like(parameter, dtype=dtype)
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state, its moments in the dtype in which they were saved.
+
+        Args:
+            state_dict: What `state_dict` returned, or that of `torch.optim.Adam` or `AdamW`.
+
+        Raises:
+            LightsaeError: If it was saved with amsgrad or maximize.
+        """
+        super().load_state_dict(state_dict)
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            _require_possible(group)
+            for parameter, key in zip(group["params"], saved["params"], strict=True):
+                # The base class rounds moments to the dtype of the parameter.
+                for name, value in state_dict["state"].get(key, {}).items():
+                    self.state[parameter][name] = value.to(parameter.device, copy=True)
+        for parameter, copy in self._copies.items():
+            copy.copy_(parameter)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy of this optimizer has: the rows and copies that it keeps too."""
+        kept = {"_unit_rows": self._unit_rows, "_copies": self._copies}
+        return {**super().__getstate__(), **kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Complete groups that were saved by `torch.optim.Adam`."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+
+
+def _settings(group: dict[str, Any]) -> AdamSettings:
+    return AdamSettings(
+        lr=group["lr"],
+        betas=tuple(group["betas"]),
+        eps=group["eps"],
+        weight_decay=group["weight_decay"],
+        decoupled_weight_decay=group["decoupled_weight_decay"],
+    )
+
+
+def _require_possible(group: dict[str, Any]) -> None:
+    """Refuse settings out of range, and those that this optimizer does not know."""
+    check_adam_settings(_settings(group))
+    if group["state_dtype"] not in _STATE_DTYPES:
+        raise LightsaeError(
+            f"state_dtype must be one of {list(_STATE_DTYPES)}, got {group['state_dtype']!r}"
+        )
+    for name in ("amsgrad", "maximize"):
+        if group.get(name):
+            raise LightsaeError(f"{name} is nothing that SAEAdam does")

@@ -1,0 +1,156 @@
+"""The optimizer's kernel against torch.optim, row by row and over many steps."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightsae_kernels import AdamSettings
+from torch import Tensor
+
+from ..test_adam_step import SETTINGS, UNIT_ROWS, Stepped, problem, torch_steps
+from .conftest import INTERPRETED
+
+adam = pytest.importorskip("lightsae_kernels.fused.adam")
+# The interpreter cuts bf16 off instead of rounding it.
+NARROW = torch.float16 if INTERPRETED else torch.bfloat16
+
+
+@pytest.mark.parametrize(("N", "D"), [(41, 1), (70, 5), (17, 77), (9, 384), (3, 2100), (1, 8192)])
+def test_ragged_widths(
+    N: int, D: int, device: torch.device, assert_close: Callable[..., None]
+) -> None:
+    param, grads = problem(N, D, 3, torch.float32)
+    settings = UNIT_ROWS._replace(project=D > 1)  # of one column the projection leaves nothing
+    stepped = Stepped(param.to(device), settings, "triton", copy=NARROW)
+    for grad in grads:
+        stepped.step(grad.to(device))
+        assert stepped.copy is not None
+        assert torch.equal(stepped.copy, stepped.param.to(NARROW))
+    assert_close("param", stepped.param.cpu(), torch_steps(param, grads, settings), 1e-6)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_hundred_steps(
+    name: str, device: torch.device, assert_close: Callable[..., None]
+) -> None:
+    param, grads = problem(21, 77, 100, torch.float32)
+    stepped = Stepped(param.to(device), SETTINGS[name], "triton")
+    for grad in grads:
+        stepped.step(grad.to(device))
+    expected = torch_steps(param.double(), [grad.double() for grad in grads], SETTINGS[name])
+    assert_close("param", stepped.param.cpu(), expected, 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1025,), (2, 3, 5), (2, 9000)], ids=str)
+def test_any_shape_without_rows(shape: tuple[int, ...], device: torch.device) -> None:
+    torch.manual_seed(0)
+    param, grads = torch.randn(shape), [torch.randn(shape) for _ in range(3)]
+    stepped = Stepped(param.to(device), AdamSettings(lr=0.1), "triton", copy=NARROW)
+    for grad in grads:
+        stepped.step(grad.to(device))
+    torch.testing.assert_close(stepped.param.cpu(), torch_steps(param, grads, stepped.settings))
+    assert stepped.copy is not None
+    assert torch.equal(stepped.copy, stepped.param.to(NARROW))
+
+
+def test_rows_without_a_gradient_stay_bit_for_bit(device: torch.device) -> None:
+    param, grads = problem(33, 77, 3, torch.float32)
+    param[::2] *= 1 + 1e-6
+    stepped = Stepped(param.to(device), UNIT_ROWS, "triton", copy=NARROW)
+    for grad in grads:
+        grad[::2] = 0
+        stepped.step(grad.to(device))
+    assert torch.equal(stepped.param[::2].cpu(), param[::2])
+    assert not stepped.exp_avg[::2].any()
+    assert not stepped.exp_avg_sq[::2].any()
+    assert stepped.copy is not None
+    assert torch.equal(stepped.copy, stepped.param.to(NARROW))
+    torch.testing.assert_close(stepped.param[1::2].norm(dim=1).cpu(), torch.ones(16))
+
+
+def test_a_row_goes_on_moving_when_its_gradient_ends(device: torch.device) -> None:
+    param, [grad] = problem(5, 77, 1, torch.float32)
+    grads = [grad, torch.zeros_like(grad), torch.zeros_like(grad)]
+    stepped = Stepped(param.to(device), UNIT_ROWS, "triton")
+    for one in grads:
+        stepped.step(one.to(device))
+    torch.testing.assert_close(stepped.param.cpu(), torch_steps(param, grads, UNIT_ROWS))
+
+
+def test_the_learning_rate_may_be_on_the_device(device: torch.device) -> None:
+    param, [grad] = problem(5, 77, 1, torch.float32)
+    made: list[Tensor] = []
+    for lr in (1e-2, torch.tensor(1e-2, device=device), torch.tensor([1e-2], dtype=torch.float64)):
+        stepped = Stepped(param.to(device), UNIT_ROWS._replace(lr=lr), "triton")
+        stepped.step(grad.to(device))
+        made.append(stepped.param)
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]
+)
+def test_narrow_parameters_and_moments(dtype: torch.dtype, device: torch.device) -> None:
+    if dtype == torch.bfloat16 and INTERPRETED:
+        pytest.skip("the interpreter cuts bf16 off instead of rounding it")
+    param, grads = problem(9, 77, 3, torch.float32)
+    made = []
+    for backend in ("triton", "reference"):
+        stepped = Stepped(param.to(dtype).to(device), UNIT_ROWS, backend)
+        for grad in grads:
+            stepped.step(grad.to(dtype).to(device))
+        made.append(stepped)
+    for name in ("param", "exp_avg", "exp_avg_sq"):
+        actual, expected = (getattr(stepped, name).float() for stepped in made)
+        # A rounding that falls to the other side, and what follows from it.
+        bound = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 1e-3}
+        torch.testing.assert_close(actual, expected, **bound, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 0.999999])
+@pytest.mark.parametrize("step", [1, 2, 10, 1000, 10**6])
+def test_bias_correction_keeps_its_digits(step: int, beta: float, device: torch.device) -> None:
+    moment, param = torch.zeros(1, device=device), torch.zeros(1, device=device)
+    count, grad = torch.tensor(float(step), device=device), torch.ones(1, device=device)
+    settings = AdamSettings(lr=1.0, betas=(beta, 0.0), eps=0.0)
+    adam.adam_step_(param, grad, moment, torch.zeros(1, device=device), count, settings)
+    expected = -(1 - beta) / -math.expm1(step * math.log(beta)) if beta else -1.0
+    assert param.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_same_input_gives_the_same_bits(device: torch.device) -> None:
+    param, grads = problem(33, 384, 2, torch.float32)
+    made = []
+    for _ in range(2):
+        stepped = Stepped(param.to(device), UNIT_ROWS, "triton")
+        for grad in grads:
+            stepped.step(grad.to(device))
+        made.append(stepped.param)
+    assert torch.equal(*made)
+
+
+@pytest.mark.gpu
+def test_a_captured_step_goes_on_counting(device: torch.device) -> None:
+    if INTERPRETED:
+        pytest.skip("needs a GPU")
+    param, [grad] = problem(33, 384, 1, torch.float32)
+    eager, captured = (Stepped(param.to(device), UNIT_ROWS, "triton") for _ in range(2))
+    on_device = grad.to(device)
+    for stepped in (eager, captured):
+        stepped.step(on_device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured.step(on_device)
+    for _ in range(3):
+        graph.replay()
+        eager.step(on_device)
+    assert torch.equal(eager.param, captured.param)
+
+
+def test_rows_too_wide_are_refused(device: torch.device) -> None:
+    param, [grad] = problem(1, 8193, 1, torch.float32)
+    stepped = Stepped(param.to(device), UNIT_ROWS, "triton")
+    with pytest.raises(ValueError, match="d_in = 8193 is larger than 8192"):
+        stepped.step(grad.to(device))
