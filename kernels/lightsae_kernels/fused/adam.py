@@ -137,13 +137,14 @@ def adam_step_(
         lr = float(lr)
     D = param.shape[-1] if param.dim() > 1 and param.shape[-1] <= WIDEST else VECTOR
     rows, block, warps = adam_programs(D, param.device)
-    adam_step_kernel[(triton.cdiv(param.numel(), rows * D),)](
-        param, grad.contiguous(), exp_avg, exp_avg_sq, copy, step, lr, param.numel(), D,
-        beta1, 1 - beta1, _log(beta1), beta2, 1 - beta2, _log(beta2), eps, decay,
-        LR_IS_TENSOR=isinstance(lr, Tensor), PROJECT=project, NORMALIZE=normalize,
-        DECAY=decay != 0, DECOUPLED=decoupled, COPY=copy is not None,
-        BLOCK_B=rows, BLOCK_D=block, num_warps=warps,
-    )  # fmt: skip
+    with torch.cuda.device_of(param):
+        adam_step_kernel[(triton.cdiv(param.numel(), rows * D),)](
+            param, grad.contiguous(), exp_avg, exp_avg_sq, copy, step, lr, param.numel(), D,
+            beta1, 1 - beta1, _log(beta1), beta2, 1 - beta2, _log(beta2), eps, decay,
+            LR_IS_TENSOR=isinstance(lr, Tensor), PROJECT=project, NORMALIZE=normalize,
+            DECAY=decay != 0, DECOUPLED=decoupled, COPY=copy is not None,
+            BLOCK_B=rows, BLOCK_D=block, num_warps=warps,
+        )  # fmt: skip
 
 
 def _log(beta: float) -> float:
