@@ -1,7 +1,6 @@
 """Batches of images in a given order, read here or in worker processes."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -64,7 +63,12 @@ def _unpacked(loader: Iterator[ImageBatch | LightsaeError]) -> Iterator[ImageBat
         except StopIteration:
             return
         except RuntimeError as error:
-            _end_workers(loader)
+            for _ in range(2):
+                # The death of another worker is told by a signal, wherever the program is by then.
+                try:
+                    _end_workers(loader)
+                except RuntimeError:
+                    continue
             raise LightsaeError(f"data: a process that reads images died: {told(error)}") from error
         if isinstance(found, LightsaeError):
             raise found
@@ -72,12 +76,8 @@ def _unpacked(loader: Iterator[ImageBatch | LightsaeError]) -> Iterator[ImageBat
 
 
 def _end_workers(loader: Any) -> None:
-    """End what is left of the workers here: in its destructor the loader would print a traceback.
-
-    The death that was met is told once more by a signal while they are waited for.
-    """
-    with suppress(RuntimeError):
-        loader._shutdown_workers()
+    """End what is left of the workers here: in its destructor the loader would print a traceback."""
+    loader._shutdown_workers()
 
 
 class _Batches(Dataset[ImageBatch | LightsaeError]):

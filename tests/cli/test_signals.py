@@ -35,18 +35,29 @@ def stop(number: int, run: Path, *words: object) -> tuple[int, list[str]]:
     """Send a signal to a command that has logged 20 more steps; its exit code and what it said."""
     metrics = run / "metrics.jsonl"
     enough = _lines(metrics) + 20
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command("fit", "--run_dir", run, *words),
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None and _lines(metrics) < enough:
-        time.sleep(0.01)
-    process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+        preexec_fn=_answer_interrupts,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.poll() is None:
+                if _lines(metrics) >= enough:
+                    break
+                time.sleep(0.01)
+            process.send_signal(number)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     return process.returncode, said.splitlines()
+
+
+def _answer_interrupts() -> None:
+    # A shell starts what runs in its background with the signal ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _lines(path: Path) -> int:
