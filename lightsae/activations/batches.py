@@ -76,7 +76,7 @@ def _unpacked(loader: Iterator[ImageBatch | LightsaeError]) -> Iterator[ImageBat
 
 
 def _end_workers(loader: Any) -> None:
-    """End what is left of the workers here: in its destructor the loader would print a traceback."""
+    """End what is left of the workers here: the loader's destructor would print a traceback."""
     loader._shutdown_workers()
 
 

@@ -72,8 +72,23 @@ class ResumePoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        trainer.save_checkpoint(self.path)
+        before = self._written()
+        try:
+            trainer.save_checkpoint(self.path)
+        except BaseException:
+            # A signal may come when the file is in its place already.
+            if self._written() != before:
+                self.step = trainer.global_step
+            raise
         self.step = self._counted_from = trainer.global_step
+
+    def _written(self) -> tuple[int, int] | None:
+        """What tells one file at the path from the next; None where there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
 
 def stopped_early(trainer: Trainer) -> str | None:
