@@ -1,4 +1,4 @@
-"""Fused operations of Top-k sparse autoencoders; needs torch and nothing else.
+"""Fused operations of Top-k sparse autoencoders; needs torch and numpy.
 
 `encode_topk`, `sparse_decode`, `sparse_residual` and `adam_step_` choose a backend per tensor.
 `reference` holds their definition, `memory` the bounds on what they allocate.

@@ -64,12 +64,6 @@ def choose_backend(
     return reference
 
 
-def product_dtype(x: Tensor) -> torch.dtype:
-    """Dtype of the encoder product: autocast's where it is on, otherwise that of x."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
 def finds_faults(backend: ModuleType, tensor: Tensor) -> bool:
     """Whether the backend's kernels find NaN, inf and wrong indices on the way.
 

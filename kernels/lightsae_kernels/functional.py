@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightsae_kernels import reference
-from lightsae_kernels.backends import choose_backend, finds_faults, product_dtype
+from lightsae_kernels.backends import choose_backend, finds_faults
 from lightsae_kernels.checks import (
     ArgumentError,
     check_adam_step,
@@ -19,6 +19,7 @@ from lightsae_kernels.checks import (
     require_one_device,
     require_shape,
 )
+from lightsae_kernels.dtypes import product_dtype
 from lightsae_kernels.types import AdamSettings, Backend, Encoded, FusedRegularizer, Group, Residual
 
 

@@ -45,7 +45,18 @@ def l1_l2_ratio(a: Tensor, mask: Tensor, eps: float) -> Tensor:
     masked = _at_least_float32(a) * mask
     l1 = masked.sum(dim=1)
     l2 = torch.linalg.vector_norm(masked, dim=1)
-    return torch.where(l2 > 0, l1 / (l2 + eps), 0.0).sum() / max(len(a), 1)
+    return norm_ratio(l1, l2, eps).sum() / max(len(a), 1)
+
+
+def norm_ratio(l1: Tensor, l2: Tensor, eps: float) -> Tensor:
+    """l1 / (l2 + eps) of each row, 0 for a row of zeros."""
+    return torch.where(l2 > 0, l1 / (l2 + eps), 0.0)
+
+
+def norm_ratio_gradient(l1: Tensor, l2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Factors alpha and beta of each row: the gradient in a positive a_j is alpha - beta a_j."""
+    alpha = torch.where(l2 > 0, 1 / (l2 + eps), 0.0)
+    return alpha, torch.where(l2 > 0, l1 / (l2 * (l2 + eps).square()), 0.0)
 
 
 def encode_topk(

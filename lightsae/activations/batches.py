@@ -1,11 +1,13 @@
 """Batches of images in a given order, read here or in worker processes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lightsae.activations.images import ImageSet, Item
 from lightsae.activations.storage import Array
@@ -57,27 +59,25 @@ def image_batches(
 
 def _unpacked(loader: Iterator[ImageBatch | LightsaeError]) -> Iterator[ImageBatch]:
     """The batches of a loader; an error that a worker met is raised here."""
-    while True:
-        try:
-            found = next(loader)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            for _ in range(2):
-                # The death of another worker is told by a signal, wherever the program is by then.
-                try:
-                    _end_workers(loader)
-                except RuntimeError:
-                    continue
-            raise LightsaeError(f"data: a process that reads images died: {told(error)}") from error
-        if isinstance(found, LightsaeError):
-            raise found
-        yield found
+    try:
+        for found in loader:
+            if isinstance(found, LightsaeError):
+                raise found
+            yield found
+    except RuntimeError as error:
+        raise LightsaeError(f"data: a process that reads images died: {told(error)}") from error
+    finally:
+        _end_workers(loader)
 
 
 def _end_workers(loader: Any) -> None:
-    """End what is left of the workers here: the loader's destructor would print a traceback."""
-    loader._shutdown_workers()
+    """End the workers here: the loader's destructor runs anywhere and would print a traceback."""
+    if not isinstance(loader, _MultiProcessingDataLoaderIter):
+        return
+    for _ in range(2):
+        # The death of another worker is told by a signal, wherever the program is by then.
+        with suppress(RuntimeError):
+            loader._shutdown_workers()
 
 
 class _Batches(Dataset[ImageBatch | LightsaeError]):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightsae_kernels import encode_topk, sparse_decode
-from lightsae_kernels.cpu import gradients as sparse_gradients
+from lightsae_kernels.shared import shared_by
 
 Make = Callable[..., Any]
 Close = Callable[..., None]
@@ -81,10 +81,10 @@ def test_encoder_and_decoder_share_one_sort(
 
 def test_indices_changed_in_place_are_sorted_anew() -> None:
     indices = torch.tensor([[0, 1]])
-    first = sparse_gradients.latent_order(indices)
-    assert sparse_gradients.latent_order(indices) is first
+    first = shared_by(indices)
+    assert shared_by(indices) is first
     indices[0, 0] = 2
-    assert sparse_gradients.latent_order(indices) is not first
+    assert shared_by(indices) is not first
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lightsae_kernels.cpu.gradients import LatentOrder, latent_order, weight_gradient
+from lightsae_kernels.cpu.gradients import LatentOrder, weight_gradient
+from lightsae_kernels.shared import Shared, shared_by
 from lightsae_kernels.types import Residual
 
 
@@ -17,7 +18,7 @@ class SparseDecodeFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None,
-        order: LatentOrder,
+        order: Shared[LatentOrder],
     ) -> Tensor:  # fmt: skip
         """Decode and remember what the backward pass needs."""
         ctx.order, ctx.shape = order, W_dec.shape
@@ -54,7 +55,7 @@ def sparse_decode(
     if len(values) == 0:
         empty = values.sum() * W_dec.sum() * 0 + W_dec.new_zeros(0, W_dec.shape[1])
         return empty if b_dec is None else empty + b_dec
-    x_hat: Tensor = SparseDecodeFunction.apply(values, indices, W_dec, b_dec, latent_order(indices))
+    x_hat: Tensor = SparseDecodeFunction.apply(values, indices, W_dec, b_dec, shared_by(indices))
     return x_hat
 
 

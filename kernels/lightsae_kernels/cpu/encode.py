@@ -23,12 +23,12 @@ from lightsae_kernels.checks import require_finite_activations
 from lightsae_kernels.cpu import workspace
 from lightsae_kernels.cpu.gradients import (
     LatentOrder,
-    latent_order,
     latent_sums,
-    remember_order,
     weight_gradient,
 )
 from lightsae_kernels.cpu.select import select_topk
+from lightsae_kernels.dtypes import product_dtype
+from lightsae_kernels.shared import Shared, share, shared_by
 from lightsae_kernels.types import Encoded, FusedRegularizer, Group
 
 _PRODUCT_BYTES = 12 << 20
@@ -47,7 +47,7 @@ class Plan:
     batch_active: Tensor | None
     process_group: Group
     product_dtype: torch.dtype
-    order: LatentOrder
+    order: Shared[LatentOrder]
     will_differentiate: bool
 
 
@@ -175,10 +175,8 @@ def _penalty(
     if plan.regularizer == "off_support_l1":
         return l1.sum() * scale, Kept(a, torch.ones_like(l1), None)
     l2 = squares
-    ratio = torch.where(l2 > 0, l1 / (l2 + plan.eps), 0.0)
-    alpha = torch.where(l2 > 0, 1 / (l2 + plan.eps), 0.0)
-    beta = torch.where(l2 > 0, l1 / (l2 * (l2 + plan.eps).square()), 0.0)
-    return ratio.sum() * scale, Kept(a, alpha, beta)
+    alpha, beta = reference.norm_ratio_gradient(l1, l2, plan.eps)
+    return reference.norm_ratio(l1, l2, plan.eps).sum() * scale, Kept(a, alpha, beta)
 
 
 def _regularizer_gradient_(
@@ -232,8 +230,7 @@ def encode_topk(
     process_group: Group = None,
 ) -> Encoded:
     """See `lightsae_kernels.encode_topk`."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    order = LatentOrder() if indices is None else latent_order(indices)
+    order: Shared[LatentOrder] = Shared() if indices is None else shared_by(indices)
     inputs = (x, W_enc, b_enc, b_dec)
     plan = Plan(
         k=k,
@@ -243,11 +240,11 @@ def encode_topk(
         indices=indices,
         batch_active=batch_active,
         process_group=process_group,
-        product_dtype=dtype,
+        product_dtype=product_dtype(x),
         order=order,
         will_differentiate=torch.is_grad_enabled() and any(t.requires_grad for t in inputs),
     )
     values, selected, penalty, active = EncodeTopKFunction.apply(x, W_enc, b_enc, b_dec, plan)
     if indices is None:
-        remember_order(selected, order)
+        share(selected, order)
     return Encoded(values, selected if indices is None else indices, penalty, active)

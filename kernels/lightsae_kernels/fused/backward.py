@@ -15,6 +15,7 @@ from lightsae_kernels.fused.encode_gradient import encode_gradient_bwd
 from lightsae_kernels.fused.forward import Encoding, Plan, Product, at_support
 from lightsae_kernels.fused.order import LatentOrder
 from lightsae_kernels.fused.weight_gradient import EncoderPairs, weight_gradient_bwd
+from lightsae_kernels.reference import norm_ratio_gradient
 
 
 class EncoderGradients(NamedTuple):
@@ -73,7 +74,9 @@ def _regularizer_gradient(
     d_W: Tensor, d_b: Tensor, d_x: Tensor | None,
 ) -> None:  # fmt: skip
     """The dense part, block by block; adds to d_x."""
-    coefficients = ratio_coefficients(found, plan.eps)
+    coefficients = None
+    if found.l1 is not None and found.l2 is not None:
+        coefficients = norm_ratio_gradient(found.l1, found.l2, plan.eps)
     narrow = None if mask is None else mask.to(torch.int8)
     config = gradient_config(product.x.device, product.x.dtype, product.x.shape[1])
     for block, a in product.row_blocks(found.kept):
@@ -89,12 +92,3 @@ def _regularizer_gradient(
             if mask is not None:
                 g *= mask
             d_x[block] += scale * (g.to(a.dtype) @ product.W_enc).float()
-
-
-def ratio_coefficients(found: Encoding, eps: float) -> tuple[Tensor, Tensor] | None:
-    """Factors alpha and beta of Reg 2, [B]; 0 for a row of zeros; None for Reg 1."""
-    if found.l1 is None or found.l2 is None:
-        return None
-    l1, l2 = found.l1, found.l2
-    alpha = torch.where(l2 > 0, 1 / (l2 + eps), 0.0)
-    return alpha, torch.where(l2 > 0, l1 / (l2 * (l2 + eps).square()), 0.0)

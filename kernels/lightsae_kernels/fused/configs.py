@@ -1,7 +1,7 @@
 """Tile sizes of the kernels, per architecture and width of an element.
 
 Every row compiles without a spill for its architecture (benchmarks/resources.py). They were chosen
-by register count, not by the clock: benchmarks/NOTES.md says which were timed.
+by register count; none has been timed.
 """
 
 from typing import NamedTuple

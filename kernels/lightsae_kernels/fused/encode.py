@@ -23,6 +23,42 @@ from lightsae_kernels.fused.configs import ProductConfig
 
 
 @triton.jit
+def tile_of(B, N, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, SUPER: tl.constexpr):
+    """Tile row and tile column of this program.
+
+    SUPER tile rows visit the same rows of W_enc one after the other, so they are read from L2.
+    """
+    pid = tl.program_id(0)
+    blocks_b, blocks_n = tl.cdiv(B, BLOCK_B), tl.cdiv(N, BLOCK_N)
+    band = SUPER * blocks_n
+    first = (pid // band) * SUPER
+    height = tl.minimum(blocks_b - first, SUPER)
+    return first + (pid % band) % height, (pid % band) // height
+
+
+@triton.jit
+def product_tile(
+    x_ptr, w_ptr, row, column, B, N, D,
+    PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, WHOLE_D: tl.constexpr,
+):  # fmt: skip
+    """X W_enc^T at some rows and columns, in float32."""
+    x_row = x_ptr + row.to(tl.int64)[:, None] * D
+    w_row = w_ptr + column.to(tl.int64)[None, :] * D
+    accumulator = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        if WHOLE_D:
+            x = tl.load(x_row + d[None, :], mask=(row < B)[:, None], other=0.0)
+            w = tl.load(w_row + d[:, None], mask=(column < N)[None, :], other=0.0)
+        else:
+            within = d < D
+            x = tl.load(x_row + d[None, :], mask=(row < B)[:, None] & within[None, :], other=0.0)
+            w = tl.load(w_row + d[:, None], mask=(column < N)[None, :] & within[:, None], other=0.0)
+        accumulator = tl.dot(x, w, accumulator, input_precision=PRECISION)
+    return accumulator
+
+
+@triton.jit
 def encode_fwd_kernel(
     x_ptr,
     w_ptr,
@@ -50,31 +86,13 @@ def encode_fwd_kernel(
     SUPER: tl.constexpr,
 ):
     """One program: a tile of BLOCK_B rows and BLOCK_N latents."""
-    # SUPER row blocks visit the same rows of W_enc one after the other, so they are read from L2.
-    pid = tl.program_id(0)
-    blocks_b, blocks_n = tl.cdiv(B, BLOCK_B), tl.cdiv(N, BLOCK_N)
-    band = SUPER * blocks_n
-    first = (pid // band) * SUPER
-    height = tl.minimum(blocks_b - first, SUPER)
-    block_b = first + (pid % band) % height
-    block_n = (pid % band) // height
+    block_b, block_n = tile_of(B, N, BLOCK_B, BLOCK_N, SUPER)
+    blocks_n = tl.cdiv(N, BLOCK_N)
     row = block_b * BLOCK_B + tl.arange(0, BLOCK_B)
     column = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    x_row = x_ptr + row.to(tl.int64)[:, None] * D
-    w_row = w_ptr + column.to(tl.int64)[None, :] * D
-    accumulator = tl.zeros((BLOCK_B, BLOCK_N), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        d = start + tl.arange(0, BLOCK_D)
-        if WHOLE_D:
-            x = tl.load(x_row + d[None, :], mask=(row < B)[:, None], other=0.0)
-            w = tl.load(w_row + d[:, None], mask=(column < N)[None, :], other=0.0)
-        else:
-            within = d < D
-            x = tl.load(x_row + d[None, :], mask=(row < B)[:, None] & within[None, :], other=0.0)
-            w = tl.load(w_row + d[:, None], mask=(column < N)[None, :] & within[:, None], other=0.0)
-        accumulator = tl.dot(x, w, accumulator, input_precision=PRECISION)
+    product = product_tile(x_ptr, w_ptr, row, column, B, N, D, PRECISION, BLOCK_D, WHOLE_D)
     bias = tl.load(bias_ptr + column, mask=column < N, other=0.0).to(tl.float32)
-    z = accumulator + bias[None, :]
+    z = product + bias[None, :]
     inside = (row < B)[:, None] & (column < N)[None, :]
     rectified = tl.where(z > 0, z, tl.where(z > float("-inf"), 0.0, float("inf")))
     a = tl.where(inside, rectified, 0.0).to(x_ptr.dtype.element_ty)  # [BLOCK_B, BLOCK_N]

@@ -15,6 +15,7 @@ from lightsae_kernels.fused.select import group_size, select_fwd
 from lightsae_kernels.fused.support import support_fwd
 from lightsae_kernels.fused.tune import product_config
 from lightsae_kernels.memory import memory, rows_in_block
+from lightsae_kernels.reference import norm_ratio
 from lightsae_kernels.types import FusedRegularizer, Group
 
 
@@ -126,8 +127,7 @@ def encode_topk_fwd(product: Product, plan: Plan) -> Encoding:
         penalty = _off_support_l1(found, restrict)
     elif plan.regularizer == "l1_l2_ratio":
         l1, l2 = _norms(product, found, restrict)
-        ratio = torch.where(l2 > 0, l1 / (l2 + plan.eps), 0.0)
-        penalty = ratio.sum() / max(len(ratio), 1)
+        penalty = norm_ratio(l1, l2, plan.eps).sum() / max(len(l1), 1)
     return Encoding(found.values, found.indices, penalty, mask, found.kept, l1, l2)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightsae_kernels.backends import product_dtype
+from lightsae_kernels.dtypes import product_dtype
 from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
 from lightsae_kernels.fused.backward import encode_topk_bwd
 from lightsae_kernels.fused.decode import block_d, sparse_decode_fwd, sparse_residual_fwd

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lightsae_kernels.fused.configs import ProductConfig, product_configs
 from lightsae_kernels.fused.encode import Taken, encode_fwd
+from lightsae_kernels.memory import rows_in_block
 
-_BLOCK_BYTES = 256 << 20
 Timer = Callable[[ProductConfig], float]
 
 
@@ -82,7 +82,7 @@ def _write(entries: dict[str, ProductConfig]) -> None:
 
 def _time(x: Tensor, W_enc: Tensor, config: ProductConfig) -> float:
     """Median milliseconds of a product with stored activations and group maxima."""
-    rows = max(config.block_b, _BLOCK_BYTES // (len(W_enc) * x.element_size()))
+    rows = rows_in_block(len(x), len(W_enc), x.element_size(), config.block_b)
     x, group = x[:rows], 16
     a = x.new_empty(len(x), len(W_enc))
     maxima = x.new_empty(len(x), triton.cdiv(len(W_enc), group))
