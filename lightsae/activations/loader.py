@@ -202,7 +202,6 @@ class ActivationLoader:
         """Two halves, or one for one group; those of the last iterator if they are large enough."""
         stored = self._shards.chunks[:, 2]
         rows = max(int(stored[group.chunks].sum()) for group in groups)
-        rows += self._shards.max_chunk_rows
         halves, self._buffer = self._buffer, []
         if len(halves) < len(groups[:2]) or len(halves[0]) < rows:
             manifest = self._shards.manifest

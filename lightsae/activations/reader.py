@@ -1,5 +1,6 @@
 """Read whole chunks of shards, trusting nothing."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from lightsae.activations.format import Manifest, ShardEntry
 from lightsae.activations.shard_file import index_names, shard_digest
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import Array, all_finite, as_float32, checksum, storage
+from lightsae.activations.storage import Array, all_finite, as_float32, checksum, read_at, storage
 from lightsae.errors import LightsaeError
 
 _INDEX_BYTES = 64 << 20
@@ -116,6 +117,7 @@ class Shard:
                 raise self._broken(f"{dataset.name} has chunks {dataset.chunks}")
             if dataset.id.get_num_chunks() != self.n_chunks:
                 raise self._broken(f"{dataset.name} lacks chunks, expected {self.n_chunks}")
+        self._offsets = self._chunk_offsets()
         shapes = {"chunk_hash": ("<u8", self.n_chunks), "index_hash": ("<u8", self.n_chunks)}
         shapes |= {"mean": ("<f8", manifest.d_in), "m2": ("<f8", manifest.d_in)}
         described = {
@@ -127,6 +129,14 @@ class Shard:
         self.moments = Moments(rows, described["mean"], described["m2"])
         self._chunk_bytes = self.chunk_rows * manifest.d_in * kind.disk_dtype.itemsize
 
+    def _chunk_offsets(self) -> list[int]:
+        """Where each chunk of activations lies in the file, in bytes."""
+        offsets: dict[int, int] = {}
+        self._rows_set.id.chunk_iter(
+            lambda stored: offsets.update({stored.chunk_offset[0]: stored.byte_offset})
+        )
+        return [offsets[chunk * self.chunk_rows] for chunk in range(self.n_chunks)]
+
     def chunk_length(self, chunk: int) -> int:
         """Number of rows of a chunk."""
         return min(self.chunk_rows, self.rows - chunk * self.chunk_rows)
@@ -136,7 +146,7 @@ class Shard:
 
         Args:
             chunk: Its position in the shard.
-            out: uint8 buffer with room for a full chunk; its start is overwritten.
+            out: uint8 buffer with room for the chunk's rows; its start is overwritten.
             verify: Check the hash and that every value is finite.
 
         Returns:
@@ -146,8 +156,11 @@ class Shard:
             LightsaeError: Naming file and rows, if the bytes are not the ones that were written.
         """
         start, count = chunk * self.chunk_rows, self.chunk_length(chunk)
-        self._read(self._rows_set, (start, 0), out[: self._chunk_bytes], count)
         used = out[: self._chunk_bytes // self.chunk_rows * count]
+        try:
+            self._fill(used, chunk)
+        except _HDF5_ERRORS as error:
+            raise self._unreadable(start, count, error) from error
         if verify:
             if checksum(used) != self._chunk_hash[chunk]:
                 raise self._altered(start, count, "activations")
@@ -170,20 +183,29 @@ class Shard:
         """
         start, count = chunk * self.chunk_rows, self.chunk_length(chunk)
         index = np.empty((len(self._index_sets), self.chunk_rows), "<i8")
-        for dataset, line in zip(self._index_sets, index, strict=True):
-            self._read(dataset, (start,), line.view(np.uint8), count)
+        try:
+            for dataset, line in zip(self._index_sets, index, strict=True):
+                dataset.id.read_direct_chunk((start,), out=line.view(np.uint8))
+        except _HDF5_ERRORS as error:
+            raise self._unreadable(start, count, error) from error
         index = index[:, :count]
         if verify and checksum(*index) != self._index_hash[chunk]:
             raise self._altered(start, count, "sample_index, token_index or label")
         return index
 
-    def _read(self, dataset: h5py.Dataset, at: tuple[int, ...], out: Array, count: int) -> None:
-        """Read the stored bytes of one chunk."""
-        try:
-            dataset.id.read_direct_chunk(at, out=out)
-        except _HDF5_ERRORS as error:
-            rows = f"rows {at[0]}-{at[0] + count - 1}"
-            raise self._broken(f"{rows} cannot be read: {_first_line(error)}") from error
+    def _fill(self, out: Array, chunk: int) -> None:
+        """Copy a chunk of activations; HDF5 would hold the interpreter meanwhile."""
+        if not hasattr(os, "preadv"):
+            whole = np.empty(self._chunk_bytes, np.uint8)
+            self._rows_set.id.read_direct_chunk((chunk * self.chunk_rows, 0), out=whole)
+            out[:] = whole[: out.size]
+            return
+        read_at(self._file.id.get_vfd_handle(), self._offsets[chunk], out)
+
+    def _unreadable(self, start: int, count: int, error: Exception) -> LightsaeError:
+        """An error about rows that the system or the library does not read."""
+        rows = f"rows {start}-{start + count - 1}"
+        return self._broken(f"{rows} cannot be read: {_first_line(error)}")
 
     def _altered(self, start: int, count: int, what: str) -> LightsaeError:
         """An error about bytes that changed after they were written."""
@@ -272,12 +294,6 @@ class ShardSet:
         """Bytes of one row of activations."""
         return self.manifest.d_in * storage(self.manifest.dtype).disk_dtype.itemsize
 
-    @property
-    def max_chunk_rows(self) -> int:
-        """Rows of the largest chunk as it lies on disk, padding included."""
-        firsts = self.chunks[np.unique(self.chunks[:, 0], return_index=True)[1], 0]
-        return max(self._shard(int(position)).chunk_rows for position in firsts)
-
     def read_rows(self, chunk: int, out: Array) -> int:
         """Read the activations of a chunk into `out`, a uint8 buffer; see `Shard.read_rows`."""
         shard, inner, _ = self.chunks[chunk]
@@ -302,7 +318,7 @@ class ShardSet:
     def read_activations(self, chunks: Sequence[int]) -> list[Array]:
         """Read the activations of some chunks as float32 `[rows, d_in]` arrays."""
         manifest = self.manifest
-        buffer = np.empty(self.max_chunk_rows * self.row_bytes, np.uint8)
+        buffer = np.empty(int(self.chunks[:, 2].max()) * self.row_bytes, np.uint8)
         arrays = []
         for chunk in chunks:
             count = self.read_rows(chunk, buffer)

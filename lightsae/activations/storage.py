@@ -1,5 +1,6 @@
-"""Stored dtypes and checksums."""
+"""Stored dtypes, bytes and checksums."""
 
+import os
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -129,3 +130,31 @@ def checksum(*buffers: Array | bytes) -> int:
     for buffer in buffers:
         state.update(buffer if isinstance(buffer, bytes) else buffer.data)
     return state.intdigest()
+
+
+def read_at(file: int, offset: int, out: Array) -> None:
+    """Fill a buffer from a place in a file; other threads run meanwhile.
+
+    Args:
+        file: Descriptor of an open file.
+        offset: Where to begin, in bytes.
+        out: Contiguous uint8 `[n]`.
+
+    Raises:
+        OSError: If the file ends before.
+
+    Example:
+        >>> import tempfile
+        >>> out = np.empty(2, np.uint8)
+        >>> with tempfile.TemporaryFile(buffering=0) as file:
+        ...     _ = file.write(b"abcd")
+        ...     read_at(file.fileno(), 1, out)
+        >>> out.tobytes()
+        b'bc'
+    """
+    filled = 0
+    while filled < out.size:
+        count = os.preadv(file, [out[filled:].data], offset + filled)
+        if count == 0:
+            raise OSError(f"the file ends {out.size - filled} bytes before")
+        filled += count

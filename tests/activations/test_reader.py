@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,26 @@ def test_a_file_that_is_not_hdf5_is_named(make_shards: Shards, content: bytes) -
     path.write_bytes(content)
     with pytest.raises(LightsaeError, match=r"shard-00000.h5: is not a readable HDF5 file"):
         ShardSet(path.parent)
+
+
+def test_a_shard_that_is_cut_while_it_is_read_is_named(make_shards: Shards) -> None:
+    folder = make_shards(rows=64)
+    shards = ShardSet(folder)
+    os.truncate(folder / "shard-00001.h5", 4096)
+    with pytest.raises(
+        LightsaeError, match=r"shard-00001.h5: rows .* cannot be read: the file ends"
+    ):
+        shards.read_activations(range(len(shards.chunks)))
+
+
+def test_a_system_without_positioned_reads_reads_the_same(
+    make_shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = ShardSet(make_shards(rows=60))
+    expected = shards.read_activations(range(len(shards.chunks)))
+    monkeypatch.delattr(os, "preadv")
+    found = shards.read_activations(range(len(shards.chunks)))
+    np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected))
 
 
 def test_a_flipped_bit_in_the_activations_is_named_by_its_rows(make_shards: Shards) -> None:
