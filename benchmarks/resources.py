@@ -89,6 +89,11 @@ class Resources(NamedTuple):
     matrix_unit: bool | None
 
 
+WEIGHT_GRADIENTS = [
+    (enc, dec, accumulate)
+    for enc, dec in ((True, False), (False, True), (True, True))
+    for accumulate in ((False, True) if enc else (False,))
+]
 KERNELS = {
     "adam_step": adam.adam_step_kernel,
     "encode": encode.encode_fwd_kernel,
@@ -255,11 +260,11 @@ def gradient_cases(arch: int, dtype: str) -> Iterator[Case]:
                     config.warps, config.stages, aligned,
                 )  # fmt: skip
     for block in (512, 1024):
-        for enc, dec in ((True, False), (False, True), (True, True)):
+        for enc, dec, accumulate in WEIGHT_GRADIENTS:
             yield Case(
-                f"weight_gradient {block}{' encoder' * enc}{' decoder' * dec}", "weight_gradient",
-                dtype,
-                {"ENC": enc, "DEC": dec, "ACCUMULATE": enc, "LENGTH": 128, "CHUNKS": 1,
+                f"weight_gradient {block}{' encoder' * enc}{' decoder' * dec}"
+                f"{' accumulated' * accumulate}", "weight_gradient", dtype,
+                {"ENC": enc, "DEC": dec, "ACCUMULATE": accumulate, "LENGTH": 128, "CHUNKS": 1,
                  "BLOCK_D": block}, 4,
             )  # fmt: skip
     yield Case(

@@ -1,23 +1,39 @@
 """Fused operations of Top-k sparse autoencoders; needs torch and numpy.
 
-`encode_topk`, `sparse_decode`, `sparse_residual` and `adam_step_` choose a backend per tensor.
+`encode_topk`, `sparse_decode`, `sparse_residual`, `encode_residual` and `adam_step_` choose a
+backend per tensor.
 `reference` holds their definition, `memory` the bounds on what they allocate.
 """
 
 from lightsae_kernels import memory, reference
 from lightsae_kernels.checks import ArgumentError
 from lightsae_kernels.flags import raise_if_flagged
-from lightsae_kernels.functional import adam_step_, encode_topk, sparse_decode, sparse_residual
-from lightsae_kernels.types import AdamSettings, Backend, Encoded, FusedRegularizer, Residual
+from lightsae_kernels.functional import (
+    adam_step_,
+    encode_residual,
+    encode_topk,
+    sparse_decode,
+    sparse_residual,
+)
+from lightsae_kernels.types import (
+    AdamSettings,
+    Backend,
+    Encoded,
+    EncodeOptions,
+    FusedRegularizer,
+    Residual,
+)
 
 __all__ = [
     "AdamSettings",
     "ArgumentError",
     "Backend",
+    "EncodeOptions",
     "Encoded",
     "FusedRegularizer",
     "Residual",
     "adam_step_",
+    "encode_residual",
     "encode_topk",
     "memory",
     "raise_if_flagged",

@@ -38,6 +38,14 @@ def require_finite_activations(values: Tensor) -> None:
         raise ArgumentError(f"pre-activations overflow {dtype}: scale x down or use a wider dtype")
 
 
+def check_regularizer(name: object) -> None:
+    """Raise unless it is the name of a fused regularizer or None."""
+    if name not in (None, "off_support_l1", "l1_l2_ratio"):
+        raise ArgumentError(
+            f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {name!r}"
+        )
+
+
 def check_encode(
     x: Tensor,
     W_enc: Tensor,

@@ -1,6 +1,7 @@
 """The public operations: arguments are checked, then a backend is chosen per tensor."""
 
 from types import ModuleType
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -8,19 +9,27 @@ from torch import Tensor
 from lightsae_kernels import reference
 from lightsae_kernels.backends import choose_backend, finds_faults
 from lightsae_kernels.checks import (
-    ArgumentError,
     check_adam_step,
     check_decode,
     check_decode_content,
     check_encode,
     check_encode_content,
+    check_regularizer,
     require_finite,
     require_finite_activations,
     require_one_device,
     require_shape,
 )
 from lightsae_kernels.dtypes import product_dtype
-from lightsae_kernels.types import AdamSettings, Backend, Encoded, FusedRegularizer, Group, Residual
+from lightsae_kernels.types import (
+    AdamSettings,
+    Backend,
+    Encoded,
+    EncodeOptions,
+    FusedRegularizer,
+    Group,
+    Residual,
+)
 
 
 def encode_topk(
@@ -77,10 +86,7 @@ def encode_topk(
         >>> code.penalty  # one batch-active latent: l1 equals l2
         tensor(1.)
     """
-    if regularizer not in (None, "off_support_l1", "l1_l2_ratio"):
-        raise ArgumentError(
-            f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {regularizer!r}"
-        )
+    check_regularizer(regularizer)
     check_encode(x, W_enc, b_enc, b_dec, k, indices, batch_active)
     chosen = choose_backend(backend, x, dtypes=(product_dtype(x),), k=k, d_in=x.shape[1])
     looked_at = not finds_faults(chosen, x)
@@ -171,6 +177,64 @@ def sparse_residual(
     if not finds_faults(chosen, W_dec):
         require_finite("x", x)
     found: Residual = chosen.sparse_residual(x, values, indices, W_dec, b_dec)
+    return found
+
+
+def encode_residual(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    k: int,
+    *,
+    backend: Backend = "auto",
+    **options: Unpack[EncodeOptions],
+) -> tuple[Encoded, Residual]:
+    """Encode, decode and subtract: `encode_topk` and `sparse_residual` with one backward pass.
+
+    Both weight gradients are sums over the same pairs of sample and latent; a backend that can
+    makes them in one pass.
+
+    Args:
+        x: Inputs, [B, d_in], float16, bfloat16, float32 or float64.
+        W_enc: Encoder, a row per latent, [d_sae, d_in].
+        b_enc: Encoder bias, [d_sae].
+        W_dec: Decoder, a row per latent, [d_sae, d_in].
+        b_dec: Decoder bias, subtracted from x and added to the reconstruction, [d_in].
+        k: Latents kept per row, 1 <= k <= d_sae.
+        backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
+        options: The keyword arguments of `encode_topk`.
+
+    Returns:
+        `Encoded` and `Residual`, differentiable in x and in every parameter.
+
+    Raises:
+        ArgumentError: A ValueError; as in `encode_topk` and `sparse_residual`.
+        RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
+
+    Example:
+        >>> import torch
+        >>> x, W = torch.tensor([[1.0, 2.0]]), torch.eye(3, 2)
+        >>> encoded, left = encode_residual(x, W, torch.zeros(3), W, torch.zeros(2), 1)
+        >>> encoded.indices, left.residual
+        (tensor([[1]]), tensor([[1., 0.]]))
+    """
+    check_regularizer(options.get("regularizer"))
+    check_encode(x, W_enc, b_enc, b_dec, k, options.get("indices"), options.get("batch_active"))
+    require_shape("W_dec", W_dec, tuple(W_enc.shape), "[d_sae, d_in], as W_enc")
+    require_one_device(x=x, W_dec=W_dec)
+    dtypes = (product_dtype(x), x.dtype, W_dec.dtype)
+    chosen = choose_backend(backend, x, dtypes=dtypes, k=k, d_in=x.shape[1])
+    looked_at = not finds_faults(chosen, x)
+    if looked_at:
+        check_encode_content(x, W_enc, b_enc, b_dec, options.get("indices"))
+        require_finite("W_dec", W_dec)
+    found: tuple[Encoded, Residual] = chosen.encode_residual(
+        x, W_enc, b_enc, W_dec, b_dec, k, **options
+    )
+    if looked_at:
+        require_finite_activations(found[0].values)
     return found
 
 

@@ -7,12 +7,21 @@
 Shapes: x [B, d_in], W_enc and W_dec [d_sae, d_in], a [B, d_sae], values and indices [B, k].
 """
 
+from typing import Unpack
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightsae_kernels.types import AdamSettings, Encoded, FusedRegularizer, Group, Residual
+from lightsae_kernels.types import (
+    AdamSettings,
+    Encoded,
+    EncodeOptions,
+    FusedRegularizer,
+    Group,
+    Residual,
+)
 
 
 def activations(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
@@ -106,6 +115,20 @@ def sparse_residual(
     x_hat = sparse_decode(values, indices, W_dec, b_dec)
     residual = _at_least_float32(x) - _at_least_float32(x_hat)
     return Residual(residual, residual.square().sum(dim=1))
+
+
+def encode_residual(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    k: int,
+    **options: Unpack[EncodeOptions],
+) -> tuple[Encoded, Residual]:
+    """Encode, and what the code leaves unexplained."""
+    encoded = encode_topk(x, W_enc, b_enc, b_dec, k, **options)
+    return encoded, sparse_residual(x, encoded.values, encoded.indices, W_dec, b_dec)
 
 
 def adam_step_(

@@ -1,6 +1,6 @@
 """What the operations take and return."""
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypedDict
 
 from torch import Tensor
 
@@ -38,6 +38,17 @@ class Encoded(NamedTuple):
     indices: Tensor
     penalty: Tensor
     batch_active: Tensor
+
+
+class EncodeOptions(TypedDict, total=False):
+    """Keyword arguments of `encode_topk`, with its meanings and defaults."""
+
+    regularizer: FusedRegularizer | None
+    batch_active_only: bool
+    eps: float
+    indices: Tensor | None
+    batch_active: Tensor | None
+    process_group: Group
 
 
 class AdamSettings(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from lightsae_kernels import Encoded, sparse_decode
+from lightsae_kernels import Encoded, Residual, encode_residual, sparse_decode, sparse_residual
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
@@ -14,7 +14,7 @@ from lightsae.sae import storage
 from lightsae.sae.code import SparseCode
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.regularizers import Regularizer
-from lightsae.sae.selection import Selection, TopK
+from lightsae.sae.selection import Selection, TopK, fused_options
 
 _SELECTIONS = {"TopK": TopK}
 
@@ -119,6 +119,21 @@ class SparseAutoencoder(nn.Module):
         return self.selection.encode(
             x, encoder, k=k, regularizer=regularizer, process_group=process_group
         )
+
+    def encode_residual(
+        self,
+        x: Tensor,
+        *,
+        regularizer: Regularizer | None = None,
+        process_group: ProcessGroup | None = None,
+    ) -> tuple[Encoded, Residual]:
+        """Code of inputs that are already divided by scale, and what it leaves unexplained."""
+        options = fused_options(self.selection, regularizer, process_group)
+        if options is not None:
+            weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
+            return encode_residual(x, *weights, self.selection.k, **options)
+        encoded = self.encode_scaled(x, regularizer=regularizer, process_group=process_group)
+        return encoded, sparse_residual(x, encoded.values, encoded.indices, self.W_dec, self.b_dec)
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct in units of scale, [B, d_in]."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lightsae_kernels import Encoded, sparse_residual
+from lightsae_kernels import Encoded
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -62,8 +62,9 @@ def objective(
         >>> torch.allclose(parts.loss, parts.reconstruction + 0.01 * parts.penalty)
         True
     """
-    encoded = sae.encode_scaled(x, regularizer=regularizer, process_group=process_group)
-    residual, error = sparse_residual(x, encoded.values, encoded.indices, sae.W_dec, sae.b_dec)
+    encoded, (residual, error) = sae.encode_residual(
+        x, regularizer=regularizer, process_group=process_group
+    )
     reconstruction = error.sum() / max(len(x), 1)
     loss, auxiliary = reconstruction, reconstruction.new_zeros(())
     is_dead = None if dead is None else dead(encoded)

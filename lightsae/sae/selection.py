@@ -3,7 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightsae_kernels import Encoded, encode_topk, reference
+from lightsae_kernels import Encoded, EncodeOptions, encode_topk, reference
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -81,15 +81,33 @@ class TopK:
             `lightsae_kernels.Encoded`.
         """
         kept = self.k if k is None else k
-        if regularizer is not None and regularizer.fused is None:
+        options = _options(regularizer, process_group)
+        if options is None:
+            assert regularizer is not None
             return _encode_dense(x, encoder, kept, regularizer, process_group)
-        options: dict[str, Any] = {}
-        if regularizer is not None:
-            options["regularizer"] = regularizer.fused
-            options["batch_active_only"] = regularizer.batch_active_only
-        if isinstance(regularizer, L1L2Ratio):
-            options["eps"] = regularizer.eps
-        return encode_topk(x, *encoder, kept, process_group=process_group, **options)
+        return encode_topk(x, *encoder, kept, **options)
+
+
+def fused_options(
+    selection: Selection, regularizer: Regularizer | None, process_group: ProcessGroup | None
+) -> EncodeOptions | None:
+    """Arguments of the fused operations, or None where rule or regularizer are not theirs."""
+    return _options(regularizer, process_group) if type(selection) is TopK else None
+
+
+def _options(
+    regularizer: Regularizer | None, process_group: ProcessGroup | None
+) -> EncodeOptions | None:
+    options: EncodeOptions = {"process_group": process_group}
+    if regularizer is None:
+        return options
+    if regularizer.fused is None:
+        return None
+    options["regularizer"] = regularizer.fused
+    options["batch_active_only"] = regularizer.batch_active_only
+    if isinstance(regularizer, L1L2Ratio):
+        options["eps"] = regularizer.eps
+    return options
 
 
 def _encode_dense(

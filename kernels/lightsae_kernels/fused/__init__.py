@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 from lightsae_kernels.fused.adam import adam_step_
-from lightsae_kernels.fused.functional import encode_topk, sparse_decode, sparse_residual
+from lightsae_kernels.fused.functional import encode_topk, sparse_decode
+from lightsae_kernels.fused.residual import encode_residual, sparse_residual
 
-__all__ = ["adam_step_", "encode_topk", "sparse_decode", "sparse_residual"]
+__all__ = ["adam_step_", "encode_residual", "encode_topk", "sparse_decode", "sparse_residual"]

@@ -14,7 +14,7 @@ from lightsae_kernels.fused.decode import sparse_decode_fwd
 from lightsae_kernels.fused.encode_gradient import encode_gradient_bwd
 from lightsae_kernels.fused.forward import Encoding, Plan, Product, at_support
 from lightsae_kernels.fused.order import LatentOrder
-from lightsae_kernels.fused.weight_gradient import EncoderPairs, weight_gradient_bwd
+from lightsae_kernels.fused.weight_gradient import DecoderPairs, EncoderPairs, weight_gradient_bwd
 from lightsae_kernels.reference import norm_ratio_gradient
 
 
@@ -41,12 +41,13 @@ def encode_topk_bwd(
     d_penalty: Tensor | None,
     *,
     of_x: bool,
+    decoder: DecoderPairs | None = None,
 ) -> EncoderGradients:
-    """Gradients of the encoder at the selected support and mask."""
+    """Gradients of the encoder at the selected support and mask; the decoder's in the same pass."""
     x, (N, D) = product.x, product.W_enc.shape
     positive = found.values > 0
     d_z = torch.zeros(positive.shape, device=x.device) if d_values is None else d_values.float()
-    d_z = d_z * positive
+    of_pairs = d_z = d_z * positive
     d_W, d_b = (torch.empty(shape, device=x.device) for shape in ((N, D), (N,)))
     d_x = torch.zeros(x.shape, device=x.device) if of_x else None
     regularized = plan.regularizer is not None and d_penalty is not None and len(x) > 0
@@ -57,10 +58,10 @@ def encode_topk_bwd(
         if plan.regularizer == "off_support_l1":
             # The dense pass counts what was selected, which is not off the support: take it back.
             counted = positive if mask is None else positive & at_support(mask, found.indices)
-            d_z = d_z - scale * counted
+            of_pairs = d_z - scale * counted
         _regularizer_gradient(product, found, plan, mask, scale, d_W, d_b, d_x)
-    pairs = EncoderPairs(d_z.contiguous(), x, d_W, d_b, accumulate=regularized)
-    weight_gradient_bwd(order, pairs, None)
+    pairs = EncoderPairs(of_pairs.contiguous(), x, d_W, d_b, accumulate=regularized)
+    weight_gradient_bwd(order, pairs, decoder)
     if d_x is not None:
         sparse = torch.empty(x.shape, device=x.device)
         unwatched = torch.zeros(1, dtype=torch.int32, device=x.device)
@@ -91,4 +92,6 @@ def _regularizer_gradient(
                 g *= rows[0][:, None] - rows[1][:, None] * a.float()
             if mask is not None:
                 g *= mask
+            if rows is None:
+                g.scatter_(1, found.indices[block].clamp(0, g.shape[1] - 1), 0.0)
             d_x[block] += scale * (g.to(a.dtype) @ product.W_enc).float()

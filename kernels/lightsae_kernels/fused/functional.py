@@ -1,6 +1,6 @@
 """The fused operations with their gradients."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ from torch.autograd.function import once_differentiable
 from lightsae_kernels.dtypes import product_dtype
 from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
 from lightsae_kernels.fused.backward import encode_topk_bwd
-from lightsae_kernels.fused.decode import block_d, sparse_decode_fwd, sparse_residual_fwd
+from lightsae_kernels.fused.decode import sparse_decode_fwd
 from lightsae_kernels.fused.forward import Encoding, Plan, Product, encode_topk_fwd
 from lightsae_kernels.fused.order import LatentOrder, latent_order
 from lightsae_kernels.fused.values_gradient import values_gradient_bwd
 from lightsae_kernels.fused.weight_gradient import DecoderPairs, weight_gradient_bwd
 from lightsae_kernels.shared import Shared, share, shared_by
-from lightsae_kernels.types import Encoded, FusedRegularizer, Group, Residual
+from lightsae_kernels.types import Encoded, EncodeOptions, FusedRegularizer, Group
 
 
 class EncodeTopKFunction(torch.autograd.Function):
@@ -67,8 +67,8 @@ class SparseDecodeFunction(torch.autograd.Function):
         ctx.save_for_backward(values, indices, W_dec, b_dec)
         x_hat = W_dec.new_empty(len(values), W_dec.shape[1])
         flag = flag_on(W_dec.device, "sparse_decode")
-        dense = (values.contiguous(), indices.contiguous(), W_dec.contiguous(), _dense(b_dec))
-        sparse_decode_fwd(*dense, x_hat, flag)
+        operands = (values.contiguous(), indices.contiguous(), W_dec.contiguous(), dense(b_dec))
+        sparse_decode_fwd(*operands, x_hat, flag)
         raise_where_nothing_waits(W_dec.device)
         return x_hat
 
@@ -77,60 +77,15 @@ class SparseDecodeFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of values, W_dec and b_dec."""
         d_b_dec = grad.sum(dim=0) if ctx.needs_input_grad[3] else None
-        return (*_decode_gradients(ctx, grad, None, d_b_dec), None)
+        return (*decode_gradients(ctx, grad, None, d_b_dec), None)
 
 
-class SparseResidualFunction(torch.autograd.Function):
-    """Decode, subtract and square; sparse gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None,
-        order: Shared[LatentOrder], x: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Residual and squared error of the batch."""
-        B, d_in = x.shape
-        residual = torch.empty(B, d_in, dtype=torch.float32, device=x.device)
-        error = residual.new_empty(B, -(-d_in // block_d(d_in)))
-        flag = flag_on(x.device, "sparse_decode")
-        dense = (values.contiguous(), indices.contiguous(), W_dec.contiguous(), _dense(b_dec))
-        sparse_residual_fwd(x.contiguous(), *dense, residual, error, flag)
-        raise_where_nothing_waits(x.device)
-        ctx.order, ctx.x_dtype = order, x.dtype
-        ctx.save_for_backward(values, indices, W_dec, b_dec, residual)
-        ctx.set_materialize_grads(False)
-        return residual, error.sum(dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, d_residual: Tensor | None, d_error: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        """Gradients of values, W_dec, b_dec and x."""
-        *_, residual = ctx.saved_tensors
-        if d_residual is None and d_error is not None:
-            # The gradient is the residual, scaled by row: it is never written.
-            g, rows = residual, -2 * d_error.float()
-        else:
-            g = torch.zeros_like(residual) if d_residual is None else -d_residual
-            if d_error is not None:
-                g = g - 2 * d_error[:, None] * residual
-            rows = None
-        d_b_dec = None
-        if ctx.needs_input_grad[3]:
-            d_b_dec = g.sum(dim=0) if rows is None else rows @ g
-        found = _decode_gradients(ctx, g, rows, d_b_dec)
-        if not ctx.needs_input_grad[5]:
-            return (*found, None, None)
-        d_x = -g if rows is None else -rows[:, None] * g
-        return (*found, None, d_x.to(ctx.x_dtype))
-
-
-def _dense(bias: Tensor | None) -> Tensor | None:
+def dense(bias: Tensor | None) -> Tensor | None:
+    """A bias, if there is one, without strides."""
     return None if bias is None else bias.contiguous()
 
 
-def _decode_gradients(
+def decode_gradients(
     ctx: Any, g: Tensor, rows: Tensor | None, d_b_dec: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Gradients of values, indices, W_dec and b_dec, given that of x_hat: g, times `rows` [B]."""
@@ -152,11 +107,8 @@ def _decode_gradients(
     return d_values, None, d_W_dec, d_b_dec
 
 
-def encode_topk(
-    x: Tensor,
-    W_enc: Tensor,
-    b_enc: Tensor,
-    b_dec: Tensor,
+def planned(
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
     k: int,
     *,
     regularizer: FusedRegularizer | None = None,
@@ -165,21 +117,36 @@ def encode_topk(
     indices: Tensor | None = None,
     batch_active: Tensor | None = None,
     process_group: Group = None,
-) -> Encoded:
-    """See `lightsae_kernels.encode_topk`."""
-    dtype = product_dtype(x)
-    needed = torch.is_grad_enabled() and any(t.requires_grad for t in (x, W_enc, b_enc, b_dec))
+) -> tuple[Plan, Shared[LatentOrder]]:
+    """What is asked of an encoding of x with W_enc, b_enc and b_dec, and the order of its pairs."""
+    needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     given = None if indices is None else indices.contiguous()
     plan = Plan(
-        k, regularizer, batch_active_only, eps, given, batch_active, process_group, dtype, needed
-    )
-    order: Shared[LatentOrder] = Shared() if indices is None else shared_by(indices)
-    arguments = (x, W_enc, b_enc, b_dec, plan, order)
+        k, regularizer, batch_active_only, eps, given, batch_active, process_group,
+        product_dtype(tensors[0]), needed,
+    )  # fmt: skip
+    return plan, Shared() if indices is None else shared_by(indices)
+
+
+def encode_topk(
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, k: int,
+    **options: Unpack[EncodeOptions],
+) -> Encoded:  # fmt: skip
+    """See `lightsae_kernels.encode_topk`."""
+    plan, order = planned((x, W_enc, b_enc, b_dec), k, **options)
     with torch.cuda.device_of(x):
-        values, selected, penalty, active = EncodeTopKFunction.apply(*arguments)
-    if indices is None:
-        share(selected, order)
-    return Encoded(values, selected if indices is None else indices, penalty, active)
+        found = EncodeTopKFunction.apply(x, W_enc, b_enc, b_dec, plan, order)
+    return encoded(found, options.get("indices"), order)
+
+
+def encoded(
+    found: tuple[Tensor, Tensor, Tensor, Tensor], given: Tensor | None, order: Shared[LatentOrder]
+) -> Encoded:
+    """Give back the caller's own indices, or let who uses the new ones share their order."""
+    values, indices, penalty, active = found
+    if given is None:
+        share(indices, order)
+    return Encoded(values, indices if given is None else given, penalty, active)
 
 
 def sparse_decode(
@@ -191,12 +158,3 @@ def sparse_decode(
             values, indices, W_dec, b_dec, shared_by(indices)
         )
     return x_hat
-
-
-def sparse_residual(
-    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
-) -> Residual:
-    """See `lightsae_kernels.sparse_residual`."""
-    arguments = (values, indices, W_dec, b_dec, shared_by(indices), x)
-    with torch.cuda.device_of(x):
-        return Residual(*SparseResidualFunction.apply(*arguments))
