@@ -1,13 +1,14 @@
-"""Something made from an index tensor when first asked for, shared by all who use the tensor."""
+"""What is known of a tensor, for as long as nobody changes it: the order of its pairs, a copy."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 T = TypeVar("T")
-_shared = WeakTensorKeyDictionary()
+_known = WeakTensorKeyDictionary()
 
 
 class Shared(Generic[T]):
@@ -29,17 +30,28 @@ class Shared(Generic[T]):
         return self._made
 
 
-def share(tensor: Tensor, shared: Shared[Any]) -> None:
-    """Tie it to a tensor for as long as the tensor lives unchanged."""
+def remember(tensor: Tensor, value: Any) -> None:
+    """Tie a value to a tensor for as long as the tensor lives unchanged."""
     if not tensor.is_inference():
-        _shared[tensor] = (tensor._version, shared)
+        _known[tensor] = (tensor._version, value)
+
+
+def recall(tensor: Tensor) -> Any:
+    """What was tied to this tensor as it is now, or None."""
+    version, value = _known.get(tensor, (None, None))
+    return value if version is not None and version == tensor._version else None
 
 
 def shared_by(tensor: Tensor) -> Shared[Any]:
     """What belongs to this tensor as it is now."""
-    known: tuple[int, Shared[Any]] | None = _shared.get(tensor)
-    if known is not None and known[0] == tensor._version:
-        return known[1]
-    shared: Shared[Any] = Shared()
-    share(tensor, shared)
+    shared: Shared[Any] | None = recall(tensor)
+    if shared is None:
+        shared = Shared()
+        remember(tensor, shared)
     return shared
+
+
+def narrow(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in another dtype: the copy that was remembered with it, or one made now."""
+    copy: Tensor | None = recall(tensor)
+    return copy if copy is not None and copy.dtype == dtype else tensor.to(dtype)

@@ -33,6 +33,8 @@ from lightsae.training.dead import DeadLatentTracker
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 
+_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
 
 class EvaluationMetrics(nn.Module):
     """What validation and test accumulate."""
@@ -211,6 +213,9 @@ class SAEModule(LightningModule):
         self._optimizer_projects = self._optimizer_normalizes and not clipped
         if isinstance(optimizer, SAEAdam):
             optimizer.keep_unit_rows(self.sae.W_dec, project=self._optimizer_projects)
+            dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
+            if dtype is not None:
+                optimizer.keep_copy(self.sae.W_enc, torch.empty_like(self.sae.W_enc, dtype=dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the selection rule, which is no tensor, and what tells the shards from others."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from lightsae_kernels import AdamSettings, adam_step_
 from lightsae_kernels.checks import check_adam_settings
+from lightsae_kernels.shared import remember
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
@@ -96,6 +97,9 @@ class SAEAdam(Optimizer):
     def keep_copy(self, parameter: Tensor, copy: Tensor) -> None:
         """Write a parameter into a tensor of another dtype now and at every step.
 
+        Products in that dtype take the copy instead of casting the parameter, until the parameter
+        is changed by anything but this optimizer. A change through `.data` is not seen.
+
         Args:
             parameter: One of this optimizer's.
             copy: Of its shape and device, contiguous.
@@ -110,6 +114,7 @@ class SAEAdam(Optimizer):
                 f"got {tuple(copy.shape)}"
             )
         self._copies[parameter] = copy.copy_(parameter.detach())
+        remember(parameter, copy)
 
     def _require_mine(self, parameter: Tensor) -> None:
         if not any(parameter is p for group in self.param_groups for p in group["params"]):
@@ -146,6 +151,8 @@ class SAEAdam(Optimizer):
         first, second = (state[name] for name in _MOMENTS)
         copy = self._copies.get(parameter)
         adam_step_(parameter, parameter.grad, first, second, state["step"], settings, copy)
+        if copy is not None:
+            remember(parameter, copy)
 
     def _state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
@@ -176,7 +183,7 @@ class SAEAdam(Optimizer):
                 for name, value in state_dict["state"].get(key, {}).items():
                     self.state[parameter][name] = value.to(parameter.device, copy=True)
         for parameter, copy in self._copies.items():
-            copy.copy_(parameter)
+            self.keep_copy(parameter, copy)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy of this optimizer has: the rows and copies that it keeps too."""

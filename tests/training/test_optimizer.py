@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightsae_kernels.shared import narrow
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -208,6 +209,7 @@ def test_a_copy_follows_every_step_and_a_reload() -> None:
         optimizer.step()
         for parameter, copy in copies.items():
             assert torch.equal(copy, parameter.bfloat16())
+            assert narrow(parameter, torch.bfloat16) is copy
     other = autoencoder()
     sae.load_state_dict(other.state_dict())
     optimizer.load_state_dict(optimizer.state_dict())
@@ -349,6 +351,27 @@ def test_the_decoder_is_treated_once(
     trainer.fit(make_module(optimizer=fused), make_data(shards))
     assert set(treated.calls) == calls
     assert treated.furthest < 1e-6
+
+
+class Copied(Callback):
+    """Whether a bf16 product of this step takes a copy instead of casting."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        W_enc = pl_module.sae.W_enc
+        self.seen.append(narrow(W_enc, torch.bfloat16) is narrow(W_enc, torch.bfloat16))
+
+
+@pytest.mark.parametrize(("precision", "copied"), [("bf16-mixed", True), ("32-true", False)])
+def test_products_in_mixed_precision_take_the_optimizers_copy(
+    precision: Any, copied: bool, shards: Path, tmp_path: Path
+) -> None:
+    found = Copied()
+    trainer = make_trainer(tmp_path, callbacks=[found], max_epochs=1, precision=precision)
+    trainer.fit(make_module(optimizer=fused), make_data(shards))
+    assert set(found.seen) == {copied}
 
 
 def test_a_stopped_run_ends_in_the_same_weights(shards: Path, tmp_path: Path) -> None:

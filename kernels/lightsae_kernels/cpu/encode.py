@@ -28,7 +28,7 @@ from lightsae_kernels.cpu.gradients import (
 )
 from lightsae_kernels.cpu.select import select_topk
 from lightsae_kernels.dtypes import product_dtype
-from lightsae_kernels.shared import Shared, share, shared_by
+from lightsae_kernels.shared import Shared, narrow, remember, shared_by
 from lightsae_kernels.types import Encoded, FusedRegularizer, Group
 
 _PRODUCT_BYTES = 12 << 20
@@ -115,7 +115,7 @@ class EncodeTopKFunction(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             d_W = torch.mm(g.t(), centred.to(product)).to(W_enc.dtype)
         if ctx.needs_input_grad[0]:
-            d_x = torch.mm(g, W_enc.to(product)).to(centred.dtype)
+            d_x = torch.mm(g, narrow(W_enc, product)).to(centred.dtype)
         workspace.give(g)
         ctx.kept = None
         d_b_enc = b_sum.to(W_enc.dtype)
@@ -129,7 +129,7 @@ def _product_and_select(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Values and indices of every row, and all pre-activations if a regularizer wants them."""
     dtype, d_sae = plan.product_dtype, len(W_enc)
-    x, weight, bias = centred.to(dtype), W_enc.to(dtype).t(), b_enc.to(dtype)
+    x, weight, bias = centred.to(dtype), narrow(W_enc, dtype).t(), b_enc.to(dtype)
     rows = len(x)
     values = torch.empty(rows, plan.k, dtype=dtype)
     indices = plan.indices if plan.indices is not None else torch.empty(
@@ -246,5 +246,5 @@ def encode_topk(
     )
     values, selected, penalty, active = EncodeTopKFunction.apply(x, W_enc, b_enc, b_dec, plan)
     if indices is None:
-        share(selected, order)
+        remember(selected, order)
     return Encoded(values, selected if indices is None else indices, penalty, active)

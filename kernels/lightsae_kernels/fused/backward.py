@@ -4,6 +4,7 @@ Nothing of the size B x d_sae is made beside the activations that the forward pa
 block of them that is made once more.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from lightsae_kernels.fused.forward import Encoding, Plan, Product, at_support
 from lightsae_kernels.fused.order import LatentOrder
 from lightsae_kernels.fused.weight_gradient import DecoderPairs, EncoderPairs, weight_gradient_bwd
 from lightsae_kernels.reference import norm_ratio_gradient
+from lightsae_kernels.shared import narrow
 
 
 class EncoderGradients(NamedTuple):
@@ -32,8 +34,28 @@ class EncoderGradients(NamedTuple):
     b_enc: Tensor
 
 
+class Operands(NamedTuple):
+    """What was multiplied.
+
+    Attributes:
+        x: Centred inputs in the dtype of the product, [B, d_in].
+        W_enc: [d_sae, d_in].
+        b_enc: [d_sae].
+        dtype: Of the product.
+    """
+
+    x: Tensor
+    W_enc: Tensor
+    b_enc: Tensor
+    dtype: torch.dtype
+
+    def row_blocks(self, kept: Tensor | None) -> Iterable[tuple[slice, Tensor]]:
+        """The activations block by block: those kept, or made once more."""
+        return Product.of(*self).row_blocks() if kept is None else [(slice(0, len(kept)), kept)]
+
+
 def encode_topk_bwd(
-    product: Product,
+    operands: Operands,
     found: Encoding,
     plan: Plan,
     order: LatentOrder,
@@ -44,7 +66,7 @@ def encode_topk_bwd(
     decoder: DecoderPairs | None = None,
 ) -> EncoderGradients:
     """Gradients of the encoder at the selected support and mask; the decoder's in the same pass."""
-    x, (N, D) = product.x, product.W_enc.shape
+    x, (N, D) = operands.x, operands.W_enc.shape
     positive = found.values > 0
     d_z = torch.zeros(positive.shape, device=x.device) if d_values is None else d_values.float()
     of_pairs = d_z = d_z * positive
@@ -59,31 +81,33 @@ def encode_topk_bwd(
             # The dense pass counts what was selected, which is not off the support: take it back.
             counted = positive if mask is None else positive & at_support(mask, found.indices)
             of_pairs = d_z - scale * counted
-        _regularizer_gradient(product, found, plan, mask, scale, d_W, d_b, d_x)
+        _regularizer_gradient(operands, found, plan, mask, scale, d_W, d_b, d_x)
     pairs = EncoderPairs(of_pairs.contiguous(), x, d_W, d_b, accumulate=regularized)
     weight_gradient_bwd(order, pairs, decoder)
     if d_x is not None:
         sparse = torch.empty(x.shape, device=x.device)
         unwatched = torch.zeros(1, dtype=torch.int32, device=x.device)
-        sparse_decode_fwd(d_z, found.indices, product.W_enc, None, sparse, unwatched)
+        weight = operands.W_enc.contiguous()
+        sparse_decode_fwd(d_z, found.indices, weight, None, sparse, unwatched)
         d_x += sparse
     return EncoderGradients(d_x, d_W, d_b)
 
 
 def _regularizer_gradient(
-    product: Product, found: Encoding, plan: Plan, mask: Tensor | None, scale: Tensor,
+    operands: Operands, found: Encoding, plan: Plan, mask: Tensor | None, scale: Tensor,
     d_W: Tensor, d_b: Tensor, d_x: Tensor | None,
 ) -> None:  # fmt: skip
     """The dense part, block by block; adds to d_x."""
     coefficients = None
     if found.l1 is not None and found.l2 is not None:
         coefficients = norm_ratio_gradient(found.l1, found.l2, plan.eps)
-    narrow = None if mask is None else mask.to(torch.int8)
-    config = gradient_config(product.x.device, product.x.dtype, product.x.shape[1])
-    for block, a in product.row_blocks(found.kept):
+    narrow_mask = None if mask is None else mask.to(torch.int8)
+    x = operands.x
+    config = gradient_config(x.device, x.dtype, x.shape[1])
+    for block, a in operands.row_blocks(found.kept):
         rows = None if coefficients is None else (coefficients[0][block], coefficients[1][block])
         encode_gradient_bwd(
-            a, product.x[block], narrow, rows, scale, d_W, d_b, config,
+            a, x[block], narrow_mask, rows, scale, d_W, d_b, config,
             accumulate=block.start > 0,
         )  # fmt: skip
         if d_x is not None:
@@ -94,4 +118,4 @@ def _regularizer_gradient(
                 g *= mask
             if rows is None:
                 g.scatter_(1, found.indices[block].clamp(0, g.shape[1] - 1), 0.0)
-            d_x[block] += scale * (g.to(a.dtype) @ product.W_enc).float()
+            d_x[block] += scale * (g.to(a.dtype) @ narrow(operands.W_enc, a.dtype)).float()

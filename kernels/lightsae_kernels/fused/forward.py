@@ -16,6 +16,7 @@ from lightsae_kernels.fused.support import support_fwd
 from lightsae_kernels.fused.tune import product_config
 from lightsae_kernels.memory import memory, rows_in_block
 from lightsae_kernels.reference import norm_ratio
+from lightsae_kernels.shared import narrow
 from lightsae_kernels.types import FusedRegularizer, Group
 
 
@@ -50,19 +51,17 @@ class Product(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, W_enc: Tensor, b_enc: Tensor, dtype: torch.dtype) -> "Product":
         """Convert what is not of the product's dtype, dense or aligned to 16 bytes."""
-        centred, weight, bias = (_aligned(t.to(dtype).contiguous()) for t in (x, W_enc, b_enc))
+        operands = (x.to(dtype), narrow(W_enc, dtype), b_enc.to(dtype))
+        centred, weight, bias = (_aligned(t.contiguous()) for t in operands)
         return cls(centred, weight, bias, product_config(centred, weight))
 
     def run(self, block: slice, taken: Taken) -> None:
         """Multiply some of the rows."""
         encode_fwd(self.x[block], self.W_enc, self.b_enc, taken, self.config)
 
-    def row_blocks(self, kept: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """The activations block by block: those kept, or made once more."""
+    def row_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The activations, made once more block by block."""
         B, N = len(self.x), len(self.W_enc)
-        if kept is not None:
-            yield slice(0, B), kept
-            return
         rows = rows_in_block(B, N, self.x.element_size(), self.config.block_b)
         buffer = self.x.new_empty(rows, N)
         for block in blocks(B, rows):

@@ -8,13 +8,13 @@ from torch.autograd.function import once_differentiable
 
 from lightsae_kernels.dtypes import product_dtype
 from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
-from lightsae_kernels.fused.backward import encode_topk_bwd
+from lightsae_kernels.fused.backward import Operands, encode_topk_bwd
 from lightsae_kernels.fused.decode import sparse_decode_fwd
 from lightsae_kernels.fused.forward import Encoding, Plan, Product, encode_topk_fwd
 from lightsae_kernels.fused.order import LatentOrder, latent_order
 from lightsae_kernels.fused.values_gradient import values_gradient_bwd
 from lightsae_kernels.fused.weight_gradient import DecoderPairs, weight_gradient_bwd
-from lightsae_kernels.shared import Shared, share, shared_by
+from lightsae_kernels.shared import Shared, remember, shared_by
 from lightsae_kernels.types import Encoded, EncodeOptions, FusedRegularizer, Group
 
 
@@ -44,10 +44,10 @@ class EncodeTopKFunction(torch.autograd.Function):
         """Gradients of x, W_enc, b_enc and b_dec."""
         centred, W_enc, b_enc, b_dec, *rest = ctx.saved_tensors
         found, plan = Encoding(*rest), ctx.plan
-        product = Product.of(centred, W_enc, b_enc, plan.dtype)
+        operands = Operands(centred, W_enc, b_enc, plan.dtype)
         order = ctx.order.get(lambda: latent_order(found.indices, len(W_enc)))
         of_x = ctx.needs_input_grad[0]
-        d = encode_topk_bwd(product, found, plan, order, d_values, d_penalty, of_x=of_x)
+        d = encode_topk_bwd(operands, found, plan, order, d_values, d_penalty, of_x=of_x)
         # Through x - b_dec, every row of the gradient of x counts against b_dec.
         d_b_dec = -(d.b_enc @ W_enc.float()).to(b_dec.dtype) if ctx.needs_input_grad[3] else None
         d_x = None if d.x is None else d.x.to(ctx.x_dtype)
@@ -145,7 +145,7 @@ def encoded(
     """Give back the caller's own indices, or let who uses the new ones share their order."""
     values, indices, penalty, active = found
     if given is None:
-        share(indices, order)
+        remember(indices, order)
     return Encoded(values, indices if given is None else given, penalty, active)
 
 

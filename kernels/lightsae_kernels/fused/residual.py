@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
-from lightsae_kernels.fused.backward import encode_topk_bwd
+from lightsae_kernels.fused.backward import Operands, encode_topk_bwd
 from lightsae_kernels.fused.decode import block_d, sparse_residual_fwd
 from lightsae_kernels.fused.forward import Encoding, Plan, Product, encode_topk_fwd
 from lightsae_kernels.fused.functional import decode_gradients, dense, encoded, planned
@@ -121,10 +121,10 @@ class EncodeResidualFunction(torch.autograd.Function):
         through = through if d_values is None else through + d_values
         z = upstream.by_row(found.values.float()).contiguous()
         decoder = DecoderPairs(z, upstream.g, torch.empty(W_dec.shape, device=centred.device))
-        product = Product.of(centred, W_enc, b_enc, ctx.plan.dtype)
+        operands = Operands(centred, W_enc, b_enc, ctx.plan.dtype)
         order = ctx.order.get(lambda: latent_order(found.indices, len(W_enc)))
         d = encode_topk_bwd(
-            product, found, ctx.plan, order, through, d_penalty, of_x=of_x, decoder=decoder
+            operands, found, ctx.plan, order, through, d_penalty, of_x=of_x, decoder=decoder
         )
         d_x = d_b_dec = None
         if d.x is not None:
