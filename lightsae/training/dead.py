@@ -50,7 +50,10 @@ class DeadLatentTracker(nn.Module):
             process_group: Ranks that share the batch.
         """
         self.tokens_since_fired += _global_tokens(encoded, process_group)
-        self.tokens_since_fired[encoded.indices[encoded.values > fired_above]] = 0
+        # Without waiting for the device: an index that has not fired keeps its counter.
+        never = torch.iinfo(torch.int64).max
+        counts = torch.where(encoded.values > fired_above, 0, never).reshape(-1)
+        self.tokens_since_fired.scatter_reduce_(0, encoded.indices.reshape(-1), counts, "amin")
         if process_group is not None:
             dist.all_reduce(self.tokens_since_fired, op=dist.ReduceOp.MIN, group=process_group)
 
@@ -59,8 +62,10 @@ class DeadLatentTracker(nn.Module):
         return self.tokens_since_fired >= dead_after
 
 
-def _global_tokens(encoded: Encoded, process_group: ProcessGroup | None) -> Tensor:
-    tokens = torch.tensor(len(encoded.values), device=encoded.values.device)
-    if process_group is not None:
-        dist.all_reduce(tokens, group=process_group)
+def _global_tokens(encoded: Encoded, process_group: ProcessGroup | None) -> int | Tensor:
+    rows = len(encoded.values)
+    if process_group is None:
+        return rows
+    tokens = torch.full((), rows, device=encoded.values.device)
+    dist.all_reduce(tokens, group=process_group)
     return tokens

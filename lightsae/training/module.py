@@ -30,6 +30,14 @@ from lightsae.sae import (
 )
 from lightsae.training.checkpoint import require_resumable, require_same_model
 from lightsae.training.dead import DeadLatentTracker
+from lightsae.training.graph import (
+    CapturedStep,
+    CudaRecorder,
+    detached,
+    read_lr_on_device,
+    require_capturable,
+    without_autocast,
+)
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 
@@ -63,6 +71,7 @@ class SAEModule(LightningModule):
         init_rows: Rows of the training split that set the input scale and the decoder bias.
         optimizer: Made from the parameters; `SAEAdam` steps and normalizes in one pass.
         lr_scheduler: Made from the optimizer, stepped after every optimizer step.
+        cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
     Attributes:
         sae: The autoencoder, once the width is known.
@@ -91,6 +100,7 @@ class SAEModule(LightningModule):
         init_rows: int = 32768,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=4e-4, fused=True),
         lr_scheduler: LRSchedulerCallable | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(
@@ -109,6 +119,8 @@ class SAEModule(LightningModule):
         self.init_rows = init_rows
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
+        self.cuda_graph = cuda_graph
+        self._captured: CapturedStep | None = None
         self._clock: tuple[float, int] | None = None
         self._shards: dict[str, str] = {}
         self._optimizer_projects = self._optimizer_normalizes = False
@@ -158,11 +170,38 @@ class SAEModule(LightningModule):
 
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        parts = self._objective(batch, self._update_dead)
+        if self._captured is None:
+            parts = self._objective(batch.activations, self._update_dead)
+        else:
+            parts = self._captured(batch.activations)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.trainer.global_step + 1) % every == 0:
             self._log_training(parts, batch)
         return parts.loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients of the loss, unless the recorded step had them made."""
+        if self._captured is None:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Forget the gradients; those of a recorded step stay where it writes them."""
+        if self._captured is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def _whole_step(self, activations: Tensor) -> Objective:
+        """Forward, backward and optimizer."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        parts = self._objective(activations, self._update_dead)
+        with without_autocast(self.device):
+            parts.loss.backward()
+            self.on_before_optimizer_step(optimizer)
+            clip = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+            self.configure_gradient_clipping(optimizer, *clip)
+            optimizer.step()
+        return detached(parts)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep the decoder gradient tangent to the unit sphere: summed over ranks, not clipped."""
@@ -185,9 +224,14 @@ class SAEModule(LightningModule):
         else:
             nn.utils.clip_grad_norm_(self.sae.parameters(), gradient_clip_val)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
         """Step, then bring decoder rows back to unit norm."""
-        super().optimizer_step(*args, **kwargs)
+        if self._captured is not None:
+            optimizer_closure()
+            return
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if not self._optimizer_normalizes:
             self.sae.normalize_decoder_()
 
@@ -198,6 +242,10 @@ class SAEModule(LightningModule):
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the optimizer cannot be made: {error}") from error
         self._leave_decoder_to(optimizer)
+        if self.cuda_graph and self._trainer is not None:
+            require_capturable(self.trainer, optimizer, self.aux_k)
+            read_lr_on_device(optimizer, self.device)
+            self._captured = CapturedStep(self._whole_step, CudaRecorder(self.device))
         if self.make_lr_scheduler is None:
             return optimizer
         schedule = self.make_lr_scheduler(optimizer)
@@ -275,10 +323,10 @@ class SAEModule(LightningModule):
         """Code of a batch."""
         return self.sae.encode(batch.activations)
 
-    def _objective(self, batch: ActivationBatch, dead: Any = None) -> Objective:
+    def _objective(self, activations: Tensor, dead: Any = None) -> Objective:
         return objective(
             self.sae,
-            batch.activations / self.sae.scale,
+            activations / self.sae.scale,
             regularizer=self.regularizer,
             aux_k=self.aux_k,
             dead=dead,
@@ -291,7 +339,7 @@ class SAEModule(LightningModule):
         return self.dead_latents.dead(settings.dead_after)
 
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
-        parts = self._objective(batch)
+        parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
         x_hat = batch.activations - parts.residual * self.sae.scale
         metrics.r2.update(x_hat, batch.activations)
