@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, within eight minutes: tests, sanitizers, then the kernels' times.
+"""Everything that needs a GPU, within eight minutes: tests, sanitizers, times of kernels and steps.
 
     python benchmarks/gpu.py        # or: make gpu
 
@@ -11,16 +11,23 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 WHOLE_S = 460.0
 TESTS_S = 300.0
 SANITIZER_S = (15.0, 45.0)
-BENCHMARK_S = (100.0, 240.0)
+BENCHMARK_S = (100.0, 160.0)
+STEPS_S = (30.0, 90.0)
+STEPS = {
+    "paper": ("--batch", "4096", "--d_in", "1024", "--d_sae", "8192", "--k", "32"),
+    "large": ("--batch", "16384", "--d_in", "1024", "--d_sae", "65536", "--k", "64"),
+}
 # The benchmark ends a compilation and its last rounds after its own time is up.
 MARGIN_S = 50.0
 TESTS = ("-m", "pytest", "-q", "-x", "-m", "gpu", "tests/kernels",
@@ -34,7 +41,7 @@ def main() -> int:
         return 2
     end = time.monotonic() + WHOLE_S
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
-    code = python(*TESTS, limit=TESTS_S)
+    code = python(*TESTS, *more_tests(), limit=TESTS_S)
     if code != 0:
         why = f"not done after {TESTS_S:g} s" if code is None else "red"
         print(f"GPU tests {why}: nothing measured", file=sys.stderr)
@@ -48,8 +55,30 @@ def main() -> int:
     code = python("benchmarks/kernels.py", "--sweep", "--budget", budget, limit=left + MARGIN_S)
     if code is None:
         findings.append("benchmarks/kernels.py was not done in time")
+    for label in STEPS:
+        findings += training_step(label, end - time.monotonic() - MARGIN_S)
     print(*findings, sep="\n", end="\n" if findings else "", file=sys.stderr)
     return 1 if findings or code else 0
+
+
+def more_tests() -> list[str]:
+    """Those that need more than is asked for, where it is installed."""
+    needed = ("h5py", "jsonargparse", "rich", "xxhash")
+    return ["tests/training"] if all(find_spec(name) for name in needed) else []
+
+
+def training_step(label: str, left: float) -> list[str]:
+    """Time whole steps of one size; a line if an implementation fails."""
+    if left < STEPS_S[0]:
+        print(f"training step, {label}: no time for it, so nothing is known", flush=True)
+        return []
+    budget = min(left, STEPS_S[1])
+    out = RESULTS / f"train_step_cuda_{label}.csv"
+    code = python(
+        "benchmarks/train_step.py", "--device", "cuda", *STEPS[label], "--rounds", "3",
+        "--budget", f"{budget:.0f}", "--out", str(out), limit=budget + MARGIN_S,
+    )  # fmt: skip
+    return [] if code == 0 else [f"benchmarks/train_step.py, {label}: not everything was measured"]
 
 
 def sanitize(tool: str, limit: float) -> list[str]:

@@ -2,15 +2,19 @@
 
     python benchmarks/peers/setup.py     # once: an environment per library
     python benchmarks/train_step.py
+    python benchmarks/train_step.py --device cuda --batch 16384 --d_in 1024 --d_sae 65536 --k 64
 
 A step is forward, loss, backward and Adam. Every measurement is a process of its own; the rounds
 visit all implementations in turn. NOTES.md says what each one runs.
 """
 
 import argparse
+import math
 import sys
+import time
 from pathlib import Path
 
+import torch
 from common import RESULTS, write_rows
 from peers.implementations import IMPLEMENTATIONS
 from peers.process import Measured, interpreter, run
@@ -25,13 +29,19 @@ COUNTS = {"threads": 2, "rounds": 5, "warmup": 3, "steps": 20}
 def main() -> int:
     options = parse()
     console = Console()
-    wide = Console(width=max(console.width, 132))
-    wanted = options.only or list(IMPLEMENTATIONS)
-    missing = [name for name in wanted if not interpreter(name, options.peers).exists()]
+    wide = Console(width=max(console.width, 150))
+    wanted = options.only or list(IMPLEMENTATIONS[options.device])
+    missing = [name for name in wanted if not interpreter(name, options).exists()]
     results = {name: Measured() for name in wanted if name not in missing}
     failures: dict[str, str] = {}
+    end = time.monotonic() + options.budget
     for number in range(options.rounds):
+        if time.monotonic() > end:
+            break
         for name in [name for name in results if name not in failures]:
+            if time.monotonic() > end and not number:
+                failures[name] = f"no time left of --budget {options.budget:g}"
+                continue
             console.print(f"round {number + 1} of {options.rounds}: {name}", style="dim")
             try:
                 results[name].add(*run(name, options))
@@ -52,13 +62,23 @@ def parse() -> argparse.Namespace:
     )
     for name, default in (SIZES | COUNTS).items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
-    known = ", ".join(IMPLEMENTATIONS)
-    parser.add_argument("--only", nargs="+", choices=IMPLEMENTATIONS, metavar="NAME",
-                        help=f"of: {known}")  # fmt: skip
+    parser.add_argument("--budget", type=float, default=math.inf,
+                        help="seconds after which nothing more is begun")  # fmt: skip
+    parser.add_argument("--device", choices=IMPLEMENTATIONS, default="cpu", help="default cpu")
+    for device, known in IMPLEMENTATIONS.items():
+        names = parser.epilog or ""
+        parser.epilog = f"{names}on {device}: {', '.join(known)}. "
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of those below")
     parser.add_argument("--peers", type=Path, default=FOLDER, help=f"default {FOLDER}")
-    parser.add_argument("--out", type=Path, default=RESULTS / "train_step_cpu.csv",
-                        help="CSV, default benchmarks/results/train_step_cpu.csv")  # fmt: skip
+    parser.add_argument("--out", type=Path,
+                        help="CSV, default benchmarks/results/train_step_DEVICE.csv")  # fmt: skip
     options = parser.parse_args()
+    options.out = options.out or RESULTS / f"train_step_{options.device}.csv"
+    for name in options.only or ():
+        if name not in IMPLEMENTATIONS[options.device]:
+            parser.error(f"--only {name}: not one of {', '.join(IMPLEMENTATIONS[options.device])}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no GPU that torch can use")
     for name in (*SIZES, *COUNTS):
         smallest = 0 if name == "warmup" else 1
         if getattr(options, name) < smallest:

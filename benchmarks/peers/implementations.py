@@ -13,6 +13,7 @@ class Implementation:
         environment: Folder that setup.py makes for it; empty for the caller's own environment.
         dtype: Of the products; parameters are float32 everywhere.
         options: Passed on to `build`.
+        inputs: Dtype of the batches.
     """
 
     adapter: str
@@ -20,18 +21,16 @@ class Implementation:
     environment: str = ""
     dtype: str = "float32"
     options: dict[str, str | bool] = field(default_factory=dict)
+    inputs: str = "float32"
 
 
 OURS = "lightsae"
 BASELINE = "sparsify"
+PRODUCT = "bare product"
+DENSE = "torch dense compiled"
+STAND_IN = "torch sparse"
 
-IMPLEMENTATIONS = {
-    "lightsae": Implementation("own", "lightsae"),
-    "lightsae reg1": Implementation("own", "lightsae", options={"regularizer": "OffSupportL1"}),
-    "lightsae reg2": Implementation("own", "lightsae", options={"regularizer": "L1L2Ratio"}),
-    "lightsae bf16": Implementation("own", "lightsae", dtype="bfloat16", options={"bf16": True}),
-    "torch dense": Implementation("stock_torch", "torch", options={"sparse": False}),
-    "torch sparse": Implementation("stock_torch", "torch", options={"sparse": True}),
+_PEERS = {
     "sparsify": Implementation("peer_sparsify", "eai-sparsify", "sparsify"),
     "sae_lens": Implementation("peer_sae_lens", "sae-lens", "sae_lens"),
     "sae_lens coo": Implementation(
@@ -42,3 +41,38 @@ IMPLEMENTATIONS = {
     ),
     "overcomplete": Implementation("peer_overcomplete", "overcomplete", "overcomplete"),
 }
+
+_ON_CPU = {
+    "lightsae": Implementation("own", "lightsae"),
+    "lightsae reg1": Implementation("own", "lightsae", options={"regularizer": "OffSupportL1"}),
+    "lightsae reg2": Implementation("own", "lightsae", options={"regularizer": "L1L2Ratio"}),
+    "lightsae bf16": Implementation("own", "lightsae", dtype="bfloat16", options={"bf16": True}),
+    "torch dense": Implementation("stock_torch", "torch", options={"sparse": False}),
+    "torch sparse": Implementation("stock_torch", "torch", options={"sparse": True}),
+}
+
+
+def _own(**options: str | bool) -> Implementation:
+    return Implementation("own", "lightsae", dtype="bfloat16", options={"bf16": True, **options})
+
+
+def _stock(**options: bool) -> Implementation:
+    return Implementation(
+        "stock_torch", "torch", dtype="bfloat16", options={"bf16": True, **options}
+    )
+
+
+_ON_CUDA = {
+    PRODUCT: Implementation("bare_product", "torch", dtype="bfloat16", inputs="bfloat16"),
+    OURS: _own(one_pass=True),
+    "lightsae reg1": _own(one_pass=True, regularizer="OffSupportL1"),
+    "lightsae reg2": _own(one_pass=True, regularizer="L1L2Ratio"),
+    "lightsae graph": _own(one_pass=True, graph=True),
+    "lightsae torch adam": _own(),
+    "lightsae definition": _own(defined="eager"),
+    "lightsae definition compiled": _own(defined="compiled"),
+    DENSE: _stock(sparse=False, compiled=True),
+    STAND_IN: _stock(sparse=True),
+}
+
+IMPLEMENTATIONS = {"cpu": _ON_CPU | _PEERS, "cuda": _ON_CUDA | _PEERS}

@@ -17,11 +17,11 @@ def build(sizes: Sizes, sample: Tensor) -> Trainer:
         lm_name="none",
         lr=LEARNING_RATE,
         warmup_steps=1,
-        device="cpu",
+        device=str(sample.device),
     )
     numbers = count()
 
     def step(x: Tensor) -> None:
         trainer.update(next(numbers), x)
 
-    return Trainer(step, trainer.ae)
+    return Trainer(step, trainer.ae, optimizer=trainer.optimizer)

@@ -7,13 +7,14 @@ from torch import Tensor
 
 
 def build(sizes: Sizes, sample: Tensor) -> Trainer:
-    sae = TopKSAE(sizes.d_in, nb_concepts=sizes.d_sae, top_k=sizes.k)
+    device = str(sample.device)
+    sae = TopKSAE(sizes.d_in, nb_concepts=sizes.d_sae, top_k=sizes.k, device=device)
     optimizer = torch.optim.Adam(sae.parameters(), lr=LEARNING_RATE)
 
     def squared_error(x: Tensor, x_hat: Tensor, *_: Tensor) -> Tensor:
         return (x - x_hat).square().mean()
 
     def step(x: Tensor) -> None:
-        train_sae(sae, [x], squared_error, optimizer, nb_epochs=1, monitoring=0)
+        train_sae(sae, [x], squared_error, optimizer, nb_epochs=1, monitoring=0, device=device)
 
-    return Trainer(step, lambda x: sae(x)[2])
+    return Trainer(step, lambda x: sae(x)[2], optimizer=optimizer)

@@ -15,6 +15,7 @@ def build(sizes: Sizes, sample: Tensor, sparse: bool = False) -> Trainer:
         d_in=sizes.d_in,
         d_sae=sizes.d_sae,
         k=sizes.k,
+        device=str(sample.device),
         use_sparse_activations=sparse,
         rescale_acts_by_decoder_norm=not sparse,
     )
@@ -24,6 +25,7 @@ def build(sizes: Sizes, sample: Tensor, sparse: bool = False) -> Trainer:
         train_batch_size_samples=sizes.batch,
         lr=LEARNING_RATE,
         lr_end=LEARNING_RATE,
+        device=str(sample.device),
     )
     trainer = SAETrainer(settings, sae, data_provider=repeat(sample))
 
@@ -31,4 +33,4 @@ def build(sizes: Sizes, sample: Tensor, sparse: bool = False) -> Trainer:
         trainer.step(x)
         trainer.n_training_steps += 1
 
-    return Trainer(step, sae)
+    return Trainer(step, sae, optimizer=trainer.optimizer)

@@ -6,14 +6,16 @@ import torch
 from adapter import LEARNING_RATE, Sizes, Trainer
 from torch import Tensor
 
-os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its Triton decoder has no CPU path
+if not torch.cuda.is_available():
+    os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its Triton decoder has no CPU path
 
 from sparsify import SparseCoder, SparseCoderConfig
 from transformers import get_linear_schedule_with_warmup
 
 
 def build(sizes: Sizes, sample: Tensor) -> Trainer:
-    sae = SparseCoder(sizes.d_in, SparseCoderConfig(num_latents=sizes.d_sae, k=sizes.k))
+    config = SparseCoderConfig(num_latents=sizes.d_sae, k=sizes.k)
+    sae = SparseCoder(sizes.d_in, config, device=sample.device)
     sae.b_dec.data = sample.mean(dim=0)
     optimizer = torch.optim.Adam(sae.parameters(), lr=LEARNING_RATE)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, 1_000_000)
@@ -30,4 +32,4 @@ def build(sizes: Sizes, sample: Tensor) -> Trainer:
         optimizer.zero_grad()
         schedule.step()
 
-    return Trainer(step, lambda x: sae(x).sae_out)
+    return Trainer(step, lambda x: sae(x).sae_out, optimizer=optimizer)

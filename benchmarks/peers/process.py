@@ -15,6 +15,12 @@ from peers.implementations import IMPLEMENTATIONS
 WORKER = Path(__file__).with_name("worker.py")
 
 
+FIGURES = (
+    "step_ms", "fastest_ms", "forward_ms", "backward_ms", "update_ms", "memory_mib",
+    "memory_over_state_mib", "fvu",
+)  # fmt: skip
+
+
 @dataclass
 class Measured:
     """What the processes of one implementation reported, a value per round.
@@ -22,7 +28,12 @@ class Measured:
     Attributes:
         step_ms: Median over the steps.
         fastest_ms: Minimum over the steps.
-        memory_mib: Peak resident size during the steps less that before the model was built.
+        forward_ms: Median over the steps, where a step can be taken apart; so the next two.
+        backward_ms: Gradients.
+        update_ms: Optimizer.
+        memory_mib: Peak during the steps less what was held before the model was built: resident
+            on the CPU, allocated on a GPU.
+        memory_over_state_mib: That without parameters and optimizer state, on a GPU.
         fvu: Fraction of variance unexplained after the steps.
         elsewhere: Share of all processors that other processes and other machines took.
     """
@@ -31,7 +42,11 @@ class Measured:
     torch: str = ""
     step_ms: list[float] = field(default_factory=list)
     fastest_ms: list[float] = field(default_factory=list)
+    forward_ms: list[float] = field(default_factory=list)
+    backward_ms: list[float] = field(default_factory=list)
+    update_ms: list[float] = field(default_factory=list)
     memory_mib: list[float] = field(default_factory=list)
+    memory_over_state_mib: list[float] = field(default_factory=list)
     fvu: list[float] = field(default_factory=list)
     elsewhere: list[float] = field(default_factory=list)
 
@@ -39,14 +54,14 @@ class Measured:
         """Append a round."""
         self.version, self.torch = report["version"], report["torch"]
         self.elsewhere.append(elsewhere)
-        for name in ("step_ms", "fastest_ms", "memory_mib", "fvu"):
-            if report[name] is not None:
+        for name in FIGURES:
+            if report.get(name) is not None:
                 getattr(self, name).append(report[name])
 
 
-def interpreter(name: str, folder: Path) -> Path:
+def interpreter(name: str, options: argparse.Namespace) -> Path:
     """Python of the environment that an implementation needs."""
-    environment = IMPLEMENTATIONS[name].environment
+    environment, folder = IMPLEMENTATIONS[options.device][name].environment, options.peers
     return folder / environment / "bin" / "python" if environment else Path(sys.executable)
 
 
@@ -56,17 +71,19 @@ def run(name: str, options: argparse.Namespace) -> tuple[dict, float]:
     Raises:
         RuntimeError: If the process fails, with the last line it wrote.
     """
-    implementation = IMPLEMENTATIONS[name]
+    implementation = IMPLEMENTATIONS[options.device][name]
     order = {
         "adapter": implementation.adapter,
         "package": implementation.package,
         "options": implementation.options,
+        "inputs": implementation.inputs,
+        "device": options.device,
         "sizes": options.sizes,
         "threads": options.threads,
         "warmup": options.warmup,
         "steps": options.steps,
     }
-    command = [str(interpreter(name, options.peers)), str(WORKER), json.dumps(order)]
+    command = [str(interpreter(name, options)), str(WORKER), json.dumps(order)]
     busy, own, started = _busy_seconds(), _child_seconds(), time.perf_counter()
     process = subprocess.run(command, capture_output=True, text=True, env=_environment(options))
     if process.returncode != 0:
@@ -78,9 +95,11 @@ def run(name: str, options: argparse.Namespace) -> tuple[dict, float]:
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:
-    """Thread counts before torch starts; no accelerator, no network."""
+    """Thread counts before torch starts; no accelerator unless asked for, no network."""
     threads = str(options.threads)
-    offline = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "CUDA_VISIBLE_DEVICES": ""}
+    offline = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+    if options.device == "cpu":
+        offline["CUDA_VISIBLE_DEVICES"] = ""
     return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | offline
 
 

@@ -1,9 +1,10 @@
 """The same step in plain torch: dense codes and autograd, or sparse gradients by hand."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from adapter import LEARNING_RATE, Sizes, Trainer
+from adapter import LEARNING_RATE, Phases, Sizes, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +16,7 @@ class SparseEncode(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Values and indices, [B, k]."""
         values, indices = F.linear(x, weight, bias).relu_().topk(k, sorted=False)
+        values = values.to(weight.dtype)
         ctx.save_for_backward(x, weight, values, indices)
         ctx.mark_non_differentiable(indices)
         return values, indices
@@ -54,18 +56,27 @@ class PlainAutoencoder(nn.Module):
         return torch.zeros_like(a).scatter(1, indices, values) @ self.W_dec + self.b_dec
 
 
-def build(sizes: Sizes, sample: Tensor, sparse: bool) -> Trainer:
+def build(
+    sizes: Sizes, sample: Tensor, sparse: bool, bf16: bool = False, compiled: bool = False
+) -> Trainer:
     sae = PlainAutoencoder(sizes, sample, sparse)
     optimizer = torch.optim.Adam(sae.parameters(), lr=LEARNING_RATE, fused=True)
 
-    def step(x: Tensor) -> None:
-        (x - sae(x)).square().sum(dim=1).mean().backward()
-        with torch.no_grad():
-            along = (sae.W_dec.grad * sae.W_dec).sum(dim=1, keepdim=True)
-            sae.W_dec.grad.addcmul_(along, sae.W_dec, value=-1)
+    def loss_of(x: Tensor) -> Tensor:
+        return (x - sae(x)).square().sum(dim=1).mean()
+
+    run = torch.compile(loss_of) if compiled else loss_of
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext():
+            return run(x)
+
+    @torch.no_grad()
+    def update() -> None:
+        along = (sae.W_dec.grad * sae.W_dec).sum(dim=1, keepdim=True)
+        sae.W_dec.grad.addcmul_(along, sae.W_dec, value=-1)
         optimizer.step()
         optimizer.zero_grad()
-        with torch.no_grad():
-            sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
+        sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
 
-    return Trainer(step, sae)
+    return Trainer.of(Phases(forward, Tensor.backward, update), sae, optimizer)

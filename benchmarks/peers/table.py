@@ -3,7 +3,8 @@
 import argparse
 from statistics import median
 
-from peers.implementations import BASELINE, IMPLEMENTATIONS, OURS
+from peers.goals import goals
+from peers.implementations import BASELINE, IMPLEMENTATIONS, OURS, PRODUCT
 from peers.process import WORKER, Measured
 from rich import box
 from rich.table import Table
@@ -18,17 +19,21 @@ def csv_rows(results: dict[str, Measured], options: argparse.Namespace) -> list[
         metrics = {
             ("step_time", "ms"): one.step_ms,
             ("fastest_step_time", "ms"): one.fastest_ms,
+            ("forward_time", "ms"): one.forward_ms,
+            ("backward_time", "ms"): one.backward_ms,
+            ("update_time", "ms"): one.update_ms,
             ("throughput", "rows/s"): [1e3 * options.batch / ms for ms in one.step_ms],
             ("memory_over_start", "MiB"): one.memory_mib,
+            ("memory_over_state", "MiB"): one.memory_over_state_mib,
             ("fvu_after_steps", ""): one.fvu,
             ("cpu_elsewhere", "fraction"): one.elsewhere,
         }
         for (metric, unit), values in metrics.items():
             if values:
                 written.append({
-                    "benchmark": "train_step", "implementation": name, "device": "cpu",
+                    "benchmark": "train_step", "implementation": name, "device": options.device,
                     "implementation_version": one.version, "torch": one.torch,
-                    "sizes": _sizes(options), "dtype": IMPLEMENTATIONS[name].dtype,
+                    "sizes": _sizes(options), "dtype": IMPLEMENTATIONS[options.device][name].dtype,
                     "threads": options.threads, "metric": metric, "unit": unit,
                     "median": f"{median(values):.6g}", "low": f"{min(values):.6g}",
                     "high": f"{max(values):.6g}", "samples": len(values),
@@ -39,19 +44,20 @@ def csv_rows(results: dict[str, Measured], options: argparse.Namespace) -> list[
 def table(results: dict[str, Measured], options: argparse.Namespace) -> Table:
     """All implementations, fastest first; ours in bold, what beats our plain step in red."""
     view = Table(
-        title=f"Training step on the CPU, {_sizes(options)}, {options.threads} threads: "
+        title=f"Training step on {options.device}, {_sizes(options)}, {options.threads} threads: "
         f"median of {options.rounds} rounds of {options.steps} steps",
         box=box.SIMPLE_HEAD,
     )
+    base = BASELINE if options.device == "cpu" or BASELINE in results else PRODUCT
     for heading in ("implementation", "version", "torch"):
         view.add_column(heading, no_wrap=True)
     headings = (
-        "step\nms", "fastest\nms", f"step /\n{BASELINE}", f"step /\n{OURS}", "\nrows/s",
-        "memory\nMiB", f"memory /\n{BASELINE}", "\nFVU", "other\nwork",
+        "step\nms", "forward\nms", "backward\nms", "update\nms", f"step /\n{base}",
+        f"step /\n{OURS}", "\nrows/s", "memory\nMiB", f"memory /\n{base}", "\nFVU", "other\nwork",
     )  # fmt: skip
     for heading in headings:
         view.add_column(heading, justify="right", no_wrap=True)
-    ours, baseline = results.get(OURS), results.get(BASELINE)
+    ours, baseline = results.get(OURS), results.get(base)
     for name, one in sorted(results.items(), key=lambda item: median(item[1].step_ms)):
         to_ours = {what: _ratio(what, one, ours) for what in ("step_ms", "memory_mib")}
         view.add_row(
@@ -59,7 +65,7 @@ def table(results: dict[str, Measured], options: argparse.Namespace) -> Table:
             one.version,
             one.torch.partition("+")[0],
             _lost(_number(one.step_ms, 1), name, to_ours["step_ms"]),
-            _number(one.fastest_ms, 1),
+            *(_number(values, 1) for values in (one.forward_ms, one.backward_ms, one.update_ms)),
             _shown(_ratio("step_ms", one, baseline)),
             _shown(to_ours["step_ms"]),
             f"{1e3 * options.batch / median(one.step_ms):,.0f}",
@@ -85,6 +91,8 @@ def remarks(
             ratio = _ratio(what, one, results.get(OURS))
             if ratio is not None and ratio < 1 and not _is_ours(name):
                 lines.append(f"[red]{name} is {1 / ratio:.2f}x {better} than {OURS}[/]")
+    if options.device == "cuda":
+        lines += goals(results, options.sizes)
     if missing:
         script = f"python {WORKER.with_name('setup.py')} --folder {options.peers}"
         lines.append(f"not measured: {', '.join(missing)}; make their environments with {script}")
@@ -111,7 +119,7 @@ def _ratio(what: str, one: Measured, other: Measured | None) -> float | None:
 
 
 def _number(values: list[float], digits: int) -> str:
-    return f"{median(values):.{digits}f}" if values else "?"
+    return f"{median(values):.{digits}f}" if values else ""
 
 
 def _shown(ratio: float | None) -> str:

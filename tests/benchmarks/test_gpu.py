@@ -17,7 +17,10 @@ def calls(monkeypatch):
     """A GPU that is not there: commands are noted, and end with the codes given here."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    noted, codes = [], {"pytest": 0, "kernels.py": 0, "memcheck": 0, "racecheck": 0}
+    noted, codes = (
+        [],
+        dict.fromkeys(("pytest", "kernels.py", "memcheck", "racecheck", "step.py"), 0),
+    )
 
     def finish(command, variables, limit):
         name = next(name for name in codes if any(name in word for word in command))
@@ -40,7 +43,7 @@ def test_without_a_gpu_it_says_so_and_fails(monkeypatch, capsys):
 def test_tests_come_first_and_times_last(calls, capsys):
     noted, _ = calls
     assert gpu.main() == 0
-    assert noted == ["pytest", "memcheck", "racecheck", "kernels.py"]
+    assert noted == ["pytest", "memcheck", "racecheck", "kernels.py", "step.py", "step.py"]
     assert "memcheck: clean" in capsys.readouterr().out
 
 
@@ -57,7 +60,7 @@ def test_a_finding_of_a_sanitizer_fails_after_the_times(calls, capsys):
     noted, codes = calls
     codes["racecheck"] = 9
     assert gpu.main() == 1
-    assert noted[-1] == "kernels.py"
+    assert noted[-3:] == ["kernels.py", "step.py", "step.py"]
     assert "compute-sanitizer racecheck ended with exit code 9" in capsys.readouterr().err
 
 
@@ -72,15 +75,27 @@ def test_a_sanitizer_leaves_the_times_their_share(calls, monkeypatch, capsys):
     noted, _ = calls
     monkeypatch.setattr(gpu, "WHOLE_S", 160.0)
     assert gpu.main() == 0
-    assert noted == ["pytest", "kernels.py"]
+    assert noted == ["pytest", "kernels.py", "step.py", "step.py"]
     assert "memcheck: no time for it, so nothing is known" in capsys.readouterr().out
+
+
+def test_a_step_that_was_not_measured_fails(calls, capsys):
+    _, codes = calls
+    codes["step.py"] = 1
+    assert gpu.main() == 1
+    assert "benchmarks/train_step.py, large: not everything was" in capsys.readouterr().err
+
+
+def test_without_time_for_a_step_it_says_so(calls, capsys):
+    assert gpu.training_step("paper", 10.0) == []
+    assert "training step, paper: no time for it" in capsys.readouterr().out
 
 
 def test_a_machine_without_the_cuda_toolkit_is_told(calls, monkeypatch, capsys):
     noted, _ = calls
     monkeypatch.setattr(gpu.shutil, "which", lambda *_, **__: None)
     assert gpu.main() == 0
-    assert noted == ["pytest", "kernels.py"]
+    assert noted == ["pytest", "kernels.py", "step.py", "step.py"]
     assert "memcheck: compute-sanitizer not found" in capsys.readouterr().out
 
 

@@ -1,4 +1,5 @@
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common import COLUMNS, write_rows
+
+from .conftest import BENCHMARKS
+
+sys.path.insert(0, str(BENCHMARKS))
+from peers.goals import LARGE, goals
+from peers.implementations import IMPLEMENTATIONS
+from peers.process import WORKER, Measured
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_step.py"
 SMALL = ["--batch", "64", "--d_in", "16", "--d_sae", "64", "--k", "4"]
@@ -38,6 +46,52 @@ def test_this_package_and_sparse_gradients_in_plain_torch_take_the_same_steps(tm
     assert plain == pytest.approx(ours, rel=1e-4)
 
 
+@pytest.mark.slow
+def test_the_steps_of_a_gpu_take_the_same_steps_on_the_cpu():
+    names = [n for n in IMPLEMENTATIONS["cuda"] if n not in IMPLEMENTATIONS["cpu"]]
+    found = {}
+    for name in names:
+        one = IMPLEMENTATIONS["cuda"][name]
+        if name.endswith(("graph", "compiled")):
+            continue
+        order = {
+            "adapter": one.adapter, "package": one.package, "options": one.options,
+            "inputs": one.inputs, "device": "cpu", "threads": 1, "warmup": 1, "steps": 3,
+            "sizes": {"batch": 64, "d_in": 32, "d_sae": 128, "k": 4},
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, str(WORKER), json.dumps(order)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads(done.stdout)
+    assert found.pop("bare product")["fvu"] is None
+    assert set(found) >= {"lightsae torch adam", "lightsae definition"}
+    for one in found.values():
+        phases = sum(one[f"{phase}_ms"] for phase in ("forward", "backward", "update"))
+        assert 0 < one["fastest_ms"] <= phases * 1.5
+        assert one["fvu"] == pytest.approx(0.668, abs=0.005)
+
+
+def measured(step_ms, memory=None):
+    return Measured(step_ms=[step_ms], memory_over_state_mib=[memory] if memory else [])
+
+
+def test_goals_are_met_missed_or_not_measured():
+    results = {
+        "bare product": measured(1.0), "lightsae": measured(2.0, 30.0),
+        "lightsae reg1": measured(5.0), "torch dense compiled": measured(9.0, 80.0),
+    }  # fmt: skip
+    assert list(goals(results, LARGE)) == [
+        "step of sparsify / lightsae graph >= 2.00: not measured",
+        "step of torch dense compiled / lightsae >= 4.00: 4.50, met",
+        "memory over state of lightsae / torch dense compiled <= 0.33: 0.38, missed",
+        "step of lightsae / bare product <= 2.60: 2.00, met",
+        "step of lightsae reg1 / bare product <= 4.20: 5.00, missed",
+        "step of lightsae reg2 / bare product <= 4.20: not measured",
+    ]
+    assert list(goals(results, {"batch": 1})) == []
+
+
 def test_a_library_without_an_environment_is_named_and_skipped(tmp_path):
     done = train_step("--only", "sparsify", "--peers", tmp_path, "--out", tmp_path / "results.csv")
     assert done.returncode == 0, done.stderr
@@ -50,7 +104,8 @@ def test_a_library_without_an_environment_is_named_and_skipped(tmp_path):
     [
         (["--k", "65"], "--k 65 is larger than --d_sae 64"),
         (["--steps", "0"], "--steps must be at least 1"),
-        (["--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--only", "nothing"], "--only nothing: not one of lightsae, lightsae reg1"),
+        (["--device", "cuda"], "--device cuda: there is no GPU that torch can use"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(arguments, message):
