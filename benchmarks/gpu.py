@@ -57,6 +57,8 @@ def main() -> int:
         findings.append("benchmarks/kernels.py was not done in time")
     for label in STEPS:
         findings += training_step(label, end - time.monotonic() - MARGIN_S)
+        if python("benchmarks/step_memory.py", *STEPS[label], limit=MARGIN_S):
+            findings.append(f"benchmarks/step_memory.py, {label}: failed")
     print(*findings, sep="\n", end="\n" if findings else "", file=sys.stderr)
     return 1 if findings or code else 0
 

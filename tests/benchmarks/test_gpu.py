@@ -12,6 +12,9 @@ from benchmarks import gpu
 from .conftest import BENCHMARKS
 
 
+STEPS = ["step.py", "memory.py"] * 2
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """A GPU that is not there: commands are noted, and end with the codes given here."""
@@ -19,7 +22,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     noted, codes = (
         [],
-        dict.fromkeys(("pytest", "kernels.py", "memcheck", "racecheck", "step.py"), 0),
+        dict.fromkeys(("pytest", "kernels.py", "memcheck", "racecheck", "step.py", "memory.py"), 0),
     )
 
     def finish(command, variables, limit):
@@ -43,7 +46,7 @@ def test_without_a_gpu_it_says_so_and_fails(monkeypatch, capsys):
 def test_tests_come_first_and_times_last(calls, capsys):
     noted, _ = calls
     assert gpu.main() == 0
-    assert noted == ["pytest", "memcheck", "racecheck", "kernels.py", "step.py", "step.py"]
+    assert noted == ["pytest", "memcheck", "racecheck", "kernels.py", *STEPS]
     assert "memcheck: clean" in capsys.readouterr().out
 
 
@@ -60,7 +63,7 @@ def test_a_finding_of_a_sanitizer_fails_after_the_times(calls, capsys):
     noted, codes = calls
     codes["racecheck"] = 9
     assert gpu.main() == 1
-    assert noted[-3:] == ["kernels.py", "step.py", "step.py"]
+    assert noted[-5:] == ["kernels.py", *STEPS]
     assert "compute-sanitizer racecheck ended with exit code 9" in capsys.readouterr().err
 
 
@@ -75,7 +78,7 @@ def test_a_sanitizer_leaves_the_times_their_share(calls, monkeypatch, capsys):
     noted, _ = calls
     monkeypatch.setattr(gpu, "WHOLE_S", 160.0)
     assert gpu.main() == 0
-    assert noted == ["pytest", "kernels.py", "step.py", "step.py"]
+    assert noted == ["pytest", "kernels.py", *STEPS]
     assert "memcheck: no time for it, so nothing is known" in capsys.readouterr().out
 
 
@@ -95,7 +98,7 @@ def test_a_machine_without_the_cuda_toolkit_is_told(calls, monkeypatch, capsys):
     noted, _ = calls
     monkeypatch.setattr(gpu.shutil, "which", lambda *_, **__: None)
     assert gpu.main() == 0
-    assert noted == ["pytest", "kernels.py", "step.py", "step.py"]
+    assert noted == ["pytest", "kernels.py", *STEPS]
     assert "memcheck: compute-sanitizer not found" in capsys.readouterr().out
 
 
