@@ -11,7 +11,6 @@ from benchmarks import gpu
 
 from .conftest import BENCHMARKS
 
-
 STEPS = ["step.py", "memory.py"] * 2
 
 
@@ -87,6 +86,15 @@ def test_a_step_that_was_not_measured_fails(calls, capsys):
     codes["step.py"] = 1
     assert gpu.main() == 1
     assert "benchmarks/train_step.py, large: not everything was" in capsys.readouterr().err
+
+
+def test_a_machine_that_cannot_train_is_told(calls, monkeypatch, capsys):
+    noted, _ = calls
+    find = gpu.find_spec
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "h5py" else find(name))
+    assert gpu.main() == 0
+    assert noted[-1] == "kernels.py"
+    assert "training step: not measured without h5py\n" in capsys.readouterr().out
 
 
 def test_without_time_for_a_step_it_says_so(calls, capsys):
