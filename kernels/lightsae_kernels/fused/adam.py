@@ -145,6 +145,9 @@ def adam_step_(
             DECAY=decay != 0, DECOUPLED=decoupled, COPY=copy is not None,
             BLOCK_B=rows, BLOCK_D=block, num_warps=warps,
         )  # fmt: skip
+    # Autograd sees no write through a pointer, and would take what was saved for what is there.
+    written = (param, exp_avg, exp_avg_sq) if copy is None else (param, exp_avg, exp_avg_sq, copy)
+    torch.autograd.graph.increment_version(written)
 
 
 def _log(beta: float) -> float:

@@ -149,6 +149,16 @@ def test_a_captured_step_goes_on_counting(device: torch.device) -> None:
     assert torch.equal(eager.param, captured.param)
 
 
+def test_autograd_sees_the_step(device: torch.device) -> None:
+    param = torch.ones(2, 3, device=device, requires_grad=True)
+    loss = param.square().sum()
+    grad, *moments = (torch.ones(2, 3, device=device) for _ in range(3))
+    with torch.no_grad():
+        adam.adam_step_(param, grad, *moments, torch.ones((), device=device), AdamSettings())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_rows_too_wide_are_refused(device: torch.device) -> None:
     param, [grad] = problem(1, 8193, 1, torch.float32)
     stepped = Stepped(param.to(device), UNIT_ROWS, "triton")
