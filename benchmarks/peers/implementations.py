@@ -47,6 +47,7 @@ _ON_CPU = {
     "lightsae reg1": Implementation("own", "lightsae", options={"regularizer": "OffSupportL1"}),
     "lightsae reg2": Implementation("own", "lightsae", options={"regularizer": "L1L2Ratio"}),
     "lightsae bf16": Implementation("own", "lightsae", dtype="bfloat16", options={"bf16": True}),
+    "lightsae one pass": Implementation("own", "lightsae", options={"one_pass": True}),
     "torch dense": Implementation("stock_torch", "torch", options={"sparse": False}),
     "torch sparse": Implementation("stock_torch", "torch", options={"sparse": True}),
 }
