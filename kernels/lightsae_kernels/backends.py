@@ -53,14 +53,14 @@ def choose_backend(
             "backend='triton' needs CUDA tensors, got a CPU tensor; "
             "set TRITON_INTERPRET=1 before triton is imported to interpret the kernels"
         )
-    obstacle = _obstacle(tensor.device) or _misfit(on_cpu, dtypes, k, d_in)
+    obstacle = _obstacle_of(tensor.device) or _misfit(on_cpu, dtypes, k, d_in)
     if obstacle is None:
         from lightsae_kernels import fused
 
         return fused
     if name == "triton":
         raise ArgumentError(f"backend='triton' does not serve this: {obstacle}")
-    _warn_once(obstacle)
+    _tell(obstacle)
     return reference
 
 
@@ -70,6 +70,17 @@ def finds_faults(backend: ModuleType, tensor: Tensor) -> bool:
     Looking before or after them would wait for the device.
     """
     return tensor.is_cuda and backend is not reference
+
+
+# Nothing traces into a cache: a graph takes what it holds as a constant.
+@torch.compiler.assume_constant_result
+def _obstacle_of(device: torch.device) -> str | None:
+    return _obstacle(device)
+
+
+@torch.compiler.assume_constant_result
+def _tell(obstacle: str) -> None:
+    _warn_once(obstacle)
 
 
 @cache
@@ -102,4 +113,4 @@ def _misfit(interpreted: bool, dtypes: tuple[torch.dtype, ...], k: int, d_in: in
 
 @cache
 def _warn_once(obstacle: str) -> None:
-    warnings.warn(f"lightsae_kernels runs unfused on this GPU: {obstacle}", stacklevel=4)
+    warnings.warn(f"lightsae_kernels runs unfused on this GPU: {obstacle}", stacklevel=5)

@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from lightsae_kernels import reference
+from lightsae_kernels import reference, tracing
 from lightsae_kernels.backends import choose_backend, finds_faults
 from lightsae_kernels.checks import (
     check_adam_step,
@@ -89,6 +89,12 @@ def encode_topk(
     check_regularizer(regularizer)
     check_encode(x, W_enc, b_enc, b_dec, k, indices, batch_active)
     chosen = choose_backend(backend, x, dtypes=(product_dtype(x),), k=k, d_in=x.shape[1])
+    if torch.compiler.is_compiling():
+        return tracing.encode_topk(
+            chosen, x, W_enc, b_enc, b_dec, k, regularizer=regularizer, eps=eps, indices=indices,
+            batch_active_only=batch_active_only, batch_active=batch_active,
+            process_group=process_group,
+        )  # fmt: skip
     looked_at = not finds_faults(chosen, x)
     if looked_at:
         check_encode_content(x, W_enc, b_enc, b_dec, indices)
@@ -132,6 +138,8 @@ def sparse_decode(
         tensor([[0., 2.]])
     """
     chosen = _decoder(values, indices, W_dec, b_dec, backend)
+    if torch.compiler.is_compiling():
+        return tracing.sparse_decode(chosen, values, indices, W_dec, b_dec)
     x_hat: Tensor = chosen.sparse_decode(values, indices, W_dec, b_dec)
     return x_hat
 
@@ -174,6 +182,8 @@ def sparse_residual(
     require_shape("x", x, (B, d_in), f"[B = {B}, d_in = {d_in}]")
     require_one_device(x=x, values=values)
     chosen = _decoder(values, indices, W_dec, b_dec, backend, x.dtype)
+    if torch.compiler.is_compiling():
+        return tracing.sparse_residual(chosen, x, values, indices, W_dec, b_dec)
     if not finds_faults(chosen, W_dec):
         require_finite("x", x)
     found: Residual = chosen.sparse_residual(x, values, indices, W_dec, b_dec)
@@ -300,6 +310,6 @@ def _decoder(
     dtypes = (values.dtype, W_dec.dtype, *dtypes)
     sizes = {"k": values.shape[1], "d_in": W_dec.shape[1]}
     chosen = choose_backend(backend, W_dec, dtypes=dtypes, **sizes)
-    if not finds_faults(chosen, W_dec):
+    if not torch.compiler.is_compiling() and not finds_faults(chosen, W_dec):
         check_decode_content(values, indices, W_dec, b_dec)
     return chosen

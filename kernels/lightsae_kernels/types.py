@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypedDict
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -49,6 +50,44 @@ class EncodeOptions(TypedDict, total=False):
     indices: Tensor | None
     batch_active: Tensor | None
     process_group: Group
+
+
+class Task(NamedTuple):
+    """What a custom operator asks of one encoding, beside its tensors.
+
+    Attributes:
+        k: As in `lightsae_kernels.encode_topk`; so are all up to `process_group`.
+        dtype: Dtype of the product.
+        keep: Keep the activations of the whole batch for the backward pass.
+    """
+
+    k: int
+    regularizer: FusedRegularizer | None
+    batch_active_only: bool
+    eps: float
+    indices: Tensor | None
+    batch_active: Tensor | None
+    process_group: Group
+    dtype: torch.dtype
+    keep: bool
+
+
+class Support(NamedTuple):
+    """What an encoding leaves for its gradient.
+
+    Attributes:
+        values: [B, k].
+        indices: [B, k] int64.
+        active: The mask, [d_sae] bool.
+        norms: l1 and l2 of each row where the backend has them, [2, B] float32.
+        kept: Activations of the whole batch where the backend keeps them, [B, d_sae].
+    """
+
+    values: Tensor
+    indices: Tensor
+    active: Tensor
+    norms: Tensor | None
+    kept: Tensor | None
 
 
 class AdamSettings(NamedTuple):

@@ -48,6 +48,18 @@ class SparseDecodeFunction(torch.autograd.Function):
         return d_values, None, d_W_dec, d_b_dec, None
 
 
+def values_gradient(grad: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
+    """Gradient of the values given that of the reconstructions, without a graph; [B, k]."""
+    B, k = indices.shape
+    rows = torch.arange(B, device=indices.device)
+    # What the bag's own graph runs; torch has no other name for it.
+    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad.to(W_dec.dtype), W_dec, indices.reshape(-1), rows * k, rows.repeat_interleave(k), 0
+    )
+    found: Tensor = products.view(B, k)
+    return found
+
+
 def sparse_decode(
     values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
 ) -> Tensor:

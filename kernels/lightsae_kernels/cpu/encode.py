@@ -9,7 +9,7 @@ Only a regularizer keeps a [B, d_sae], in a reused buffer; its gradient is made 
 The Top-k gradient is added at the support, so one product gives the whole gradient of W_enc.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +76,13 @@ class EncodeTopKFunction(torch.autograd.Function):
         """Encode the batch; see `Plan`."""
         with torch.autocast("cpu", enabled=False):
             centred = x - b_dec
-            values, indices, a = _product_and_select(centred, W_enc, b_enc, plan)
+            values, indices, a = product_and_select(centred, W_enc, b_enc, plan)
             require_finite_activations(values)
             active = plan.batch_active
             if active is None:
                 active = reference.batch_active_mask(indices, len(W_enc), plan.process_group)
             mask = active if plan.batch_active_only else None
-            penalty, kept = _penalty(a, indices, mask, plan)
+            penalty, kept = evaluate_penalty(a, indices, mask, plan)
         if kept is not None and not plan.will_differentiate:
             workspace.give(kept.a)
             kept = None
@@ -105,26 +105,18 @@ class EncodeTopKFunction(torch.autograd.Function):
                 "the regularized encode_topk keeps its activations for one backward pass; "
                 "use backend='reference' to go through the graph twice"
             )
+        needed = ctx.needs_input_grad
         if ctx.kept is None or d_penalty is None:
-            return (*_sparse_backward(ctx, coefficient, centred, W_enc, indices), None)
-        ctx.spent = True
-        g, kept = ctx.kept.a, ctx.kept
-        b_sum = _regularizer_gradient_(kept, d_penalty / max(len(g), 1), indices, coefficient)
-        d_x = d_W = d_b_dec = None
-        product = ctx.plan.product_dtype
-        if ctx.needs_input_grad[1]:
-            d_W = torch.mm(g.t(), centred.to(product)).to(W_enc.dtype)
-        if ctx.needs_input_grad[0]:
-            d_x = torch.mm(g, narrow(W_enc, product)).to(centred.dtype)
-        workspace.give(g)
-        ctx.kept = None
-        d_b_enc = b_sum.to(W_enc.dtype)
-        if ctx.needs_input_grad[3]:
-            d_b_dec = -(d_b_enc @ W_enc)
-        return d_x, d_W, d_b_enc, d_b_dec, None
+            found = sparse_gradients(ctx.plan, coefficient, centred, W_enc, indices, needed)
+        else:
+            ctx.spent, kept, ctx.kept = True, ctx.kept, None
+            found = dense_gradients(
+                ctx.plan, kept, coefficient, d_penalty, centred, W_enc, indices, needed
+            )
+        return (*found, None)
 
 
-def _product_and_select(
+def product_and_select(
     centred: Tensor, W_enc: Tensor, b_enc: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Values and indices of every row, and all pre-activations if a regularizer wants them."""
@@ -152,7 +144,7 @@ def _product_and_select(
     return values, indices, None
 
 
-def _penalty(
+def evaluate_penalty(
     a: Tensor | None, indices: Tensor, mask: Tensor | None, plan: Plan
 ) -> tuple[Tensor, Kept | None]:
     """Value of the regularizer; rectifies a and zeroes its masked-out columns on the way."""
@@ -200,17 +192,38 @@ def _regularizer_gradient_(
     return columns
 
 
-def _sparse_backward(
-    ctx: Any, coefficient: Tensor, centred: Tensor, W_enc: Tensor, indices: Tensor
-) -> tuple[Tensor | None, ...]:
+def dense_gradients(
+    plan: Plan, kept: Kept, coefficient: Tensor, d_penalty: Tensor, centred: Tensor, W_enc: Tensor,
+    indices: Tensor, needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Turn the kept activations into the gradient of a, and hand their buffer back."""
+    g, product = kept.a, plan.product_dtype
+    d_x = d_W = d_b_dec = None
+    b_sum = _regularizer_gradient_(kept, d_penalty / max(len(g), 1), indices, coefficient)
+    if needed[1]:
+        d_W = torch.mm(g.t(), centred.to(product)).to(W_enc.dtype)
+    if needed[0]:
+        d_x = torch.mm(g, W_enc.to(product)).to(centred.dtype)
+    workspace.give(g)
+    d_b_enc = b_sum.to(W_enc.dtype)
+    if needed[3]:
+        d_b_dec = -(d_b_enc @ W_enc)
+    return d_x, d_W, d_b_enc, d_b_dec
+
+
+def sparse_gradients(
+    plan: Plan, coefficient: Tensor, centred: Tensor, W_enc: Tensor, indices: Tensor,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Gradients of x, W_enc, b_enc and b_dec where only the support counts."""
     d_x = d_W = d_b_dec = None
     coefficient = coefficient.to(W_enc.dtype)
     d_b_enc = latent_sums(indices, coefficient, len(W_enc))
-    if ctx.needs_input_grad[0]:
+    if needed[0]:
         d_x = F.embedding_bag(indices, W_enc, mode="sum", per_sample_weights=coefficient)
-    if ctx.needs_input_grad[1]:
-        d_W = weight_gradient(ctx.plan.order, indices, coefficient, centred, len(W_enc))
-    if ctx.needs_input_grad[3]:
+    if needed[1]:
+        d_W = weight_gradient(plan.order, indices, coefficient, centred, len(W_enc))
+    if needed[3]:
         d_b_dec = -(d_b_enc @ W_enc)
     return d_x, d_W, d_b_enc, d_b_dec
 

@@ -60,9 +60,13 @@ def latent_order(indices: Tensor, d_sae: int, chunk: int = CHUNK) -> LatentOrder
     bound = d_sae + flat.numel() // chunk
     numbers = torch.arange(bound, dtype=torch.int32, device=flat.device)
     owner = torch.searchsorted(first, numbers, right=True, out_int32=True) - 1
-    # The bound spares a GPU the wait for the number.
-    partials = 2 * (flat.numel() // chunk) if flat.is_cuda else int(slots[-1])
+    partials = partials_at_most(slots, flat.numel(), chunk)
     return LatentOrder(pairs.to(torch.int32), offsets, owner, first, slots, partials, chunk)
+
+
+def partials_at_most(slots: Tensor, pairs: int, chunk: int = CHUNK) -> int:
+    """How many partial sums there are; the bound spares a GPU the wait for the number."""
+    return 2 * (pairs // chunk) if slots.is_cuda else int(slots[-1])
 
 
 def _starts(lengths: Tensor) -> Tensor:
