@@ -13,12 +13,17 @@ class ArgumentError(ValueError):
 
 
 def require_shape(name: str, tensor: Tensor, shape: tuple[int | None, ...], legend: str) -> None:
-    """Refuse a tensor of another shape; None stands for any size."""
+    """Refuse a tensor of another shape; None stands for any size.
+
+    The legend names sizes as {0}, {1}: put into it beforehand, they would be constants of a graph.
+    """
     fits = tensor.dim() == len(shape) and all(
         want is None or have == want for have, want in zip(tensor.shape, shape, strict=True)
     )
     if not fits:
-        raise ArgumentError(f"{name} must be {legend}, got shape {tuple(tensor.shape)}")
+        raise ArgumentError(
+            f"{name} must be {legend.format(*shape)}, got shape {tuple(tensor.shape)}"
+        )
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -64,7 +69,7 @@ def check_encode(
     if type(k) is not int or not 1 <= k <= d_sae:
         raise ArgumentError(f"k must be an integer between 1 and d_sae = {d_sae}, got {k}")
     if indices is not None:
-        require_shape("indices", indices, (len(x), k), f"[B = {len(x)}, k = {k}]")
+        require_shape("indices", indices, (len(x), k), "[B = {0}, k = {1}]")
         require_int64(indices)
     if batch_active is not None:
         require_shape("batch_active", batch_active, (d_sae,), f"[d_sae = {d_sae}]")
@@ -108,7 +113,7 @@ def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor |
     """Shapes and dtypes of the arguments of sparse_decode."""
     require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
     require_shape("values", values, (None, None), "[B, k]")
-    require_shape("indices", indices, tuple(values.shape), f"[B, k] = {list(values.shape)}")
+    require_shape("indices", indices, tuple(values.shape), "[B, k] = [{0}, {1}]")
     if b_dec is not None:
         require_shape("b_dec", b_dec, (W_dec.shape[1],), f"[d_in = {W_dec.shape[1]}]")
     require_int64(indices)

@@ -179,7 +179,7 @@ def sparse_residual(
     """
     require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
     B, d_in = len(values), W_dec.shape[1]
-    require_shape("x", x, (B, d_in), f"[B = {B}, d_in = {d_in}]")
+    require_shape("x", x, (B, d_in), "[B = {0}, d_in = {1}]")
     require_one_device(x=x, values=values)
     chosen = _decoder(values, indices, W_dec, b_dec, backend, x.dtype)
     if torch.compiler.is_compiling():
@@ -230,6 +230,10 @@ def encode_residual(
         >>> encoded.indices, left.residual
         (tensor([[1]]), tensor([[1., 0.]]))
     """
+    if torch.compiler.is_compiling():
+        encoded = encode_topk(x, W_enc, b_enc, b_dec, k, backend=backend, **options)
+        code = encoded.values, encoded.indices
+        return encoded, sparse_residual(x, *code, W_dec, b_dec, backend=backend)
     check_regularizer(options.get("regularizer"))
     check_encode(x, W_enc, b_enc, b_dec, k, options.get("indices"), options.get("batch_active"))
     require_shape("W_dec", W_dec, tuple(W_enc.shape), "[d_sae, d_in], as W_enc")

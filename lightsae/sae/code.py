@@ -48,3 +48,7 @@ class SparseCode:
     def detach(self) -> "SparseCode":
         """The same code outside the graph."""
         return SparseCode(self.values.detach(), self.indices, self.d_sae)
+
+
+# Exported programs take and return codes.
+torch.export.register_dataclass(SparseCode, serialized_type_name="lightsae.sae.SparseCode")

@@ -126,6 +126,38 @@ def test_a_graph_has_the_numbers_and_dtypes_of_eager(
     assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
 
 
+@pytest.mark.parametrize(("fused", "dtype"), BACKENDS)
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
+def test_the_gradients_of_a_graph_are_those_of_eager(
+    fused: bool, dtype: torch.dtype, regularizer: Any, masked: bool, problem: Any
+) -> None:
+    leaves = arguments(problem, fused, dtype)
+    backend: Any = "triton" if fused else "cpu"
+    names = ("x", "W_enc", "b_enc", "b_dec", "W_dec")
+
+    def loss(x: Tensor, *parameters: Tensor) -> Tensor:
+        *encoder, W_dec = parameters
+        code = encode_topk(
+            x, *encoder, K, regularizer=regularizer, batch_active_only=masked, backend=backend
+        )
+        again = (code.values, code.indices, W_dec, encoder[2])
+        x_hat = sparse_decode(*again, backend=backend)
+        residual, error = sparse_residual(x, *again, backend=backend)
+        ramp = torch.linspace(-1, 1, D_IN)
+        return error.mean() + 0.3 * code.penalty + ((residual + x_hat) * ramp).sum()
+
+    expected = torch.autograd.grad(loss(*leaves), leaves)
+    actual = torch.autograd.grad(
+        torch.compile(loss, backend="aot_eager", fullgraph=True)(*leaves), leaves
+    )
+    for name, a, e in zip(names, actual, expected, strict=True):
+        # Sums of some dozens of terms of order 1, added in another order.
+        torch.testing.assert_close(
+            a, e, rtol=4 * torch.finfo(dtype).eps, atol=64 * torch.finfo(dtype).eps, msg=name
+        )
+
+
 def test_a_given_support_and_mask_come_back(problem: Any) -> None:
     indices, active = given()
 
@@ -135,6 +167,18 @@ def test_a_given_support_and_mask_come_back(problem: Any) -> None:
     code = torch.compile(encode, backend="aot_eager", fullgraph=True)(*problem.encoder)
     assert torch.equal(code.indices, indices)
     assert torch.equal(code.batch_active, active)
+
+
+def test_no_check_of_the_arguments_fixes_the_size_of_the_batch(problem: Any) -> None:
+    def everything(x: Tensor, indices: Tensor) -> Any:
+        code = encode_topk(x, *problem.encoder[1:], K, indices=indices)
+        return sparse_residual(x, code.values, indices, problem.W_dec, problem.b_dec)
+
+    x, (indices, _) = problem.x, given()
+    for tensor in (x, indices):
+        torch._dynamo.mark_dynamic(tensor, 0)
+    found = torch.compile(everything, backend="aot_eager", fullgraph=True)(x, indices)
+    assert torch.equal(found.error, everything(x, indices).error)
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def dense_gradients(
     if needed[1]:
         d_W = torch.mm(g.t(), centred.to(product)).to(W_enc.dtype)
     if needed[0]:
-        d_x = torch.mm(g, W_enc.to(product)).to(centred.dtype)
+        d_x = torch.mm(g, narrow(W_enc, product)).to(centred.dtype)
     workspace.give(g)
     d_b_enc = b_sum.to(W_enc.dtype)
     if needed[3]:

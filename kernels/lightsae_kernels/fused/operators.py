@@ -7,11 +7,12 @@ from torch import Tensor
 
 from lightsae_kernels import memory
 from lightsae_kernels.flags import raise_where_nothing_waits
-from lightsae_kernels.fused.backward import encode_topk_bwd
+from lightsae_kernels.fused.backward import Operands, encode_topk_bwd
 from lightsae_kernels.fused.forward import Encoding, Plan, Product, encode_topk_fwd
-from lightsae_kernels.fused.functional import sparse_decode, sparse_residual
+from lightsae_kernels.fused.functional import sparse_decode
 from lightsae_kernels.fused.order import CHUNK, LatentOrder, partials_at_most
 from lightsae_kernels.fused.order import latent_order as order_of
+from lightsae_kernels.fused.residual import sparse_residual
 from lightsae_kernels.fused.values_gradient import values_gradient_bwd
 from lightsae_kernels.fused.weight_gradient import DecoderPairs, weight_gradient_bwd
 from lightsae_kernels.types import Encoded, Support, Task
@@ -53,13 +54,13 @@ def encode_gradients(
     order: list[Tensor], d_values: Tensor | None, d_penalty: Tensor | None, needed: list[bool],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of x, W_enc, b_enc and b_dec; of activations that were not kept, block by block."""
-    product = Product.of(x - b_dec, W_enc, b_enc, task.dtype)
+    operands = Operands((x - b_dec).to(task.dtype), W_enc, b_enc, task.dtype)
     values, indices, active, norms, kept = found
     l1, l2 = (None, None) if norms is None else norms
     # The penalty itself is in no gradient.
     encoding = Encoding(values, indices, values.new_empty(()), active, kept, l1, l2)
     d = encode_topk_bwd(
-        product, encoding, _plan(task), _known(order, indices), d_values, d_penalty, of_x=needed[0]
+        operands, encoding, _plan(task), _known(order, indices), d_values, d_penalty, of_x=needed[0]
     )
     d_b_dec = -(d.b_enc @ W_enc.float()) if needed[3] else None
     return d.x, d.W_enc, d.b_enc, d_b_dec
