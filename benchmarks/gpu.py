@@ -8,9 +8,11 @@ Exit code 0 if all is well, 1 if something is not, 2 without a GPU.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -120,10 +122,16 @@ def finish(command: list[str], variables: dict[str, str], limit: float) -> int |
     environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment.pop("TRITON_INTERPRET", None)
     environment.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
-        return subprocess.run(command, cwd=ROOT, env=environment, timeout=limit).returncode
+        return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None
+    finally:
+        # What it started goes too: it would be on the GPU while the next one is timed.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 if __name__ == "__main__":

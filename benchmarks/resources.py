@@ -2,7 +2,9 @@
 
     python benchmarks/resources.py
 
-Every kernel in every variant that the operations launch, with every row of the table of tiles.
+Every kernel with every row of the table of tiles, in the variants that training launches and most
+others. Not compiled: groups other than 16, gradients of two bytes from outside, unmasked and tf32
+gradients of a regularizer, most sizes that 16 does not divide.
 Registers, shared memory and spills are read from the machine code; the matrix unit from the PTX.
 """
 

@@ -104,6 +104,8 @@ def _misfit(interpreted: bool, dtypes: tuple[torch.dtype, ...], k: int, d_in: in
             return f"dtype {dtype} has no kernel"
         if interpreted and dtype == torch.bfloat16:
             return "triton's interpreter gets bfloat16 products wrong"
+    if k < 1 or d_in < 1:
+        return "k or d_in is 0"
     if k > MAX_K:
         return f"k is larger than {MAX_K}"
     if d_in > MAX_D_IN:

@@ -65,7 +65,8 @@ def norm_ratio(l1: Tensor, l2: Tensor, eps: float) -> Tensor:
 def norm_ratio_gradient(l1: Tensor, l2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Factors alpha and beta of each row: the gradient in a positive a_j is alpha - beta a_j."""
     alpha = torch.where(l2 > 0, 1 / (l2 + eps), 0.0)
-    return alpha, torch.where(l2 > 0, l1 / (l2 * (l2 + eps).square()), 0.0)
+    # In this order nothing leaves the range of float32 before alpha does.
+    return alpha, torch.where(l2 > 0, l1 / l2 * alpha * alpha, 0.0)
 
 
 def encode_topk(

@@ -12,22 +12,22 @@ _known = WeakTensorKeyDictionary()
 
 
 class Shared(Generic[T]):
-    """Holds what is made at most once.
+    """Holds what is made at most once for each key.
 
     Example:
         >>> order = Shared()
-        >>> order.get(lambda: "sorted"), order.get(lambda: "sorted again")
+        >>> order.get(8, lambda: "sorted"), order.get(8, lambda: "sorted again")
         ('sorted', 'sorted')
     """
 
     def __init__(self) -> None:
-        self._made: T | None = None
+        self._made: dict[int, T] = {}
 
-    def get(self, make: Callable[[], T]) -> T:
-        """What was made, or is made now."""
-        if self._made is None:
-            self._made = make()
-        return self._made
+    def get(self, key: int, make: Callable[[], T]) -> T:
+        """What was made for a key, or is made now."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 def remember(tensor: Tensor, value: Any) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,6 +120,13 @@ def test_times_that_failed_fail(code, calls):
 
 def test_a_command_that_takes_too_long_is_ended():
     assert gpu.finish([sys.executable, "-c", "import time; time.sleep(60)"], {}, 0.2) is None
+
+
+def test_what_a_command_started_ends_with_it(tmp_path):
+    pid = tmp_path / "pid"
+    assert gpu.finish(["sh", "-c", f"sleep 60 & echo $! > {pid}; wait"], {}, 0.5) is None
+    stat = Path(f"/proc/{pid.read_text().strip()}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
 @pytest.mark.slow

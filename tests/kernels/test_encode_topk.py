@@ -241,3 +241,23 @@ def test_without_gradients_the_scratch_buffer_goes_back(make_problem: Make) -> N
     with torch.no_grad():
         encode_topk(*problem.encoder, 2, regularizer="l1_l2_ratio")
     assert workspace._free[torch.float32].numel() >= 8 * 16
+
+
+@pytest.mark.parametrize("scale", [1e-17, 1.0, 1e14])
+def test_the_gradient_of_reg_2_holds_at_any_scale(scale: float) -> None:
+    W = torch.tensor([[3.0 * scale], [4.0 * scale]])
+    x = torch.ones(1, 1)
+
+    def gradient(dtype: torch.dtype, backend: Any) -> torch.Tensor:
+        leaf = W.to(dtype).requires_grad_()
+        zeros = torch.zeros(2, dtype=dtype), torch.zeros(1, dtype=dtype)
+        encoded = encode_topk(
+            x.to(dtype), leaf, *zeros, 1, regularizer="l1_l2_ratio", batch_active_only=False,
+            eps=1e-30, backend=backend,
+        )  # fmt: skip
+        return torch.autograd.grad(encoded.penalty, leaf)[0] * scale
+
+    torch.testing.assert_close(
+        gradient(torch.float32, "cpu").double(), gradient(torch.float64, "reference"),
+        rtol=1e-5, atol=0,
+    )  # fmt: skip

@@ -106,3 +106,13 @@ def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         sparse_decode(**(arguments | change))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_indices_may_serve_dictionaries_of_different_heights(backend: Any) -> None:
+    indices, values = torch.tensor([[1, 0], [1, 2]]), torch.ones(2, 2)
+    for d_sae in (3, 5, 4):
+        W_dec = torch.ones(d_sae, 2, requires_grad=True)
+        sparse_decode(values, indices, W_dec, backend=backend).sum().backward()
+        assert W_dec.grad is not None
+        assert W_dec.grad[:, 0].tolist() == [1.0, 2.0, 1.0, 0.0, 0.0][:d_sae]

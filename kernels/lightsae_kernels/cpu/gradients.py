@@ -39,7 +39,7 @@ def weight_gradient(
     """Gradient of a [d_sae, d_in] matrix from coefficients [B, k] and sample rows [B, d_in]."""
     if indices.numel() == 0:
         return rows.new_zeros(d_sae, rows.shape[1])
-    by_latent = order.get(lambda: latent_order(indices, d_sae))
+    by_latent = order.get(d_sae, lambda: latent_order(indices, d_sae))
     weights = coefficient.reshape(-1)[by_latent.permutation].to(rows.dtype)
     return F.embedding_bag(
         by_latent.sample, rows, by_latent.offsets, mode="sum", per_sample_weights=weights

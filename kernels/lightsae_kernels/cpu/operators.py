@@ -50,7 +50,7 @@ def encode_gradients(
     """Gradients of x, W_enc, b_enc and b_dec; a regularizer's activations are made once more."""
     plan = Plan(
         task.k, task.regularizer, task.batch_active_only, task.eps, found.indices, found.active,
-        None, task.dtype, _known(order), True,
+        None, task.dtype, _known(order, len(W_enc)), True,
     )  # fmt: skip
     values, indices = found.values, found.indices
     with torch.autocast("cpu", enabled=False):
@@ -74,7 +74,7 @@ def decode_gradients(
     d_values = values_gradient(grad, indices, W_dec) if needed[0] else None
     d_W_dec = None
     if needed[1]:
-        d_W_dec = weight_gradient(_known(order), indices, values, grad, len(W_dec))
+        d_W_dec = weight_gradient(_known(order, len(W_dec)), indices, values, grad, len(W_dec))
     return d_values, d_W_dec
 
 
@@ -88,7 +88,7 @@ def order_sizes(pairs: int, d_sae: int) -> list[int]:
     return [pairs, pairs, d_sae]
 
 
-def _known(order: list[Tensor]) -> Shared[LatentOrder]:
+def _known(order: list[Tensor], d_sae: int) -> Shared[LatentOrder]:
     shared: Shared[LatentOrder] = Shared()
-    shared.get(lambda: LatentOrder(*order))
+    shared.get(d_sae, lambda: LatentOrder(*order))
     return shared

@@ -5,7 +5,7 @@ block of them that is made once more.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from torch import Tensor
 from lightsae_kernels.fused.configs import gradient_config
 from lightsae_kernels.fused.decode import sparse_decode_fwd
 from lightsae_kernels.fused.encode_gradient import encode_gradient_bwd
-from lightsae_kernels.fused.forward import Encoding, Plan, Product, at_support
+from lightsae_kernels.fused.forward import Encoding, Plan, Product, at_support, blocks, first_of_row
 from lightsae_kernels.fused.order import LatentOrder
 from lightsae_kernels.fused.weight_gradient import DecoderPairs, EncoderPairs, weight_gradient_bwd
+from lightsae_kernels.memory import rows_in_block
 from lightsae_kernels.reference import norm_ratio_gradient
 from lightsae_kernels.shared import narrow
 
@@ -68,10 +69,11 @@ def encode_topk_bwd(
     """Gradients of the encoder at the selected support and mask; the decoder's in the same pass."""
     x, (N, D) = operands.x, operands.W_enc.shape
     positive = found.values > 0
-    d_z = torch.zeros(positive.shape, device=x.device) if d_values is None else d_values.float()
-    of_pairs = d_z = d_z * positive
-    d_W, d_b = (torch.empty(shape, device=x.device) for shape in ((N, D), (N,)))
-    d_x = torch.zeros(x.shape, device=x.device) if of_x else None
+    float32: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
+    d_z = torch.zeros(positive.shape, **float32) if d_values is None else d_values.float()
+    of_pairs = d_z = (d_z * positive).contiguous()
+    d_W, d_b = (torch.empty(shape, **float32) for shape in ((N, D), (N,)))
+    d_x = torch.zeros(x.shape, **float32) if of_x else None
     regularized = plan.regularizer is not None and d_penalty is not None and len(x) > 0
     if regularized:
         assert d_penalty is not None
@@ -79,13 +81,14 @@ def encode_topk_bwd(
         mask = found.active if plan.batch_active_only else None
         if plan.regularizer == "off_support_l1":
             # The dense pass counts what was selected, which is not off the support: take it back.
-            counted = positive if mask is None else positive & at_support(mask, found.indices)
+            counted = positive if plan.indices is None else positive & first_of_row(found.indices)
+            counted = counted if mask is None else counted & at_support(mask, found.indices)
             of_pairs = d_z - scale * counted
         _regularizer_gradient(operands, found, plan, mask, scale, d_W, d_b, d_x)
     pairs = EncoderPairs(of_pairs.contiguous(), x, d_W, d_b, accumulate=regularized)
     weight_gradient_bwd(order, pairs, decoder)
     if d_x is not None:
-        sparse = torch.empty(x.shape, device=x.device)
+        sparse = torch.empty(x.shape, **float32)
         unwatched = torch.zeros(1, dtype=torch.int32, device=x.device)
         weight = operands.W_enc.contiguous()
         sparse_decode_fwd(d_z, found.indices, weight, None, sparse, unwatched)
@@ -111,11 +114,24 @@ def _regularizer_gradient(
             accumulate=block.start > 0,
         )  # fmt: skip
         if d_x is not None:
-            g = (a > 0).float()
-            if rows is not None:
-                g *= rows[0][:, None] - rows[1][:, None] * a.float()
-            if mask is not None:
-                g *= mask
-            if rows is None:
-                g.scatter_(1, found.indices[block].clamp(0, g.shape[1] - 1), 0.0)
-            d_x[block] += scale * (g.to(a.dtype) @ narrow(operands.W_enc, a.dtype)).float()
+            _through_rows(operands, found, mask, coefficients, scale, block, a, d_x)
+
+
+def _through_rows(
+    operands: Operands, found: Encoding, mask: Tensor | None,
+    coefficients: tuple[Tensor, Tensor] | None, scale: Tensor, block: slice, a: Tensor, d_x: Tensor,
+) -> None:  # fmt: skip
+    """Add the gradient of x through the activations of a block, a few rows at a time."""
+    W_enc = narrow(operands.W_enc, a.dtype)
+    rows = rows_in_block(len(a), a.shape[1], 4, 1)
+    for part in blocks(len(a), rows):
+        here = slice(block.start + part.start, block.start + part.stop)
+        g = (a[part] > 0).float()
+        if coefficients is not None:
+            alpha, beta = (c[here][:, None] for c in coefficients)
+            g *= alpha - beta * a[part].float()
+        if mask is not None:
+            g *= mask
+        if coefficients is None:
+            g.scatter_(1, found.indices[here].clamp(0, g.shape[1] - 1), 0.0)
+        d_x[here] += scale * (g.to(a.dtype) @ W_enc).float()

@@ -121,9 +121,9 @@ def encode_topk_fwd(product: Product, plan: Plan) -> Encoding:
             dist.all_reduce(found.active, op=dist.ReduceOp.MAX, group=plan.process_group)
         mask = found.active.bool()
     restrict = mask if plan.batch_active_only else None
-    penalty, l1, l2 = torch.zeros((), device=mask.device), None, None
+    penalty, l1, l2 = _float32(product.x, *()).zero_(), None, None
     if plan.regularizer == "off_support_l1":
-        penalty = _off_support_l1(found, restrict)
+        penalty = _off_support_l1(found, restrict, plan.indices)
     elif plan.regularizer == "l1_l2_ratio":
         l1, l2 = _norms(product, found, restrict)
         penalty = norm_ratio(l1, l2, plan.eps).sum() / max(len(l1), 1)
@@ -165,15 +165,25 @@ def _select(product: Product, plan: Plan) -> Selection:
     return found
 
 
-def _off_support_l1(found: Selection, mask: Tensor | None) -> Tensor:
+def _off_support_l1(found: Selection, mask: Tensor | None, given: Tensor | None) -> Tensor:
     """Masked column sums less what was selected, over the batch."""
     assert found.sums is not None
-    if found.values.shape[1] == found.sums.shape[1]:
+    if given is None and found.values.shape[1] == found.sums.shape[1]:
         return found.sums.new_zeros(())
     total, selected = found.sums.sum(dim=0, dtype=torch.float64), found.values.double()
+    if given is not None:
+        selected = selected * first_of_row(given)
     if mask is not None:
         total, selected = total * mask, selected * at_support(mask, found.indices)
     return ((total.sum() - selected.sum()) / max(len(selected), 1)).clamp_min_(0.0).float()
+
+
+def first_of_row(indices: Tensor) -> Tensor:
+    """Where an index occurs for the first time in its row, [B, k] bool: a given one may repeat."""
+    latents, places = indices.sort(dim=1, stable=True)
+    first = torch.ones_like(latents, dtype=torch.bool)
+    first[:, 1:] = latents[:, 1:] != latents[:, :-1]
+    return torch.empty_like(first).scatter_(1, places, first)
 
 
 def _aligned(tensor: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The fused operations with their gradients."""
 
-from typing import Any, Unpack
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +18,20 @@ from lightsae_kernels.fused.values_gradient import values_gradient_bwd
 from lightsae_kernels.fused.weight_gradient import DecoderPairs, weight_gradient_bwd
 from lightsae_kernels.shared import Shared, remember, shared_by
 from lightsae_kernels.types import Encoded, EncodeOptions, FusedRegularizer, Group
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def outside_autocast(backward: F) -> F:
+    """Let a backward pass compute in the dtypes of its tensors wherever it is called."""
+
+    @wraps(backward)
+    def run(ctx: Any, *gradients: Tensor | None) -> Any:
+        device = next((g.device.type for g in gradients if g is not None), "cpu")
+        with torch.autocast(device, enabled=False):
+            return backward(ctx, *gradients)
+
+    return cast("F", run)
 
 
 class EncodeTopKFunction(torch.autograd.Function):
@@ -38,6 +54,7 @@ class EncodeTopKFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(
         ctx: Any, d_values: Tensor | None, _i: None, d_penalty: Tensor | None, _a: None
     ) -> tuple[Tensor | None, ...]:
@@ -45,7 +62,7 @@ class EncodeTopKFunction(torch.autograd.Function):
         centred, W_enc, b_enc, b_dec, *rest = ctx.saved_tensors
         found, plan = Encoding(*rest), ctx.plan
         operands = Operands(centred, W_enc, b_enc, plan.dtype)
-        order = ctx.order.get(lambda: latent_order(found.indices, len(W_enc)))
+        order = ctx.order.get(len(W_enc), lambda: latent_order(found.indices, len(W_enc)))
         of_x = ctx.needs_input_grad[0]
         d = encode_topk_bwd(operands, found, plan, order, d_values, d_penalty, of_x=of_x)
         # Through x - b_dec, every row of the gradient of x counts against b_dec.
@@ -74,6 +91,7 @@ class SparseDecodeFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of values, W_dec and b_dec."""
         d_b_dec = grad.sum(dim=0) if ctx.needs_input_grad[3] else None
@@ -93,13 +111,13 @@ def decode_gradients(
     g, indices = g.contiguous(), indices.contiguous()
     d_values = d_W_dec = None
     if ctx.needs_input_grad[0]:
-        d_values = torch.empty(values.shape, device=g.device)
+        d_values = torch.empty(values.shape, dtype=torch.float32, device=g.device)
         values_gradient_bwd(g, indices, W_dec.contiguous(), d_values)
         d_values = (d_values if rows is None else d_values * rows[:, None]).to(values.dtype)
     if ctx.needs_input_grad[2]:
         z = values.float() if rows is None else values.float() * rows[:, None]
-        d_W_dec = torch.empty(W_dec.shape, device=g.device)
-        order = ctx.order.get(lambda: latent_order(indices, len(W_dec)))
+        d_W_dec = torch.empty(W_dec.shape, dtype=torch.float32, device=g.device)
+        order = ctx.order.get(len(W_dec), lambda: latent_order(indices, len(W_dec)))
         weight_gradient_bwd(order, None, DecoderPairs(z.contiguous(), g, d_W_dec))
         d_W_dec = d_W_dec.to(W_dec.dtype)
     if d_b_dec is not None:

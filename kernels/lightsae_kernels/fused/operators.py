@@ -73,12 +73,12 @@ def decode_gradients(
     """Gradients of values and W_dec, given that of the reconstructions: grad, times `rows` [B]."""
     grad, d_values, d_W_dec = grad.contiguous(), None, None
     if needed[0]:
-        d_values = torch.empty(values.shape, device=grad.device)
+        d_values = torch.empty(values.shape, dtype=torch.float32, device=grad.device)
         values_gradient_bwd(grad, indices.contiguous(), W_dec.contiguous(), d_values)
         d_values = d_values if rows is None else d_values * rows[:, None]
     if needed[1]:
         z = values.float() if rows is None else values.float() * rows[:, None]
-        d_W_dec = torch.empty(W_dec.shape, device=grad.device)
+        d_W_dec = torch.empty(W_dec.shape, dtype=torch.float32, device=grad.device)
         pairs = DecoderPairs(z.contiguous(), grad, d_W_dec)
         weight_gradient_bwd(_known(order, indices), None, pairs)
     return d_values, d_W_dec

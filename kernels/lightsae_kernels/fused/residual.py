@@ -10,7 +10,13 @@ from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
 from lightsae_kernels.fused.backward import Operands, encode_topk_bwd
 from lightsae_kernels.fused.decode import block_d, sparse_residual_fwd
 from lightsae_kernels.fused.forward import Encoding, Plan, Product, encode_topk_fwd
-from lightsae_kernels.fused.functional import decode_gradients, dense, encoded, planned
+from lightsae_kernels.fused.functional import (
+    decode_gradients,
+    dense,
+    encoded,
+    outside_autocast,
+    planned,
+)
 from lightsae_kernels.fused.order import LatentOrder, latent_order
 from lightsae_kernels.fused.values_gradient import values_gradient_bwd
 from lightsae_kernels.fused.weight_gradient import DecoderPairs
@@ -75,6 +81,7 @@ class SparseResidualFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(
         ctx: Any, d_residual: Tensor | None, d_error: Tensor | None
     ) -> tuple[Tensor | None, ...]:
@@ -107,6 +114,7 @@ class EncodeResidualFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(
         ctx: Any, d_values: Tensor | None, _i: None, d_penalty: Tensor | None, _a: None,
         d_residual: Tensor | None, d_error: Tensor | None,
@@ -115,14 +123,16 @@ class EncodeResidualFunction(torch.autograd.Function):
         centred, W_enc, b_enc, W_dec, b_dec, residual, *rest = ctx.saved_tensors
         found, of_x, of_b_dec = Encoding(*rest), ctx.needs_input_grad[0], ctx.needs_input_grad[4]
         upstream = Upstream.of(residual, d_residual, d_error)
-        through = torch.empty(found.values.shape, device=centred.device)
+        through = torch.empty(found.values.shape, dtype=torch.float32, device=centred.device)
         values_gradient_bwd(upstream.g, found.indices, W_dec.contiguous(), through)
         through = upstream.by_row(through)
         through = through if d_values is None else through + d_values
         z = upstream.by_row(found.values.float()).contiguous()
-        decoder = DecoderPairs(z, upstream.g, torch.empty(W_dec.shape, device=centred.device))
+        decoder = DecoderPairs(
+            z, upstream.g, torch.empty(W_dec.shape, dtype=torch.float32, device=centred.device)
+        )
         operands = Operands(centred, W_enc, b_enc, ctx.plan.dtype)
-        order = ctx.order.get(lambda: latent_order(found.indices, len(W_enc)))
+        order = ctx.order.get(len(W_enc), lambda: latent_order(found.indices, len(W_enc)))
         d = encode_topk_bwd(
             operands, found, ctx.plan, order, through, d_penalty, of_x=of_x, decoder=decoder
         )

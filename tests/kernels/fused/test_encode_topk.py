@@ -128,6 +128,61 @@ def test_a_given_support_is_used(
     assert_close("penalty", ours.penalty, want.penalty, 2e-6)
 
 
+@pytest.mark.parametrize("given", [[[3, 3, 1]], [[0, 0, 1]], [[2, 0, 1]]], ids=str)
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_given_support_may_repeat_a_latent(
+    masked: bool, given: list[list[int]], device: torch.device, make_problem: Make,
+    assert_close: Close,
+) -> None:  # fmt: skip
+    d_sae = max(3, max(given[0]) + 1)
+    tensors = leaves(make_problem(7, 4, d_sae), torch.float32, device)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    options: dict[str, Any] = {"regularizer": "off_support_l1", "batch_active_only": masked}
+    options["indices"] = torch.tensor(given * 7, device=device)
+    ours, grads = run(tensors, 3, "triton", **options)
+    want, want_grads = run(exact, 3, "reference", **options)
+    assert_close("penalty", ours.penalty, want.penalty, 1e-5)
+    for name, one, other in zip(NAMES, grads, want_grads, strict=True):
+        assert_close(f"d_{name}", one, other, 1e-5)
+
+
+def test_the_gradient_of_the_values_may_be_strided(
+    device: torch.device, make_problem: Make, assert_close: Close
+) -> None:
+    def gradients(backend: str, dtype: torch.dtype) -> Any:
+        tensors = [t.to(dtype) for t in leaves(make_problem(9, 4, 30), torch.float32, device)]
+        tensors = [t.detach().requires_grad_() for t in tensors]
+        encoded = encode_topk(*tensors, 3, backend=backend)
+        weights = torch.arange(27.0, device=device).view(3, 9).to(dtype)
+        return torch.autograd.grad((encoded.values.t() * weights).sum(), tensors)
+
+    pairs = zip(
+        gradients("triton", torch.float32), gradients("reference", torch.float64), strict=True
+    )
+    for name, (one, other) in zip(NAMES, pairs, strict=True):
+        assert_close(f"d_{name}", one, other, 2e-6)
+
+
+def test_gradients_do_not_depend_on_where_they_are_asked_for(
+    device: torch.device, make_problem: Make
+) -> None:
+    def gradients(default: torch.dtype, autocast: bool) -> Any:
+        tensors = leaves(make_problem(9, 4, 30), torch.float32, device)
+        torch.set_default_dtype(default)
+        try:
+            encoded = encode_topk(*tensors, 3, regularizer="l1_l2_ratio", backend="triton")
+            loss = encoded.values.sum() + encoded.penalty
+            with torch.autocast(device.type, torch.float16, enabled=autocast):
+                return torch.autograd.grad(loss, tensors)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    expected = gradients(torch.float32, False)
+    for found in (gradients(torch.float64, False), gradients(torch.float32, True)):
+        for name, one, other in zip(NAMES, found, expected, strict=True):
+            assert torch.equal(one, other), name
+
+
 @pytest.mark.parametrize("layout", ["transposed", "expanded"])
 def test_a_given_support_may_be_strided(
     layout: str, device: torch.device, make_problem: Make
@@ -267,10 +322,11 @@ class Allocated(TorchDispatchMode):
 def test_memory_stays_within_the_documented_bound(
     regularizer: str | None, masked: bool, recompute: bool, device: torch.device, make_problem: Make
 ) -> None:
-    B, D, N, k, s, block = 80, 6, 1500, 8, 2, 32
-    tensors = [t.half().to(device) for t in make_problem(B, D, N).encoder]
+    D, N, k, s = 6, 1500, 8, 2
     tile = product_configs(device, torch.float16, D)[0]
-    rows = -(-block // tile.block_b) * tile.block_b
+    rows = block = 2 * tile.block_b
+    B = 5 * tile.block_b
+    tensors = [t.half().to(device) for t in make_problem(B, D, N).encoder]
     options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
     bounds = memory.bounded(block_bytes=block * N * s, recompute=recompute)
     with bounds, torch.no_grad(), Allocated() as allocated:
@@ -292,7 +348,9 @@ def test_memory_stays_within_the_documented_bound(
 def test_the_backward_pass_makes_no_activations_beside_those_kept(
     recompute: bool, regularizer: str, device: torch.device, make_problem: Make
 ) -> None:
-    B, D, N, k, s, block = 96, 3, 600, 4, 2, 32
+    D, N, k, s = 3, 600, 4, 2
+    block = 2 * product_configs(device, torch.float16, D)[0].block_b
+    B = 3 * block
     tensors = [t.half().to(device).requires_grad_() for t in make_problem(B, D, N).encoder]
     tensors[0].requires_grad_(False)
     with memory.bounded(block_bytes=block * N * s, recompute=recompute):

@@ -99,3 +99,12 @@ def test_the_public_function_refuses_such_an_index(device: torch.device) -> None
         from lightsae_kernels.flags import raise_if_flagged
 
         raise_if_flagged()
+
+
+def test_indices_may_serve_dictionaries_of_different_heights(device: torch.device) -> None:
+    indices, values = torch.tensor([[1, 0], [1, 2]], device=device), torch.ones(2, 2, device=device)
+    for d_sae in (3, 5, 4):
+        W_dec = torch.ones(d_sae, 2, device=device, requires_grad=True)
+        sparse_decode(values, indices, W_dec, backend="triton").sum().backward()
+        assert W_dec.grad is not None
+        assert W_dec.grad[:, 0].tolist() == [1.0, 2.0, 1.0, 0.0, 0.0][:d_sae]
