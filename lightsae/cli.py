@@ -2,15 +2,12 @@
 
 import argparse
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn
 
 from lightsae.errors import LightsaeError
+from lightsae.interrupts import Terminated, answering_sigterm, repeating_lost_interrupts
 from lightsae.messages import one_line
 
 _RUNS = {
@@ -53,7 +50,8 @@ def main(args: Sequence[str] | None = None) -> int:
     from lightsae_kernels import ArgumentError
 
     try:
-        _command(words[0])(words)
+        with repeating_lost_interrupts():
+            _command(words[0])(words)
     except argparse.ArgumentError as error:
         hint = f"(lightsae {words[0]} --help lists the options)"
         print(f"lightsae {words[0]}: error: {one_line(str(error))} {hint}", file=sys.stderr)
@@ -66,12 +64,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             again = "; the same command goes on" if words[0] == "extract" else ""
             print(f"lightsae {words[0]}: stopped{again}", file=sys.stderr)
-        return 143 if isinstance(stop, _Terminated) else 130
+        return 143 if isinstance(stop, Terminated) else 130
     return 0
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, answered as Ctrl-C is."""
 
 
 def lightning_main() -> int:
@@ -108,7 +102,7 @@ def _call(word: str, words: list[str]) -> None:
     from jsonargparse import auto_cli
 
     try:
-        with _answering_sigterm():
+        with answering_sigterm():
             auto_cli(
                 _function(word),
                 args=words[1:],
@@ -119,22 +113,6 @@ def _call(word: str, words: list[str]) -> None:
     except UnicodeDecodeError as error:
         message = f"a file among {' '.join(words[1:])} is not text: {error}"
         raise argparse.ArgumentError(None, message) from error
-
-
-@contextmanager
-def _answering_sigterm() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise _Terminated
 
 
 def _function(word: str) -> Callable[..., object]:

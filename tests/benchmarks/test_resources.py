@@ -30,7 +30,7 @@ def test_no_spill_and_products_on_the_matrix_unit() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("only", "compiled"),
-    [("select 8192", 2), ("sparse_residual 1024", 2), ("weight_gradient 512", 3)],
+    [("select 8192", 2), ("sparse_residual 1024", 2), ("weight_gradient 512", 5)],
 )
 def test_selection_decode_and_sparse_gradients_do_not_spill(only: str, compiled: int) -> None:
     done = resources("--arch", "90", "--dtype", "fp16", "--only", only)

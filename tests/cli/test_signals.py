@@ -1,5 +1,6 @@
 """What a signal does to a command: its exit code, and one line that says what is kept."""
 
+import contextlib
 import os
 import re
 import signal
@@ -152,6 +153,32 @@ def test_control_c_outside_of_training_is_one_line_too(
     assert capsys.readouterr().err == f"lightsae {word}: stopped{again}\n"
 
 
+class _Dropping:
+    """Takes a signal where Python forgets what is raised."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_a_signal_that_comes_in_a_destructor_is_not_lost(
+    number: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(seconds: float) -> None:
+        with contextlib.suppress(KeyError):
+            {}[_Dropping(number)]
+        time.sleep(seconds)
+
+    monkeypatch.setattr("lightsae.cli._function", lambda _: interrupted)
+    assert main(["demo", "--seconds", "30"]) == status
+    assert capsys.readouterr().err == "lightsae demo: stopped\n"
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_extraction_says_that_it_goes_on(number: int, status: int, tmp_path: Path) -> None:
     stand_ins = "tests.activations.stand_ins"
@@ -161,10 +188,14 @@ def test_an_extraction_says_that_it_goes_on(number: int, status: int, tmp_path: 
     process = subprocess.Popen(
         command("extract", *words), env=environment(), stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (tmp_path / "out" / "manifest.json").exists():
-        time.sleep(0.01)
-    process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (tmp_path / "out" / "manifest.json").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == status
     assert said.splitlines()[-1] == "lightsae extract: stopped; the same command goes on"
