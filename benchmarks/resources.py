@@ -2,9 +2,8 @@
 
     python benchmarks/resources.py
 
-Every kernel with every row of the table of tiles, in the variants that training launches and most
-others. Not compiled: groups other than 16, gradients of two bytes from outside, unmasked and tf32
-gradients of a regularizer, most sizes that 16 does not divide.
+Every kernel with every row of the table of tiles, in the variants that its callers launch; what
+differs in few instructions (sizes that 16 does not divide, groups of other widths) in one of them.
 Registers, shared memory and spills are read from the machine code; the matrix unit from the PTX.
 """
 
@@ -63,11 +62,16 @@ STEPS = {
     "decoder, decoupled decay": (False, True, True, True, True, False),
     "decoder+copy": (True, True, True, False, False, True),
     "decoder+copy, bf16 moments": (True, True, True, False, False, True),
+    "plain, 8-bit moments": (False, False, False, False, False, False),
+    "decoder+copy, 8-bit moments": (True, True, True, False, False, True),
 }
 
 
 class Case(NamedTuple):
-    """A kernel with the types and constants it ships with."""
+    """A kernel with the types and constants it ships with.
+
+    Of one that is not aligned 16 divides no address and no size, else all but the `odd`.
+    """
 
     name: str
     kernel: str
@@ -77,6 +81,7 @@ class Case(NamedTuple):
     stages: int = 3
     aligned: bool = True
     types: tuple[tuple[str, str], ...] = ()
+    odd: tuple[str, ...] = ()
 
 
 class Resources(NamedTuple):
@@ -120,7 +125,7 @@ TYPES = {
          "part_ptr"),
         "*fp32",
     ),
-    "step_ptr": "*fp32", "copy_ptr": "*bf16",
+    "step_ptr": "*fp32", "copy_ptr": "*bf16", "scale_sq_ptr": "*fp32",
     "exp_avg_ptr": "*fp32", "exp_avg_sq_ptr": "*fp32",
     "SIZE": "i32", **dict.fromkeys(("lr", "eps", "weight_decay"), "fp32"),
     **dict.fromkeys(("beta1", "rest1", "log_beta1", "beta2", "rest2", "log_beta2"), "fp32"),
@@ -195,6 +200,14 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
                     f"{name} {d_in}, float32 decoder", "sparse_decode", dtype, tiles, warps,
                     types=mixed,
                 )  # fmt: skip
+    block = decode.block_d(1024)
+    tiles = {"BIAS": False, "RESIDUAL": False, "BLOCK_B": 1, "BLOCK_D": block, "UNROLL": 4}
+    warps = programs(block, GPU)[1]
+    through = (("out_ptr", "*fp32"), ("values_ptr", "*fp32"))
+    yield Case("sparse_decode 1024, gradient of x", "sparse_decode", dtype, tiles, warps,
+               types=through)  # fmt: skip
+    yield Case("sparse_decode 1024, any sizes", "sparse_decode", dtype, tiles | {"BIAS": True},
+               warps, aligned=False)  # fmt: skip
     yield from adam_cases(dtype)
 
 
@@ -206,8 +219,11 @@ def adam_cases(dtype: str) -> Iterator[Case]:
             flags = ("LR_IS_TENSOR", "PROJECT", "NORMALIZE", "DECAY", "DECOUPLED", "COPY")
             tiles = {**dict(zip(flags, treatment, strict=True)), "BLOCK_B": rows, "BLOCK_D": block}
             types = (("lr", "*fp32"),) if tiles["LR_IS_TENSOR"] else ()
+            tiles["QUANTIZED"] = "8-bit" in name
             if "bf16" in name:
                 types += (("exp_avg_ptr", "*bf16"), ("exp_avg_sq_ptr", "*bf16"))
+            if "8-bit" in name:
+                types += (("exp_avg_ptr", "*i8"), ("exp_avg_sq_ptr", "*u8"))
             yield Case(
                 f"adam_step {d_in} {name}", "adam_step", dtype, tiles, warps,
                 aligned=d_in % 16 == 0, types=types,
@@ -227,6 +243,11 @@ def encode_cases(arch: int, dtype: str) -> Iterator[Case]:
     for config in others:
         for epilogue in ("maxima", "maxima+sums"):
             yield encode_case(epilogue, "", dtype, config, whole=True)
+    any_sizes = encode_case("maxima+sums", ", any B and d_sae", dtype, first, whole=True)
+    yield any_sizes._replace(odd=("B", "N"))
+    for group in (1, 32, 64):
+        case = encode_case("maxima+sums", f", groups of {group}", dtype, first, whole=True)
+        yield case._replace(constants=case.constants | {"GROUP": group})
 
 
 def encode_case(
@@ -247,20 +268,19 @@ def encode_case(
 
 def gradient_cases(arch: int, dtype: str) -> Iterator[Case]:
     """The backward pass: the regularizers' product, and what is sparse."""
-    for name, config, aligned in (
-        ("", GRADIENT[arch, ELEMENTS[dtype]], True), (", d_in 77", RAGGED, False),
-    ):  # fmt: skip
-        for ratio in (False, True):
-            for accumulate in (False, True):
-                yield Case(
-                    f"encode_gradient {config.block_b}x{config.block_n}x{config.block_d}"
-                    f"{' ratio' * ratio}{' accumulated' * accumulate}{name}",
-                    "encode_gradient", dtype,
-                    {"MASKED": True, "RATIO": ratio, "ACCUMULATE": accumulate, "PRECISION": "ieee",
-                     "BLOCK_N": config.block_b, "BLOCK_D": config.block_n,
-                     "BLOCK_B": config.block_d},
-                    config.warps, config.stages, aligned,
-                )  # fmt: skip
+    preferred = GRADIENT[arch, ELEMENTS[dtype]]
+    for ratio in (False, True):
+        for accumulate in (False, True):
+            yield regularizer_case(dtype, preferred, ratio, accumulate)
+            case = regularizer_case(dtype, RAGGED, ratio, accumulate, ", d_in 77")
+            yield case._replace(aligned=False)
+    case = regularizer_case(dtype, preferred, True, True, ", any B and d_sae")
+    yield case._replace(odd=("B", "N"))
+    case = regularizer_case(dtype, preferred, True, False, ", unmasked")
+    yield case._replace(constants=case.constants | {"MASKED": False})
+    if dtype == "fp32":
+        case = regularizer_case(dtype, preferred, True, False, ", tf32")
+        yield case._replace(constants=case.constants | {"PRECISION": "tf32"})
     for block in (512, 1024):
         for enc, dec, accumulate in WEIGHT_GRADIENTS:
             yield Case(
@@ -269,11 +289,37 @@ def gradient_cases(arch: int, dtype: str) -> Iterator[Case]:
                 {"ENC": enc, "DEC": dec, "ACCUMULATE": accumulate, "LENGTH": 128, "CHUNKS": 1,
                  "BLOCK_D": block}, 4,
             )  # fmt: skip
-    yield Case(
-        "partial_sum", "partial_sum", dtype, {"ACCUMULATE": True, "LATENTS": 1, "BLOCK_D": 1024}, 4
-    )
+    tiles = {"ENC": True, "DEC": True, "ACCUMULATE": True, "LENGTH": 128, "CHUNKS": 1,
+             "BLOCK_D": 1024}  # fmt: skip
+    yield Case("weight_gradient 1024, any sizes", "weight_gradient", dtype, tiles, 4, aligned=False)
+    for block, accumulate in ((1024, True), (1024, False), (16, True)):
+        tiles = {"ACCUMULATE": accumulate, "LATENTS": 1, "BLOCK_D": block}
+        name = f"partial_sum {block}{' accumulated' * accumulate}"
+        yield Case(name, "partial_sum", dtype, tiles, 4, odd=("D",) if block == 16 else ())
     tiles = {"BLOCK_K": 16, "BLOCK_D": 256}
     yield Case("values_gradient", "values_gradient", dtype, tiles, 4)
+    yield Case("values_gradient, any sizes", "values_gradient", dtype, tiles, 4, aligned=False)
+    if dtype != "fp32":
+        upstream = (("g_ptr", f"*{dtype}"),)
+        yield Case(f"values_gradient, {dtype} upstream", "values_gradient", dtype, tiles, 4,
+                   types=upstream)  # fmt: skip
+        tiles = {"ENC": False, "DEC": True, "ACCUMULATE": False, "LENGTH": 128, "CHUNKS": 1,
+                 "BLOCK_D": 1024}  # fmt: skip
+        yield Case(f"weight_gradient 1024 decoder, {dtype} upstream", "weight_gradient", dtype,
+                   tiles, 4, types=upstream)  # fmt: skip
+
+
+def regularizer_case(
+    dtype: str, config: ProductConfig, ratio: bool, accumulate: bool, note: str = ""
+) -> Case:
+    return Case(
+        f"encode_gradient {config.block_b}x{config.block_n}x{config.block_d}"
+        f"{' ratio' * ratio}{' accumulated' * accumulate}{note}",
+        "encode_gradient", dtype,
+        {"MASKED": True, "RATIO": ratio, "ACCUMULATE": accumulate, "PRECISION": "ieee",
+         "BLOCK_N": config.block_b, "BLOCK_D": config.block_n, "BLOCK_B": config.block_d},
+        config.warps, config.stages,
+    )  # fmt: skip
 
 
 def compile_case(case: Case, arch: int) -> Resources:
@@ -287,7 +333,8 @@ def compile_case(case: Case, arch: int) -> Resources:
         kinds["out_ptr"] = "*fp32"
     free = [n for n, kind in enumerate(kinds.values()) if kind not in ("constexpr", "fp32")]
     constants = {(kernel.arg_names.index(name),): value for name, value in case.constants.items()}
-    aligned = free if case.aligned else []
+    odd = [kernel.arg_names.index(name) for name in case.odd]
+    aligned = [n for n in free if n not in odd] if case.aligned else []
     attributes = {(n,): [["tt.divisibility", 16]] for n in aligned}
     compiled = triton.compile(
         ASTSource(kernel, kinds, constants, attributes),

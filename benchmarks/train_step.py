@@ -2,6 +2,7 @@
 
     python benchmarks/peers/setup.py     # once: an environment per library
     python benchmarks/train_step.py
+    python benchmarks/train_step.py --sweep d_sae 2048 8192 32768
     python benchmarks/train_step.py --device cuda --batch 16384 --d_in 1024 --d_sae 65536 --k 64
 
 A step is forward, loss, backward and Adam. Every measurement is a process of its own; the rounds
@@ -12,6 +13,7 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -29,14 +31,37 @@ COUNTS = {"threads": 2, "rounds": 5, "warmup": 3, "steps": 20}
 def main() -> int:
     options = parse()
     console = Console()
-    wide = Console(width=max(console.width, 150))
+    end = time.monotonic() + options.budget
+    rows: list[dict] = []
+    failed = False
+    for point in points(options):
+        found, failures = measure(point, console, end, rows)
+        rows += csv_rows(found, point)
+        failed |= bool(failures)
+    console.print(f"written to {options.out}", soft_wrap=True, highlight=False)
+    return 1 if failed else 0
+
+
+def points(options: argparse.Namespace) -> Iterator[argparse.Namespace]:
+    """The options at every size that is asked for."""
+    name, values = options.sweep or ("k", [options.k])
+    for value in values:
+        point = argparse.Namespace(**vars(options) | {name: value})
+        point.sizes = {size: getattr(point, size) for size in SIZES}
+        yield point
+
+
+def measure(
+    options: argparse.Namespace, console: Console, end: float, before: list[dict]
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Time every implementation in rounds; what failed is told beside what was measured."""
     wanted = options.only or list(IMPLEMENTATIONS[options.device])
     missing = [name for name in wanted if not interpreter(name, options).exists()]
     results = {name: Measured() for name in wanted if name not in missing}
     failures: dict[str, str] = {}
-    end = time.monotonic() + options.budget
+    finished: dict[str, Measured] = {}
     for number in range(options.rounds):
-        if time.monotonic() > end:
+        if time.monotonic() > end and finished:
             break
         for name in [name for name in results if name not in failures]:
             if time.monotonic() > end and not number:
@@ -48,12 +73,12 @@ def main() -> int:
             except RuntimeError as error:
                 failures[name] = str(error)
         finished = {name: one for name, one in results.items() if one.step_ms}
-        write_rows(options.out, csv_rows(finished, options))
+        write_rows(options.out, [*before, *csv_rows(finished, options)])
+    wide = Console(width=max(console.width, 150))
     wide.print(table(finished, options))
     for line in remarks(finished, missing, failures, options):
         wide.print(line, soft_wrap=True, highlight=False)
-    console.print(f"written to {options.out}", soft_wrap=True, highlight=False)
-    return 1 if failures else 0
+    return finished, failures
 
 
 def parse() -> argparse.Namespace:
@@ -62,6 +87,8 @@ def parse() -> argparse.Namespace:
     )
     for name, default in (SIZES | COUNTS).items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    parser.add_argument("--sweep", nargs="+", metavar=("SIZE", "VALUE"),
+                        help="one of the sizes and the values that it takes in turn")  # fmt: skip
     parser.add_argument("--budget", type=float, default=math.inf,
                         help="seconds after which nothing more is begun")  # fmt: skip
     parser.add_argument("--device", choices=IMPLEMENTATIONS, default="cpu", help="default cpu")
@@ -71,9 +98,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of those below")
     parser.add_argument("--peers", type=Path, default=FOLDER, help=f"default {FOLDER}")
     parser.add_argument("--out", type=Path,
-                        help="CSV, default benchmarks/results/train_step_DEVICE.csv")  # fmt: skip
+                        help="CSV, default train_step_DEVICE[_SWEPT].csv in results")  # fmt: skip
     options = parser.parse_args()
-    options.out = options.out or RESULTS / f"train_step_{options.device}.csv"
+    options.sweep = swept(parser, options.sweep)
+    name = "" if options.sweep is None else f"_{options.sweep[0]}"
+    options.out = options.out or RESULTS / f"train_step_{options.device}{name}.csv"
     for name in options.only or ():
         if name not in IMPLEMENTATIONS[options.device]:
             parser.error(f"--only {name}: not one of {', '.join(IMPLEMENTATIONS[options.device])}")
@@ -83,10 +112,22 @@ def parse() -> argparse.Namespace:
         smallest = 0 if name == "warmup" else 1
         if getattr(options, name) < smallest:
             parser.error(f"--{name} must be at least {smallest}")
-    if options.k > options.d_sae:
-        parser.error(f"--k {options.k} is larger than --d_sae {options.d_sae}")
-    options.sizes = {name: getattr(options, name) for name in SIZES}
+    for point in points(options):
+        if point.k > point.d_sae:
+            parser.error(f"--k {point.k} is larger than --d_sae {point.d_sae}")
     return options
+
+
+def swept(parser: argparse.ArgumentParser, words: list[str] | None) -> tuple[str, list[int]] | None:
+    """The size that changes, and its values."""
+    if words is None:
+        return None
+    name, *values = words
+    if name not in SIZES:
+        parser.error(f"--sweep {name}: not one of {', '.join(SIZES)}")
+    if not values or not all(value.isdecimal() and int(value) > 0 for value in values):
+        parser.error(f"--sweep {name}: expected sizes of at least 1, got {values}")
+    return name, [int(value) for value in values]
 
 
 if __name__ == "__main__":

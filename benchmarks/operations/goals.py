@@ -55,7 +55,9 @@ def error_ratio(output: str) -> Callable[[Measured], float | None]:
 
 def differing(one: Measured) -> float | None:
     """Repeats of any operation that gave other bits."""
-    return sum(check.differing for check in one.checks) if one.checks else None
+    # Every output of an operation tells of the same repeats.
+    by_operation = {check.operation: check.differing for check in one.checks}
+    return sum(by_operation.values()) if by_operation else None
 
 
 def _of_size(label: str, encode: float) -> list[Goal]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from lightsae_kernels import encode_topk, reference, sparse_decode, sparse_residual
+from lightsae_kernels import Encoded, encode_topk, reference, sparse_decode, sparse_residual
 from operations.names import BARE, COPY, DECODE, OURS, RECOMPUTE, RESIDUAL, STOCK_COMPILED
 from operations.sizes import Size
 from torch import Tensor
@@ -119,9 +119,13 @@ def _ours(inputs: Inputs, size: Size) -> Iterator[Case]:
     yield Case(RESIDUAL, OURS, call, *least)
 
 
-def ours(inputs: Inputs, size: Size, regularizer: str | None) -> object:
-    """The fused encode_topk."""
-    return encode_topk(*inputs.encoder, size.k, regularizer=regularizer, backend="triton")
+def ours(inputs: Inputs, size: Size, regularizer: str | None) -> Encoded:
+    """The fused encode_topk; with a regularizer as in training, which keeps the activations."""
+    x, W_enc, *biases = inputs.encoder
+    with torch.set_grad_enabled(regularizer is not None):
+        weight = W_enc.detach().requires_grad_(regularizer is not None)
+        code = encode_topk(x, weight, *biases, size.k, regularizer=regularizer, backend="triton")
+    return Encoded(*(t.detach() for t in code))
 
 
 def _stock(inputs: Inputs, size: Size, *, whole: bool) -> Iterator[Case]:

@@ -21,6 +21,7 @@ from lightsae_kernels.types import (
     Encoded,
     EncodeOptions,
     FusedRegularizer,
+    Quantized,
     Residual,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "EncodeOptions",
     "Encoded",
     "FusedRegularizer",
+    "Quantized",
     "Residual",
     "adam_step_",
     "encode_residual",

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from lightsae_kernels.types import AdamSettings
+from lightsae_kernels.quantized import BLOCK, scales_shape
+from lightsae_kernels.types import AdamSettings, Moment, Quantized
 
 
 class ArgumentError(ValueError):
@@ -41,6 +42,13 @@ def require_finite_activations(values: Tensor) -> None:
     if not torch.isfinite(values).all():
         dtype = str(values.dtype).removeprefix("torch.")
         raise ArgumentError(f"pre-activations overflow {dtype}: scale x down or use a wider dtype")
+
+
+def require_finite_sums(name: str, sums: Tensor) -> None:
+    """Refuse an overflow of what finite tensors add up to."""
+    if not torch.isfinite(sums).all():
+        dtype = str(sums.dtype).removeprefix("torch.")
+        raise ArgumentError(f"the {name} overflows {dtype}: scale x down")
 
 
 def check_regularizer(name: object) -> None:
@@ -116,6 +124,7 @@ def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor |
     require_shape("indices", indices, tuple(values.shape), "[B, k] = [{0}, {1}]")
     if b_dec is not None:
         require_shape("b_dec", b_dec, (W_dec.shape[1],), f"[d_in = {W_dec.shape[1]}]")
+        require_one_dtype(W_dec=W_dec, b_dec=b_dec)
     require_int64(indices)
     require_one_device(values=values, indices=indices, W_dec=W_dec, b_dec=b_dec)
 
@@ -132,13 +141,18 @@ def check_decode_content(
 
 
 def check_adam_step(
-    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, step: Tensor,
+    param: Tensor, grad: Tensor, exp_avg: Moment, exp_avg_sq: Moment, step: Tensor,
     settings: AdamSettings, copy: Tensor | None,
 ) -> None:  # fmt: skip
     """Shapes, dtypes and devices of the arguments of adam_step_, and the range of its settings."""
     check_adam_settings(settings)
-    tensors = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    for name, tensor in (tensors if copy is None else {**tensors, "copy": copy}).items():
+    moments = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    if any(isinstance(moment, Quantized) for moment in moments.values()):
+        _check_quantized(moments, param)
+        moments = {}
+    tensors = {"param": param, "grad": grad, **moments, **({} if copy is None else {"copy": copy})}
+    for name, tensor in tensors.items():
+        assert isinstance(tensor, Tensor)
         require_shape(name, tensor, tuple(param.shape), f"param's {list(param.shape)}")
         if tensor.layout != torch.strided or not tensor.is_floating_point():
             raise ArgumentError(
@@ -155,6 +169,28 @@ def check_adam_step(
         raise ArgumentError(
             f"project and normalize need rows, got param of shape {tuple(param.shape)}"
         )
+
+
+def _check_quantized(moments: dict[str, Moment], param: Tensor) -> None:
+    """Both in 8 bits, on rows: the second without a sign."""
+    if param.dim() != 2:
+        raise ArgumentError(f"8-bit moments need rows, got param of shape {tuple(param.shape)}")
+    shape = tuple(param.shape)
+    for (name, moment), dtype in zip(moments.items(), (torch.int8, torch.uint8), strict=True):
+        if not isinstance(moment, Quantized):
+            raise ArgumentError("exp_avg and exp_avg_sq must both be Quantized or neither")
+        require_shape(f"codes of {name}", moment.codes, shape, f"param's {list(shape)}")
+        scales = scales_shape(moment.codes)
+        legend = f"{list(scales)}, a block of {BLOCK} each"
+        require_shape(f"scales of {name}", moment.scales, scales, legend)
+        if moment.codes.dtype != dtype or moment.scales.dtype != torch.float32:
+            raise ArgumentError(
+                f"{name} must be {dtype} codes with float32 scales, "
+                f"got {moment.codes.dtype} and {moment.scales.dtype}"
+            )
+        for part in moment:
+            if part.device != param.device:
+                raise ArgumentError(f"{name} is on {part.device} but param is on {param.device}")
 
 
 def check_adam_settings(settings: AdamSettings) -> None:

@@ -27,7 +27,7 @@ def flag_on(device: torch.device, operation: str) -> Tensor:
         # Used in and out of inference mode, and wherever tensors are made by default.
         with torch.inference_mode(False):
             flag = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
-        _flags[device, operation] = flag
+        _flags.setdefault((device, operation), flag)
     return _flags[device, operation]
 
 

@@ -17,6 +17,7 @@ from lightsae_kernels.checks import (
     check_regularizer,
     require_finite,
     require_finite_activations,
+    require_finite_sums,
     require_one_device,
     require_shape,
 )
@@ -28,6 +29,8 @@ from lightsae_kernels.types import (
     EncodeOptions,
     FusedRegularizer,
     Group,
+    Moment,
+    Quantized,
     Residual,
 )
 
@@ -104,6 +107,7 @@ def encode_topk(
     )  # fmt: skip
     if looked_at:
         require_finite_activations(encoded.values)
+        require_finite_sums("penalty", encoded.penalty)
     return encoded
 
 
@@ -184,9 +188,12 @@ def sparse_residual(
     chosen = _decoder(values, indices, W_dec, b_dec, backend, x.dtype)
     if torch.compiler.is_compiling():
         return tracing.sparse_residual(chosen, x, values, indices, W_dec, b_dec)
-    if not finds_faults(chosen, W_dec):
+    looked_at = not finds_faults(chosen, W_dec)
+    if looked_at:
         require_finite("x", x)
     found: Residual = chosen.sparse_residual(x, values, indices, W_dec, b_dec)
+    if looked_at:
+        require_finite_sums("squared error", found.error)
     return found
 
 
@@ -249,6 +256,8 @@ def encode_residual(
     )
     if looked_at:
         require_finite_activations(found[0].values)
+        require_finite_sums("penalty", found[0].penalty)
+        require_finite_sums("squared error", found[1].error)
     return found
 
 
@@ -256,8 +265,8 @@ def encode_residual(
 def adam_step_(
     param: Tensor,
     grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    exp_avg: Moment,
+    exp_avg_sq: Moment,
     step: Tensor,
     settings: AdamSettings,
     copy: Tensor | None = None,
@@ -273,8 +282,9 @@ def adam_step_(
     Args:
         param: What is stepped; [N, D] where rows are projected or normalized, else any shape.
         grad: Its gradient.
-        exp_avg: First moment; like all others of param's shape and device, of any floating dtype.
-        exp_avg_sq: Second moment.
+        exp_avg: First moment; like all others of param's shape and device, of any floating dtype,
+            or `Quantized` int8 codes of it.
+        exp_avg_sq: Second moment; `Quantized` uint8 codes if the first is quantized.
         step: Number of this step from 1 on, one float32 on the device of param; only read, so that
             a captured graph goes on counting.
         settings: See `AdamSettings`.
@@ -296,10 +306,11 @@ def adam_step_(
     check_adam_step(param, grad, exp_avg, exp_avg_sq, step, settings, copy)
     if param.numel() == 0:
         return
-    rows = settings.project or settings.normalize
+    moments = [t for m in (exp_avg, exp_avg_sq) for t in (m if isinstance(m, Quantized) else (m,))]
+    rows = settings.project or settings.normalize or isinstance(exp_avg, Quantized)
     width = param.shape[-1] if rows else 1
     chosen = choose_backend(backend, param, dtypes=(param.dtype,), k=1, d_in=width)
-    written = (param, exp_avg, exp_avg_sq, *([] if copy is None else [copy]))
+    written = (param, *moments, *([] if copy is None else [copy]))
     if not all(tensor.is_contiguous() for tensor in written):
         chosen = reference
     chosen.adam_step_(param, grad, exp_avg, exp_avg_sq, step, settings, copy)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from lightsae_kernels.checks import ArgumentError
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -32,11 +34,14 @@ def memory() -> Memory:
 
 @contextmanager
 def bounded(*, block_bytes: int | None = None, recompute: bool | None = None) -> Iterator[Memory]:
-    """Change the bounds within a block.
+    """Change the bounds of this process within a block; backward passes run in it see them too.
 
     Args:
         block_bytes: See `Memory`; None leaves it as it is.
         recompute: See `Memory`; None leaves it as it is.
+
+    Raises:
+        ArgumentError: A ValueError; block_bytes is not a positive integer.
 
     Example:
         >>> with bounded(recompute=True) as bounds:
@@ -48,6 +53,8 @@ def bounded(*, block_bytes: int | None = None, recompute: bool | None = None) ->
     global _current
     before = _current
     if block_bytes is not None:
+        if type(block_bytes) is not int or block_bytes < 1:
+            raise ArgumentError(f"block_bytes must be a positive integer, got {block_bytes!r}")
         _current = replace(_current, block_bytes=block_bytes)
     if recompute is not None:
         _current = replace(_current, recompute=recompute)

@@ -14,12 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightsae_kernels.quantized import read_moment, write_moment_
 from lightsae_kernels.types import (
     AdamSettings,
     Encoded,
     EncodeOptions,
     FusedRegularizer,
     Group,
+    Moment,
     Residual,
 )
 
@@ -58,8 +60,9 @@ def l1_l2_ratio(a: Tensor, mask: Tensor, eps: float) -> Tensor:
 
 
 def norm_ratio(l1: Tensor, l2: Tensor, eps: float) -> Tensor:
-    """l1 / (l2 + eps) of each row, 0 for a row of zeros."""
-    return torch.where(l2 > 0, l1 / (l2 + eps), 0.0)
+    """l1 / (l2 + eps) of each row, 0 for a row of zeros; inf if the squares overflow."""
+    ratio = torch.where(l2 > 0, l1 / (l2 + eps), 0.0)
+    return torch.where(l2.isinf(), l2, ratio)
 
 
 def norm_ratio_gradient(l1: Tensor, l2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -135,14 +138,15 @@ def encode_residual(
 def adam_step_(
     param: Tensor,
     grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    exp_avg: Moment,
+    exp_avg_sq: Moment,
     step: Tensor,
     settings: AdamSettings,
     copy: Tensor | None = None,
 ) -> None:
     """Step one parameter and its moments; see `lightsae_kernels.adam_step_` for the arguments."""
-    w, g, m, v = (_at_least_float32(t) for t in (param, grad, exp_avg, exp_avg_sq))
+    w, g = _at_least_float32(param), _at_least_float32(grad)
+    m, v = read_moment(exp_avg, w.dtype), read_moment(exp_avg_sq, w.dtype)
     lr, (beta1, beta2), eps, decay, decoupled, project, normalize = settings
     if project:
         along = (g * w).sum(dim=1) / w.square().sum(dim=1).clamp_min(torch.finfo(w.dtype).tiny)
@@ -159,8 +163,9 @@ def adam_step_(
         moved = (m != 0).any(dim=1, keepdim=True) | (decoupled and decay != 0)
         norms = torch.linalg.vector_norm(w, dim=1, keepdim=True)
         w = torch.where(moved, w / norms.clamp_min(torch.finfo(w.dtype).tiny), w)
-    for target, value in ((param, w), (exp_avg, m), (exp_avg_sq, v)):
-        target.copy_(value)
+    param.copy_(w)
+    write_moment_(exp_avg, m, step)
+    write_moment_(exp_avg_sq, v, step)
     if copy is not None:
         copy.copy_(param)
 

@@ -90,6 +90,21 @@ class Support(NamedTuple):
     kept: Tensor | None
 
 
+class Quantized(NamedTuple):
+    """Numbers in 8 bits; `lightsae_kernels.quantized` defines them.
+
+    Attributes:
+        codes: int8, or uint8 for what has no sign, [..., D].
+        scales: Largest absolute value of each block of a row, float32, [..., ceil(D / 256)].
+    """
+
+    codes: Tensor
+    scales: Tensor
+
+
+Moment: TypeAlias = Tensor | Quantized
+
+
 class AdamSettings(NamedTuple):
     """How one parameter is stepped.
 

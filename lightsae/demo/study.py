@@ -31,7 +31,7 @@ from lightsae.sae import (
     SparseCode,
     TopK,
 )
-from lightsae.training import SAEModule, WarmupDecay, quieten
+from lightsae.training import SAEAdam, SAEModule, WarmupDecay, quieten
 
 BASELINE = "baseline"
 REGULARIZERS: dict[str, type[Regularizer]] = {"Reg 1": OffSupportL1, "Reg 2": L1L2Ratio}
@@ -100,7 +100,7 @@ def train(fit: Fit, setting: Setting, out: Path) -> Scores:
         selection=TopK(setting.k),
         regularizer=regularizer,
         aux_k=AuxK(k_aux=64, dead_after=setting.dead_after),
-        optimizer=lambda p: torch.optim.Adam(p, lr=setting.learning_rate, fused=True),
+        optimizer=lambda p: SAEAdam(p, lr=setting.learning_rate),
         lr_scheduler=lambda o: WarmupDecay(o, total, total // 20, total // 5),
     )
     trainer = Trainer(

@@ -69,7 +69,7 @@ class SAEModule(LightningModule):
         d_in: Width of the activations; taken from the data when left out, and checked if given.
         centre: What the decoder bias starts as.
         init_rows: Rows of the training split that set the input scale and the decoder bias.
-        optimizer: Made from the parameters; `SAEAdam` steps and normalizes in one pass.
+        optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
         lr_scheduler: Made from the optimizer, stepped after every optimizer step.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
@@ -98,7 +98,7 @@ class SAEModule(LightningModule):
         d_in: int | None = None,
         centre: Centre = "mean",
         init_rows: int = 32768,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=4e-4, fused=True),
+        optimizer: OptimizerCallable = lambda p: SAEAdam(p, lr=4e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
         cuda_graph: bool = False,
     ) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from lightsae_kernels import AdamSettings, adam_step_
+from lightsae_kernels import AdamSettings, Quantized, adam_step_
 from lightsae_kernels.checks import check_adam_settings
+from lightsae_kernels.quantized import quantized_zeros
 from lightsae_kernels.shared import remember
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,20 +14,25 @@ from torch.optim.optimizer import ParamsT
 
 from lightsae.errors import LightsaeError
 
-_STATE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_STATE_DTYPES = ("float32", "bfloat16", "int8")
+# Of the moments, with the dtype of their codes where they are kept in 8 bits.
+_MOMENTS = {"exp_avg": torch.int8, "exp_avg_sq": torch.uint8}
 
 
 class SAEAdam(Optimizer):
     """Adam or AdamW in one pass over each parameter (arXiv 1412.6980, 1711.05101).
 
-    On any parameter it is `torch.optim.Adam`, and each goes on from the other's state dict. Of the
-    parameters named to `keep_unit_rows` it also projects the gradient off the rows and brings the
-    rows back to unit norm, in the same pass; `SAEModule` names the decoder. Rows whose gradient and
-    moments are all 0 stay as they are.
+    On any parameter it is `torch.optim.Adam`, and each goes on from the other's state dict where
+    the moments are no codes. Of the parameters named to `keep_unit_rows` it also projects the
+    gradient off the rows and brings the rows back to unit norm, in the same pass; `SAEModule` names
+    the decoder. Rows whose gradient and moments are all 0 stay as they are.
 
     Moments in bfloat16 take half the memory, and lose this: what changes a moment by less than 0.2%
     is rounded away, so with betas[1] above 0.998 the second moment rises and never falls.
+
+    Moments in int8 take a quarter: a code and a scale for each 256 of a row (arXiv 2110.02861), as
+    `lightsae_kernels.quantized` defines. Codes are 3% apart near the largest of their 256 and wider
+    below; which one is taken is dithered by the step, so that what is kept is right in the mean.
 
     Args:
         params: Parameters, or groups of them.
@@ -35,10 +41,11 @@ class SAEAdam(Optimizer):
         eps: Added to the root of the second moment.
         weight_decay: Factor of the weight decay.
         decoupled_weight_decay: Shrink the parameter (AdamW) instead of adding to the gradient.
-        state_dtype: Of the moments; float64 parameters keep float64 moments under "float32".
+        state_dtype: Of the moments; float64 parameters keep float64 moments under "float32", and
+            under "int8" parameters that are no matrices keep moments as under "float32".
 
     Raises:
-        LightsaeError: If state_dtype is neither.
+        LightsaeError: If state_dtype is none of these.
         ArgumentError: A ValueError; if a setting is out of range.
 
     Example:
@@ -59,7 +66,7 @@ class SAEAdam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = False,
-        state_dtype: Literal["float32", "bfloat16"] = "float32",
+        state_dtype: Literal["float32", "bfloat16", "int8"] = "float32",
     ) -> None:
         defaults = {
             "lr": lr,
@@ -148,7 +155,7 @@ class SAEAdam(Optimizer):
         settings = _settings(group)._replace(
             project=self._unit_rows.get(parameter, False), normalize=parameter in self._unit_rows
         )
-        first, second = (state[name] for name in _MOMENTS)
+        first, second = (_moment(state, name) for name in _MOMENTS)
         copy = self._copies.get(parameter)
         adam_step_(parameter, parameter.grad, first, second, state["step"], settings, copy)
         if copy is not None:
@@ -157,12 +164,16 @@ class SAEAdam(Optimizer):
     def _state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
-            dtype = _STATE_DTYPES[state_dtype]
-            if state_dtype == "float32":
-                dtype = torch.promote_types(parameter.dtype, dtype)
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            for name in _MOMENTS:
-                state[name] = torch.zeros_like(parameter, dtype=dtype)
+            for name, codes in _MOMENTS.items():
+                if state_dtype == "int8" and parameter.dim() == 2:
+                    zeros = quantized_zeros(parameter.detach(), codes)
+                    state.update({f"{name}_{part}": t for part, t in zeros._asdict().items()})
+                elif state_dtype == "bfloat16":
+                    state[name] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+                else:
+                    dtype = torch.promote_types(parameter.dtype, torch.float32)
+                    state[name] = torch.zeros_like(parameter, dtype=dtype)
         return state
 
     @torch.no_grad()
@@ -196,6 +207,13 @@ class SAEAdam(Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+
+
+def _moment(state: dict[str, Tensor], name: str) -> Tensor | Quantized:
+    """Codes have names of their own: torch's Adam would take them for moments."""
+    if name in state:
+        return state[name]
+    return Quantized(*(state[f"{name}_{part}"] for part in Quantized._fields))
 
 
 def _settings(group: dict[str, Any]) -> AdamSettings:

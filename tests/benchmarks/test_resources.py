@@ -42,7 +42,33 @@ def test_selection_decode_and_sparse_gradients_do_not_spill(only: str, compiled:
 def test_the_optimizer_does_not_spill_at_the_widest_rows() -> None:
     done = resources("--only", "adam_step 8192 decoder+copy", "--dtype", "fp32")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 compiled, 0 with" in done.stdout
+    assert "9 compiled, 0 with" in done.stdout
+
+
+FAULTS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import resources
+
+resources.ProcessPoolExecutor, resources.PRODUCTS = ThreadPoolExecutor, ("support",)
+tiles = {"BLOCK_B": 1, "BLOCK_N": 8192}
+few_warps = resources.Case("l1_l2_ratio", "l1_l2_ratio", "fp16", tiles, 1)
+no_product = resources.Case("support", "support", "fp16", {"BLOCK_B": 1, "BLOCK_K": 32}, 1)
+resources.cases = lambda arch, dtype: [few_warps, no_product]
+sys.argv[1:] = ["--arch", "90", "--dtype", "fp16"]
+sys.exit(resources.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_spill_and_a_product_off_the_matrix_unit_fail() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], cwd=SCRIPT.parent, capture_output=True, text=True,
+        timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 compiled, 2 with" in done.stdout
+    assert done.stdout.count("NO") == 1
 
 
 def test_a_name_that_no_kernel_has_is_refused() -> None:

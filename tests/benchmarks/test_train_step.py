@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,14 @@ def test_goals_are_met_missed_or_not_measured():
     assert list(goals(results, {"batch": 1})) == []
 
 
+def test_a_sweep_has_rows_of_every_size(tmp_path):
+    out = tmp_path / "results.csv"
+    done = train_step("--sweep", "d_sae", "32", "64", "--only", "torch sparse", "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sizes = [row["sizes"] for row in read(out) if row["metric"] == "step_time"]
+    assert [re.search(r"d_sae=(\d+)", size)[1] for size in sizes] == ["32", "64"]
+
+
 def test_a_library_without_an_environment_is_named_and_skipped(tmp_path):
     done = train_step("--only", "sparsify", "--peers", tmp_path, "--out", tmp_path / "results.csv")
     assert done.returncode == 0, done.stderr
@@ -105,6 +114,10 @@ def test_a_library_without_an_environment_is_named_and_skipped(tmp_path):
         (["--k", "65"], "--k 65 is larger than --d_sae 64"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--only", "nothing"], "--only nothing: not one of lightsae, lightsae reg1"),
+        (["--sweep", "width", "3"], "--sweep width: not one of batch, d_in, d_sae, k"),
+        (["--sweep", "d_sae"], "--sweep d_sae: expected sizes of at least 1, got []"),
+        (["--sweep", "d_sae", "512", "-1"], "--sweep"),
+        (["--sweep", "d_sae", "512", "2"], "--k 4 is larger than --d_sae 2"),
         (["--device", "cuda"], "--device cuda: there is no GPU that torch can use"),
     ],
 )

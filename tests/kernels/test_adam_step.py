@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightsae_kernels import AdamSettings, ArgumentError, adam_step_
+from lightsae_kernels import AdamSettings, ArgumentError, Quantized, adam_step_
+from lightsae_kernels.quantized import dequantize, dither, quantize_, quantized_zeros
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -210,3 +211,72 @@ def test_rows_need_a_matrix(treatment: str) -> None:
     settings = AdamSettings()._replace(**{treatment: True})
     with pytest.raises(ArgumentError, match=r"project and normalize need rows, got .* \(4,\)"):
         adam_step_(t, t, t, t, torch.ones(()), settings)
+
+
+def eight_bit_steps(
+    param: Tensor, grads: list[Tensor], settings: AdamSettings, backend: str,
+    copy: torch.dtype | None = None,
+) -> Stepped:  # fmt: skip
+    """Steps whose moments are int8 and uint8 codes."""
+    stepped = Stepped(param, settings, backend, copy=copy)
+    codes = zip((param, param), (torch.int8, torch.uint8), strict=True)
+    stepped.exp_avg, stepped.exp_avg_sq = (quantized_zeros(*one) for one in codes)  # type: ignore[assignment]
+    for grad in grads:
+        stepped.step(grad)
+    return stepped
+
+
+def rounded_steps(param: Tensor, grads: list[Tensor], settings: AdamSettings) -> Stepped:
+    """Steps of the definition whose moments are rounded to 8 bits after each."""
+    stepped = Stepped(param, settings, "reference")
+    for grad in grads:
+        stepped.step(grad)
+        u = dither(stepped.count, range(len(param)), param.shape[1])
+        for moment, dtype in ((stepped.exp_avg, torch.int8), (stepped.exp_avg_sq, torch.uint8)):
+            target = quantized_zeros(moment, dtype)
+            quantize_(target, moment, u)
+            moment.copy_(dequantize(target, moment.dtype))
+    return stepped
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["adam", "unit rows", "decoupled"])
+def test_eight_bit_moments_round_what_is_kept_but_not_the_step(name: str, backend: str) -> None:
+    param, grads = problem(21, 300, 5, torch.float32)
+    found = eight_bit_steps(param, grads, SETTINGS[name], backend)
+    expected = rounded_steps(param, grads, SETTINGS[name])
+    assert isinstance(found.exp_avg, Quantized)
+    for actual, wanted in (
+        (found.param, expected.param), (dequantize(found.exp_avg), expected.exp_avg)
+    ):  # fmt: skip
+        # A number at the border of the dither may become either of two codes.
+        apart = ~torch.isclose(actual, wanted, rtol=1e-4, atol=1e-6)
+        assert apart.float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_without_a_gradient_keep_codes_of_0(backend: str) -> None:
+    param, grads = problem(33, 77, 3, torch.float32)
+    for grad in grads:
+        grad[::2] = 0
+    found = eight_bit_steps(param, grads, UNIT_ROWS, backend)
+    assert torch.equal(found.param[::2], param[::2])
+    assert not any(part[::2].any() for part in (*found.exp_avg, *found.exp_avg_sq))
+
+
+SIGNED, UNSIGNED = (quantized_zeros(torch.ones(2, 3), kind) for kind in (torch.int8, torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (SIGNED, torch.zeros(2, 3), "must both be Quantized or neither"),
+        (SIGNED, SIGNED, "exp_avg_sq must be torch.uint8 codes with float32 scales"),
+        (SIGNED._replace(scales=torch.ones(2, 2)), UNSIGNED, r"scales of exp_avg must be \[2, 1\]"),
+        (SIGNED._replace(codes=torch.ones(3, 2)), UNSIGNED, "codes of exp_avg must be param's"),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(first: Any, second: Any, message: str) -> None:
+    param = torch.ones(2, 3)
+    with pytest.raises(ArgumentError, match=message):
+        adam_step_(param, param, first, second, torch.ones(()), UNIT_ROWS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightsae_kernels import encode_topk, reference, sparse_decode
+from lightsae_kernels import ArgumentError, encode_topk, reference, sparse_decode
 
 Make = Callable[..., Any]
 Close = Callable[..., None]
@@ -261,3 +261,30 @@ def test_the_gradient_of_reg_2_holds_at_any_scale(scale: float) -> None:
         gradient(torch.float32, "cpu").double(), gradient(torch.float64, "reference"),
         rtol=1e-5, atol=0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_penalty_that_overflows_is_said(backend: Any) -> None:
+    x, W = torch.ones(1, 1), torch.tensor([[1e20], [2e20]])
+    with pytest.raises(ArgumentError, match="the penalty overflows float32: scale x down"):
+        encode_topk(
+            x, W, torch.zeros(2), torch.zeros(1), 1, regularizer="l1_l2_ratio",
+            batch_active_only=False, backend=backend,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_reg_2_of_tiny_activations_has_a_gradient_in_float16(rows: int) -> None:
+    W = torch.tensor([[3e-6], [4e-6]], dtype=torch.float16)
+    x = torch.ones(rows, 1, dtype=torch.float16)
+
+    def gradient(dtype: torch.dtype, backend: Any) -> torch.Tensor:
+        leaf = torch.zeros(2, dtype=dtype, requires_grad=True)
+        encoded = encode_topk(
+            x.to(dtype), W.to(dtype), leaf, torch.zeros(1, dtype=dtype), 1, backend=backend,
+            regularizer="l1_l2_ratio", batch_active_only=False,
+        )  # fmt: skip
+        return torch.autograd.grad(encoded.penalty, leaf)[0].double()
+
+    expected = gradient(torch.float64, "reference")
+    torch.testing.assert_close(gradient(torch.float16, "cpu"), expected, rtol=2e-3, atol=0)

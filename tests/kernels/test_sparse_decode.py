@@ -96,6 +96,7 @@ def test_indices_changed_in_place_are_sorted_anew() -> None:
         ({"values": torch.full((4, 2), float("nan"))}, "values has 8 NaN"),
         ({"W_dec": torch.full((8, 3), float("inf"))}, "W_dec has 24 NaN or infinite"),
         ({"b_dec": torch.zeros(4)}, r"b_dec must be \[d_in = 3\]"),
+        ({"b_dec": torch.zeros(3).double()}, "W_dec is torch.float32 but b_dec is torch.float64"),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:

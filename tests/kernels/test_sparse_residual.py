@@ -55,3 +55,10 @@ def test_an_x_that_does_not_fit_or_has_nan_is_named() -> None:
         sparse_residual(torch.ones(2, 4), values, indices, W_dec)
     with pytest.raises(ArgumentError, match="x has 1 NaN or infinite values"):
         sparse_residual(torch.tensor([[1.0] * 3, [1, 2, float("nan")]]), values, indices, W_dec)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_squared_error_that_overflows_is_said(backend: str) -> None:
+    values, indices = torch.tensor([[1e20]]), torch.zeros(1, 1, dtype=torch.int64)
+    with pytest.raises(ArgumentError, match="the squared error overflows float32: scale x down"):
+        sparse_residual(torch.ones(1, 3), values, indices, torch.eye(4, 3), backend=backend)

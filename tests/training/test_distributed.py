@@ -107,6 +107,46 @@ def test_what_is_logged_is_of_both_processes(runs: tuple[Path, Path]) -> None:
         assert found == pytest.approx(expected, rel=1e-6), expected["step"]
 
 
+# Without mask, AuxK or anything else that a batch shares, the gradient of a step does not depend on
+# which of its rows came together.
+ACCUMULATED: dict[str, Any] = {
+    **PLAN,
+    "trainer__accumulate_grad_batches": 2,
+    "model__init_args__regularizer": None,
+    "model__init_args__aux_k": None,
+    "model__init_args__optimizer": {
+        "class_path": "lightsae.training.SAEAdam", "init_args": {"lr": 0.01}
+    },
+}  # fmt: skip
+
+
+def test_accumulated_and_clipped_steps_of_two_processes_are_those_of_one(
+    shards: Path, tmp_path: Path
+) -> None:
+    splits = {"val_fraction": 0.155, "test_fraction": 0.085}
+    rows = make_data(shards, **splits).rows("train")
+    assert rows % 4 == 0
+    chosen = {f"data__init_args__{name}": share for name, share in splits.items()}
+
+    def config(processes: int, epochs: int) -> Path:
+        size = rows // (2 * processes)
+        changes = ACCUMULATED | chosen | {"data__init_args__batch_size": size}
+        changes["trainer__max_epochs"] = epochs
+        return write_config(tmp_path / f"{processes}-{epochs}.yaml", shards, **changes)
+
+    one = start("fit", "--config", config(1, 6), "--run_dir", tmp_path / "1")
+    two = start_pair("fit", "--config", config(2, 3), "--run_dir", tmp_path / "2")
+    assert finish(one, *two) == [0, 0, 0]
+    again = start_pair("fit", "--config", config(2, 6), "--run_dir", tmp_path / "2")
+    assert finish(*again) == [0, 0]
+    states = [read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("1", "2")]
+    assert [state["global_step"] for state in states] == [6, 6]
+    for name, tensor in states[0]["state_dict"].items():
+        if name.startswith("sae."):
+            found = states[1]["state_dict"][name]
+            torch.testing.assert_close(found, tensor, rtol=1e-9, atol=1e-11, msg=name)
+
+
 def test_predict_writes_a_file_per_process_and_every_row_once(
     runs: tuple[Path, Path], shards: Path
 ) -> None:

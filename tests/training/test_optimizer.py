@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightsae_kernels import Quantized
+from lightsae_kernels.quantized import dequantize
 from lightsae_kernels.shared import narrow
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -116,7 +118,7 @@ def test_the_learning_rate_may_be_a_tensor_that_a_schedule_fills() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("state_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "int8"])
 def test_a_reload_goes_on_in_the_same_bits(
     state_dtype: Any, dtype: torch.dtype, tmp_path: Path
 ) -> None:
@@ -131,9 +133,12 @@ def test_a_reload_goes_on_in_the_same_bits(
             optimizers[1] = ours(stopped)
             optimizers[1].load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     moments = [optimizers[0].state[whole.W_enc], optimizers[1].state[stopped.W_enc]]
-    assert moments[1]["exp_avg"].dtype == getattr(torch, state_dtype)
-    for name in ("step", "exp_avg", "exp_avg_sq"):
-        assert torch.equal(moments[0][name], moments[1][name]), name
+    first = "exp_avg_codes" if state_dtype == "int8" else "exp_avg"
+    assert moments[1][first].dtype == getattr(torch, state_dtype)
+    assert set(moments[0]) == set(moments[1])
+    for name, value in moments[0].items():
+        assert value.dtype == moments[1][name].dtype
+        assert torch.equal(value, moments[1][name]), name
     for (name, p), q in zip(whole.named_parameters(), stopped.parameters(), strict=True):
         assert torch.equal(p, q), name
 
@@ -182,6 +187,48 @@ def test_bfloat16_moments_stay_near_float32_ones() -> None:
     ):
         # A moment keeps eight bits: each step is off by up to 0.4%, and gradients follow no step.
         assert ((q - p).norm() / (p - origin).norm()).item() < 0.01, name
+
+
+def test_moments_in_8_bits_stay_near_float32_ones() -> None:
+    start, wide, narrow = autoencoder(), autoencoder(), autoencoder()
+    optimizers = ours(wide), ours(narrow, state_dtype="int8")
+    for step in range(200):
+        for sae, optimizer in zip((wide, narrow), optimizers, strict=True):
+            draw_gradients(sae, step)
+            optimizer.step()
+    for (name, p), q, origin in zip(
+        wide.named_parameters(), narrow.parameters(), start.parameters(), strict=True
+    ):
+        # Codes are 3% apart and more; gradients at random follow no step and correct nothing.
+        assert ((q - p).norm() / (p - origin).norm()).item() < 0.1, name
+
+
+def test_a_second_moment_in_8_bits_falls_as_in_32() -> None:
+    found = {}
+    for state_dtype in ("float32", "int8"):
+        parameter = nn.Parameter(torch.ones(1, 64))
+        optimizer = SAEAdam([parameter], betas=(0.9, 0.999), state_dtype=state_dtype)
+        for step in range(1000):
+            parameter.grad = torch.ones(1, 64)
+            parameter.grad[0, 1:] *= 1.0 if step == 0 else 0.1
+            optimizer.step()
+        state = optimizer.state[parameter]
+        found[state_dtype] = (
+            dequantize(Quantized(state["exp_avg_sq_codes"], state["exp_avg_sq_scales"]))
+            if state_dtype == "int8" else state["exp_avg_sq"]
+        )[0, 1:].mean().item()  # fmt: skip
+    assert found["int8"] == pytest.approx(found["float32"], rel=0.05)
+
+
+def test_codes_take_a_quarter_of_the_memory_of_the_matrices() -> None:
+    parameters = [nn.Parameter(torch.ones(*shape)) for shape in ((8, 512), (512,))]
+    optimizer = SAEAdam(parameters, state_dtype="int8")
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    matrix, vector = (optimizer.state[parameter] for parameter in parameters)
+    assert sum(t.nbytes for t in matrix.values()) == 2 * 8 * (512 + 2 * 4) + 4
+    assert vector["exp_avg"].dtype == torch.float32
 
 
 @pytest.mark.parametrize(("beta", "falls"), [(0.99, True), (0.999, False)])
@@ -251,7 +298,7 @@ def test_a_gradient_scaler_skips_what_overflows() -> None:
         ({"betas": (0.9, 1)}, r"betas must be two numbers in \[0, 1\), got \(0.9, 1\)"),
         ({"eps": float("inf")}, "eps must be at least 0 and finite, got inf"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),
-        ({"state_dtype": "int8"}, r"state_dtype must be one of \['float32', 'bfloat16'\]"),
+        ({"state_dtype": "int4"}, r"must be one of \['float32', 'bfloat16', 'int8'\], got 'int4'"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(options: Any, message: str) -> None:

@@ -178,17 +178,21 @@ def _regularizer_gradient_(
     a = kept.a
     wide = kept.alpha.dtype
     columns = torch.zeros(a.shape[1], dtype=wide)
-    alpha = (kept.alpha * scale).to(a.dtype).unsqueeze(1)
-    beta = None if kept.beta is None else (kept.beta * scale).neg().to(a.dtype).unsqueeze(1)
+    # The coefficients of a row of small activations leave the range of float16.
+    inner = wide if a.dtype == torch.float16 else a.dtype
+    alpha = (kept.alpha * scale).to(inner).unsqueeze(1)
+    beta = None if kept.beta is None else (kept.beta * scale).neg().to(inner).unsqueeze(1)
     for block in _blocks(len(a), a.shape[1] * a.element_size(), _PASS_BYTES):
-        g = a[block]
+        g = a[block].to(inner)
         if beta is None:
-            g.sign_().mul_(scale.to(a.dtype))
+            g.sign_().mul_(scale.to(inner))
         else:
             positive = g.sign()
             g.mul_(beta[block]).addcmul_(positive, alpha[block])
-        g.scatter_add_(1, indices[block], coefficient[block].to(a.dtype))
+        g.scatter_add_(1, indices[block], coefficient[block].to(inner))
         columns += g.sum(dim=0, dtype=wide)
+        if inner != a.dtype:
+            a[block] = g
     return columns
 
 

@@ -104,6 +104,8 @@ def _regularizer_gradient(
     coefficients = None
     if found.l1 is not None and found.l2 is not None:
         coefficients = norm_ratio_gradient(found.l1, found.l2, plan.eps)
+        if operands.dtype == torch.float16:
+            coefficients, scale = _within_float16(found.l1, coefficients, scale)
     narrow_mask = None if mask is None else mask.to(torch.int8)
     x = operands.x
     config = gradient_config(x.device, x.dtype, x.shape[1])
@@ -115,6 +117,19 @@ def _regularizer_gradient(
         )  # fmt: skip
         if d_x is not None:
             _through_rows(operands, found, mask, coefficients, scale, block, a, d_x)
+
+
+def _within_float16(
+    l1: Tensor, coefficients: tuple[Tensor, Tensor], scale: Tensor
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Coefficients over a power of two, scale times it: |g| <= alpha max(1, R_i) stays in range.
+
+    Rows of which all activations are tiny have an alpha beyond the largest float16.
+    """
+    alpha, beta = coefficients
+    largest = (alpha * (l1 * alpha).clamp_min(1.0)).amax()
+    unit = (largest / 2**15).log2().ceil().exp2().clamp_min(1.0)
+    return (alpha / unit, beta / unit), scale * unit
 
 
 def _through_rows(

@@ -48,7 +48,8 @@ def latent_order(indices: Tensor, d_sae: int, chunk: int = CHUNK) -> LatentOrder
         >>> order.owner.tolist(), order.slots.tolist()
         ([0, 1, 2, 2, 3, 4, 4], [0, 0, 0, 2, 2])
     """
-    flat = indices.reshape(-1)
+    # A wrong index is flagged where it is used; here it must not come back as another one.
+    flat = indices.reshape(-1).clamp(-1, d_sae)
     narrow = flat.to(torch.int16 if d_sae < 1 << 15 else torch.int32)
     latents, pairs = narrow.sort(stable=True)
     every = torch.arange(d_sae + 1, dtype=latents.dtype, device=flat.device)

@@ -8,7 +8,14 @@ import torch
 from lightsae_kernels import AdamSettings
 from torch import Tensor
 
-from ..test_adam_step import SETTINGS, UNIT_ROWS, Stepped, problem, torch_steps
+from ..test_adam_step import (
+    SETTINGS,
+    UNIT_ROWS,
+    Stepped,
+    eight_bit_steps,
+    problem,
+    torch_steps,
+)
 from .conftest import INTERPRETED
 
 adam = pytest.importorskip("lightsae_kernels.fused.adam")
@@ -164,3 +171,27 @@ def test_rows_too_wide_are_refused(device: torch.device) -> None:
     stepped = Stepped(param.to(device), UNIT_ROWS, "triton")
     with pytest.raises(ValueError, match="d_in is larger than 8192"):
         stepped.step(grad.to(device))
+
+
+@pytest.mark.parametrize(("N", "D"), [(41, 1), (17, 77), (9, 384), (3, 2100)])
+def test_eight_bit_moments(N: int, D: int, device: torch.device) -> None:
+    param, grads = problem(N, D, 4, torch.float32)
+    settings = UNIT_ROWS._replace(project=D > 1)
+    grads = [grad.to(device) for grad in grads]
+    for grad in grads:
+        grad[::2] = 0
+    found = eight_bit_steps(param.to(device), grads, settings, "triton", NARROW)
+    expected = eight_bit_steps(param.to(device), grads, settings, "reference")
+    assert found.copy is not None
+    assert torch.equal(found.copy, found.param.to(NARROW))
+    # A number at the border of the dither may become either of two codes.
+    apart = ~torch.isclose(found.param, expected.param, rtol=1e-4, atol=1e-6)
+    assert apart.float().mean() < 1e-3
+    for name in ("exp_avg", "exp_avg_sq"):
+        codes, scales = getattr(found, name)
+        other_codes, other_scales = getattr(expected, name)
+        torch.testing.assert_close(scales, other_scales, rtol=1e-5, atol=0)
+        apart = (codes.int() - other_codes.int()).abs()
+        assert apart.amax() <= 1
+        assert apart.float().mean() < 1e-3
+    assert not found.exp_avg.codes[::2].any()

@@ -90,3 +90,9 @@ def test_wide_rows_are_split(device: torch.device, assert_close: Close) -> None:
     pairs = DecoderPairs(torch.ones(3, 1, device=device), rows, out)
     weight_gradient.weight_gradient_bwd(latent_order(indices, 2, chunk=2), None, pairs)
     assert_close("d_W_dec", out, torch.stack([rows.sum(0), torch.zeros_like(rows[0])]), 1e-6)
+
+
+def test_an_index_outside_the_dictionary_is_nobodys() -> None:
+    order = latent_order(torch.tensor([[65536, 1], [-1, 3]]), 4)
+    assert order.offsets.tolist() == [1, 1, 2, 2, 3]
+    assert order.pairs[1:3].tolist() == [1, 3]
