@@ -82,7 +82,7 @@ def quantize_(target: Quantized, x: Tensor, u: Tensor | float = 0.5) -> None:
         >>> q = quantized_zeros(torch.empty(1, 3), torch.int8)
         >>> quantize_(q, torch.tensor([[-0.5, 0.0, 8.0]]))
         >>> q.codes, q.scales
-        (tensor([[-64,   0, 127]], dtype=torch.int8), tensor([[8.]]))
+        (tensor([[-63,   0, 127]], dtype=torch.int8), tensor([[8.]]))
     """
     levels = LEVELS[target.codes.dtype]
     blocks = _blocks(x.abs())

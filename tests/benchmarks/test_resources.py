@@ -28,21 +28,17 @@ def test_no_spill_and_products_on_the_matrix_unit() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("only", "compiled"),
-    [("select 8192", 2), ("sparse_residual 1024", 2), ("weight_gradient 512", 5)],
-)
-def test_selection_decode_and_sparse_gradients_do_not_spill(only: str, compiled: int) -> None:
-    done = resources("--arch", "90", "--dtype", "fp16", "--only", only)
+def test_selection_does_not_spill() -> None:
+    done = resources("--arch", "90", "--dtype", "fp16", "--only", "select 8192")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{compiled} compiled, 0 with" in done.stdout
+    assert "2 compiled, 0 with" in done.stdout
 
 
 @pytest.mark.slow
 def test_the_optimizer_does_not_spill_at_the_widest_rows() -> None:
-    done = resources("--only", "adam_step 8192 decoder+copy", "--dtype", "fp32")
+    done = resources("--arch", "80", "--dtype", "fp32", "--only", "adam_step 8192 decoder+copy")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 compiled, 0 with" in done.stdout
+    assert "3 compiled, 0 with" in done.stdout
 
 
 FAULTS = """

@@ -7,7 +7,7 @@ pytest.importorskip("triton")
 if torch.cuda.is_available():
     pytest.skip("the kernels are not interpreted where there is a GPU", allow_module_level=True)
 
-SIZES = {"batch": 128, "d_in": 32, "d_sae": 1024, "k": 4}
+SIZES = {"batch": 64, "d_in": 32, "d_sae": 768, "k": 4}
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 import csv
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,12 +92,14 @@ def test_goals_are_met_missed_or_not_measured():
     assert list(goals(results, {"batch": 1})) == []
 
 
-def test_a_sweep_has_rows_of_every_size(tmp_path):
-    out = tmp_path / "results.csv"
-    done = train_step("--sweep", "d_sae", "32", "64", "--only", "torch sparse", "--out", out)
-    assert done.returncode == 0, done.stdout + done.stderr
-    sizes = [row["sizes"] for row in read(out) if row["metric"] == "step_time"]
-    assert [re.search(r"d_sae=(\d+)", size)[1] for size in sizes] == ["32", "64"]
+def test_a_sweep_visits_every_size(beside, monkeypatch):
+    program = beside("train_step")
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *SMALL, "--sweep", "d_sae", "32", "64"])
+    options = program.parse()
+    sizes = [point.sizes for point in program.points(options)]
+    assert [size["d_sae"] for size in sizes] == [32, 64]
+    assert all(size["batch"] == 64 and size["k"] == 4 for size in sizes)
+    assert options.out.name == "train_step_cpu_d_sae.csv"
 
 
 def test_a_library_without_an_environment_is_named_and_skipped(tmp_path):
@@ -121,10 +122,12 @@ def test_a_library_without_an_environment_is_named_and_skipped(tmp_path):
         (["--device", "cuda"], "--device cuda: there is no GPU that torch can use"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(arguments, message):
-    done = train_step(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_options_that_make_no_sense_are_refused(arguments, message, beside, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *SMALL, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        beside("train_step").parse()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_rows_are_completed_with_machine_versions_and_date(tmp_path):

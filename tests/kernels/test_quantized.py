@@ -42,7 +42,7 @@ def test_every_number_becomes_the_nearest_code(width: int, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)
 def test_the_mean_over_the_steps_is_the_number(dtype: torch.dtype) -> None:
-    x, steps = spread(dtype, 3, 40), 4000
+    x, steps = spread(dtype, 3, 40), 1000
     total = torch.zeros_like(x)
     for step in range(1, steps + 1):
         u = dither(torch.tensor(float(step)), range(3), 40)

@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 if torch.cuda.is_available():
     pytest.skip("the kernels are not interpreted where there is a GPU", allow_module_level=True)
 
-STEPS, ROWS = 20, 32
+STEPS, ROWS = 20, 16
 
 
 @pytest.fixture
