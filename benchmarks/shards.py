@@ -1,10 +1,11 @@
-"""Reading shards: shuffled batches against raw sequential reading and against random rows.
+"""Reading shards: batches, shuffled and in stored order, against raw reading and naive loaders.
 
-Random rows are gathered by a sorted fancy index, batch by batch; single rows are read one by one.
+Random rows are gathered by a sorted fancy index, batch by batch; single rows are read one by one;
+an IterableDataset yields them in stored order to a DataLoader.
 
     python benchmarks/shards.py
 
-Shuffled batches have every hash checked and every value scanned for NaN. Raw reading goes through
+Batches have every hash checked and every value scanned for NaN. Raw reading goes through
 the same files with one 4 MiB buffer. All reads come from the page cache; the cases take turns.
 Memory is the peak of a process of its own, over what it held before it opened the shards.
 """
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import torch
 from common import RESULTS, write_rows
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightsae.activations import ActivationDataModule, ActivationLoader, Manifest, ShardWriter
 
@@ -71,22 +73,24 @@ def write(folder: Path, options: argparse.Namespace) -> None:
             writer.write(torch.randn(len(part), options.d_in).half(), part, label=label[part])
 
 
-def loader_of(folder: Path, options: argparse.Namespace) -> ActivationLoader:
+def loader_of(folder: Path, options: argparse.Namespace, shuffle: bool = True) -> ActivationLoader:
     data = ActivationDataModule(
         str(folder), options.batch, 0.0, 0.0, buffer_rows=options.buffer, dtype="stored"
     )
-    return data.train_dataloader()
+    return data.train_dataloader() if shuffle else data.predict_dataloader()
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, list[float]]]:
     """GB/s of each case, one value per round."""
-    loader = loader_of(folder, options)
+    shuffled, stored = loader_of(folder, options), loader_of(folder, options, shuffle=False)
     files = sorted(folder.glob("shard-*.h5"))
     cases: dict[str, Callable[[], int]] = {
         "raw sequential": lambda: raw(files),
-        "shuffled batches": lambda: sum(batch.activations.nbytes for batch in loader),
+        "shuffled batches": lambda: sum(batch.activations.nbytes for batch in shuffled),
+        "stored order": lambda: sum(batch.activations.nbytes for batch in stored),
         "random rows": lambda: random_rows(folder, options.batch),
         "single rows": lambda: single_rows(files, options.batch),
+        "IterableDataset": lambda: iterable_rows(files[0], options.batch),
     }
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(options.rounds + 1):
@@ -96,9 +100,13 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, l
             if number:
                 speeds[name].append(size / (time.perf_counter() - start) / 1e9)
     results = {name: ("GB/s", values) for name, values in speeds.items()}
-    for name in ("raw sequential", "random rows", "single rows"):
-        pairs = zip(speeds["shuffled batches"], speeds[name], strict=True)
-        results[f"shuffled batches / {name}"] = ("x", [ours / other for ours, other in pairs])
+    for ours, others in (
+        ("shuffled batches", ("raw sequential", "random rows", "single rows")),
+        ("stored order", ("raw sequential", "IterableDataset")),
+    ):
+        for name in others:
+            pairs = zip(speeds[ours], speeds[name], strict=True)
+            results[f"{ours} / {name}"] = ("x", [one / other for one, other in pairs])
     return results
 
 
@@ -136,6 +144,24 @@ def single_rows(files: list[Path], count: int) -> int:
             part = int(np.searchsorted(ends, row, side="right"))
             size += rows[part][row - (ends[part - 1] if part else 0)].nbytes
     return size
+
+
+class Rows(IterableDataset):
+    """Rows of a file one after the other, as a first attempt reads them."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count = path, count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield `count` rows from the start."""
+        with h5py.File(self.path) as file:
+            for row in range(min(self.count, len(file["activations"]))):
+                yield file["activations"][row]
+
+
+def iterable_rows(path: Path, count: int) -> int:
+    """One batch of them."""
+    return sum(batch.nbytes for batch in DataLoader(Rows(path, count), batch_size=count))
 
 
 def chi_squares(folder: Path, options: argparse.Namespace) -> list[float]:
@@ -192,6 +218,7 @@ def table(results: dict[str, tuple[str, list[float]]], options: argparse.Namespa
     buffer = options.buffer * options.d_in * 2 / 2**20
     goals = {
         "shuffled batches / raw sequential": ">= 0.25",
+        "stored order / raw sequential": ">= 0.5",
         "shuffled batches / random rows": ">= 100",
         "memory over start": f"< {buffer + 300:.0f}",
         "chi-square per degree": "about 1",

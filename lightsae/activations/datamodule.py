@@ -52,6 +52,7 @@ class ActivationDataModule(LightningDataModule):
             that fewer bytes travel to the device.
         drop_last: Leave out a partial last training batch.
         verify: Check the hash of every chunk, and that it is finite, whenever it is read.
+        readers: Threads that read and check; batches do not depend on how many.
         source: Makes the shards if the folder is missing or unfinished.
 
     Example:
@@ -78,6 +79,7 @@ class ActivationDataModule(LightningDataModule):
         dtype: Literal["float32", "stored"] = "float32",
         drop_last: bool = False,
         verify: bool = True,
+        readers: int = 2,
         source: ActivationSource | None = None,
     ) -> None:
         super().__init__()
@@ -91,7 +93,7 @@ class ActivationDataModule(LightningDataModule):
         self.split_seed, self.seed = split_seed, seed
         self.buffer_rows, self.drop_last, self.verify = buffer_rows, drop_last, verify
         self.dtype = torch.float32 if dtype == "float32" else None
-        self.source = source
+        self.readers, self.source = readers, source
         self._shards: ShardSet | None = None
         self._counts: dict[Split, Array] = {}
 
@@ -234,6 +236,7 @@ class ActivationDataModule(LightningDataModule):
             buffer_rows=self.buffer_rows,
             dtype=self.dtype,
             drop_last=self.drop_last and shuffle,
+            readers=self.readers,
             progress=partial(_progress, trainer) if shuffle and trainer else None,
         )
 

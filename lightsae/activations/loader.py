@@ -1,7 +1,7 @@
 """Shuffled batches from shards, whole chunks at a time."""
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +25,28 @@ class _Loaded(NamedTuple):
     columns: Array
 
 
+class _Loading(NamedTuple):
+    """A group that threads are reading."""
+
+    pool: Tensor
+    order: Future[tuple[Array, Array]]
+    reading: list[Future[None]]
+
+    def wait(self) -> _Loaded:
+        """The group; raises what a thread met."""
+        for part in self.reading:
+            part.result()
+        return _Loaded(_plain(self.pool), *self.order.result())
+
+
 class ActivationLoader:
     """Iterates over one split of a folder of shards; a dataloader to Lightning.
 
     Chunks are put in an order drawn from (seed, epoch) and cut into one contiguous share per
     rank. A rank reads its chunks in groups of `buffer_rows / 2` stored rows, shuffles the rows of
-    a group and gathers batches from it, while a thread reads the next group into the other half
-    of the buffer. Batches depend on (seed, epoch, rank, world size, batch and buffer size) only.
+    a group and gathers batches from it, while other threads read the next group into the other
+    half of the buffer. Batches depend on (seed, epoch, rank, world size, batch and buffer size)
+    only.
 
     With one rank every row of the split comes once an epoch. With several, a training loader
     (`shuffle=True`) gives every rank the same number of rows: `total % world_size` rows are left
@@ -54,6 +69,7 @@ class ActivationLoader:
         buffer_rows: Rows held in memory.
         dtype: Dtype of the activations delivered; None for the stored one.
         drop_last: Leave out a partial last batch.
+        readers: Threads that read and check chunks.
         progress: Tells how many batches of the epoch training has finished and how many it wants,
             where that may differ from how many were fetched and how many there are.
 
@@ -91,21 +107,23 @@ class ActivationLoader:
         buffer_rows: int = 131_072,
         dtype: torch.dtype | None = torch.float32,
         drop_last: bool = False,
+        readers: int = 2,
         progress: Callable[[], tuple[int, float]] | None = None,
     ) -> None:
         if batch_size < 1 or buffer_rows < 1:
             raise LightsaeError(
                 f"batch_size is {batch_size} and buffer_rows {buffer_rows}, expected at least 1"
             )
-        if seed < 0:
-            raise LightsaeError(f"seed is {seed}, expected at least 0")
+        for name, value, least in (("seed", seed, 0), ("readers", readers, 1)):
+            if value < least:
+                raise LightsaeError(f"{name} is {value}, expected at least {least}")
         self._shards, self._rule, self._split = shards, rule, split
         self._rows_per_chunk = rows_per_chunk
         self._shuffle, self._seed, self._dtype = shuffle, seed, dtype
         self._group_rows = max(1, buffer_rows // 2)
         total = int(rows_per_chunk.sum())
         self._share = Share(total, rank, world_size, batch_size, shuffle, drop_last)
-        self._progress = progress
+        self._readers, self._progress = readers, progress
         self._epoch = self._position = 0
         self._resumed = False
         self._buffer: list[Tensor] = []
@@ -187,13 +205,13 @@ class ActivationLoader:
         """Read each group while the one before it is used; two halves of a buffer take turns."""
         halves = self._take_buffer(groups)
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="shards") as thread:
-                ahead: Future[_Loaded] = thread.submit(self._load, groups[0], epoch, halves[0])
+            with ThreadPoolExecutor(self._readers, thread_name_prefix="shards") as threads:
+                ahead = self._begin(threads, groups[0], epoch, halves[0])
                 for number in range(len(groups)):
-                    current = ahead.result()
+                    current = ahead.wait()
                     if number + 1 < len(groups):
                         half = halves[(number + 1) % 2]
-                        ahead = thread.submit(self._load, groups[number + 1], epoch, half)
+                        ahead = self._begin(threads, groups[number + 1], epoch, half)
                     yield current
         finally:
             self._buffer = halves
@@ -208,19 +226,33 @@ class ActivationLoader:
             halves = [empty_rows(rows, manifest.d_in, manifest.dtype) for _ in groups[:2]]
         return halves
 
-    def _load(self, group: Group, epoch: int, pool: Tensor) -> _Loaded:
-        """Read a group into a half of the buffer and shuffle its rows."""
+    def _begin(self, threads: Executor, group: Group, epoch: int, pool: Tensor) -> _Loading:
+        """Let every thread read its part of a group into a half of the buffer."""
         raw = pool.view(-1).view(torch.uint8).numpy()
+        rows = self._shards.chunks[group.chunks, 2]
+        starts = (np.cumsum(rows) - rows) * self._shards.row_bytes
+        order = threads.submit(self._order, group, epoch)
+        parts = [slice(first, None, self._readers) for first in range(self._readers)]
+        reading = [
+            threads.submit(self._read, group.chunks[part], starts[part], raw) for part in parts
+        ]
+        return _Loading(pool, order, reading)
+
+    def _read(self, chunks: Array, starts: Array, raw: Array) -> None:
+        """Read chunks, each to its place."""
+        for chunk, start in zip(chunks, starts, strict=True):
+            self._shards.read_rows(chunk, raw[start:])
+
+    def _order(self, group: Group, epoch: int) -> tuple[Array, Array]:
+        """Where the rows of a group will lie, shuffled, and what is stored beside each."""
         parts = [self._shards.read_index(chunk) for chunk in group.chunks]
         ends = np.cumsum([part.shape[1] for part in parts])
-        for chunk, end, part in zip(group.chunks, ends, parts, strict=True):
-            self._shards.read_rows(chunk, raw[(end - part.shape[1]) * self._shards.row_bytes :])
         columns = np.concatenate(parts, axis=1)
         places = self._places(group, ends, self._rule.mask(columns[0], self._split))
         if self._shuffle:
             key = [self._seed, epoch, self._share.rank, self._share.world_size, group.number]
             np.random.default_rng(key).shuffle(places)
-        return _Loaded(_plain(pool), places, columns[:, places])
+        return places, columns[:, places]
 
     def _places(self, group: Group, ends: Array, mask: Array) -> Array:
         """Where the group's rows of the split lie, less those that are another rank's."""

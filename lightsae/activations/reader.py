@@ -1,8 +1,9 @@
 """Read whole chunks of shards, trusting nothing."""
 
 import os
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -266,6 +267,7 @@ class ShardSet:
             )
         self._verify, self._max_open = verify, max_open
         self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._users: Counter[int] = Counter()
         self._lock = Lock()
         self._indices: dict[int, Array] = {}
         self._index_room = _INDEX_BYTES
@@ -274,20 +276,33 @@ class ShardSet:
 
     def _chunk_list(self, position: int) -> Array:
         """The chunks of one shard."""
-        shard = self._shard(position)
-        lengths = [shard.chunk_length(chunk) for chunk in range(shard.n_chunks)]
-        inner = np.arange(shard.n_chunks)
+        with self._shard(position) as shard:
+            lengths = [shard.chunk_length(chunk) for chunk in range(shard.n_chunks)]
+        inner = np.arange(len(lengths))
         return np.stack([np.full_like(inner, position), inner, np.array(lengths)], axis=1)
 
-    def _shard(self, position: int) -> Shard:
-        """The shard at a position, opened if it is not open."""
-        if position not in self._open:
-            entry = self.manifest.shards[position]
-            self._open[position] = Shard(self.folder / entry.name, entry, self.manifest)
-            if len(self._open) > self._max_open:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(position)
-        return self._open[position]
+    @contextmanager
+    def _shard(self, position: int) -> Iterator[Shard]:
+        """The shard at a position, open at least until the block ends."""
+        with self._lock:
+            if position not in self._open:
+                entry = self.manifest.shards[position]
+                self._open[position] = Shard(self.folder / entry.name, entry, self.manifest)
+            self._open.move_to_end(position)
+            self._users[position] += 1
+            shard = self._open[position]
+        try:
+            yield shard
+        finally:
+            with self._lock:
+                self._users[position] -= 1
+                self._close_surplus()
+
+    def _close_surplus(self) -> None:
+        """Close the files that were used longest ago, down to the number that may be open."""
+        unused = [position for position in self._open if not self._users[position]]
+        for position in unused[: max(0, len(self._open) - self._max_open)]:
+            self._open.pop(position).close()
 
     @property
     def row_bytes(self) -> int:
@@ -297,8 +312,8 @@ class ShardSet:
     def read_rows(self, chunk: int, out: Array) -> int:
         """Read the activations of a chunk into `out`, a uint8 buffer; see `Shard.read_rows`."""
         shard, inner, _ = self.chunks[chunk]
-        with self._lock:
-            return self._shard(int(shard)).read_rows(int(inner), out, self._verify)
+        with self._shard(int(shard)) as opened:
+            return opened.read_rows(int(inner), out, self._verify)
 
     def read_index(self, chunk: int) -> Array:
         """Read sample index, token index and label of a chunk; see `Shard.read_index`.
@@ -308,8 +323,9 @@ class ShardSet:
         if chunk in self._indices:
             return self._indices[chunk]
         shard, inner, _ = self.chunks[chunk]
+        with self._shard(int(shard)) as opened:
+            index = opened.read_index(int(inner), self._verify)
         with self._lock:
-            index = self._shard(int(shard)).read_index(int(inner), self._verify)
             if self._index_room >= index.nbytes:
                 self._indices[int(chunk)] = index
                 self._index_room -= index.nbytes

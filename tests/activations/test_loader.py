@@ -95,6 +95,11 @@ def test_the_order_depends_on_seed_and_rank_alone(make_loader: MakeLoader, chang
     assert _rows(make_loader()) != _rows(make_loader(**change))
 
 
+@pytest.mark.parametrize("readers", [1, 3, 50])
+def test_the_order_does_not_depend_on_how_many_read(make_loader: MakeLoader, readers: int) -> None:
+    assert _rows(make_loader("train", readers=readers)) == _rows(make_loader("train"))
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_train_on_disjoint_equal_shares(make_loader: MakeLoader, world_size: int) -> None:
     loaders = [make_loader(rank=rank, world_size=world_size) for rank in range(world_size)]

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ def test_few_files_stay_open(make_shards: Shards) -> None:
     assert len(shards._open) == 2
     shards.close()
     assert not shards._open
+
+
+def test_a_file_stays_open_while_a_thread_reads_it(make_shards: Shards) -> None:
+    shards = ShardSet(make_shards(rows=200), max_open=1)
+    expected = shards.read_activations(range(len(shards.chunks)))
+    order = np.random.default_rng(0).integers(len(expected), size=2000)
+
+    def read(part: Any) -> None:
+        for chunk in part:
+            assert np.array_equal(shards.read_activations([chunk])[0], expected[chunk])
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(read, np.split(order, 4))) == [None] * 4
+    assert len(shards._open) == 1
+    shards.close()
 
 
 def test_a_missing_shard_is_named(make_shards: Shards) -> None:
