@@ -1,4 +1,4 @@
-"""Images in a seeded order: from a folder, or any torch dataset."""
+"""Images by number: from a folder, any torch dataset, or what is read like one."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from lightsae.activations.image_sources import ArrayFile, HuggingFace, Tars
+from lightsae.activations.image_sources.files import stamps
 from lightsae.activations.models import import_object
 from lightsae.activations.preparation import DataOptions, Transform, preparation
-from lightsae.activations.storage import Array, checksum
+from lightsae.activations.storage import Array
 from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -83,9 +85,7 @@ class FolderImages:
         self.classes = names
         self._labels = {name: label for label, name in enumerate(names)}
         self.name = str(folder)
-        stamps = [f"{path.as_posix()} {_stamp(self._folder / path)}" for path in self._paths]
-        listing = "\n".join(stamps).encode(errors="surrogateescape")
-        self.fingerprint = f"names, sizes and times {checksum(listing):016x}"
+        self.fingerprint = stamps(self._folder, self._paths)
         self.original_index: Array = np.arange(len(self._paths))
 
     def __len__(self) -> int:
@@ -106,15 +106,6 @@ class FolderImages:
         return Item(tensor, self._labels.get(self._paths[position].parts[0]), "")
 
 
-def _stamp(path: Path) -> str:
-    """Size and time of a file, without reading it."""
-    try:
-        found = path.stat()
-    except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
-
-
 class DatasetImages:
     """A torch dataset whose items are an image or (image, label).
 
@@ -122,16 +113,24 @@ class DatasetImages:
         dataset: Has a length and items. Its `classes` names the labels, and its `original_index`
             (int per item) names the sample that an item is a copy of, if it has them.
         transform: Makes a tensor of a PIL image; tensors are taken as they are.
-        name: Tells one dataset from another.
+        name: What messages call it.
         mode: PIL mode that images are converted to: RGB or L.
+        fingerprint: Tells one dataset from another; its name by default.
 
     Raises:
         LightsaeError: If it has no length or items, or its `classes` or `original_index` cannot be.
     """
 
-    def __init__(self, dataset: Any, transform: Any, name: str, mode: str = "RGB") -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        transform: Any,
+        name: str,
+        mode: str = "RGB",
+        fingerprint: str | None = None,
+    ) -> None:
         self._dataset, self._transform, self._mode = dataset, transform, mode
-        self.name = self.fingerprint = name
+        self.name, self.fingerprint = name, fingerprint or name
         count = self._count()
         self.has_labels = self._first_is_pair(count)
         classes = getattr(dataset, "classes", None) or []
@@ -236,22 +235,36 @@ def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict
     Raises:
         LightsaeError: If the images are missing, or nothing says how to prepare them.
     """
-    if (options.folder is None) == (options.dataset is None):
-        raise LightsaeError("data: give either folder or dataset (a class path)")
-    if options.folder is not None and options.arguments:
-        raise LightsaeError(
-            f"data.arguments {options.arguments}: are for data.dataset, a folder takes none"
-        )
+    options.check_source()
     settings = preparation(options, module)
     channels = settings["input_size"][0]
     mode = "L" if channels == 1 else "RGB"
     transform = Transform(settings)
     if options.folder is not None:
         return FolderImages(options.folder, transform, mode), settings
-    path = options.dataset or ""
+    if options.dataset is not None:
+        dataset = _torch_dataset(options.dataset, options.arguments)
+        name = f"{options.dataset} {options.arguments}"
+        return DatasetImages(dataset, transform, name, mode), settings
+    source = _source(options)
+    name = options.huggingface or options.webdataset or options.arrays or ""
+    return DatasetImages(source, transform, name, mode, source.fingerprint), settings
+
+
+def _torch_dataset(path: str, arguments: dict[str, Any]) -> Any:
+    """The dataset of a class path."""
     build = import_object(path, "data.dataset")
     try:
-        dataset = build(**options.arguments)
+        return build(**arguments)
     except Exception as error:
         raise LightsaeError(f"data.dataset: cannot build {path}: {told(error)}") from error
-    return DatasetImages(dataset, transform, f"{path} {options.arguments}", mode), settings
+
+
+def _source(options: DataOptions) -> HuggingFace | Tars | ArrayFile:
+    """Images that are read like a torch dataset."""
+    image, label = options.image_key, options.label_key
+    if options.huggingface is not None:
+        return HuggingFace(options.huggingface, options.split, image, label, options.arguments)
+    if options.webdataset is not None:
+        return Tars(options.webdataset, image, label)
+    return ArrayFile(options.arrays or "", image, label)

@@ -11,17 +11,31 @@ from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+_SOURCES = ("folder", "dataset", "huggingface", "webdataset", "arrays")
+_FOR = {
+    "arguments": ("dataset", "huggingface"),
+    "split": ("huggingface",),
+    "image_key": ("huggingface", "webdataset", "arrays"),
+    "label_key": ("huggingface", "webdataset", "arrays"),
+}
 
 
 @dataclass
 class DataOptions:
-    """The images: a folder, or a torch dataset by class path, and how they are prepared.
+    """The images, from one of five kinds of sources, and how they are prepared.
 
     Attributes:
         folder: Folder of images. If all are in subfolders, these are their classes.
         dataset: Dotted path of a torch dataset class, instead of `folder`. Its items are an
             image or (image, label); PIL images are prepared, tensors are taken as they are.
-        arguments: Keyword arguments of the dataset's constructor.
+        huggingface: Hugging Face dataset: a folder that `save_to_disk` wrote, or a name or path
+            that `load_dataset` takes.
+        webdataset: WebDataset tars on this machine; braces name several: `train-{000..146}.tar`.
+        arrays: HDF5, NPZ or NPY file of images uint8 [N, H, W, C] or [N, C, H, W].
+        split: Split of the Hugging Face dataset, if it has several.
+        image_key: Column, extension in the tars, or array of the images.
+        label_key: Column, extension in the tars, or array of the labels.
+        arguments: Keyword arguments of the dataset's constructor, or of `load_dataset`.
         size: Side of the square image that the model sees, in pixels; the model's own by default.
         mean: Per-channel mean that is subtracted; the model's own by default.
         std: Per-channel standard deviation that is divided by; the model's own by default.
@@ -34,6 +48,12 @@ class DataOptions:
 
     folder: str | None = None
     dataset: str | None = None
+    huggingface: str | None = None
+    webdataset: str | None = None
+    arrays: str | None = None
+    split: str | None = None
+    image_key: str | None = None
+    label_key: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     mean: list[float] | None = None
@@ -56,6 +76,30 @@ class DataOptions:
                 f"data.interpolation is {self.interpolation!r}, expected one of {', '.join(known)}"
             )
 
+    def check_source(self) -> None:
+        """Refuse none or two sources, and a key that the source does not take.
+
+        Raises:
+            LightsaeError: Naming the keys.
+
+        Example:
+            >>> DataOptions(folder="photos", arrays="digits.npz").check_source()
+            Traceback (most recent call last):
+            ...
+            lightsae.errors.LightsaeError: data: give one of folder, dataset, huggingface, \
+webdataset, arrays; here are folder, arrays
+        """
+        given = [kind for kind in _SOURCES if getattr(self, kind) is not None]
+        if len(given) != 1:
+            here = f"here are {', '.join(given)}" if given else "there is none"
+            raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
+        for key, kinds in _FOR.items():
+            if getattr(self, key) and given[0] not in kinds:
+                raise LightsaeError(
+                    f"data.{key} is {getattr(self, key)!r}: it is for {' and '.join(kinds)}, "
+                    f"data.{given[0]} takes none"
+                )
+
 
 def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
     """What timm says about the model, with the options' values on top.
@@ -68,7 +112,7 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
         `input_size` [C, H, W], `mean`, `std`, `crop_pct` and `interpolation`.
 
     Raises:
-        LightsaeError: If nothing says how to prepare the images of a folder.
+        LightsaeError: If nothing says how to prepare images that are no tensors.
     """
     settings: dict[str, Any] = {}
     if hasattr(module, "pretrained_cfg"):
@@ -76,7 +120,7 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
         found = data.resolve_model_data_config(module)
         settings = {key: found[key] for key in ("input_size", "mean", "std", "interpolation")}
         settings["crop_pct"] = found.get("crop_pct", 1.0)
-    elif options.folder is not None and None in (options.size, options.mean, options.std):
+    elif options.dataset is None and None in (options.size, options.mean, options.std):
         raise LightsaeError(
             f"data.size, data.mean and data.std are needed: {type(module).__name__} does not say "
             "how its images are prepared"

@@ -84,15 +84,38 @@ def test_a_timm_model_says_how_images_are_prepared(tmp_path: Path) -> None:
 
 
 def test_one_source_of_images_is_given() -> None:
-    for options in (DataOptions(), DataOptions(folder="a", dataset="b")):
-        with pytest.raises(LightsaeError, match="give either folder or dataset"):
+    five = "data: give one of folder, dataset, huggingface, webdataset, arrays; "
+    for options, here in (
+        (DataOptions(), "there is none"),
+        (DataOptions(folder="a", dataset="b"), "here are folder, dataset"),
+        (DataOptions(webdataset="a", arrays="b"), "here are webdataset, arrays"),
+    ):
+        with pytest.raises(LightsaeError, match=f"^{five}{here}$"):
             load_images(options, nn.Identity())
 
 
-def test_arguments_of_a_dataset_are_refused_beside_a_folder() -> None:
-    options = DataOptions(folder="a", arguments={"root": "b"})
-    with pytest.raises(LightsaeError, match=r"data.arguments {'root': 'b'}: are for data.dataset"):
-        load_images(options, nn.Identity())
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"folder": "a", "arguments": {"root": "b"}},
+            "data.arguments is {'root': 'b'}: it is for dataset and huggingface, "
+            "data.folder takes none",
+        ),
+        (
+            {"arrays": "a", "split": "train"},
+            "data.split is 'train': it is for huggingface, data.arrays takes none",
+        ),
+        (
+            {"dataset": "a", "label_key": "y"},
+            "data.label_key is 'y': it is for huggingface and webdataset and arrays, "
+            "data.dataset takes none",
+        ),
+    ],
+)
+def test_a_key_of_another_source_is_refused(options: Any, message: str) -> None:
+    with pytest.raises(LightsaeError, match=f"^{re.escape(message)}$"):
+        load_images(DataOptions(**options), nn.Identity())
 
 
 @pytest.mark.parametrize("options", [{"dataset": "no.Such"}, {"arguments": {"nope": 1}}])
