@@ -154,7 +154,7 @@ def _members(path: Path) -> Iterator[tuple[str, Member]]:
     try:
         with tarfile.open(path, "r:") as tar:
             while (entry := tar.next()) is not None:
-                tar.members = []  # they would pile up
+                tar.members = []  # type: ignore[attr-defined]  # they would pile up
                 if entry.isfile():
                     yield entry.name, Member(path, entry.offset_data, entry.size)
             end = tar.offset
