@@ -2,21 +2,24 @@
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from lightsae.activations.batches import image_batches
+from lightsae.activations.budget import check_room, check_spent, row_bytes
 from lightsae.activations.folder import check_same, check_writable
 from lightsae.activations.format import MANIFEST_NAME, Manifest
 from lightsae.activations.images import ImageSet, load_images
 from lightsae.activations.models import LayerTap, ModelOptions, load_model, weights_hash
+from lightsae.activations.parallel import Part, run_in_processes
 from lightsae.activations.preparation import DataOptions
 from lightsae.activations.storage import Array, StoredDtype, storage
 from lightsae.activations.tokens import TokenKind, select_tokens
@@ -40,11 +43,13 @@ def extract(
     device: str = "auto",
     compute: Compute = "float32",
     workers: int = 0,
+    max_bytes: int | None = None,
 ) -> Manifest:
     """Write a model's activations on a set of images to a folder of shards.
 
     Interrupted at any moment, the same command again continues after the last whole shard, and
-    the result is the one of an uninterrupted run. Images are visited in a random order.
+    the result is the one of an uninterrupted run. Images are visited in a random order. Under
+    torchrun each process visits a part of them; the rows and their order are the same.
 
     Args:
         model: The frozen model.
@@ -61,6 +66,7 @@ def extract(
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
         compute: Dtype of the forward pass.
         workers: Processes that read and prepare images; 0 does it in this one.
+        max_bytes: Refuse to begin what would take more on the disk, and stop at it.
 
     Returns:
         The manifest of the complete folder.
@@ -72,7 +78,7 @@ def extract(
     module = load_model(model)
     tap = LayerTap(module, layer)
     images, preparation = load_images(data, module)
-    return Extraction(
+    extraction = Extraction(
         tap=tap,
         images=images,
         out=folder,
@@ -89,7 +95,9 @@ def extract(
         preparation=preparation,
         prefix_tokens=model.prefix_tokens,
         arguments=model.arguments,
-    ).run()
+        max_bytes=max_bytes,
+    )
+    return run_in_processes(extraction)
 
 
 def _out_folder(out: str) -> Path:
@@ -129,6 +137,8 @@ class Extraction:
         prefix_tokens: Number of class and register tokens, if the model does not say it.
         arguments: What the model was made with, for the manifest.
         show_progress: Show a progress bar and a closing line on standard error.
+        max_bytes: Budget of bytes on the disk for all images.
+        part: Which part of the images this process visits; its folder is complete with them.
     """
 
     tap: LayerTap
@@ -148,12 +158,16 @@ class Extraction:
     prefix_tokens: int | None = None
     arguments: dict[str, Any] | None = None
     show_progress: bool = True
+    max_bytes: int | None = None
+    part: Part = field(default_factory=Part)
 
     def run(self) -> Manifest:
         """Begin or continue, and return the manifest of the complete folder."""
         for name, least in (("batch_size", 1), ("rows_per_shard", 1), ("workers", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise LightsaeError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise LightsaeError(f"max_bytes is {self.max_bytes}, expected at least 1")
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
         wanted = self._wanted()
@@ -190,6 +204,8 @@ class Extraction:
             "prefix_tokens": self.prefix_tokens,
             "arguments": json.loads(json.dumps(self.arguments or {}, default=str)),
         }
+        if self.part.world > 1:
+            settings["part"] = list(self.part)
         return Manifest(
             d_in=1,
             dtype=self.dtype,
@@ -205,6 +221,7 @@ class Extraction:
     def _write(self, wanted: Manifest) -> Manifest:
         """Visit the images that are left and write their rows."""
         order = np.random.default_rng(self.seed).permutation(len(self.images))
+        order = self.part.of(order, self.batch_size)
         copies = copy_numbers(self.images.original_index)
         done = int(wanted.progress.get("images", 0))
         skipped = list(wanted.progress.get("skipped", []))
@@ -213,6 +230,7 @@ class Extraction:
         # Workers begin before the folder is locked, or the lock would outlive a killed parent.
         batches = image_batches(self.images, order[done:], self.batch_size, self.workers)
         writer = ShardWriter(self.out, wanted, rows_per_shard=self.rows_per_shard) if done else None
+        checked = False
         try:
             with self._bar() as bar:
                 task = bar.add_task("extract", total=len(order), completed=done, speed="")
@@ -223,9 +241,13 @@ class Extraction:
                     progress = {"images": done, "skipped": skipped.copy()}
                     if images is not None:
                         rows, token = self._rows(images.to(device))
+                        if not checked:
+                            self._check_room(rows, len(order), writer)
+                            checked = True
                         writer = writer or self._new_writer(wanted, rows.shape[2])
                         self._write_rows(writer, rows, token, positions, copies, labels, progress)
-                    bar.update(task, completed=done, speed=_speed(bar, task))
+                        check_spent(self.out, writer.bytes_written, self._budget(len(order)))
+                    bar.update(task, completed=done, speed=_speed(bar, task, writer))
             if writer is None:
                 raise LightsaeError(f"data: none of the {len(order)} images is readable")
             writer.finish({"images": done, "skipped": skipped})
@@ -236,6 +258,16 @@ class Extraction:
         note = f", {len(skipped)} images skipped (listed in its manifest)" if skipped else ""
         self._console.print(f"{self.out}: {manifest.rows} rows of {manifest.d_in}{note}")
         return manifest
+
+    def _budget(self, images: int) -> int | None:
+        """The share of the budget that is for a number of images."""
+        return None if self.max_bytes is None else self.max_bytes * images // len(self.images)
+
+    def _check_room(self, rows: Tensor, images: int, writer: ShardWriter | None) -> None:
+        """Compare what all images will take, going by the first batch, with what they may."""
+        each = row_bytes(rows.shape[2], self.dtype, self.images.has_labels) * rows.shape[1]
+        written = writer.bytes_written if writer is not None else 0
+        check_room(self.out, each * images, written, self._budget(images))
 
     def _new_writer(self, wanted: Manifest, d_in: int) -> ShardWriter:
         """The writer of a new folder, once the width is known."""
@@ -292,16 +324,17 @@ class Extraction:
         return device
 
     def _bar(self) -> Progress:
-        """A progress bar that tells images per second."""
+        """A progress bar that tells images per second, bytes and remaining time."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         tail = (TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
         return Progress(*columns, *tail, console=self._console)
 
 
-def _speed(bar: Progress, task: Any) -> str:
-    """Images per second as the bar has measured it."""
+def _speed(bar: Progress, task: Any, writer: ShardWriter | None) -> str:
+    """Images per second as the bar has measured it, and the bytes written."""
     speed = bar.tasks[task].speed
-    return f"{speed:.0f} images/s" if speed else ""
+    written = decimal(writer.bytes_written) if writer is not None else ""
+    return f"{speed:.0f} images/s {written}" if speed else written
 
 
 def copy_numbers(original_index: Array) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightsae.activations.budget import row_bytes
 from lightsae.activations.folder import (
     check_same,
     check_writable,
@@ -81,6 +82,8 @@ class ShardWriter:
             self._lock = lock_folder(self.folder)
             self.manifest = self._open_manifest(manifest)
             self._moments = self._stored_moments()
+            shards = (self.folder / entry.name for entry in self.manifest.shards)
+            self._shard_bytes = sum(path.stat().st_size for path in shards)
         except BaseException as error:
             if ours and self._lock >= 0:
                 with suppress(OSError):  # it is not empty
@@ -159,6 +162,13 @@ class ShardWriter:
                 self._end_shard()
         except (OSError, RuntimeError) as error:
             raise self._disk_error(error) from error
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of the whole shards and of the rows of the one under construction."""
+        manifest = self.manifest
+        each = row_bytes(manifest.d_in, manifest.dtype, manifest.has_labels)
+        return self._shard_bytes + (self._shard.rows * each if self._shard is not None else 0)
 
     def finish(self, progress: dict[str, Any] | None = None) -> None:
         """End the last shard and mark the folder complete.
@@ -248,6 +258,7 @@ class ShardWriter:
         name = shard_name(len(self.manifest.shards))
         digest = shard.finish()
         put_in_place(shard.path, self.folder / name)
+        self._shard_bytes += (self.folder / name).stat().st_size
         self._shard = None
         self._moments = self._moments.merge(shard.moments)
         entry = ShardEntry(name, shard.rows, digest)

@@ -1,0 +1,80 @@
+"""What an extraction takes on the disk, compared with what it may take and what there is."""
+
+import shutil
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from lightsae.activations.shard_file import index_names
+from lightsae.activations.storage import storage
+from lightsae.errors import LightsaeError
+
+
+def row_bytes(d_in: int, dtype: str, has_labels: bool) -> int:
+    """Bytes of a stored row and its index.
+
+    Example:
+        >>> row_bytes(1024, "float16", has_labels=True)
+        2072
+    """
+    return d_in * storage(dtype).disk_dtype.itemsize + 8 * len(index_names(has_labels))
+
+
+def check_room(folder: Path, whole: int, written: int, max_bytes: int | None) -> None:
+    """Refuse to write what would exceed the budget or the free space.
+
+    Args:
+        folder: Where it is written, existing or not.
+        whole: Bytes of the finished folder, estimated.
+        written: Bytes of it that are there already.
+        max_bytes: The budget, or None.
+
+    Raises:
+        LightsaeError: Naming the estimate and what is allowed or free.
+
+    Example:
+        >>> check_room(Path("shards"), 5_000_000, 0, max_bytes=2_000_000)
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: max_bytes is 2000000 (2.0 MB): shards would take about \
+5000000 (5.0 MB)
+    """
+    if max_bytes is not None and whole > max_bytes:
+        raise LightsaeError(
+            f"max_bytes is {max_bytes} ({decimal(max_bytes)}): {folder} would take about "
+            f"{whole} ({decimal(whole)})"
+        )
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if whole - written > free:
+        raise LightsaeError(
+            f"{folder}: would take about {decimal(whole - written)} more, there are "
+            f"{decimal(free)} free: free some space or use another folder"
+        )
+
+
+def check_spent(folder: Path, written: int, max_bytes: int | None) -> None:
+    """Stop at the budget.
+
+    Args:
+        folder: Where it is written.
+        written: Bytes of it that are there.
+        max_bytes: The budget, or None.
+
+    Raises:
+        LightsaeError: If they are more; whole shards stay.
+
+    Example:
+        >>> check_spent(Path("shards"), 2_000_001, max_bytes=2_000_000)
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: shards: stopped at max_bytes = 2000000 (2.0 MB): its whole \
+shards are kept, the same command with a larger max_bytes goes on
+    """
+    if max_bytes is not None and written > max_bytes:
+        raise LightsaeError(
+            f"{folder}: stopped at max_bytes = {max_bytes} ({decimal(max_bytes)}): its whole "
+            "shards are kept, the same command with a larger max_bytes goes on"
+        )

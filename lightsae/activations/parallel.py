@@ -1,0 +1,204 @@
+"""Extraction by several processes: each writes a part of the images, the parts become one folder.
+
+The seeded order of the images is cut between whole forward passes, so the rows of all parts, one
+after the other, are those of a single process in the same order. Part r of n is a folder of its
+own, `OUT/.rank-r-of-n`; when all are complete, rank 0 renames their shards into OUT.
+"""
+
+import os
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+
+from lightsae.activations.folder import check_same, check_writable, lock_folder
+from lightsae.activations.format import MANIFEST_NAME, Manifest, shard_name
+from lightsae.activations.reader import Shard
+from lightsae.activations.statistics import Moments
+from lightsae.activations.storage import Array
+from lightsae.errors import LightsaeError
+from lightsae.files import sync_folder
+
+if TYPE_CHECKING:
+    from lightsae.activations.extract import Extraction
+
+# A rank may be ahead of the others by any time; that one ended is told by its connection.
+_PATIENCE = timedelta(days=30)
+
+
+class Part(NamedTuple):
+    """One process among those that share the images.
+
+    Attributes:
+        rank: Its number, from 0.
+        world: How many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of_environment(cls) -> "Part":
+        """What torchrun says of this process, or the only one."""
+        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    def of(self, order: Array, batch_size: int) -> Array:
+        """This process's slice of the order, of whole batches.
+
+        Args:
+            order: Int64 `[n]`.
+            batch_size: Images per forward pass.
+
+        Returns:
+            Int64 `[m]`; one after the other, the slices of all ranks are the order.
+
+        Raises:
+            LightsaeError: If there are fewer batches than processes.
+
+        Example:
+            >>> import numpy as np
+            >>> [Part(rank, 2).of(np.arange(7), 2).tolist() for rank in range(2)]
+            [[0, 1, 2, 3], [4, 5, 6]]
+        """
+        batches = -(-len(order) // batch_size)
+        if batches < self.world:
+            raise LightsaeError(
+                f"{len(order)} images are {batches} batches of {batch_size}, fewer than the "
+                f"{self.world} processes: use --nproc_per_node {batches} or a smaller batch_size"
+            )
+        start, stop = (batches * r // self.world * batch_size for r in (self.rank, self.rank + 1))
+        return order[start:stop]
+
+    def folder(self, out: Path) -> Path:
+        """Where this process writes."""
+        return out if self.world == 1 else out / f".rank-{self.rank}-of-{self.world}"
+
+
+def run_in_processes(extraction: "Extraction") -> Manifest:
+    """Run an extraction in this process, or this process's part of it under torchrun.
+
+    Args:
+        extraction: The whole, as every process set it up.
+
+    Returns:
+        The manifest of the complete folder.
+
+    Raises:
+        LightsaeError: If the folder was begun by another number of processes, or another process
+            ended before its part was written.
+    """
+    part, out = Part.of_environment(), extraction.out
+    extraction = replace(extraction, show_progress=extraction.show_progress and part.rank == 0)
+    if os.path.exists(out / MANIFEST_NAME) and Manifest.load(out).complete:
+        found = extraction.run()
+        _remove_parts(out, part)
+        return found
+    check_processes(out, part.world)
+    if part.world == 1:
+        return extraction.run()
+    if extraction.device == "auto" and torch.cuda.is_available():
+        extraction = replace(extraction, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    check_writable(out)
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        replace(extraction, out=part.folder(out), part=part).run()
+        _wait_for_all(out)
+        if part.rank == 0:
+            assemble(out, part.world)
+        _wait_for_all(out)
+    finally:
+        dist.destroy_process_group()
+    found = replace(extraction, show_progress=False).run()
+    told = Console(stderr=True, quiet=not extraction.show_progress)
+    told.print(f"{out}: {found.rows} rows of {found.d_in} by {part.world} processes")
+    return found
+
+
+def check_processes(out: Path, world: int) -> None:
+    """Refuse to go on with a folder that another number of processes began.
+
+    Args:
+        out: The folder, existing or not.
+        world: How many processes there are now.
+
+    Raises:
+        LightsaeError: Saying how many began it, and what to do.
+    """
+    if not os.path.isdir(out):
+        return
+    begun = {int(path.name.rpartition("-")[2]) for path in out.glob(".rank-*-of-*")}
+    if (out / MANIFEST_NAME).exists():
+        begun.add(1)
+    for there in sorted(begun - {world}):
+        what = out / MANIFEST_NAME if there == 1 else out / f".rank-*-of-{there}"
+        raise LightsaeError(
+            f"{out}: was begun by {there} process{'es' * (there > 1)}, here are {world}: "
+            f"go on with --nproc_per_node {there}, or remove {what} to begin again"
+        )
+
+
+def _wait_for_all(out: Path) -> None:
+    """Wait until every process has come here; one that has ended is an error at once."""
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        raise LightsaeError(
+            f"{out}: another process ended before its part was written: "
+            "run the same command again, it goes on"
+        ) from error
+
+
+def assemble(out: Path, world: int) -> None:
+    """Make one folder of the complete parts, by renaming; begun again, it goes on.
+
+    Args:
+        out: The folder that holds the parts.
+        world: How many there are.
+
+    Raises:
+        LightsaeError: If a part is missing, incomplete or of another extraction.
+    """
+    parts = [Part(rank, world).folder(out) for rank in range(world)]
+    manifests = [Manifest.load(part) for part in parts]
+    for part, manifest in zip(parts, manifests, strict=True):
+        manifest.settings.pop("part", None)
+        check_same(manifests[0], manifest, part)
+        if not manifest.complete:
+            raise LightsaeError(f"{part}: is not complete")
+    lock = lock_folder(out)
+    try:
+        _join(out, parts, manifests).save(out)
+    finally:
+        os.close(lock)
+    _remove_parts(out, Part())
+
+
+def _join(out: Path, parts: list[Path], manifests: list[Manifest]) -> Manifest:
+    """Bring the shards of all parts under names of the whole; its manifest."""
+    whole = replace(manifests[0], rows=0, shards=[], progress={"images": 0, "skipped": []})
+    moments = Moments.empty(whole.d_in)
+    for part, manifest in zip(parts, manifests, strict=True):
+        for entry in manifest.shards:
+            name = shard_name(len(whole.shards))
+            if (part / entry.name).exists():
+                (part / entry.name).replace(out / name)
+            whole.shards.append(replace(entry, name=name))
+            with Shard(out / name, whole.shards[-1], whole) as shard:
+                moments = moments.merge(shard.moments)
+        whole.rows += manifest.rows
+        whole.progress["images"] += manifest.progress["images"]
+        whole.progress["skipped"] += manifest.progress["skipped"]
+    sync_folder(out)
+    return replace(whole, mean=moments.mean.tolist(), scale=moments.scale.tolist())
+
+
+def _remove_parts(out: Path, part: Part) -> None:
+    """Remove what is left of the parts of a complete folder."""
+    if part.rank == 0:
+        for folder in out.glob(".rank-*-of-*"):
+            shutil.rmtree(folder)
