@@ -1,5 +1,6 @@
 """What an extraction takes on the disk, compared with what it may take and what there is."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def check_room(folder: Path, whole: int, written: int, max_bytes: int | None) ->
             f"{whole} ({decimal(whole)})"
         )
     existing = folder
-    while not existing.exists():
+    while not os.path.exists(existing):  # which says no where Path raises, as for too long a name
         existing = existing.parent
     free = shutil.disk_usage(existing).free
     if whole - written > free:

@@ -76,9 +76,7 @@ def test_equals_the_definition(
     [
         ("ragged", "off_support_l1", True),
         ("ragged", "l1_l2_ratio", False),
-        ("sm_80", "l1_l2_ratio", True),
         ("sm_80", "off_support_l1", False),
-        ("sm_90", None, True),
         ("sm_90", "l1_l2_ratio", True),
     ],
 )
