@@ -10,19 +10,27 @@ from torch import Tensor
 
 from lightsae.activations.batch import ActivationBatch
 from lightsae.activations.epoch import Group, Share, plan_epoch
-from lightsae.activations.format import Manifest
 from lightsae.activations.reader import ShardSet
+from lightsae.activations.slabs import Slabs
 from lightsae.activations.splits import Split, SplitRule
-from lightsae.activations.storage import Array, empty_rows
+from lightsae.activations.storage import Array
 from lightsae.errors import LightsaeError
 
 
 class _Loaded(NamedTuple):
     """A group in memory: `order` says at which row of `pool` each of its rows lies."""
 
-    pool: Array
+    pool: Tensor
     order: Array
     columns: Array
+    shuffled: bool
+
+    def in_place(self, rows: slice) -> slice | None:
+        """Where rows lie one after the other, if they do."""
+        order = self.order[rows]
+        if self.shuffled or order[-1] - order[0] + 1 != len(order):
+            return None
+        return slice(int(order[0]), int(order[-1]) + 1)
 
 
 class _Loading(NamedTuple):
@@ -31,12 +39,13 @@ class _Loading(NamedTuple):
     pool: Tensor
     order: Future[tuple[Array, Array]]
     reading: list[Future[None]]
+    shuffled: bool
 
     def wait(self) -> _Loaded:
         """The group; raises what a thread met."""
         for part in self.reading:
             part.result()
-        return _Loaded(_plain(self.pool), *self.order.result())
+        return _Loaded(self.pool, *self.order.result(), self.shuffled)
 
 
 class ActivationLoader:
@@ -44,9 +53,9 @@ class ActivationLoader:
 
     Chunks are put in an order drawn from (seed, epoch) and cut into one contiguous share per
     rank. A rank reads its chunks in groups of `buffer_rows / 2` stored rows, shuffles the rows of
-    a group and gathers batches from it, while other threads read the next group into the other
-    half of the buffer. Batches depend on (seed, epoch, rank, world size, batch and buffer size)
-    only.
+    a group and gathers batches from it, while other threads read the next group. A batch that is
+    not shuffled and lies in one piece is handed out where it was read, without a copy. Batches
+    depend on (seed, epoch, rank, world size, batch and buffer size) only.
 
     With one rank every row of the split comes once an epoch. With several, a training loader
     (`shuffle=True`) gives every rank the same number of rows: `total % world_size` rows are left
@@ -120,13 +129,16 @@ class ActivationLoader:
         self._shards, self._rule, self._split = shards, rule, split
         self._rows_per_chunk = rows_per_chunk
         self._shuffle, self._seed, self._dtype = shuffle, seed, dtype
-        self._group_rows = max(1, buffer_rows // 2)
+        self._group_rows = _group_rows(buffer_rows // 2, 1 if shuffle else batch_size)
         total = int(rows_per_chunk.sum())
         self._share = Share(total, rank, world_size, batch_size, shuffle, drop_last)
         self._readers, self._progress = readers, progress
         self._epoch = self._position = 0
         self._resumed = False
-        self._buffer: list[Tensor] = []
+        stored = shards.chunks[:, 2]
+        self._slab_rows = min(stored.sum(), max(self._group_rows, stored.max()))
+        manifest = shards.manifest
+        self._pools, self._batch_memory = (Slabs(manifest.d_in, manifest.dtype) for _ in range(2))
         if total < world_size or self._share.batches == 0:
             raise LightsaeError(
                 f"{shards.folder}: the {split} split has {total} rows, too few for a batch "
@@ -169,17 +181,18 @@ class ActivationLoader:
     def _batches(self, epoch: int, position: int) -> Iterator[ActivationBatch]:
         """Assemble the batches from `position` on."""
         share = self._share
-        groups, skip = self._remaining(epoch, share.start(position))
+        groups, used = self._remaining(epoch, share.start(position))
         loaded = self._load_ahead(groups, epoch)
-        current, used = next(loaded), skip
+        group = next(loaded)
         try:
             for batch in range(position, share.batches):
                 rows = share.start(batch + 1) - share.start(batch)
-                assembly = _Assembly(rows, self._shards.manifest)
+                assembly = _Assembly(rows, self._batch_memory)
                 while assembly.missing:
-                    if used == len(current.order):
-                        current, used = next(loaded), 0
-                    used += assembly.take(current, used)
+                    if used == len(group.order):
+                        del group  # The threads need its memory for the group after the next.
+                        group, used = next(loaded), 0
+                    used += assembly.take(group, used)
                 self._position = batch + 1
                 yield assembly.finish(self._dtype)
         finally:
@@ -202,32 +215,18 @@ class ActivationLoader:
         return groups, rows_done
 
     def _load_ahead(self, groups: list[Group], epoch: int) -> Generator[_Loaded, None, None]:
-        """Read each group while the one before it is used; two halves of a buffer take turns."""
-        halves = self._take_buffer(groups)
-        try:
-            with ThreadPoolExecutor(self._readers, thread_name_prefix="shards") as threads:
-                ahead = self._begin(threads, groups[0], epoch, halves[0])
-                for number in range(len(groups)):
-                    current = ahead.wait()
-                    if number + 1 < len(groups):
-                        half = halves[(number + 1) % 2]
-                        ahead = self._begin(threads, groups[number + 1], epoch, half)
-                    yield current
-        finally:
-            self._buffer = halves
+        """Read each group while the one before it is used."""
+        with ThreadPoolExecutor(self._readers, thread_name_prefix="shards") as threads:
+            ahead = self._begin(threads, groups[0], epoch)
+            for following in [*groups[1:], None]:
+                current = ahead.wait()
+                if following is not None:
+                    ahead = self._begin(threads, following, epoch)
+                yield current
 
-    def _take_buffer(self, groups: list[Group]) -> list[Tensor]:
-        """Two halves, or one for one group; those of the last iterator if they are large enough."""
-        stored = self._shards.chunks[:, 2]
-        rows = max(int(stored[group.chunks].sum()) for group in groups)
-        halves, self._buffer = self._buffer, []
-        if len(halves) < len(groups[:2]) or len(halves[0]) < rows:
-            manifest = self._shards.manifest
-            halves = [empty_rows(rows, manifest.d_in, manifest.dtype) for _ in groups[:2]]
-        return halves
-
-    def _begin(self, threads: Executor, group: Group, epoch: int, pool: Tensor) -> _Loading:
-        """Let every thread read its part of a group into a half of the buffer."""
+    def _begin(self, threads: Executor, group: Group, epoch: int) -> _Loading:
+        """Let every thread read its part of a group."""
+        pool = self._pools.take(self._slab_rows)
         raw = pool.view(-1).view(torch.uint8).numpy()
         rows = self._shards.chunks[group.chunks, 2]
         starts = (np.cumsum(rows) - rows) * self._shards.row_bytes
@@ -236,7 +235,7 @@ class ActivationLoader:
         reading = [
             threads.submit(self._read, group.chunks[part], starts[part], raw) for part in parts
         ]
-        return _Loading(pool, order, reading)
+        return _Loading(pool, order, reading, self._shuffle)
 
     def _read(self, chunks: Array, starts: Array, raw: Array) -> None:
         """Read chunks, each to its place."""
@@ -252,7 +251,7 @@ class ActivationLoader:
         if self._shuffle:
             key = [self._seed, epoch, self._share.rank, self._share.world_size, group.number]
             np.random.default_rng(key).shuffle(places)
-        return places, columns[:, places]
+        return places, np.take(columns, places, 1, mode="clip")
 
     def _places(self, group: Group, ends: Array, mask: Array) -> Array:
         """Where the group's rows of the split lie, less those that are another rank's."""
@@ -266,36 +265,48 @@ class ActivationLoader:
 
 
 class _Assembly:
-    """A batch being gathered from one group or more."""
+    """A batch being put together from one group or more."""
 
-    def __init__(self, rows: int, manifest: Manifest) -> None:
-        self._activations = empty_rows(rows, manifest.d_in, manifest.dtype)
-        self._rows = _plain(self._activations)
-        self._index = np.empty((3 if manifest.has_labels else 2, rows), np.int64)
-        self._filled = 0
-
-    @property
-    def missing(self) -> int:
-        """Rows still to be gathered."""
-        return len(self._activations) - self._filled
+    def __init__(self, rows: int, memory: Slabs) -> None:
+        self.missing = self._rows = rows
+        self._memory = memory
+        self._activations: Tensor | None = None
+        self._columns: list[Array] = []
 
     def take(self, group: _Loaded, start: int) -> int:
-        """Gather what is missing from the rows of a group after `start`; return how many."""
+        """Take what is missing from the rows of a group after `start`; return how many."""
         taken = min(self.missing, len(group.order) - start)
-        target = slice(self._filled, self._filled + taken)
         source = slice(start, start + taken)
-        # One thread of numpy: torch's would wait for a core that the reading thread occupies.
-        np.take(group.pool, group.order[source], 0, out=self._rows[target], mode="clip")
-        self._index[:, target] = group.columns[:, source]
-        self._filled += taken
+        self._columns.append(group.columns[:, source])
+        whole = group.in_place(source) if taken == self._rows else None
+        if whole is None:
+            self._gather(group, source)
+        else:
+            self._activations = group.pool[whole]
+        self.missing -= taken
         return taken
+
+    def _gather(self, group: _Loaded, source: slice) -> None:
+        """Copy rows of a group behind those that are there already."""
+        if self._activations is None:
+            self._activations = self._memory.take(self._rows)
+        filled = self._rows - self.missing
+        target = _plain(self._activations)[filled : filled + source.stop - source.start]
+        # One thread of numpy: torch's would wait for a core that the reading thread occupies.
+        np.take(_plain(group.pool), group.order[source], 0, out=target, mode="clip")
 
     def finish(self, dtype: torch.dtype | None) -> ActivationBatch:
         """The batch in the dtype asked for."""
+        assert self._activations is not None
         activations = self._activations if dtype is None else self._activations.to(dtype)
-        columns = [torch.from_numpy(column) for column in self._index]
+        columns = [torch.from_numpy(column) for column in np.concatenate(self._columns, axis=1)]
         label = columns[2] if len(columns) == 3 else None
         return ActivationBatch(activations, columns[0], columns[1], label)
+
+
+def _group_rows(most: int, multiple: int) -> int:
+    """Rows of a group; a multiple of the batch where that saves copies of batches cut in two."""
+    return max(1, most // multiple * multiple if most >= multiple else most)
 
 
 def _plain(rows: Tensor) -> Array:

@@ -128,7 +128,8 @@ class Shard:
             raise self._broken("was altered: its hashes are not the ones the manifest recorded")
         self._chunk_hash, self._index_hash = described["chunk_hash"], described["index_hash"]
         self.moments = Moments(rows, described["mean"], described["m2"])
-        self._chunk_bytes = self.chunk_rows * manifest.d_in * kind.disk_dtype.itemsize
+        self._row_bytes = manifest.d_in * kind.disk_dtype.itemsize
+        self._descriptor = self._file.id.get_vfd_handle()
 
     def _chunk_offsets(self) -> list[int]:
         """Where each chunk of activations lies in the file, in bytes."""
@@ -157,7 +158,7 @@ class Shard:
             LightsaeError: Naming file and rows, if the bytes are not the ones that were written.
         """
         start, count = chunk * self.chunk_rows, self.chunk_length(chunk)
-        used = out[: self._chunk_bytes // self.chunk_rows * count]
+        used = out[: self._row_bytes * count]
         try:
             self._fill(used, chunk)
         except _HDF5_ERRORS as error:
@@ -197,11 +198,11 @@ class Shard:
     def _fill(self, out: Array, chunk: int) -> None:
         """Copy a chunk of activations; HDF5 would hold the interpreter meanwhile."""
         if not hasattr(os, "preadv"):
-            whole = np.empty(self._chunk_bytes, np.uint8)
+            whole = np.empty(self._row_bytes * self.chunk_rows, np.uint8)
             self._rows_set.id.read_direct_chunk((chunk * self.chunk_rows, 0), out=whole)
             out[:] = whole[: out.size]
             return
-        read_at(self._file.id.get_vfd_handle(), self._offsets[chunk], out)
+        read_at(self._descriptor, self._offsets[chunk], out)
 
     def _unreadable(self, start: int, count: int, error: Exception) -> LightsaeError:
         """An error about rows that the system or the library does not read."""
@@ -284,25 +285,30 @@ class ShardSet:
     @contextmanager
     def _shard(self, position: int) -> Iterator[Shard]:
         """The shard at a position, open at least until the block ends."""
+        shard = self._acquire(position)
+        try:
+            yield shard
+        finally:
+            self._release(position)
+
+    def _acquire(self, position: int) -> Shard:
+        """The shard at a position, which stays open until it is released."""
         with self._lock:
             if position not in self._open:
                 entry = self.manifest.shards[position]
                 self._open[position] = Shard(self.folder / entry.name, entry, self.manifest)
             self._open.move_to_end(position)
             self._users[position] += 1
-            shard = self._open[position]
-        try:
-            yield shard
-        finally:
-            with self._lock:
-                self._users[position] -= 1
-                self._close_surplus()
+            return self._open[position]
 
-    def _close_surplus(self) -> None:
+    def _release(self, position: int) -> None:
         """Close the files that were used longest ago, down to the number that may be open."""
-        unused = [position for position in self._open if not self._users[position]]
-        for position in unused[: max(0, len(self._open) - self._max_open)]:
-            self._open.pop(position).close()
+        with self._lock:
+            self._users[position] -= 1
+            if len(self._open) > self._max_open:
+                unused = [position for position in self._open if not self._users[position]]
+                for surplus in unused[: len(self._open) - self._max_open]:
+                    self._open.pop(surplus).close()
 
     @property
     def row_bytes(self) -> int:
@@ -311,9 +317,12 @@ class ShardSet:
 
     def read_rows(self, chunk: int, out: Array) -> int:
         """Read the activations of a chunk into `out`, a uint8 buffer; see `Shard.read_rows`."""
-        shard, inner, _ = self.chunks[chunk]
-        with self._shard(int(shard)) as opened:
-            return opened.read_rows(int(inner), out, self._verify)
+        position, inner, _ = self.chunks[chunk].tolist()
+        shard = self._acquire(position)
+        try:
+            return shard.read_rows(inner, out, self._verify)
+        finally:
+            self._release(position)
 
     def read_index(self, chunk: int) -> Array:
         """Read sample index, token index and label of a chunk; see `Shard.read_index`.

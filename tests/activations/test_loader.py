@@ -211,14 +211,30 @@ def test_one_row_is_one_batch(tmp_path: Path) -> None:
     shards.close()
 
 
-def test_the_buffer_is_reused_and_not_shared(make_loader: MakeLoader) -> None:
-    loader = make_loader()
-    list(loader)
-    kept = [half.data_ptr() for half in loader._buffer]
-    first, second = iter(loader), iter(loader)
-    assert sorted(next(first).sample_index.tolist()) != []
-    next(second)
-    assert loader._buffer == []
-    del first, second
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_memory_is_used_again(make_loader: MakeLoader, shuffle: bool) -> None:
+    loader = make_loader(shuffle=shuffle, dtype=None)
+    for _ in range(3):
+        for batch in loader:
+            del batch
     gc.collect()
-    assert len(kept) == len(loader._buffer) == 2
+    pools, batches = loader._pools._waiting, loader._batch_memory._waiting
+    assert (len(pools), len(batches)) == (2, 1)
+
+
+def test_two_iterators_share_no_memory(make_loader: MakeLoader) -> None:
+    loader = make_loader(dtype=None)
+    first, second = iter(loader), iter(loader)
+    one, other = next(first), next(second)
+    assert one.activations.data_ptr() != other.activations.data_ptr()
+
+
+def test_batches_in_stored_order_are_handed_out_without_a_copy(make_loader: MakeLoader) -> None:
+    loader = make_loader(shuffle=False, batch_size=8, dtype=None)
+    batches = list(loader)
+    memories = {batch.activations.untyped_storage().data_ptr() for batch in batches}
+    assert len(memories) < len(batches)
+    rows = torch.cat([batch.activations for batch in batches])
+    kept = rows.clone()
+    list(loader)
+    assert torch.equal(torch.cat([batch.activations for batch in batches]), kept)

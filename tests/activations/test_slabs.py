@@ -1,0 +1,31 @@
+import pytest
+
+from lightsae.activations.slabs import Slabs
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_memory_comes_back_when_the_last_tensor_is_gone(dtype: str) -> None:
+    slabs = Slabs(4, dtype)
+    rows = slabs.take(8)
+    address = rows.data_ptr()
+    part = rows[4:].view(-1)
+    del rows
+    other = slabs.take(8)
+    assert other.data_ptr() != address
+    del part
+    assert slabs.take(8).data_ptr() == address
+
+
+def test_a_slab_serves_fewer_rows_but_not_more() -> None:
+    slabs = Slabs(4, "float32")
+    address = slabs.take(8).data_ptr()
+    assert slabs.take(3).shape == (3, 4)
+    assert slabs.take(3).data_ptr() == address
+    assert slabs.take(9).data_ptr() != address
+
+
+def test_what_a_caller_hoarded_is_freed() -> None:
+    slabs = Slabs(4, "float32")
+    hoard = [slabs.take(8) for _ in range(20)]
+    hoard.clear()
+    assert len(slabs._waiting) == 4
