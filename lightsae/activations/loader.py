@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import zip_longest
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,8 @@ from lightsae.activations.slabs import Slabs
 from lightsae.activations.splits import Split, SplitRule
 from lightsae.activations.storage import Array
 from lightsae.errors import LightsaeError
+
+_Work = SimpleQueue[tuple[int, int] | None]
 
 
 class _Loaded(NamedTuple):
@@ -217,29 +221,40 @@ class ActivationLoader:
     def _load_ahead(self, groups: list[Group], epoch: int) -> Generator[_Loaded, None, None]:
         """Read each group while the one before it is used."""
         with ThreadPoolExecutor(self._readers, thread_name_prefix="shards") as threads:
-            ahead = self._begin(threads, groups[0], epoch)
-            for following in [*groups[1:], None]:
+            begun = self._begin_each(threads, groups, epoch)
+            ahead = next(begun, None)
+            while ahead is not None:
                 current = ahead.wait()
-                if following is not None:
-                    ahead = self._begin(threads, following, epoch)
+                ahead = next(begun, None)
                 yield current
 
-    def _begin(self, threads: Executor, group: Group, epoch: int) -> _Loading:
-        """Let every thread read its part of a group."""
-        pool = self._pools.take(self._slab_rows)
+    def _begin_each(
+        self, threads: Executor, groups: list[Group], epoch: int
+    ) -> Generator[_Loading, None, None]:
+        """Let the threads read a group whenever one is asked for; its order is known by then."""
+        order = threads.submit(self._order, groups[0], epoch)
+        for group, following in zip_longest(groups, groups[1:]):
+            pool = self._pools.take(self._slab_rows)
+            loading = _Loading(pool, order, self._begin(threads, group, pool), self._shuffle)
+            if following is not None:
+                order = threads.submit(self._order, following, epoch)
+            yield loading
+
+    def _begin(self, threads: Executor, group: Group, pool: Tensor) -> list[Future[None]]:
+        """Let the threads read a group, each the next chunk that none has begun."""
         raw = pool.view(-1).view(torch.uint8).numpy()
         rows = self._shards.chunks[group.chunks, 2]
         starts = (np.cumsum(rows) - rows) * self._shards.row_bytes
-        order = threads.submit(self._order, group, epoch)
-        parts = [slice(first, None, self._readers) for first in range(self._readers)]
-        reading = [
-            threads.submit(self._read, group.chunks[part], starts[part], raw) for part in parts
-        ]
-        return _Loading(pool, order, reading, self._shuffle)
+        work: _Work = SimpleQueue()
+        for item in zip(group.chunks.tolist(), starts.tolist(), strict=True):
+            work.put(item)
+        for _ in range(self._readers):
+            work.put(None)
+        return [threads.submit(self._read, work, raw) for _ in range(self._readers)]
 
-    def _read(self, chunks: Array, starts: Array, raw: Array) -> None:
-        """Read chunks, each to its place."""
-        for chunk, start in zip(chunks, starts, strict=True):
+    def _read(self, work: _Work, raw: Array) -> None:
+        """Read chunks, each to its place, until there is nothing left to do."""
+        for chunk, start in iter(work.get, None):
             self._shards.read_rows(chunk, raw[start:])
 
     def _order(self, group: Group, epoch: int) -> tuple[Array, Array]:
