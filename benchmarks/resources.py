@@ -169,17 +169,7 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
     yield from encode_cases(arch, dtype)
     yield from gradient_cases(arch, dtype)
     size = ELEMENTS[dtype]
-    for n, k in ((8192, 32), (65536, 64), (65536, 512), (1 << 20, 32)):
-        group = select.group_size(n, k)
-        block_m, block_k = triton.next_power_of_2(n // group), max(2, triton.next_power_of_2(k))
-        rows, warps = select.select_programs(block_m, block_k * group, GPU)
-        tiles = {"GROUP": group, "BITS": 8 * size - 1, "BLOCK_B": rows, "BLOCK_M": block_m,
-                 "BLOCK_K": block_k}  # fmt: skip
-        yield Case(f"select {n}, k {k}", "select", dtype, tiles, warps)
-        if n == 8192:
-            yield Case(
-                f"select {n}, k {k}, any sizes", "select", dtype, tiles, warps, aligned=False
-            )
+    yield from select_cases(dtype)
     for k in (32, 512):
         rows, warps = programs(k, GPU)
         yield Case(f"support, k {k}", "support", dtype, {"BLOCK_B": rows, "BLOCK_K": k}, warps)
@@ -209,6 +199,21 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
     yield Case("sparse_decode 1024, any sizes", "sparse_decode", dtype, tiles | {"BIAS": True},
                warps, aligned=False)  # fmt: skip
     yield from adam_cases(dtype)
+
+
+def select_cases(dtype: str) -> Iterator[Case]:
+    """Up to 8192 maxima and candidates, in dictionaries that 16 divides and in others."""
+    for n, k in ((8192, 32), (65536, 64), (65536, 512), (131_072, 512), (1 << 20, 32)):
+        group = select.group_size(n, k)
+        block_m, block_k = triton.next_power_of_2(n // group), max(2, triton.next_power_of_2(k))
+        tiles = {"GROUP": group, "BITS": 8 * ELEMENTS[dtype] - 1, "BLOCK_M": block_m,
+                 "BLOCK_K": block_k}  # fmt: skip
+        for columns, odd in ((n, ()), (n - 1, ("B", "N", "K"))):
+            rows, warps = select.select_programs(block_m, block_k * group, columns, GPU)
+            yield Case(
+                f"select {columns}, k {k}", "select", dtype, tiles | {"BLOCK_B": rows}, warps,
+                odd=odd,
+            )  # fmt: skip
 
 
 def adam_cases(dtype: str) -> Iterator[Case]:

@@ -9,7 +9,7 @@
 All are of the values as stored, so they agree with what is selected later. NaN and -inf are stored
 as inf: the largest of its row is selected, and is seen there at no cost here.
 
-Shapes: x [B, D], W_enc [N, D], a [B, N], maxima [B, M], M = cdiv(N, GROUP); B rows of one block.
+Shapes: x [B, D], W_enc [N, D], a [B, N], maxima [B, M], M >= cdiv(N, GROUP); B rows of one block.
 """
 
 from typing import NamedTuple
@@ -122,7 +122,8 @@ class Taken(NamedTuple):
 
     Attributes:
         a: Activations, [B, N].
-        maxima: Maxima of groups of `group` columns, [B, cdiv(N, group)], dtype of x.
+        maxima: Maxima of groups of `group` columns, [B, M], dtype of x; M is at least
+            cdiv(N, group), and what lies behind is left alone or zero.
         sums: Column sums of each tile row, [cdiv(B, block_b), N] float32.
         norms: Sums and sums of squares of each tile column, [B, 2, cdiv(N, block_n)] float32.
         mask: Latents that count in `norms`, [N] int8; None is all of them.
@@ -154,7 +155,7 @@ def encode_fwd(
     tf32 = x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     encode_fwd_kernel[grid](
         x, W_enc, b_enc, taken.a, taken.maxima, taken.sums, taken.norms, taken.mask,
-        B, N, D, triton.cdiv(N, taken.group),
+        B, N, D, 0 if taken.maxima is None else taken.maxima.shape[1],
         GROUP=taken.group, STORE=taken.a is not None, MAXIMA=taken.maxima is not None,
         SUMS=taken.sums is not None, NORMS=taken.norms is not None,
         MASKED=taken.mask is not None, PRECISION="tf32" if tf32 else "ieee",

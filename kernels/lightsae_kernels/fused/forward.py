@@ -11,7 +11,7 @@ from lightsae_kernels.flags import flag_on
 from lightsae_kernels.fused.configs import ProductConfig
 from lightsae_kernels.fused.encode import Taken, encode_fwd
 from lightsae_kernels.fused.l1_l2_ratio import l1_l2_ratio_fwd
-from lightsae_kernels.fused.select import group_size, select_fwd
+from lightsae_kernels.fused.select import group_size, maxima_columns, select_fwd
 from lightsae_kernels.fused.support import support_fwd
 from lightsae_kernels.fused.tune import product_config
 from lightsae_kernels.memory import memory, rows_in_block
@@ -137,7 +137,7 @@ def _select(product: Product, plan: Plan) -> Selection:
     keep = plan.keeps()
     rows = B if keep else rows_in_block(B, N, x.element_size(), config.block_b)
     a = x.new_empty(rows, N)
-    maxima = x.new_empty(rows, -(-N // group)) if given is None else None
+    maxima = None if given is not None else _maxima(x, rows, N, group)
     indices = torch.empty(B, k, dtype=torch.int64, device=x.device) if given is None else given
     active = torch.zeros(N, dtype=torch.int8, device=x.device)
     sums = norms = None
@@ -163,6 +163,13 @@ def _select(product: Product, plan: Plan) -> Selection:
         else:
             select_fwd(a[here], part.maxima, *outputs, group)
     return found
+
+
+def _maxima(x: Tensor, rows: int, N: int, group: int) -> Tensor:
+    """Memory for the maxima of each row; what no group fills is zero."""
+    maxima = x.new_empty(rows, maxima_columns(N, group))
+    maxima[:, -(-N // group) :].zero_()
+    return maxima
 
 
 def _off_support_l1(found: Selection, mask: Tensor | None, given: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from the left, so every group left out lies to the right of one that holds an eq
 Non-negative floats order as their bits do: the threshold is found bit by bit, one count each, and a
 cumulative sum compacts what is taken. Nothing is compared twice and no order is left to chance.
 
-Shapes: maxima [B, M], a [B, N], groups [B, K] int32, values and indices [B, K].
+Shapes: maxima [B, M] with 16 dividing M, a [B, N], groups [B, K] int32, values and indices [B, K].
 """
 
 import torch
@@ -128,12 +128,28 @@ def group_size(N: int, k: int, widest: int = 64) -> int:
     return size
 
 
-def select_programs(maxima: int, candidates: int, device: torch.device) -> tuple[int, int]:
+def maxima_columns(N: int, group: int) -> int:
+    """Maxima of a row, filled up with zeros to whole 16s: rows that begin anywhere spill registers.
+
+    A zero behind the last group is never chosen before it: ties go to the left, and k groups exist.
+
+    Args:
+        N: Columns of `a`.
+        group: Columns per group.
+
+    Example:
+        >>> maxima_columns(40, 2)
+        32
+    """
+    return -(-N // group // 16) * 16
+
+
+def select_programs(maxima: int, candidates: int, N: int, device: torch.device) -> tuple[int, int]:
     """Rows and warps of a program; few warps, because each count is added up across them."""
     widest = max(maxima, candidates)
     rows, warps = programs(widest, device, per_warp=512)
-    # 16 elements a thread spill on sm_80, 8 and 32 do not.
-    return rows, 32 if widest == 8192 else warps
+    # 16 elements a thread spill on sm_80, and where 16 does not divide N 8 of them on sm_90.
+    return rows, 32 if widest == 8192 and N % 16 == 0 else warps
 
 
 def select_fwd(
@@ -149,8 +165,8 @@ def select_fwd(
 
     Args:
         a: Activations, non-negative, [B, N].
-        maxima: Maxima of groups of `group` contiguous columns, [B, cdiv(N, group)], dtype of `a`;
-            at least k of them.
+        maxima: Maxima of groups of `group` contiguous columns, at least k, then zeros: [B,
+            maxima_columns(N, group)], dtype of `a`.
         values: To be written, [B, k], dtype of `a`.
         indices: To be written, [B, k], int64.
         active: Set to 1 where a latent is selected, [N], int8.
@@ -160,7 +176,7 @@ def select_fwd(
     (B, N), M, K = a.shape, maxima.shape[1], values.shape[1]
     groups = torch.empty(B, K, dtype=torch.int32, device=a.device)
     block_m, block_k = triton.next_power_of_2(M), max(2, triton.next_power_of_2(K))
-    rows, warps = select_programs(block_m, block_k * group, a.device)
+    rows, warps = select_programs(block_m, block_k * group, N, a.device)
     select_fwd_kernel[(triton.cdiv(B, rows),)](
         a, maxima, groups, values, indices, active, flag, B, N, M, K,
         GROUP=group, BITS=8 * a.element_size() - 1,

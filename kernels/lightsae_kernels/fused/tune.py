@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightsae_kernels.fused.configs import ProductConfig, product_configs
 from lightsae_kernels.fused.encode import Taken, encode_fwd
+from lightsae_kernels.fused.select import maxima_columns
 from lightsae_kernels.memory import rows_in_block
 
 Timer = Callable[[ProductConfig], float]
@@ -85,7 +86,7 @@ def _time(x: Tensor, W_enc: Tensor, config: ProductConfig) -> float:
     rows = rows_in_block(len(x), len(W_enc), x.element_size(), config.block_b)
     x, group = x[:rows], 16
     a = x.new_empty(len(x), len(W_enc))
-    maxima = x.new_empty(len(x), triton.cdiv(len(W_enc), group))
+    maxima = x.new_empty(len(x), maxima_columns(len(W_enc), group))
     bias = x.new_zeros(len(W_enc))
     taken = Taken(a, maxima, group=group)
     run = lambda: encode_fwd(x, W_enc, bias, taken, config)  # noqa: E731

@@ -388,7 +388,7 @@ def test_memory_stays_within_the_documented_bound(
     with bounds, torch.no_grad(), Allocated() as allocated:
         encode_topk(*tensors, k, backend="triton", **options)
     kept = regularizer == "l1_l2_ratio" and masked and not recompute
-    R, M = (B if kept else rows), -(-N // select.group_size(N, k))
+    R, M = (B if kept else rows), select.maxima_columns(N, select.group_size(N, k))
     bound = R * (N + M) * s + 4 * B * k + B * k * (s + 8) + 3 * B * D * s
     if regularizer == "off_support_l1":
         bound += -(-B // tile.block_b) * N * 4 + 14 * B * k

@@ -15,7 +15,7 @@ select = pytest.importorskip("lightsae_kernels.fused.select")
 def fused(a: Tensor, k: int, group: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, N = a.shape
     group = group or select.group_size(N, k)
-    padded = torch.nn.functional.pad(a, (0, -N % group))
+    padded = torch.nn.functional.pad(a, (0, select.maxima_columns(N, group) * group - N))
     maxima = padded.unflatten(1, (-1, group)).amax(dim=2)
     values = a.new_full((B, k), float("nan"))
     indices = torch.full((B, k), -77, device=a.device)
@@ -46,6 +46,13 @@ def activations(B: int, N: int, dtype: torch.dtype, device: Any, seed: int = 0) 
 )  # fmt: skip
 def test_ragged_rows(B: int, N: int, k: int, dtype: torch.dtype, device: torch.device) -> None:
     assert_selected(activations(B, N, dtype, device), k)
+
+
+def test_a_zero_behind_the_last_group_is_never_selected(device: torch.device) -> None:
+    a = torch.zeros(2, 33, device=device)
+    a[1, 32] = 1
+    assert select.maxima_columns(33, 2) == 32
+    assert_selected(a, 17, group=2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
