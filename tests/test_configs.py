@@ -12,8 +12,10 @@ from lightsae.activations.extract import extract
 from lightsae.cli import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-FIT = sorted(p for p in CONFIGS.glob("*.yaml") if not p.name.startswith("extract-"))
 EXTRACT = sorted(CONFIGS.glob("extract-*.yaml"))
+ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
+FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE})
+NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
 
 @pytest.fixture
@@ -24,6 +26,13 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
+def write_images(folder: Path, count: int) -> None:
+    image = pytest.importorskip("PIL.Image")
+    folder.mkdir()
+    for number in range(count):
+        image.new("RGB", (40, 40), (50 * number, 10, 10)).save(folder / f"{number}.png")
+
+
 # Lightning's model summary knows no bf16 sizes; that of fast_dev_run is shown all the same.
 @pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
 @pytest.mark.parametrize("config", FIT, ids=lambda path: path.stem)
@@ -32,6 +41,22 @@ def test_fit(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.Mon
     status = main(
         ["fit", "--config", str(config), "--data.path", str(shards), "--trainer.devices", "1",
          "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
+    )  # fmt: skip
+    assert status == 0
+
+
+@pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
+@pytest.mark.parametrize("config", ONLINE, ids=lambda path: path.stem)
+def test_fit_beside_a_narrow_model_of_the_same_class(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", 5)
+    given = yaml.safe_load(config.read_text())["data"]["init_args"]["model"]["arguments"]
+    status = main(
+        ["fit", "--config", str(config), "--data.data.folder", "images", "--data.model.pretrained",
+         "false", "--data.model.arguments", str(given | NARROW), "--data.workers", "0",
+         "--trainer.devices", "1", "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
     )  # fmt: skip
     assert status == 0
 
@@ -52,23 +77,19 @@ def test_extract_settings_are_understood(config: Path) -> None:
 def test_extract_on_a_narrow_model_of_the_same_class(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = pytest.importorskip("PIL.Image")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "images").mkdir()
-    for number in range(3):
-        image.new("RGB", (40, 40), (90 * number, 10, 10)).save(tmp_path / f"images/{number}.png")
+    write_images(tmp_path / "images", 3)
     name = yaml.safe_load(config.read_text())["model"]["name"]
-    narrow = {"embed_dim": 32, "depth": 1, "num_heads": 2}
     status = main(
         ["extract", "--config", str(config), "--data.folder", "images", "--model.pretrained",
-         "false", "--model.arguments", str(narrow), "--workers", "0", "--device", "cpu"]
+         "false", "--model.arguments", str(NARROW), "--workers", "0", "--device", "cpu"]
     )  # fmt: skip
     assert status == 0
     manifest = Manifest.load(tmp_path / "shards" / config.stem.removeprefix("extract-"))
     assert (manifest.model, manifest.rows, manifest.d_in) == (name, 3, 32)
 
 
-@pytest.mark.parametrize("config", [*FIT, *EXTRACT], ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", [*FIT, *EXTRACT, *ONLINE], ids=lambda path: path.stem)
 def test_every_key_is_explained(config: Path) -> None:
     lines = config.read_text().splitlines()
     structural = ("class_path:", "init_args:", "model:", "data:", "trainer:", "selection:",

@@ -7,6 +7,7 @@ from lightsae.activations.format import Manifest, ShardEntry
 from lightsae.activations.images import ImageSet
 from lightsae.activations.loader import ActivationLoader
 from lightsae.activations.models import LayerTap, ModelOptions
+from lightsae.activations.online import OnlineActivationDataModule
 from lightsae.activations.preparation import DataOptions
 from lightsae.activations.reader import ShardSet
 from lightsae.activations.writer import ShardWriter
@@ -22,6 +23,7 @@ __all__ = [
     "LayerTap",
     "Manifest",
     "ModelOptions",
+    "OnlineActivationDataModule",
     "ShardEntry",
     "ShardSet",
     "ShardWriter",

@@ -1,6 +1,6 @@
 """Batches of images in a given order, read here or in worker processes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -48,16 +48,34 @@ def image_batches(
     Raises:
         LightsaeError: While iterating, if an item is not what it should be.
     """
+    starts = range(0, len(order), batch_size)
+    return listed_batches(images, [order[start : start + batch_size] for start in starts], workers)
+
+
+def listed_batches(
+    images: ImageSet, batches: Sequence[Array], workers: int
+) -> Generator[ImageBatch, None, None]:
+    """Read images in batches of any sizes, as `image_batches` does.
+
+    Args:
+        images: The images.
+        batches: Positions of the images of each batch, int64.
+        workers: Processes that read; 0 reads in this one.
+    """
     loader: DataLoader[ImageBatch | LightsaeError] = DataLoader(
-        _Batches(images, order, batch_size),
+        _Batches(images, batches),
         batch_size=None,
         num_workers=workers,
         collate_fn=_unchanged,
+        # The global one is for the weights of what is trained.
+        generator=torch.Generator(),
     )
     return _unpacked(iter(loader))
 
 
-def _unpacked(loader: Iterator[ImageBatch | LightsaeError]) -> Iterator[ImageBatch]:
+def _unpacked(
+    loader: Iterator[ImageBatch | LightsaeError],
+) -> Generator[ImageBatch, None, None]:
     """The batches of a loader; an error that a worker met is raised here."""
     try:
         for found in loader:
@@ -86,14 +104,14 @@ class _Batches(Dataset[ImageBatch | LightsaeError]):
     Errors are returned: raised, they would leave a worker with a traceback for a message.
     """
 
-    def __init__(self, images: ImageSet, order: Array, batch_size: int) -> None:
-        self._images, self._order, self._size = images, order, batch_size
+    def __init__(self, images: ImageSet, batches: Sequence[Array]) -> None:
+        self._images, self._batches = images, batches
 
     def __len__(self) -> int:
-        return -(-len(self._order) // self._size)
+        return len(self._batches)
 
     def __getitem__(self, number: int) -> ImageBatch | LightsaeError:
-        positions = self._order[number * self._size : (number + 1) * self._size].tolist()
+        positions = self._batches[number].tolist()
         try:
             return collate([(position, self._images.load(position)) for position in positions])
         except LightsaeError as error:

@@ -1,20 +1,21 @@
 """The data module over a folder of shards."""
 
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from lightning import LightningDataModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import EVAL_DATALOADERS
-from torch import Tensor
 
 from lightsae.activations.format import MANIFEST_NAME, Manifest
-from lightsae.activations.loader import ActivationLoader
 from lightsae.activations.reader import ShardSet
-from lightsae.activations.splits import Split, count_rows, distinct_samples, split_rule
+from lightsae.activations.row_source import RowSource
+from lightsae.activations.split_data import SplitDataModule
+from lightsae.activations.splits import (
+    Split,
+    SplitRule,
+    count_rows,
+    distinct_samples,
+    split_rule,
+)
 from lightsae.activations.storage import Array
 from lightsae.errors import LightsaeError
 
@@ -34,7 +35,7 @@ class ActivationSource(Protocol):
         ...
 
 
-class ActivationDataModule(LightningDataModule):
+class ActivationDataModule(SplitDataModule):
     """Activations of a frozen model, split by sample into train, validation and test.
 
     Training batches are shuffled; the others come in stored order. `predict` reads every row of
@@ -82,18 +83,20 @@ class ActivationDataModule(LightningDataModule):
         readers: int = 2,
         source: ActivationSource | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size=batch_size,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            seed=seed,
+            buffer_rows=buffer_rows,
+            drop_last=drop_last,
+        )
         if dtype not in ("float32", "stored"):
             raise LightsaeError(f"dtype is {dtype!r}, expected 'float32' or 'stored'")
-        if seed < 0:
-            raise LightsaeError(f"seed is {seed}, expected at least 0")
         self.path = Path(path)
-        self.batch_size = batch_size
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.split_seed, self.seed = split_seed, seed
-        self.buffer_rows, self.drop_last, self.verify = buffer_rows, drop_last, verify
         self.dtype = torch.float32 if dtype == "float32" else None
-        self.readers, self.source = readers, source
+        self.verify, self.readers, self.source = verify, readers, source
         self._shards: ShardSet | None = None
         self._counts: dict[Split, Array] = {}
 
@@ -155,93 +158,13 @@ class ActivationDataModule(LightningDataModule):
             self._shards.close()
             self._shards = None
 
-    def rows(self, split: Split) -> int:
-        """Number of rows of a split."""
-        self.setup()
-        return int(self._counts[split].sum())
+    @property
+    def _name(self) -> str:
+        """The folder."""
+        return str(self.path)
 
-    def training_sample(self, max_rows: int = 32_768) -> Tensor:
-        """Rows of the training split, from chunks drawn by `seed`; the same on every rank.
-
-        Args:
-            max_rows: At most this many.
-
-        Returns:
-            Float32 `[rows, d_in]`.
-        """
+    def _opened(self, split: Split) -> tuple[RowSource, SplitRule, Array]:
+        """The shards, how they are divided, and each chunk's rows of a split."""
         self.setup()
         assert self._shards is not None
-        counts = self._counts["train"]
-        order = np.random.default_rng(self.seed).permutation(len(counts))
-        parts: list[Array] = []
-        wanted = max_rows
-        for chunk in order:
-            if wanted <= 0:
-                break
-            mask = self._rule.mask(self._shards.read_index(chunk)[0], "train")
-            parts.append(self._shards.read_activations([chunk])[0][mask][:wanted])
-            wanted -= len(parts[-1])
-        return torch.from_numpy(np.concatenate(parts))
-
-    def train_dataloader(self) -> ActivationLoader:
-        """Shuffled batches of the training split, from the trainer's current epoch on."""
-        loader = self._loader("train", shuffle=True)
-        if self.trainer is not None:
-            # Lightning restores a loader's position only in the middle of an epoch.
-            progress: Any = self.trainer.fit_loop.epoch_progress.current
-            loader.set_epoch(progress.processed)
-        return loader
-
-    def val_dataloader(self) -> EVAL_DATALOADERS:
-        """Batches of the validation split; in a fit without one, no loader.
-
-        Raises:
-            LightsaeError: If there is no validation split, and not in a fit.
-        """
-        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if self.val_fraction == 0 and fitting:
-            return []
-        return self._loader("validation")
-
-    def test_dataloader(self) -> ActivationLoader:
-        """Batches of the test split.
-
-        Raises:
-            LightsaeError: If there is none.
-        """
-        return self._loader("test")
-
-    def predict_dataloader(self) -> ActivationLoader:
-        """Batches of every row of the folder, in stored order."""
-        return self._loader("all")
-
-    def _loader(self, split: Split, shuffle: bool = False) -> ActivationLoader:
-        """A loader for this process."""
-        if {"validation": self.val_fraction, "test": self.test_fraction}.get(split) == 0:
-            key = "val_fraction" if split == "validation" else "test_fraction"
-            raise LightsaeError(f"{self.path}: there is no {split} split: {key} is 0")
-        self.setup()
-        assert self._shards is not None
-        trainer = self.trainer
-        return ActivationLoader(
-            self._shards,
-            self._rule,
-            split,
-            self._counts[split],
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            seed=self.seed,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
-            buffer_rows=self.buffer_rows,
-            dtype=self.dtype,
-            drop_last=self.drop_last and shuffle,
-            readers=self.readers,
-            progress=partial(_progress, trainer) if shuffle and trainer else None,
-        )
-
-
-def _progress(trainer: Trainer) -> tuple[int, float]:
-    """Batches of the current epoch that training has finished, and how many it wants."""
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return int(progress.processed), trainer.fit_loop.max_batches
+        return self._shards, self._rule, self._counts[split]

@@ -225,7 +225,7 @@ class Extraction:
         copies = copy_numbers(self.images.original_index)
         done = int(wanted.progress.get("images", 0))
         skipped = list(wanted.progress.get("skipped", []))
-        device = self._device()
+        device = usable_device(self.device)
         self.tap.module.to(device)
         # Workers begin before the folder is locked, or the lock would outlive a killed parent.
         batches = image_batches(self.images, order[done:], self.batch_size, self.workers)
@@ -312,22 +312,34 @@ class Extraction:
             progress,
         )
 
-    def _device(self) -> torch.device:
-        """The device asked for."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise LightsaeError(f"device {self.device!r} cannot be used: {error}") from error
-        return device
-
     def _bar(self) -> Progress:
         """A progress bar that tells images per second, bytes and remaining time."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         tail = (TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
         return Progress(*columns, *tail, console=self._console)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
+
+    Raises:
+        LightsaeError: If it cannot be used.
+
+    Example:
+        >>> usable_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LightsaeError(f"device {name!r} cannot be used: {error}") from error
+    return device
 
 
 def _speed(bar: Progress, task: Any, writer: ShardWriter | None) -> str:

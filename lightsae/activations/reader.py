@@ -3,7 +3,7 @@
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from lightsae.activations.format import Manifest, ShardEntry
+from lightsae.activations.row_source import ReadRows
 from lightsae.activations.shard_file import index_names, shard_digest
 from lightsae.activations.statistics import Moments
 from lightsae.activations.storage import Array, all_finite, as_float32, checksum, read_at, storage
@@ -243,6 +244,7 @@ class ShardSet:
     Attributes:
         manifest: The folder's manifest.
         chunks: Int64 `[n_chunks, 3]`: shard, chunk within it, number of rows.
+        index_ahead: An index can be read before the activations.
 
     Raises:
         LightsaeError: If the folder is incomplete, or a shard is not what the manifest says.
@@ -260,6 +262,7 @@ class ShardSet:
 
     def __init__(self, folder: str | Path, *, verify: bool = True, max_open: int = 128) -> None:
         self.folder = Path(folder)
+        self.index_ahead = True
         self.manifest = Manifest.load(folder)
         if not self.manifest.complete:
             raise LightsaeError(
@@ -311,9 +314,23 @@ class ShardSet:
                     self._open.pop(surplus).close()
 
     @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    @property
+    def stored_rows(self) -> Array:
+        """Int64 `[n_chunks]`, rows of each chunk."""
+        return self.chunks[:, 2]
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one row of activations."""
         return self.manifest.d_in * storage(self.manifest.dtype).disk_dtype.itemsize
+
+    def reading(self, chunks: Array) -> AbstractContextManager[ReadRows]:
+        """Chunks can be read at any time, in any order and by several threads."""
+        return nullcontext(self.read_rows)
 
     def read_rows(self, chunk: int, out: Array) -> int:
         """Read the activations of a chunk into `out`, a uint8 buffer; see `Shard.read_rows`."""

@@ -218,7 +218,7 @@ def test_memory_is_used_again(make_loader: MakeLoader, shuffle: bool) -> None:
         for batch in loader:
             del batch
     gc.collect()
-    pools, batches = loader._pools._waiting, loader._batch_memory._waiting
+    pools, batches = loader._reader.pools._waiting, loader._memory._waiting
     assert (len(pools), len(batches)) == (2, 1)
 
 
