@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # A rank may be ahead of the others by any time; that one ended is told by its connection.
 _PATIENCE = timedelta(days=30)
+# But all begin together: one that never comes is told.
+_MEETING = timedelta(minutes=10)
 
 
 class Part(NamedTuple):
@@ -104,7 +106,10 @@ def run_in_processes(extraction: "Extraction") -> Manifest:
     if extraction.device == "auto" and torch.cuda.is_available():
         extraction = replace(extraction, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
     check_writable(out)
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
+    dist.init_process_group(
+        "gloo", store=store, rank=part.rank, world_size=part.world, timeout=_PATIENCE
+    )
     try:
         replace(extraction, out=part.folder(out), part=part).run()
         _wait_for_all(out)
