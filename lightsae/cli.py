@@ -18,6 +18,7 @@ _RUNS = {
 }
 _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
+    "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, fit with and without regularizers, compare",
 }
 
@@ -62,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as stop:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            again = "; the same command goes on" if words[0] == "extract" else ""
+            again = "; the same command goes on" if words[0] in ("extract", "shards") else ""
             print(f"lightsae {words[0]}: stopped{again}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     return 0
@@ -94,7 +95,15 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.training.commands import RunCLI
 
         return RunCLI
-    return partial(_call, word)
+    return _shards if word == "shards" else partial(_call, word)
+
+
+def _shards(words: list[str]) -> None:
+    """A command on folders of shards."""
+    from lightsae.activations.tools.command import shards
+
+    with answering_sigterm():
+        shards(words[1:])
 
 
 def _call(word: str, words: list[str]) -> None:

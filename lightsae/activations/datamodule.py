@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightsae.activations.format import MANIFEST_NAME, Manifest
+from lightsae.activations.mixing import label_chi_square
 from lightsae.activations.reader import ShardSet
 from lightsae.activations.row_source import RowSource
 from lightsae.activations.split_data import SplitDataModule
@@ -146,6 +148,8 @@ class ActivationDataModule(SplitDataModule):
             seed=self.split_seed,
         )
         self._counts = count_rows(shards, self._rule, _SPLITS)
+        if shards.manifest.has_labels and shards.manifest.settings.get("made_by") == "convert":
+            rank_zero_info(_told_mixing(shards, self.buffer_rows))
         self._shards = shards
 
     def teardown(self, stage: str | None = None) -> None:
@@ -168,3 +172,13 @@ class ActivationDataModule(SplitDataModule):
         self.setup()
         assert self._shards is not None
         return self._shards, self._rule, self._counts[split]
+
+
+def _told_mixing(shards: ShardSet, buffer_rows: int) -> str:
+    """How well training mixes a set that may lie in the order of its classes."""
+    figure = label_chi_square(shards, buffer_rows=buffer_rows)
+    advice = "; lightsae shards shuffle mixes them" if figure > 1.5 else ""
+    return (
+        f"{shards.folder}: labels of shuffled batches of 256 have a chi-square of {figure:.3g} "
+        f"per degree of freedom, 1 is random{advice}"
+    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.distributed as dist
 from rich.console import Console
+from torch.distributed.rendezvous import rendezvous
 
 from lightsae.activations.folder import check_same, check_writable, lock_folder
 from lightsae.activations.format import MANIFEST_NAME, Manifest, shard_name
@@ -106,7 +107,7 @@ def run_in_processes(extraction: "Extraction") -> Manifest:
     if extraction.device == "auto" and torch.cuda.is_available():
         extraction = replace(extraction, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
     check_writable(out)
-    store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
+    store, _, _ = next(rendezvous("env://", timeout=_MEETING))
     dist.init_process_group(
         "gloo", store=store, rank=part.rank, world_size=part.world, timeout=_PATIENCE
     )

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lightsae.activations.format import Manifest, ShardEntry
+from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry
 from lightsae.activations.row_source import ReadRows
 from lightsae.activations.shard_file import index_names, shard_digest
 from lightsae.activations.statistics import Moments
@@ -34,6 +34,7 @@ class Shard:
     Attributes:
         rows: Number of rows.
         chunk_rows: Rows per chunk; the last chunk may have fewer.
+        chunk_bytes: Bytes of activations of a whole chunk.
         moments: Statistics of its rows.
 
     Raises:
@@ -130,6 +131,7 @@ class Shard:
         self._chunk_hash, self._index_hash = described["chunk_hash"], described["index_hash"]
         self.moments = Moments(rows, described["mean"], described["m2"])
         self._row_bytes = manifest.d_in * kind.disk_dtype.itemsize
+        self.chunk_bytes = self._row_bytes * self.chunk_rows
         self._descriptor = self._file.id.get_vfd_handle()
 
     def _chunk_offsets(self) -> list[int]:
@@ -199,7 +201,7 @@ class Shard:
     def _fill(self, out: Array, chunk: int) -> None:
         """Copy a chunk of activations; HDF5 would hold the interpreter meanwhile."""
         if not hasattr(os, "preadv"):
-            whole = np.empty(self._row_bytes * self.chunk_rows, np.uint8)
+            whole = np.empty(self.chunk_bytes, np.uint8)
             self._rows_set.id.read_direct_chunk((chunk * self.chunk_rows, 0), out=whole)
             out[:] = whole[: out.size]
             return
@@ -275,13 +277,20 @@ class ShardSet:
         self._lock = Lock()
         self._indices: dict[int, Array] = {}
         self._index_room = _INDEX_BYTES
-        parts = [self._chunk_list(i) for i in range(len(self.manifest.shards))]
+        moments, parts = Moments.empty(self.manifest.d_in), []
+        for position in range(len(self.manifest.shards)):
+            with self._shard(position) as shard:
+                parts.append(self._chunk_list(position, shard))
+                moments = moments.merge(shard.moments)
         self.chunks: Array = np.concatenate(parts)
+        if not moments.agrees(self.manifest.mean, self.manifest.scale):
+            self.close()
+            path = self.folder / MANIFEST_NAME
+            raise LightsaeError(f"{path}: mean or scale was altered: it is not that of the shards")
 
-    def _chunk_list(self, position: int) -> Array:
+    def _chunk_list(self, position: int, shard: Shard) -> Array:
         """The chunks of one shard."""
-        with self._shard(position) as shard:
-            lengths = [shard.chunk_length(chunk) for chunk in range(shard.n_chunks)]
+        lengths = [shard.chunk_length(chunk) for chunk in range(shard.n_chunks)]
         inner = np.arange(len(lengths))
         return np.stack([np.full_like(inner, position), inner, np.array(lengths)], axis=1)
 

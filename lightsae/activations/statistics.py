@@ -49,6 +49,18 @@ class Moments:
         m2 = self.m2 + other.m2 + np.square(delta) * (self.count * other.count / count)
         return Moments(count, mean, m2)
 
+    def agrees(self, mean: list[float], scale: list[float]) -> bool:
+        """Whether a mean and a scale are these, up to the order of sums.
+
+        Example:
+            >>> found = Moments(2, np.array([1.0]), np.array([8.0]))
+            >>> found.agrees([1.0], [2.0]), found.agrees([1.5], [2.0])
+            (True, False)
+        """
+        largest = max(float(np.abs(self.mean).max()), float(self.scale.max()))
+        pairs = ((self.mean, mean), (self.scale, scale))
+        return all(np.allclose(ours, given, rtol=0, atol=1e-9 * largest) for ours, given in pairs)
+
     @property
     def scale(self) -> Array:
         """Standard deviation per dimension `[d_in]` (of the rows themselves, not an estimate)."""

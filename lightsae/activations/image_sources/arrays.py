@@ -2,21 +2,18 @@
 
 import zipfile
 import zlib
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from lightsae.activations.arrays import array_names, open_array
 from lightsae.activations.image_sources.files import stamp, stamps
 from lightsae.activations.models import closest
-from lightsae.activations.storage import Array
 from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
-_HDF5 = {".h5", ".hdf5", ".hdf"}
 _CHANNELS = (1, 3)
 
 
@@ -70,19 +67,12 @@ class ArrayFile:
 
     def _names(self) -> list[str]:
         """The arrays of the file."""
-        suffix = self._path.suffix.lower()
-        if suffix == ".npy":
-            return [path.name for path in sorted(self._path.parent.glob("*.npy"))]
         try:
-            if suffix in _HDF5:
-                with h5py.File(self._path) as file:
-                    return list(file)
-            if suffix == ".npz":
-                with zipfile.ZipFile(self._path) as archive:
-                    return [name.removesuffix(".npy") for name in archive.namelist()]
+            return array_names(self._path)
         except (OSError, zipfile.BadZipFile) as error:
             raise LightsaeError(f"{self._path}: cannot be read: {told(error)}") from error
-        raise LightsaeError(f"data.arrays: {self._path} is no .h5, .hdf5, .npz or .npy file")
+        except ValueError as error:
+            raise LightsaeError(f"data.arrays: {error}") from None
 
     def _named(self, name: str | None, default: str, option: str, names: list[str]) -> str:
         """The array asked for, or the usual one."""
@@ -99,7 +89,7 @@ class ArrayFile:
     def _array(self, name: str) -> Any:
         """An array of the file; the numbers stay on disk where they can."""
         try:
-            return _array(self._path, name, stamp(self._path))
+            return open_array(self._path, name, stamp(self._path))
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise LightsaeError(f"{self._path}: {name} cannot be read: {told(error)}") from error
 
@@ -149,67 +139,3 @@ def _channels_last(images: Any, where: str) -> bool:
         f"{where} is {images.dtype} {list(shape)}, "
         "expected uint8 [N, H, W, C] or [N, C, H, W] with 1 or 3 channels"
     )
-
-
-class _Chunked:
-    """An HDF5 dataset that cannot be mapped; opened for each reading, so that it may be forked."""
-
-    def __init__(self, path: Path, name: str, dataset: h5py.Dataset) -> None:
-        self._path, self._name = path, name
-        self.shape, self.dtype = dataset.shape, dataset.dtype
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def __getitem__(self, item: Any) -> Any:
-        with h5py.File(self._path) as file:
-            return file[self._name][item]
-
-
-@lru_cache(maxsize=16)
-def _array(path: Path, name: str, written: str) -> Any:
-    """An array of the file as it was written last, on disk where it can be."""
-    suffix = path.suffix.lower()
-    if suffix in _HDF5:
-        return _hdf5_array(path, name)
-    if suffix == ".npy":
-        return np.load(path.with_name(name), mmap_mode="r", allow_pickle=False)
-    with zipfile.ZipFile(path) as archive:
-        found = archive.getinfo(f"{name}.npy")
-        if found.compress_type == zipfile.ZIP_STORED:
-            return _mapped(path, archive, found)
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[name]
-
-
-def _hdf5_array(path: Path, name: str) -> Any:
-    """A dataset, mapped if its numbers lie in the file as they are in memory."""
-    with h5py.File(path) as file:
-        dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset):
-            raise ValueError("it is a group")
-        if h5py.check_string_dtype(dataset.dtype):
-            return np.array(dataset.asstr()[:], np.str_)
-        offset, external = dataset.id.get_offset(), dataset.external
-        if offset is None or external or dataset.size == 0:
-            return _Chunked(path, name, dataset)
-        return np.memmap(path, dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
-
-
-def _mapped(path: Path, archive: zipfile.ZipFile, found: zipfile.ZipInfo) -> Array:
-    """An uncompressed member of a zip, mapped into memory."""
-    with archive.open(found) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(member)
-        header = member.tell()
-    if dtype.hasobject:
-        raise ValueError("it holds pickled objects, which are not opened")
-    with path.open("rb") as file:
-        file.seek(found.header_offset + 26)
-        name, extra = np.frombuffer(file.read(4), "<u2").tolist()
-    offset = found.header_offset + 30 + name + extra + header
-    order: Any = "F" if fortran else "C"
-    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)

@@ -1,0 +1,104 @@
+"""`lightsae shards convert`: shards of what another program wrote."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lightsae.activations.budget import check_room, row_bytes
+from lightsae.activations.format import Manifest
+from lightsae.activations.image_sources.files import stamp
+from lightsae.activations.shard_file import default_chunk_rows
+from lightsae.activations.storage import StoredDtype, checksum, storage
+from lightsae.activations.tools.foreign import Foreign, open_foreign
+from lightsae.activations.tools.rows import Rows, tracked, write_pieces
+from lightsae.activations.writer import ShardWriter
+from lightsae.errors import LightsaeError
+
+_PIECE_BYTES = 16 << 20
+# A buffer of 5% then holds 1024 chunks, so that a set in the order of its classes is mixed.
+_LEAST_CHUNKS = 20_480
+
+
+def convert(
+    source: str,
+    out: str,
+    key: str | None = None,
+    layer: int | None = None,
+    labels: str | None = None,
+    dtype: StoredDtype = "float16",
+    rows_per_shard: int = 262_144,
+    show_progress: bool = True,
+) -> None:
+    """Make shards of activations that another program wrote.
+
+    Understood are an array [N, D] or [N, T, D] in a .npy, .npz, .h5, .safetensors or .pt file, and
+    folders of saev and of SAELens' CacheActivationsRunner. Pickled objects are not opened.
+
+    Rows keep their order. Chunks are small enough that training mixes a set that lies in the order
+    of its classes; `lightsae shards shuffle` mixes it once and for all. Interrupted, the same
+    command goes on.
+
+    Args:
+        source: File or folder.
+        out: The folder to make.
+        key: Name of the array or column, where there are several.
+        layer: Number of the layer, where a folder of saev holds several.
+        labels: A .npy file with a class number for each sample.
+        dtype: Stored dtype; float16 refuses values above 65504.
+        rows_per_shard: A shard ends with the piece that brings it to this many rows.
+        show_progress: Show a progress bar.
+
+    Raises:
+        LightsaeError: If the source is not understood, not whole, or holds a NaN.
+    """
+    if not out:
+        raise LightsaeError("out is '', expected a folder")
+    path = Path(source)
+    foreign = open_foreign(path, key, layer)
+    N, T, D = foreign.shape
+    classes = None if labels is None else _labels(Path(labels), N)
+    settings = {
+        "made_by": "convert",
+        "source": str(path.resolve()),
+        "key": key,
+        "data": f"{checksum(stamp(path).encode()):016x}",
+        "labels": labels,
+        "rows_per_shard": rows_per_shard,
+    }
+    wanted = Manifest(d_in=D, dtype=dtype, has_labels=classes is not None, settings=settings)
+    wanted = replace(wanted, model=foreign.model, layer=foreign.layer, tokens=foreign.tokens)
+    storage(dtype)
+    check_room(Path(out), N * T * row_bytes(D, dtype, classes is not None), 0, None)
+    chunk_rows = min(default_chunk_rows(D, dtype), max(1, N * T // _LEAST_CHUNKS))
+    step = max(1, _PIECE_BYTES // (4 * T * D))
+    pieces = tracked("convert", -(-N // step), _pieces(foreign, classes, step), show_progress)
+    with ShardWriter(out, wanted, rows_per_shard=rows_per_shard, chunk_rows=chunk_rows) as writer:
+        write_pieces(writer, pieces)
+
+
+def _pieces(foreign: Foreign, labels: torch.Tensor | None, step: int) -> Iterator[Rows]:
+    """Some samples at a time."""
+    N, T, D = foreign.shape
+    token = torch.arange(T)
+    for start in range(0, N, step):
+        stop = min(start + step, N)
+        sample = torch.arange(start, stop).repeat_interleave(T)
+        label = None if labels is None else labels[sample]
+        values = foreign.read(slice(start, stop)).reshape(-1, D)
+        yield Rows(values, sample, token.repeat(stop - start), label)
+
+
+def _labels(path: Path, count: int) -> torch.Tensor:
+    """A class number for each sample."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise LightsaeError(f"labels: {path} cannot be read: {error}") from error
+    if found.shape != (count,) or found.dtype.kind not in "iu":
+        raise LightsaeError(
+            f"labels: {path} is {found.dtype} {list(found.shape)}, expected integers [{count}]"
+        )
+    return torch.from_numpy(found.astype(np.int64))

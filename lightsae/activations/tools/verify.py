@@ -1,0 +1,77 @@
+"""`lightsae shards verify`: every byte of a folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+
+from lightsae.activations.format import Manifest, ShardEntry
+from lightsae.activations.reader import Shard
+from lightsae.activations.statistics import Moments
+from lightsae.activations.storage import as_float32
+from lightsae.activations.tools.rows import bar
+from lightsae.errors import LightsaeError
+
+
+def verify(folder: str, show_progress: bool = True) -> None:
+    """Read every byte of a folder: hashes, NaN, and the statistics once more.
+
+    Every bad place is named, not only the first.
+
+    Args:
+        folder: The folder; complete or not.
+        show_progress: Show a progress bar.
+
+    Raises:
+        LightsaeError: If anything is not what was written.
+    """
+    manifest = Manifest.load(folder)
+    problems: list[str] = []
+    whole = Moments.empty(manifest.d_in)
+    told = Console(stderr=True)
+    with bar(show_progress) as progress:
+        task = progress.add_task("verify", total=manifest.rows)
+        for entry in manifest.shards:
+            for found in check_shard(Path(folder), entry, manifest):
+                if isinstance(found, Moments):
+                    whole = whole.merge(found)
+                else:
+                    problems.append(found)
+                    told.print(escape(found), soft_wrap=True)
+            progress.advance(task, entry.rows)
+    if not problems and manifest.rows and not whole.agrees(manifest.mean, manifest.scale):
+        problems.append(f"{folder}/manifest.json: mean or scale is not that of the rows")
+        told.print(escape(problems[-1]), soft_wrap=True)
+    if problems:
+        raise LightsaeError(f"{folder}: {len(problems)} places are not what was written")
+    state = "complete" if manifest.complete else "not complete"
+    said = f"{folder}: {manifest.rows:,} rows in {len(manifest.shards)} shards are whole"
+    Console().print(escape(f"{said}; the folder is {state}"), soft_wrap=True)
+
+
+def check_shard(folder: Path, entry: ShardEntry, manifest: Manifest) -> Iterator[str | Moments]:
+    """What is wrong with a shard, place by place, and the moments of its rows."""
+    try:
+        shard = Shard(folder / entry.name, entry, manifest)
+    except LightsaeError as error:
+        yield str(error)
+        return
+    moments, whole = Moments.empty(manifest.d_in), True
+    with shard:
+        raw = np.empty(shard.chunk_bytes, np.uint8)
+        for chunk in range(shard.n_chunks):
+            try:
+                rows = shard.read_rows(chunk, raw)
+                shard.read_index(chunk)
+            except LightsaeError as error:
+                whole = False
+                yield str(error)
+                continue
+            used = raw[: shard.chunk_bytes // shard.chunk_rows * rows]
+            moments = moments.merge(Moments.of(as_float32(used, manifest.dtype, manifest.d_in)))
+        said = shard.moments
+        if whole and not moments.agrees(said.mean.tolist(), said.scale.tolist()):
+            yield f"{shard.path}: its rows have other means or spreads than it says"
+    yield moments
