@@ -4,6 +4,7 @@ from lightsae.sae.autoencoder import SparseAutoencoder
 from lightsae.sae.auxk import AuxK, aux_k_loss
 from lightsae.sae.code import SparseCode
 from lightsae.sae.initialization import Centre, geometric_median, input_statistics
+from lightsae.sae.normalization import Normalization, Normalized
 from lightsae.sae.objective import Objective, objective
 from lightsae.sae.regularizers import L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.sae.selection import Selection, TopK
@@ -12,6 +13,8 @@ __all__ = [
     "AuxK",
     "Centre",
     "L1L2Ratio",
+    "Normalization",
+    "Normalized",
     "Objective",
     "OffSupportL1",
     "Regularizer",

@@ -13,6 +13,14 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import storage
 from lightsae.sae.code import SparseCode
 from lightsae.sae.initialization import Centre, input_statistics
+from lightsae.sae.normalization import (
+    ROW_WISE,
+    Normalization,
+    Normalized,
+    normalize_rows,
+    require_known,
+    row_statistics,
+)
 from lightsae.sae.regularizers import Regularizer
 from lightsae.sae.selection import Selection, TopK, fused_options
 
@@ -28,10 +36,26 @@ class SparseAutoencoder(nn.Module):
     Both matrices hold a latent per row. The decoder starts as the encoder transposed, with rows of
     unit norm that `normalize_decoder_` keeps.
 
+    Inputs and reconstructions are always raw: normalisation is part of the autoencoder, saved with
+    it and undone after decoding. `initialize_` sets `scale` and `b_dec` from data:
+
+    - variance: the loss of a mean predictor is 1; b_dec starts as the centre.
+    - none: scale is 1, b_dec starts as 0.
+    - centre: scale is 1, b_dec starts as the centre.
+    - centre_scale: the mean norm of x / scale - b_dec is sqrt(d_in); b_dec starts as the centre.
+    - layer_norm: each row less its mean, divided by its standard deviation, takes the place of
+      x / scale.
+    - unit_norm: each row divided by its l2 norm takes that place.
+
+    The centre is subtracted by b_dec, which goes on learning: subtracting it beforehand and
+    learning a b_dec that starts as 0 is the same function with the same gradients. What a row was
+    divided by in the last two is kept in its code, from which `decode` takes it.
+
     Args:
         d_in: Width of the inputs.
         d_sae: Size of the dictionary.
         selection: Which latents stay; by default `TopK(32)`.
+        normalization: What is done to inputs before they are encoded.
 
     Attributes:
         W_enc: Encoder, [d_sae, d_in].
@@ -41,7 +65,8 @@ class SparseAutoencoder(nn.Module):
         scale: Input scale, a scalar buffer.
 
     Raises:
-        LightsaeError: If a size is smaller than 1 or k is larger than d_sae.
+        LightsaeError: If a size is smaller than 1, k is larger than d_sae, or there is no such
+            normalisation.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -53,8 +78,16 @@ class SparseAutoencoder(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, d_in: int, d_sae: int, selection: Selection | None = None) -> None:
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        selection: Selection | None = None,
+        normalization: Normalization = "variance",
+    ) -> None:
         super().__init__()
+        require_known(normalization)
+        self.normalization: Normalization = normalization
         self.selection: Selection = TopK(32) if selection is None else selection
         for name, size in (("d_in", d_in), ("d_sae", d_sae)):
             if size < 1:
@@ -95,7 +128,7 @@ class SparseAutoencoder(nn.Module):
                 f"the training sample has shape {tuple(sample.shape)}, "
                 f"the autoencoder expects [rows, d_in = {self.d_in}]"
             )
-        statistics = input_statistics(sample, centre)
+        statistics = input_statistics(sample, centre, self.normalization)
         scale = statistics.scale.to(self.scale)
         b_dec = (statistics.centre / statistics.scale).to(self.b_dec)
         if not (0 < scale < math.inf and bool(torch.isfinite(b_dec).all())):
@@ -106,6 +139,25 @@ class SparseAutoencoder(nn.Module):
         self.scale.copy_(scale)
         self.b_dec.copy_(b_dec)
 
+    def normalize(self, x: Tensor) -> Normalized:
+        """Inputs [B, d_in] as the autoencoder works with them."""
+        statistics = row_statistics(x, self.normalization)
+        scaled = x / self.scale if statistics is None else normalize_rows(x, statistics)
+        return Normalized(scaled, statistics)
+
+    def residual_in_units_of(self, x: Tensor, residual: Tensor) -> Tensor:
+        """A residual of normalised inputs in the units of the inputs themselves.
+
+        Args:
+            x: The inputs, [B, d_in].
+            residual: What their normalised form has left unexplained, [B, d_in].
+
+        Returns:
+            x - x_hat, [B, d_in].
+        """
+        statistics = row_statistics(x, self.normalization)
+        return residual * (self.scale if statistics is None else statistics[:, 1:])
+
     def encode_scaled(
         self,
         x: Tensor,
@@ -114,7 +166,7 @@ class SparseAutoencoder(nn.Module):
         regularizer: Regularizer | None = None,
         process_group: ProcessGroup | None = None,
     ) -> Encoded:
-        """Encode inputs that are already divided by scale; see `Selection.encode`."""
+        """Encode inputs that are already normalised; see `Selection.encode`."""
         encoder = self.W_enc, self.b_enc, self.b_dec
         return self.selection.encode(
             x, encoder, k=k, regularizer=regularizer, process_group=process_group
@@ -127,7 +179,7 @@ class SparseAutoencoder(nn.Module):
         regularizer: Regularizer | None = None,
         process_group: ProcessGroup | None = None,
     ) -> tuple[Encoded, Residual]:
-        """Code of inputs that are already divided by scale, and what it leaves unexplained."""
+        """Code of inputs that are already normalised, and what it leaves unexplained."""
         options = fused_options(self.selection, regularizer, process_group)
         if options is not None:
             weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
@@ -136,7 +188,7 @@ class SparseAutoencoder(nn.Module):
         return encoded, sparse_residual(x, encoded.values, encoded.indices, self.W_dec, self.b_dec)
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
-        """Reconstruct in units of scale, [B, d_in]."""
+        """Reconstruct normalised inputs, [B, d_in]."""
         return sparse_decode(values, indices, self.W_dec, self.b_dec)
 
     def encode(self, x: Tensor, k: int | None = None) -> SparseCode:
@@ -152,12 +204,25 @@ class SparseAutoencoder(nn.Module):
         Raises:
             ValueError: If x is not [B, d_in] or k does not fit.
         """
-        encoded = self.encode_scaled(x / self.scale, k=k)
-        return SparseCode(encoded.values, encoded.indices, self.d_sae)
+        scaled, statistics = self.normalize(x)
+        encoded = self.encode_scaled(scaled, k=k)
+        return SparseCode(encoded.values, encoded.indices, self.d_sae, statistics)
 
     def decode(self, code: SparseCode) -> Tensor:
-        """Reconstruction of a code in the units of the inputs, [B, d_in]."""
-        return self.decode_scaled(code.values, code.indices) * self.scale
+        """Reconstruction of a code in the units of the inputs, [B, d_in].
+
+        Raises:
+            LightsaeError: If normalisation is by row and the code lacks what `encode` keeps.
+        """
+        x_hat = self.decode_scaled(code.values, code.indices)
+        if self.normalization not in ROW_WISE:
+            return x_hat * self.scale
+        if code.statistics is None:
+            raise LightsaeError(
+                f"the code has no row statistics, {self.normalization} cannot be undone; "
+                "those of encode have them"
+            )
+        return (x_hat * code.statistics[:, 1:] + code.statistics[:, :1]).to(x_hat.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction of x, [B, d_in]."""
@@ -165,7 +230,7 @@ class SparseAutoencoder(nn.Module):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """W_enc (x / scale - b_dec) + b_enc, dense, [B, d_sae]."""
-        return nn.functional.linear(x / self.scale - self.b_dec, self.W_enc, self.b_enc)
+        return nn.functional.linear(self.normalize(x).x - self.b_dec, self.W_enc, self.b_enc)
 
     @torch.no_grad()
     def project_decoder_gradient_(self) -> None:
@@ -206,7 +271,11 @@ class SparseAutoencoder(nn.Module):
             "d_sae": self.d_sae,
             "dtype": str(self.W_enc.dtype).removeprefix("torch."),
             "selection": {"rule": rule, **self.selection.settings()},
-            "normalization": {"divide_by": self.scale.item(), "subtract": "b_dec"},
+            "normalization": {
+                "kind": self.normalization,
+                "divide_by": self.scale.item(),
+                "subtract": "b_dec",
+            },
         }
         storage.write(Path(folder), dict(self.state_dict()), settings)
 
@@ -233,11 +302,13 @@ class SparseAutoencoder(nn.Module):
         name = rule.pop("rule", None)
         if not isinstance(name, str) or name not in _SELECTIONS:
             raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(_SELECTIONS)}")
+        # Files that are older than the choice have no kind.
+        kind = settings["normalization"].get("kind", "variance")
         try:
             selection = _SELECTIONS[name](**rule)
             # On meta, wrong sizes allocate nothing and no random number is drawn.
             with torch.device("meta"):
-                sae = cls(settings["d_in"], settings["d_sae"], selection)
+                sae = cls(settings["d_in"], settings["d_sae"], selection, kind)
         except (TypeError, RuntimeError, LightsaeError) as error:
             raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
         storage.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])

@@ -1,5 +1,6 @@
 """A batch of sparse codes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ class SparseCode:
         values: Activations, descending along a row, [B, k]; a zero marks an unused place.
         indices: Their latents, [B, k] int64.
         d_sae: Size of the dictionary.
+        statistics: Shift and factor of each row, [B, 2], where inputs are normalised by row;
+            `SparseAutoencoder.decode` needs them then.
 
     Example:
         >>> import torch
@@ -27,6 +30,7 @@ class SparseCode:
     values: Tensor
     indices: Tensor
     d_sae: int
+    statistics: Tensor | None = None
 
     def __len__(self) -> int:
         """Rows of the batch."""
@@ -43,11 +47,16 @@ class SparseCode:
 
     def to(self, device: torch.device | str) -> "SparseCode":
         """The same code on a device; Lightning moves predictions with it."""
-        return SparseCode(self.values.to(device), self.indices.to(device), self.d_sae)
+        return self._mapped(lambda tensor: tensor.to(device))
 
     def detach(self) -> "SparseCode":
         """The same code outside the graph."""
-        return SparseCode(self.values.detach(), self.indices, self.d_sae)
+        return self._mapped(Tensor.detach)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "SparseCode":
+        """The code with every tensor changed."""
+        statistics = None if self.statistics is None else change(self.statistics)
+        return SparseCode(change(self.values), change(self.indices), self.d_sae, statistics)
 
 
 # Exported programs take and return codes.

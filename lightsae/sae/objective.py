@@ -17,11 +17,11 @@ class Objective(NamedTuple):
 
     Attributes:
         loss: reconstruction + alpha aux_k + lambda penalty.
-        reconstruction: Mean over samples of ||x - x_hat||^2 in scaled units, at least float32.
+        reconstruction: Mean over samples of ||x - x_hat||^2 of normalised inputs, at least float32.
         aux_k: See `lightsae.sae.aux_k_loss`; 0 without AuxK.
         penalty: The regularizer; 0 without one.
         encoded: The code, with the batch-active mask.
-        residual: x - x_hat in scaled units, at least float32, [B, d_in].
+        residual: x - x_hat of normalised inputs, at least float32, [B, d_in].
     """
 
     loss: Tensor
@@ -43,12 +43,16 @@ def objective(
 ) -> Objective:
     """Encode, decode and evaluate every part of the loss.
 
+    Every part is in the space of normalised inputs. Where a single scale divides them, losses and
+    gradients are those of raw space times a constant. By row (layer_norm, unit_norm), each row's
+    error counts relative to the row's own size.
+
     Means are over the samples of this rank; averaged over ranks with equally many samples they are
     the loss of the whole batch, and so are their gradients.
 
     Args:
         sae: The autoencoder.
-        x: Inputs divided by `sae.scale`, [B, d_in].
+        x: Normalised inputs, `sae.normalize(...).x`, [B, d_in].
         regularizer: Penalty on the activations before selection.
         aux_k: Settings of the auxiliary loss; needs `dead`.
         dead: Called with the code; returns the dead latents, [d_sae] bool.

@@ -16,7 +16,14 @@ from lightsae.files import replacing
 
 FORMAT = 1
 TENSORS, SETTINGS = "sae.safetensors", "sae.json"
-_KEYS = {"d_in": int, "d_sae": int, "dtype": str, "selection": dict, "xxh3": str}
+_KEYS = {
+    "d_in": int,
+    "d_sae": int,
+    "dtype": str,
+    "selection": dict,
+    "normalization": dict,
+    "xxh3": str,
+}
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 

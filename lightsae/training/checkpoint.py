@@ -83,17 +83,21 @@ def _require_intact(path: Path) -> None:
 
 
 def require_same_model(
-    checkpoint: Mapping[str, Any], state: Mapping[str, Tensor], selection: Mapping[str, Any]
+    checkpoint: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    selection: Mapping[str, Any],
+    normalization: str = "variance",
 ) -> None:
-    """Refuse a checkpoint whose tensors or selection rule are not those of a model.
+    """Refuse a checkpoint whose tensors, selection rule or normalisation are not a model's.
 
     Args:
         checkpoint: What `read_checkpoint` returned.
         state: The model's state dict.
         selection: The model's selection rule by name and settings.
+        normalization: What the model does to its inputs.
 
     Raises:
-        LightsaeError: Naming the first tensor, or the rule, that differs.
+        LightsaeError: Naming the first tensor, or the rule or kind, that differs.
 
     Example:
         >>> require_same_model({"state_dict": {}}, {"sae.b_dec": torch.zeros(4)}, {})
@@ -117,6 +121,13 @@ def require_same_model(
         raise LightsaeError(
             f"is a checkpoint of another model: it was trained with selection {trained_with}, "
             f"this one has {dict(selection)}"
+        )
+    # Checkpoints that are older than the choice have none.
+    normalized_by = checkpoint.get("normalization", "variance")
+    if normalized_by != normalization:
+        raise LightsaeError(
+            f"is a checkpoint of another model: it was trained with normalization "
+            f"{normalized_by!r}, this one has {normalization!r}"
         )
 
 

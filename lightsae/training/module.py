@@ -20,6 +20,7 @@ from lightsae.metrics import L0, R2, DeadLatents
 from lightsae.sae import (
     AuxK,
     Centre,
+    Normalization,
     Objective,
     Regularizer,
     Selection,
@@ -28,6 +29,7 @@ from lightsae.sae import (
     TopK,
     objective,
 )
+from lightsae.sae.normalization import require_known
 from lightsae.training.checkpoint import require_resumable, require_same_model
 from lightsae.training.dead import DeadLatentTracker
 from lightsae.training.graph import (
@@ -68,6 +70,8 @@ class SAEModule(LightningModule):
         aux_k: Auxiliary loss that revives dead latents, or none.
         d_in: Width of the activations; taken from the data when left out, and checked if given.
         centre: What the decoder bias starts as.
+        normalization: What is done to inputs before they are encoded, and undone after; see
+            `SparseAutoencoder`. Losses are of normalised inputs, R2 is of raw ones.
         init_rows: Rows of the training split that set the input scale and the decoder bias.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
         lr_scheduler: Made from the optimizer, stepped after every optimizer step.
@@ -97,6 +101,7 @@ class SAEModule(LightningModule):
         aux_k: AuxK | None = None,
         d_in: int | None = None,
         centre: Centre = "mean",
+        normalization: Normalization = "variance",
         init_rows: int = 32768,
         optimizer: OptimizerCallable = lambda p: SAEAdam(p, lr=4e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -115,7 +120,9 @@ class SAEModule(LightningModule):
         self.d_sae = d_sae
         self.regularizer = regularizer
         self.aux_k = aux_k
+        require_known(normalization)
         self.centre: Centre = centre
+        self.normalization: Normalization = normalization
         self.init_rows = init_rows
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
@@ -150,7 +157,7 @@ class SAEModule(LightningModule):
             self.sae.initialize_(data.training_sample(self.init_rows), self.centre)
 
     def _build(self, d_in: int) -> None:
-        self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection)
+        self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection, self.normalization)
         self.dead_latents = DeadLatentTracker(self.d_sae)
         self.train_r2 = R2(d_in, dist_sync_on_step=True)
         self.val_metrics = EvaluationMetrics(d_in, self.d_sae)
@@ -269,13 +276,14 @@ class SAEModule(LightningModule):
         """Keep the selection rule, which is no tensor, and what tells the shards from others."""
         raise_if_flagged()
         checkpoint["selection"] = self._selection()
+        checkpoint["normalization"] = self.normalization
         checkpoint["shards"] = self._shards
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model or other shards, or one without a position."""
         path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
         try:
-            require_same_model(checkpoint, self.state_dict(), self._selection())
+            require_same_model(checkpoint, self.state_dict(), self._selection(), self.normalization)
             if self._trainer is not None and self.trainer.training:
                 require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
         except LightsaeError as error:
@@ -326,7 +334,7 @@ class SAEModule(LightningModule):
     def _objective(self, activations: Tensor, dead: Any = None) -> Objective:
         return objective(
             self.sae,
-            activations / self.sae.scale,
+            self.sae.normalize(activations).x,
             regularizer=self.regularizer,
             aux_k=self.aux_k,
             dead=dead,
@@ -341,8 +349,7 @@ class SAEModule(LightningModule):
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
         parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
-        x_hat = batch.activations - parts.residual * self.sae.scale
-        metrics.r2.update(x_hat, batch.activations)
+        metrics.r2.update(self._reconstruction(parts, batch), batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -352,16 +359,21 @@ class SAEModule(LightningModule):
             assert isinstance(metric, Metric)
             self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=len(values))
 
+    def _reconstruction(self, parts: Objective, batch: ActivationBatch) -> Tensor:
+        """x_hat in the units of the activations."""
+        x = batch.activations
+        return x - self.sae.residual_in_units_of(x, parts.residual)
+
     @torch.no_grad()
     def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
-        x = batch.activations / self.sae.scale
+        x = batch.activations
         threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
         logged = {
             "train/loss": parts.loss,
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(x - parts.residual, x),
+            "train/r2": self.train_r2(self._reconstruction(parts, batch), x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x),
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),

@@ -25,7 +25,7 @@ PROMISED = {
     "d_sae": D_SAE,
     "dtype": "float64",
     "selection": {"rule": "TopK", "k": K},
-    "normalization": {"divide_by": 1.0, "subtract": "b_dec"},
+    "normalization": {"kind": "variance", "divide_by": 1.0, "subtract": "b_dec"},
 }
 
 
@@ -91,7 +91,7 @@ def test_the_settings_say_how_to_use_it_without_the_tensors(tmp_path: Path) -> N
         "d_sae": D_SAE,
         "dtype": "float32",
         "selection": {"rule": "TopK", "k": K},
-        "normalization": {"divide_by": 4.0, "subtract": "b_dec"},
+        "normalization": {"kind": "variance", "divide_by": 4.0, "subtract": "b_dec"},
     }
 
 
