@@ -202,10 +202,13 @@ def check_adam_settings(settings: AdamSettings) -> None:
         raise ArgumentError(f"lr must be at least 0 and finite, got {settings.lr}")
     if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
         raise ArgumentError(f"betas must be two numbers in [0, 1), got {settings.betas}")
-    for name in ("eps", "weight_decay"):
-        value = getattr(settings, name)
-        if not 0 <= value < math.inf:
-            raise ArgumentError(f"{name} must be at least 0 and finite, got {value}")
+    if not 0 < settings.eps < math.inf:
+        # A latent that never fired would be 0 / 0.
+        raise ArgumentError(f"eps must be above 0 and finite, got {settings.eps}")
+    if not 0 <= settings.weight_decay < math.inf:
+        raise ArgumentError(
+            f"weight_decay must be at least 0 and finite, got {settings.weight_decay}"
+        )
 
 
 def require_int64(indices: Tensor) -> None:

@@ -277,7 +277,8 @@ def adam_step_(
 
     With `settings.project` the gradient first loses its part along each row of the parameter, with
     `settings.normalize` rows end in unit norm. Rows whose gradient and moments are all 0 stay as
-    they are, bit for bit. The gradient is only read. Arithmetic is at least float32.
+    they are, bit for bit, without weight decay. The gradient is only read. Arithmetic is at least
+    float32.
 
     Args:
         param: What is stepped; [N, D] where rows are projected or normalized, else any shape.

@@ -5,7 +5,7 @@
 The code is one of the two next to Q (|x| / s)^(1/4): the upper one if a number u in [0, 1) that
 depends on row, column and step lies below the place of |x| between their values. Over the steps the
 mean of what is kept is x, so a moment follows changes far smaller than the distance of two codes.
-It is 0 for 0, and the largest of a block is exact.
+It is 0 for 0, and the largest of a block is exact; an infinite one becomes the largest number.
 
 Nothing above 0 has the code 0 in uint8: a second moment of 0 below a first moment that is not would
 make an enormous step. The smallest root of a second moment is s^(1/2) / 255^2.
@@ -85,7 +85,7 @@ def quantize_(target: Quantized, x: Tensor, u: Tensor | float = 0.5) -> None:
         (tensor([[-63,   0, 127]], dtype=torch.int8), tensor([[8.]]))
     """
     levels = LEVELS[target.codes.dtype]
-    blocks = _blocks(x.abs())
+    blocks = _blocks(x.abs().clamp_max_(torch.finfo(torch.float32).max))
     scales = blocks.amax(dim=-1)
     ratio = (blocks / torch.where(scales > 0, scales, 1.0).unsqueeze(-1)).flatten(-2)
     ratio = ratio[:, : x.shape[1]]

@@ -148,6 +148,7 @@ def adam_step_(
     w, g = _at_least_float32(param), _at_least_float32(grad)
     m, v = read_moment(exp_avg, w.dtype), read_moment(exp_avg_sq, w.dtype)
     lr, (beta1, beta2), eps, decay, decoupled, project, normalize = settings
+    lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
     if project:
         along = (g * w).sum(dim=1) / w.square().sum(dim=1).clamp_min(torch.finfo(w.dtype).tiny)
         g = g - along[:, None] * w

@@ -311,9 +311,24 @@ class SAEModule(LightningModule):
         """Raise for NaN and inf that a GPU has met since."""
         raise_if_flagged()
 
+    def on_validation_epoch_start(self) -> None:
+        """Callbacks that average weights change them through `.data`; so they do at the ends."""
+        self._refresh_copies()
+
     def on_validation_epoch_end(self) -> None:
         """Raise for NaN and inf that a GPU has met since."""
         raise_if_flagged()
+        self._refresh_copies()
+
+    def on_train_end(self) -> None:
+        """Callbacks may leave averaged weights behind."""
+        self._refresh_copies()
+
+    def _refresh_copies(self) -> None:
+        """Outside training nothing tells that weights are changed through `.data`."""
+        for optimizer in self._trainer.optimizers if self._trainer is not None else []:
+            if isinstance(optimizer, SAEAdam):
+                optimizer.refresh_copies()
 
     def on_test_epoch_end(self) -> None:
         """Raise for NaN and inf that a GPU has met since."""

@@ -25,7 +25,7 @@ class SAEAdam(Optimizer):
     On any parameter it is `torch.optim.Adam`, and each goes on from the other's state dict where
     the moments are no codes. Of the parameters named to `keep_unit_rows` it also projects the
     gradient off the rows and brings the rows back to unit norm, in the same pass; `SAEModule` names
-    the decoder. Rows whose gradient and moments are all 0 stay as they are.
+    the decoder. Rows whose gradient and moments are all 0 stay as they are without weight decay.
 
     Moments in bfloat16 take half the memory, and lose this: what changes a moment by less than 0.2%
     is rounded away, so with betas[1] above 0.998 the second moment rises and never falls.
@@ -33,6 +33,7 @@ class SAEAdam(Optimizer):
     Moments in int8 take a quarter: a code and a scale for each 256 of a row (arXiv 2110.02861), as
     `lightsae_kernels.quantized` defines. Codes are 3% apart near the largest of their 256 and wider
     below; which one is taken is dithered by the step, so that what is kept is right in the mean.
+    A gradient whose square float32 does not hold stops the others of its 256 too, for long.
 
     Args:
         params: Parameters, or groups of them.
@@ -105,7 +106,8 @@ class SAEAdam(Optimizer):
         """Write a parameter into a tensor of another dtype now and at every step.
 
         Products in that dtype take the copy instead of casting the parameter, until the parameter
-        is changed by anything but this optimizer. A change through `.data` is not seen.
+        is changed by anything but this optimizer. A change through `.data` is not seen, and wants
+        `refresh_copies`.
 
         Args:
             parameter: One of this optimizer's.
@@ -122,6 +124,11 @@ class SAEAdam(Optimizer):
             )
         self._copies[parameter] = copy.copy_(parameter.detach())
         remember(parameter, copy)
+
+    def refresh_copies(self) -> None:
+        """Write the copies again, after something may have changed a parameter through `.data`."""
+        for parameter, copy in self._copies.items():
+            self.keep_copy(parameter, copy)
 
     def _require_mine(self, parameter: Tensor) -> None:
         if not any(parameter is p for group in self.param_groups for p in group["params"]):
@@ -180,21 +187,39 @@ class SAEAdam(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state, its moments in the dtype in which they were saved.
 
+        A learning rate that is a tensor stays one, on its device.
+
         Args:
             state_dict: What `state_dict` returned, or that of `torch.optim.Adam` or `AdamW`.
 
         Raises:
-            LightsaeError: If it was saved with amsgrad or maximize.
+            LightsaeError: If it was saved with amsgrad or maximize, by another kind of optimizer,
+                or of parameters of other shapes.
         """
+        rates = [group["lr"] for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+        parts = zip(self.param_groups, state_dict["param_groups"], rates, strict=True)
+        for group, saved, rate in parts:
             _require_possible(group)
+            group["lr"] = _in_place_of(rate, group["lr"])
             for parameter, key in zip(group["params"], saved["params"], strict=True):
+                found = state_dict["state"].get(key, {})
+                _require_moments(found, parameter, key)
                 # The base class rounds moments to the dtype of the parameter.
-                for name, value in state_dict["state"].get(key, {}).items():
-                    self.state[parameter][name] = value.to(parameter.device, copy=True)
-        for parameter, copy in self._copies.items():
-            self.keep_copy(parameter, copy)
+                for name, value in found.items():
+                    kept = torch.as_tensor(value, dtype=torch.float32) if name == "step" else value
+                    self.state[parameter][name] = kept.to(parameter.device, copy=True)
+            group["state_dtype"] = self._kept_dtype(group)
+        self.refresh_copies()
+
+    def _kept_dtype(self, group: dict[str, Any]) -> str:
+        """In which dtype moments of a group are; what was asked for, if there are none."""
+        states = [self.state[p] for p in group["params"] if self.state.get(p)]
+        if any("exp_avg" not in state for state in states):
+            return "int8"
+        if any(state["exp_avg"].dtype == torch.bfloat16 for state in states):
+            return "bfloat16"
+        return "float32" if states else str(group["state_dtype"])
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy of this optimizer has: the rows and copies that it keeps too."""
@@ -214,6 +239,29 @@ def _moment(state: dict[str, Tensor], name: str) -> Tensor | Quantized:
     if name in state:
         return state[name]
     return Quantized(*(state[f"{name}_{part}"] for part in Quantized._fields))
+
+
+def _in_place_of(rate: float | Tensor, loaded: float | Tensor) -> float | Tensor:
+    """A learning rate as the one it replaces is kept: a graph reads it from its device."""
+    if isinstance(rate, Tensor):
+        return torch.as_tensor(loaded, dtype=rate.dtype).to(rate.device).reshape(rate.shape)
+    return float(loaded)
+
+
+def _require_moments(state: dict[str, Any], parameter: Tensor, key: int) -> None:
+    """Refuse the state of a parameter that this optimizer cannot go on from."""
+    codes = {f"{name}_{part}" for name in _MOMENTS for part in Quantized._fields}
+    if state and state.keys() not in ({"step", *_MOMENTS}, {"step", *codes}):
+        raise LightsaeError(
+            f"the state of parameter {key} has {', '.join(map(str, state))}: it is of another "
+            "optimizer than Adam"
+        )
+    for name in ("exp_avg", "exp_avg_codes", "exp_avg_sq", "exp_avg_sq_codes"):
+        if name in state and state[name].shape != parameter.shape:
+            raise LightsaeError(
+                f"{name} of parameter {key} has shape {tuple(state[name].shape)}, the parameter "
+                f"{tuple(parameter.shape)}"
+            )
 
 
 def _settings(group: dict[str, Any]) -> AdamSettings:

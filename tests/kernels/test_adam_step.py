@@ -196,7 +196,7 @@ def arguments(**changed: Any) -> dict[str, Any]:
         ({"settings": AdamSettings(lr=-1.0)}, "lr must be at least 0 and finite, got -1.0"),
         ({"settings": AdamSettings(lr=torch.ones(2))}, r"lr must be one number, got shape \(2,\)"),
         ({"settings": AdamSettings(betas=(0.9, 1.0))}, r"betas must be two numbers in \[0, 1\)"),
-        ({"settings": AdamSettings(eps=-1e-8)}, "eps must be at least 0 and finite, got -1e-08"),
+        ({"settings": AdamSettings(eps=-1e-8)}, "eps must be above 0 and finite, got -1e-08"),
         ({"settings": AdamSettings(weight_decay=float("nan"))}, "weight_decay must be .*, got nan"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightsae_kernels import Quantized
 from lightsae_kernels.quantized import dequantize
 from lightsae_kernels.shared import narrow
@@ -296,7 +297,8 @@ def test_a_gradient_scaler_skips_what_overflows() -> None:
     [
         ({"lr": -1}, "lr must be at least 0 and finite, got -1"),
         ({"betas": (0.9, 1)}, r"betas must be two numbers in \[0, 1\), got \(0.9, 1\)"),
-        ({"eps": float("inf")}, "eps must be at least 0 and finite, got inf"),
+        ({"eps": float("inf")}, "eps must be above 0 and finite, got inf"),
+        ({"eps": 0.0}, "eps must be above 0 and finite, got 0.0"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),
         ({"state_dtype": "int4"}, r"must be one of \['float32', 'bfloat16', 'int8'\], got 'int4'"),
     ],
@@ -327,6 +329,72 @@ def test_a_state_of_another_algorithm_is_refused(name: str) -> None:
     saved = torch.optim.Adam(parameters, **{name: True}).state_dict()
     with pytest.raises(LightsaeError, match=f"{name} is nothing that SAEAdam does"):
         SAEAdam(parameters).load_state_dict(saved)
+
+
+def test_a_state_that_cannot_be_gone_on_from_is_refused() -> None:
+    W = nn.Parameter(torch.ones(3, 4))
+    momentum = torch.optim.SGD([W], lr=0.1, momentum=0.9)
+    W.sum().backward()
+    momentum.step()
+    state = SAEAdam([W]).state_dict() | {"state": momentum.state_dict()["state"]}
+    with pytest.raises(LightsaeError, match="has momentum_buffer: it is of another optimizer"):
+        SAEAdam([W]).load_state_dict(state)
+    wide = nn.Parameter(torch.ones(3, 5))
+    wide.grad = torch.ones(3, 5)
+    other = SAEAdam([wide])
+    other.step()
+    with pytest.raises(LightsaeError, match=r"exp_avg of parameter 0 has shape \(3, 5\), the para"):
+        SAEAdam([W]).load_state_dict(other.state_dict())
+
+
+def test_an_old_state_with_a_counter_that_is_a_number_goes_on() -> None:
+    W = nn.Parameter(torch.ones(3, 4))
+    W.grad = torch.ones(3, 4)
+    optimizer = SAEAdam([W])
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["state"][0]["step"] = 1
+    again = SAEAdam([W])
+    again.load_state_dict(state)
+    again.step()
+    assert again.state[W]["step"] == torch.tensor(2.0)
+
+
+@pytest.mark.parametrize("made", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("loaded", ["float32", "bfloat16", "int8"])
+def test_a_group_says_in_which_dtype_its_moments_are(made: Any, loaded: Any) -> None:
+    W = nn.Parameter(torch.ones(3, 4))
+    W.grad = torch.ones(3, 4)
+    other = SAEAdam([W], state_dtype=loaded)
+    assert other.param_groups[0]["state_dtype"] == loaded
+    other.step()
+    optimizer = SAEAdam([W], state_dtype=made)
+    optimizer.load_state_dict(other.state_dict())
+    assert optimizer.param_groups[0]["state_dtype"] == loaded
+
+
+def test_a_learning_rate_stays_where_a_graph_reads_it() -> None:
+    W = nn.Parameter(torch.ones(3, 4))
+    saved = SAEAdam([W], lr=torch.tensor(0.25)).state_dict()
+    optimizer = SAEAdam([W], lr=torch.tensor(1.0, device="meta"))
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"].device.type == "meta"
+    plain = SAEAdam([W])
+    plain.load_state_dict(saved)
+    assert plain.param_groups[0]["lr"] == 0.25
+    assert isinstance(plain.param_groups[0]["lr"], float)
+
+
+@pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "int8"])
+def test_a_gradient_too_large_to_square_leaves_finite_weights(state_dtype: Any) -> None:
+    W = nn.Parameter(torch.ones(2, 300))
+    optimizer = SAEAdam([W], state_dtype=state_dtype)
+    for size in (1e30, 1.0, 1.0):
+        W.grad = torch.ones(2, 300)
+        W.grad[0, 7] = size
+        optimizer.step()
+    assert bool(W.isfinite().all())
+    assert bool((W[1] < 1).all())
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
@@ -419,6 +487,39 @@ def test_products_in_mixed_precision_take_the_optimizers_copy(
     trainer = make_trainer(tmp_path, callbacks=[found], max_epochs=1, precision=precision)
     trainer.fit(make_module(optimizer=fused), make_data(shards))
     assert set(found.seen) == {copied}
+
+
+class Recorded(Callback):
+    """Whether products outside training take the weights that are there."""
+
+    def __init__(self) -> None:
+        self.differences: list[float] = []
+
+    def on_validation_batch_start(self, *args: Any) -> None:
+        self._compare(args[1])
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._compare(pl_module)
+
+    def _compare(self, module: LightningModule) -> None:
+        assert isinstance(module, SAEModule)
+        W_enc = module.sae.W_enc
+        now = W_enc.detach().to(torch.bfloat16)
+        self.differences.append(float((narrow(W_enc, torch.bfloat16) - now).abs().max()))
+
+
+# Of sharded layers, which there are none of.
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback:UserWarning")
+def test_weights_that_a_callback_averages_are_those_that_are_validated(
+    shards: Path, tmp_path: Path
+) -> None:
+    module, recorded = make_module(optimizer=fused), Recorded()
+    averaging = EMAWeightAveraging(decay=0.5)
+    callbacks = [averaging, recorded]
+    trainer = make_trainer(tmp_path, precision="bf16-mixed", callbacks=callbacks, max_epochs=2)
+    trainer.fit(module, make_data(shards))
+    assert len(recorded.differences) > 2
+    assert max(recorded.differences) == 0
 
 
 def test_a_stopped_run_ends_in_the_same_weights(shards: Path, tmp_path: Path) -> None:

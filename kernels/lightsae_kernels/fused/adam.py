@@ -85,6 +85,7 @@ def quantize(x, u, BLOCKS: tl.constexpr, SIGNED: tl.constexpr):
     LEVELS: tl.constexpr = 127 if SIGNED else 255
     SHAPE: tl.constexpr = (x.shape[0], BLOCKS, x.shape[1] // BLOCKS)
     size = tl.abs(x)
+    size = tl.where(size == float("inf"), 3.4028234663852886e38, size)
     scales = tl.max(tl.reshape(size, SHAPE), axis=2)
     divisor = tl.where(scales > 0, scales, 1.0)
     divisor = tl.reshape(tl.broadcast_to(divisor[:, :, None], SHAPE), x.shape)

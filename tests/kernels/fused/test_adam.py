@@ -121,7 +121,7 @@ def test_narrow_parameters_and_moments(dtype: torch.dtype, device: torch.device)
 def test_bias_correction_keeps_its_digits(step: int, beta: float, device: torch.device) -> None:
     moment, param = torch.zeros(1, device=device), torch.zeros(1, device=device)
     count, grad = torch.tensor(float(step), device=device), torch.ones(1, device=device)
-    settings = AdamSettings(lr=1.0, betas=(beta, 0.0), eps=0.0)
+    settings = AdamSettings(lr=1.0, betas=(beta, 0.0), eps=1e-30)
     adam.adam_step_(param, grad, moment, torch.zeros(1, device=device), count, settings)
     expected = -(1 - beta) / -math.expm1(step * math.log(beta)) if beta else -1.0
     assert param.item() == pytest.approx(expected, rel=1e-6)
