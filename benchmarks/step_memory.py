@@ -5,9 +5,9 @@
 
 On a GPU torch's allocator is asked. Elsewhere the kernels are interpreted, at a small size, and the
 storages that torch holds after each operation are counted. Products are in two bytes, parameters in
-four; the optimizer is SAEAdam with a copy of W_enc. In brackets is what depends: activations are
-kept for a regularizer's backward pass, or made again there, and otherwise end with the forward pass
-(in row blocks of 256 MiB, where that is less).
+four; the optimizer is SAEAdam with a copy of W_enc; M are the group maxima of a row. In brackets is
+what depends: activations are kept for a regularizer's backward pass, or made again there, and
+otherwise end with the forward pass (in row blocks of 256 MiB, where that is less).
 """
 
 import argparse
@@ -30,6 +30,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from lightsae_kernels import encode_residual, memory
+from lightsae_kernels.fused.select import group_size, maxima_columns
 
 from lightsae.sae import SparseAutoencoder, TopK
 from lightsae.training import SAEAdam
@@ -92,22 +93,28 @@ def parse() -> argparse.Namespace:
 def parts(
     sizes: dict[str, int], regularizer: str, recompute: bool, device: torch.device
 ) -> list[Part]:
-    """What is predicted; terms of B and N alone are left out."""
+    """What is predicted; what has B or N elements is left out."""
     B, D, N, k = sizes.values()
     elements = 2 * N * D + N + D
     held = 6 * B * D + 10 * B * k
     whole, part = 2 * B * N, min(2 * B * N, memory.memory().block_bytes)
+    group = group_size(N, k)
+    maxima = part * maxima_columns(N, group) // N
     kept = regularizer != "none" and not recompute
-    again = part if regularizer != "none" and recompute else 0
+    again = part + 4 * B * k if regularizer != "none" and recompute else 0
     # torch's update on the CPU goes through the decoder in blocks.
     block = min(4 * N * D, 16 << 20) if device.type == "cpu" else 0
     return [
         Part("parameters", "4 (2 N D + N + D)", 4 * elements),
         Part("optimizer state", "8 (2 N D + N + D) + 2 N D", 8 * elements + 2 * N * D),
         Part("held for backward", "6 B D + 10 B k [+ 2 B N]", held + whole * kept),
-        Part("peak of forward besides", "12 B D [+ 2 B N]", 12 * B * D + part * (not kept)),
+        Part(
+            "peak of forward besides",
+            "max(4 B D + 6 B k,\n[2 B N +] 2 B M + 4 B k)",
+            max(4 * B * D + 6 * B * k, part * (not kept) + maxima + 4 * B * k),
+        ),
         Part("gradients", "4 (2 N D + N + D)", 4 * elements),
-        Part("peak of backward besides", "60 B k [+ 2 B N]", 60 * B * k + again),
+        Part("peak of backward besides", "17 B k [+ 2 B N + 4 B k]", 17 * B * k + again),
         Part("peak of update besides", "0, on the CPU 4 N D", block),
     ]
 

@@ -261,6 +261,7 @@ def encode_residual(
     return found
 
 
+@torch.compiler.disable
 @torch.no_grad()
 def adam_step_(
     param: Tensor,

@@ -54,4 +54,5 @@ def shared_by(tensor: Tensor) -> Shared[Any]:
 def narrow(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor in another dtype: the copy that was remembered with it, or one made now."""
     copy: Tensor | None = recall(tensor)
-    return copy if copy is not None and copy.dtype == dtype else tensor.to(dtype)
+    fits = copy is not None and copy.dtype == dtype and copy.device == tensor.device
+    return copy if fits and copy is not None else tensor.to(dtype)

@@ -221,6 +221,20 @@ def test_a_second_moment_in_8_bits_falls_as_in_32() -> None:
     assert found["int8"] == pytest.approx(found["float32"], rel=0.05)
 
 
+@pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "int8"])
+def test_a_compiled_step_ends_in_the_same_bits(state_dtype: Any) -> None:
+    weights = [nn.Parameter(torch.eye(8, 4)) for _ in range(2)]
+    eager, other = (SAEAdam([weight], state_dtype=state_dtype) for weight in weights)
+    compiled = torch.compile(other.step, backend="aot_eager")
+    for seed in range(3):
+        torch.manual_seed(seed)
+        weights[0].grad = torch.randn(8, 4)
+        weights[1].grad = weights[0].grad.clone()
+        eager.step()
+        compiled()
+    assert torch.equal(weights[0], weights[1])
+
+
 def test_codes_take_a_quarter_of_the_memory_of_the_matrices() -> None:
     parameters = [nn.Parameter(torch.ones(*shape)) for shape in ((8, 512), (512,))]
     optimizer = SAEAdam(parameters, state_dtype="int8")
