@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lightsae.activations.images import ImageSet, Item
+from lightsae.activations.models import Inputs
 from lightsae.activations.storage import Array
 from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
@@ -20,13 +21,13 @@ class ImageBatch(NamedTuple):
 
     Attributes:
         positions: Which of them are readable.
-        images: Those, `[B, C, H, W]`, or None if there are none.
+        images: Those, `[B, C, H, W]`, or keyword arguments of the model; None if there are none.
         labels: Their classes, int64 `[B]`, or None if the images have no labels.
         problems: What is wrong with the others.
     """
 
     positions: list[int]
-    images: Tensor | None
+    images: Inputs | None
     labels: Tensor | None
     problems: list[str]
 
@@ -140,10 +141,25 @@ def collate(items: list[tuple[int, Item]]) -> ImageBatch:
     images = [item.image for _, item in items if item.image is not None]
     if not images:
         return ImageBatch([], None, None, problems)
-    kinds = {f"{list(image.shape)} {image.dtype}" for image in images}
+    kinds = {_kind(image) for image in images}
     if len(kinds) > 1:
         raise LightsaeError(f"data: images differ, expected one shape and dtype: {sorted(kinds)}")
     labels = [item.label for _, item in items if item.label is not None]
     return ImageBatch(
-        positions, torch.stack(images), torch.tensor(labels) if labels else None, problems
+        positions, _stacked(images), torch.tensor(labels) if labels else None, problems
     )
+
+
+def _kind(image: Inputs) -> str:
+    """Shape and dtype, of each argument if there are several."""
+    if isinstance(image, Tensor):
+        return f"{list(image.shape)} {image.dtype}"
+    return ", ".join(f"{name} {_kind(tensor)}" for name, tensor in image.items())
+
+
+def _stacked(images: list[Inputs]) -> Inputs:
+    """A batch of images of one kind."""
+    if isinstance(images[0], Tensor):
+        return torch.stack([image for image in images if isinstance(image, Tensor)])
+    rows = [image for image in images if not isinstance(image, Tensor)]
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

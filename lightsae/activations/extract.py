@@ -1,8 +1,7 @@
-"""Run a frozen model over images and write one layer's activations to shards."""
+"""Run a frozen model over images and write activations of its layers to shards."""
 
 import json
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,19 +10,19 @@ import torch
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
-from lightsae.activations.batches import image_batches
-from lightsae.activations.budget import check_room, check_spent, row_bytes
-from lightsae.activations.folder import check_same, check_writable
-from lightsae.activations.format import MANIFEST_NAME, Manifest
+from lightsae.activations.batches import ImageBatch, image_batches
+from lightsae.activations.budget import check_room, check_spent
+from lightsae.activations.folder import check_writable
+from lightsae.activations.format import Manifest
 from lightsae.activations.images import ImageSet, load_images
+from lightsae.activations.layer_folder import LayerFolder, has_manifest, is_complete
 from lightsae.activations.models import LayerTap, ModelOptions, load_model, weights_hash
 from lightsae.activations.parallel import Part, run_in_processes
 from lightsae.activations.preparation import DataOptions
-from lightsae.activations.storage import Array, StoredDtype, storage
-from lightsae.activations.tokens import TokenKind, select_tokens
-from lightsae.activations.writer import ShardWriter
+from lightsae.activations.storage import StoredDtype, storage
+from lightsae.activations.token_rows import TokenChoice, TokenRows, on_device
+from lightsae.activations.tokens import TokenKind
 from lightsae.errors import LightsaeError
 
 Compute = Literal["float32", "bfloat16", "float16"]
@@ -32,7 +31,7 @@ Compute = Literal["float32", "bfloat16", "float16"]
 def extract(
     model: ModelOptions,
     data: DataOptions,
-    layer: str,
+    layer: list[str] | str,
     out: str,
     tokens: TokenKind = "class",
     dtype: StoredDtype = "float16",
@@ -44,8 +43,9 @@ def extract(
     compute: Compute = "float32",
     workers: int = 0,
     max_bytes: int | None = None,
-) -> Manifest:
-    """Write a model's activations on a set of images to a folder of shards.
+    tokens_per_image: int | None = None,
+) -> list[Manifest]:
+    """Write a model's activations on a set of images to a folder of shards for each layer.
 
     Interrupted at any moment, the same command again continues after the last whole shard, and
     the result is the one of an uninterrupted run. Images are visited in a random order. Under
@@ -54,7 +54,8 @@ def extract(
     Args:
         model: The frozen model.
         data: The images.
-        layer: Name of the module whose output is stored, such as blocks.11.
+        layer: Name of the module whose output is stored, such as blocks.11, or several names in
+            brackets, `[blocks.5,blocks.11]`: one pass serves all, each in its own OUT/LAYER.
         out: Folder of shards to make or to finish.
         tokens: class (first token), patch (all but class and register tokens, or each place of a
             feature map), pooled (mean of those) or all.
@@ -67,12 +68,13 @@ def extract(
         compute: Dtype of the forward pass.
         workers: Processes that read and prepare images; 0 does it in this one.
         max_bytes: Refuse to begin what would take more on the disk, and stop at it.
+        tokens_per_image: Store this many of an image's tokens, drawn at random, instead of all.
 
     Returns:
-        The manifest of the complete folder.
+        The manifests of the complete folders, one for each layer.
 
     Raises:
-        LightsaeError: If anything given is wrong, or the folder was begun with other settings.
+        LightsaeError: If anything given is wrong, or a folder was begun with other settings.
     """
     folder = _out_folder(out)
     module = load_model(model)
@@ -82,7 +84,7 @@ def extract(
         tap=tap,
         images=images,
         out=folder,
-        model_name=model.name or model.module or "",
+        model_name=model.title,
         tokens=tokens,
         dtype=dtype,
         batch_size=batch_size,
@@ -96,6 +98,7 @@ def extract(
         prefix_tokens=model.prefix_tokens,
         arguments=model.arguments,
         max_bytes=max_bytes,
+        tokens_per_image=tokens_per_image,
     )
     return run_in_processes(extraction)
 
@@ -105,14 +108,9 @@ def _out_folder(out: str) -> Path:
     if not out:
         raise LightsaeError("out is '', expected a folder")
     folder = Path(out)
-    if not _has_manifest(folder):
+    if not has_manifest(folder):
         check_writable(folder)
     return folder
-
-
-def _has_manifest(folder: Path) -> bool:
-    """Whether a folder was begun; os.path says no where Path raises, as for too long a name."""
-    return os.path.exists(folder / MANIFEST_NAME)
 
 
 @dataclass
@@ -120,9 +118,9 @@ class Extraction:
     """One extraction, as `extract` sets it up; for callers that have their own module and images.
 
     Attributes:
-        tap: The model and the layer.
+        tap: The model and the layers.
         images: The images.
-        out: Folder of shards.
+        out: Folder of shards, or of such folders if there are several layers.
         model_name: Name of the model for the manifest.
         tokens: Token kind.
         dtype: Stored dtype.
@@ -137,8 +135,9 @@ class Extraction:
         prefix_tokens: Number of class and register tokens, if the model does not say it.
         arguments: What the model was made with, for the manifest.
         show_progress: Show a progress bar and a closing line on standard error.
-        max_bytes: Budget of bytes on the disk for all images.
-        part: Which part of the images this process visits; its folder is complete with them.
+        max_bytes: Budget of bytes on the disk for all images and layers.
+        tokens_per_image: How many tokens of an image become rows at most.
+        part: Which part of the images this process visits; its folders are complete with them.
     """
 
     tap: LayerTap
@@ -159,10 +158,11 @@ class Extraction:
     arguments: dict[str, Any] | None = None
     show_progress: bool = True
     max_bytes: int | None = None
+    tokens_per_image: int | None = None
     part: Part = field(default_factory=Part)
 
-    def run(self) -> Manifest:
-        """Begin or continue, and return the manifest of the complete folder."""
+    def run(self) -> list[Manifest]:
+        """Begin or continue, and return the manifest of each layer's complete folder."""
         for name, least in (("batch_size", 1), ("rows_per_shard", 1), ("workers", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise LightsaeError(f"{name} is {getattr(self, name)}, expected at least {least}")
@@ -170,28 +170,45 @@ class Extraction:
             raise LightsaeError(f"max_bytes is {self.max_bytes}, expected at least 1")
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
-        wanted = self._wanted()
-        found = Manifest.load(self.out) if _has_manifest(self.out) else None
-        if found is not None and found.shards:
-            wanted = replace(wanted, d_in=found.d_in)
-            self._check_images(found)
-            check_same(found, wanted, self.out)
-            if found.complete:
-                self._console.print(f"{self.out}: already complete, {found.rows} rows")
-                return found
-            wanted.progress = found.progress
-        return self._write(wanted)
+        self._choice = TokenChoice(
+            self.tokens, self.prefix_tokens, self.tokens_per_image, self.seed
+        )
+        model_hash = weights_hash(self.tap.module)
+        folders = [self._folder(layer, model_hash) for layer in self.tap.layers]
+        for folder in folders:
+            if folder.complete:
+                rows = folder.manifest.rows
+                self._console.print(f"{folder.out}: already complete, {rows} rows")
+        if not all(folder.complete for folder in folders):
+            self._write(folders)
+        return [folder.manifest for folder in folders]
 
-    def _check_images(self, found: Manifest) -> None:
-        """Refuse to go on with other images than those that are written already."""
-        there, here = found.settings.get("data"), self.images.fingerprint
-        if there != here:
-            raise LightsaeError(
-                f"{self.images.name}: its images changed since {self.out} was begun with them "
-                f"({there}, now {here}): bring them back or use another folder"
-            )
+    def folders(self) -> list[Path]:
+        """The folder of each layer, with the rows of all images.
 
-    def _wanted(self) -> Manifest:
+        Raises:
+            LightsaeError: If a layer's name cannot be a folder's, or `out` itself has shards.
+        """
+        layers = self.tap.layers
+        if len(layers) == 1:
+            return [self.out]
+        if has_manifest(self.out):
+            raise LightsaeError(f"{self.out}: holds shards, expected a folder for folders of them")
+        for layer in layers:
+            if Path(layer).name != layer:
+                raise LightsaeError(
+                    f"layer {layer!r} cannot be the name of a folder: extract it alone"
+                )
+        return [self.out / layer for layer in layers]
+
+    def _folder(self, layer: str, model_hash: str) -> LayerFolder:
+        """The folder of a layer: of this process's part, unless that of all is complete."""
+        out = self.folders()[self.tap.layers.index(layer)]
+        part = Part() if is_complete(out) else self.part
+        wanted = self._wanted(layer, model_hash, part)
+        return LayerFolder(part.folder(out), wanted, self.images, self.rows_per_shard)
+
+    def _wanted(self, layer: str, model_hash: str, part: Part) -> Manifest:
         """The manifest to be, its width unknown as yet."""
         settings = {
             "images": len(self.images),
@@ -204,75 +221,101 @@ class Extraction:
             "prefix_tokens": self.prefix_tokens,
             "arguments": json.loads(json.dumps(self.arguments or {}, default=str)),
         }
-        if self.part.world > 1:
-            settings["part"] = list(self.part)
+        if self.tokens_per_image is not None:
+            settings["tokens_per_image"] = self.tokens_per_image
+        if part.world > 1:
+            settings["part"] = list(part)
         return Manifest(
             d_in=1,
             dtype=self.dtype,
             model=self.model_name,
-            weights_hash=weights_hash(self.tap.module),
-            layer=self.tap.layer,
+            weights_hash=model_hash,
+            layer=layer,
             tokens=self.tokens,
             has_labels=self.images.has_labels,
             classes=self.images.classes,
             settings=settings,
         )
 
-    def _write(self, wanted: Manifest) -> Manifest:
+    def _write(self, folders: list[LayerFolder]) -> None:
         """Visit the images that are left and write their rows."""
         order = np.random.default_rng(self.seed).permutation(len(self.images))
         order = self.part.of(order, self.batch_size)
-        copies = copy_numbers(self.images.original_index)
-        done = int(wanted.progress.get("images", 0))
-        skipped = list(wanted.progress.get("skipped", []))
+        left = [folder for folder in folders if not folder.complete]
+        done = min(folder.done for folder in left)
+        tap = LayerTap(self.tap.module, [folder.manifest.layer for folder in left])
         device = usable_device(self.device)
-        self.tap.module.to(device)
-        # Workers begin before the folder is locked, or the lock would outlive a killed parent.
+        tap.module.to(device)
+        # Workers begin before the folders are locked, or the locks would outlive a killed parent.
         batches = image_batches(self.images, order[done:], self.batch_size, self.workers)
-        writer = ShardWriter(self.out, wanted, rows_per_shard=self.rows_per_shard) if done else None
         checked = False
         try:
+            for folder in left:
+                folder.open()
             with self._bar() as bar:
                 task = bar.add_task("extract", total=len(order), completed=done, speed="")
-                for positions, images, labels, problems in batches:
-                    self._handle(problems)
-                    skipped += problems
+                for batch in batches:
+                    self._handle(batch.problems)
+                    # A folder whose shard ended later has these rows already.
+                    behind = [folder.done == done for folder in left]
+                    rows = self._rows(tap, batch, device, behind)
+                    if not checked and batch.images is not None:
+                        self._check_room(folders, left, rows, batch, len(order))
+                        checked = True
                     done = min(done + self.batch_size, len(order))
-                    progress = {"images": done, "skipped": skipped.copy()}
-                    if images is not None:
-                        rows, token = self._rows(images.to(device))
-                        if not checked:
-                            self._check_room(rows, len(order), writer)
-                            checked = True
-                        writer = writer or self._new_writer(wanted, rows.shape[2])
-                        self._write_rows(writer, rows, token, positions, copies, labels, progress)
-                        check_spent(self.out, writer.bytes_written, self._budget(len(order)))
-                    bar.update(task, completed=done, speed=_speed(bar, task, writer))
-            if writer is None:
-                raise LightsaeError(f"data: none of the {len(order)} images is readable")
-            writer.finish({"images": done, "skipped": skipped})
+                    for folder, part, now in zip(left, rows, behind, strict=True):
+                        if now:
+                            folder.add(part, batch, done)
+                    self._check_spent(folders, len(order))
+                    bar.update(task, completed=done, speed=_speed(bar, task, left))
+            for folder in left:
+                folder.finish()
         finally:
-            if writer is not None:
-                writer.abort()
-        manifest = writer.manifest
-        note = f", {len(skipped)} images skipped (listed in its manifest)" if skipped else ""
-        self._console.print(f"{self.out}: {manifest.rows} rows of {manifest.d_in}{note}")
-        return manifest
+            for folder in left:
+                folder.abort()
+        for folder in left:
+            self._tell(folder)
+
+    def _rows(
+        self, tap: LayerTap, batch: ImageBatch, device: torch.device, wanted: list[bool]
+    ) -> list[TokenRows | None]:
+        """Rows of a batch for each layer that wants them."""
+        if batch.images is None:
+            return [None] * len(wanted)
+        reduced = self.compute != "float32"
+        dtype = getattr(torch, self.compute) if reduced else None
+        inputs = on_device(batch.images, device)
+        with torch.autocast(device.type, dtype=dtype, enabled=reduced):
+            outputs = tap.all(inputs)
+        return [
+            self._choice.rows(output, inputs, tap.module, batch.positions) if want else None
+            for output, want in zip(outputs, wanted, strict=True)
+        ]
 
     def _budget(self, images: int) -> int | None:
         """The share of the budget that is for a number of images."""
         return None if self.max_bytes is None else self.max_bytes * images // len(self.images)
 
-    def _check_room(self, rows: Tensor, images: int, writer: ShardWriter | None) -> None:
-        """Compare what all images will take, going by the first batch, with what they may."""
-        each = row_bytes(rows.shape[2], self.dtype, self.images.has_labels) * rows.shape[1]
-        written = writer.bytes_written if writer is not None else 0
-        check_room(self.out, each * images, written, self._budget(images))
+    def _check_room(
+        self,
+        folders: list[LayerFolder],
+        left: list[LayerFolder],
+        rows: list[TokenRows | None],
+        batch: ImageBatch,
+        images: int,
+    ) -> None:
+        """Compare what all images will take, going by a first batch, with what they may."""
+        written = sum(folder.bytes_written for folder in folders)
+        whole = sum(folder.bytes_written for folder in folders if folder.complete)
+        for folder, part in zip(left, rows, strict=True):
+            whole += folder.expected_bytes(part, len(batch.positions), images)
+        check_room(self.out, whole, written, self._budget(images))
 
-    def _new_writer(self, wanted: Manifest, d_in: int) -> ShardWriter:
-        """The writer of a new folder, once the width is known."""
-        wanted = replace(wanted, d_in=d_in)
-        return ShardWriter(self.out, wanted, rows_per_shard=self.rows_per_shard)
+    def _check_spent(self, folders: list[LayerFolder], images: int) -> None:
+        """Stop at the budget."""
+        budget = self._budget(images)
+        if budget is not None:
+            check_spent(self.out, sum(folder.bytes_written for folder in folders), budget)
 
     def _handle(self, problems: list[str]) -> None:
         """Stop at the first unreadable image, unless they are to be skipped."""
@@ -281,36 +324,11 @@ class Extraction:
         for problem in problems:
             self._console.print(f"skipped: {problem}")
 
-    def _rows(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens `[B, T, d]` of a batch, and their positions `[T]`."""
-        reduced = self.compute != "float32"
-        dtype = getattr(torch, self.compute)
-        with torch.autocast(images.device.type, dtype=dtype if reduced else None, enabled=reduced):
-            output = self.tap(images)
-        return select_tokens(output, self.tokens, self.tap.module, self.prefix_tokens)
-
-    def _write_rows(
-        self,
-        writer: ShardWriter,
-        rows: Tensor,
-        token: Tensor,
-        positions: list[int],
-        copies: Array,
-        labels: Tensor | None,
-        progress: dict[str, Any],
-    ) -> None:
-        """Write the tokens of a batch; those of a copy count on after the original's."""
-        kinds = rows.shape[1]
-        sample = torch.from_numpy(self.images.original_index[positions])
-        copy = torch.from_numpy(copies[positions])
-        span = int(token[-1]) + 1
-        writer.write(
-            rows.flatten(0, 1),
-            sample.repeat_interleave(kinds),
-            (copy[:, None] * span + token).flatten(),
-            labels.repeat_interleave(kinds) if labels is not None else None,
-            progress,
-        )
+    def _tell(self, folder: LayerFolder) -> None:
+        """What was written, as the closing line."""
+        count, manifest = len(folder.skipped), folder.manifest
+        note = f", {count} images skipped (listed in its manifest)" if count else ""
+        self._console.print(f"{folder.out}: {manifest.rows} rows of {manifest.d_in}{note}")
 
     def _bar(self) -> Progress:
         """A progress bar that tells images per second, bytes and remaining time."""
@@ -342,28 +360,8 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def _speed(bar: Progress, task: Any, writer: ShardWriter | None) -> str:
+def _speed(bar: Progress, task: Any, folders: list[LayerFolder]) -> str:
     """Images per second as the bar has measured it, and the bytes written."""
     speed = bar.tasks[task].speed
-    written = decimal(writer.bytes_written) if writer is not None else ""
+    written = decimal(sum(folder.bytes_written for folder in folders))
     return f"{speed:.0f} images/s {written}" if speed else written
-
-
-def copy_numbers(original_index: Array) -> Array:
-    """How many earlier items belong to the same sample.
-
-    Args:
-        original_index: Int64 `[n]`.
-
-    Returns:
-        Int64 `[n]`.
-
-    Example:
-        >>> copy_numbers(np.array([5, 7, 5, 5, 7]))
-        array([0, 0, 1, 2, 1])
-    """
-    order = np.argsort(original_index, kind="stable")
-    _, starts, counts = np.unique(original_index[order], return_index=True, return_counts=True)
-    numbers = np.empty(len(order), np.int64)
-    numbers[order] = np.arange(len(order)) - np.repeat(starts, counts)
-    return numbers

@@ -1,6 +1,6 @@
 """Images by number: from a folder, any torch dataset, or what is read like one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from operator import index
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightsae.activations.image_sources import ArrayFile, HuggingFace, Tars
 from lightsae.activations.image_sources.files import stamps
-from lightsae.activations.models import import_object
+from lightsae.activations.models import Inputs, import_object
 from lightsae.activations.preparation import DataOptions, Transform, preparation
 from lightsae.activations.storage import Array
 from lightsae.activations.told import told
@@ -25,12 +25,12 @@ class Item(NamedTuple):
     """One prepared image, or why there is none.
 
     Attributes:
-        image: Float `[C, H, W]`, or None.
+        image: Float `[C, H, W]`, or keyword arguments of the model; or None.
         label: Its class, or None.
         problem: What is wrong with it, or an empty string.
     """
 
-    image: Tensor | None
+    image: Inputs | None
     label: int | None
     problem: str
 
@@ -109,6 +109,9 @@ class FolderImages:
 class DatasetImages:
     """A torch dataset whose items are an image or (image, label).
 
+    Instead of an image, an item may hold the keyword arguments of a model of sound or text: a dict
+    of tensors, such as input_ids and attention_mask, all of one shape over the dataset.
+
     Args:
         dataset: Has a length and items. Its `classes` names the labels, and its `original_index`
             (int per item) names the sample that an item is a copy of, if it has them.
@@ -175,13 +178,15 @@ class DatasetImages:
         where = f"item {position} of {self.name}"
         try:
             image, label = self._parts(self._dataset[position], where)
-            if not isinstance(image, Tensor):
+            if not isinstance(image, Tensor | Mapping):
                 image = self._transform(image.convert(self._mode))
         except LightsaeError:
             raise
         except (Exception, SystemExit) as error:
             return Item(None, None, f"{where} is unreadable: {told(error)}")
         # A tensor with a graph cannot leave a worker.
+        if isinstance(image, Mapping):
+            return Item({name: part.detach() for name, part in image.items()}, label, "")
         return Item(image.detach(), label, "")
 
     def _parts(self, item: Any, where: str) -> tuple[Any, int | None]:
@@ -191,11 +196,25 @@ class DatasetImages:
             if not isinstance(item, tuple | list) or len(item) < 2:
                 raise LightsaeError(f"{where} is {_kind(item)}, expected (image, label)")
             image, label = item[0], _label(item[1], where, len(self.classes))
-        if not isinstance(image, Tensor) and not hasattr(image, "convert"):
+        if (
+            not isinstance(image, Tensor)
+            and not _is_inputs(image)
+            and not hasattr(image, "convert")
+        ):
             raise LightsaeError(
-                f"{where} is {_kind(item)}, expected a PIL image or tensor, or that and a label"
+                f"{where} is {_kind(item)}, expected a PIL image, a tensor or a dict of tensors, "
+                "or that and a label"
             )
         return image, label
+
+
+def _is_inputs(item: Any) -> bool:
+    """Whether an item holds keyword arguments of a model."""
+    return (
+        isinstance(item, Mapping)
+        and bool(item)
+        and all(isinstance(name, str) and isinstance(part, Tensor) for name, part in item.items())
+    )
 
 
 def _label(label: Any, where: str, classes: int) -> int:

@@ -223,7 +223,7 @@ class OnlineActivationDataModule(SplitDataModule):
         return Manifest(
             d_in=1,
             dtype=self.buffer_dtype,
-            model=options.name or options.module or "",
+            model=options.title,
             weights_hash=model_hash,
             layer=self.layer,
             tokens=self.tokens,

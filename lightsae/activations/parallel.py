@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from lightsae.activations.folder import check_same, check_writable, lock_folder
 from lightsae.activations.format import MANIFEST_NAME, Manifest, shard_name
+from lightsae.activations.layer_folder import is_complete
 from lightsae.activations.reader import Shard
 from lightsae.activations.statistics import Moments
 from lightsae.activations.storage import Array
@@ -82,47 +83,57 @@ class Part(NamedTuple):
         return out if self.world == 1 else out / f".rank-{self.rank}-of-{self.world}"
 
 
-def run_in_processes(extraction: "Extraction") -> Manifest:
+def run_in_processes(extraction: "Extraction") -> list[Manifest]:
     """Run an extraction in this process, or this process's part of it under torchrun.
 
     Args:
         extraction: The whole, as every process set it up.
 
     Returns:
-        The manifest of the complete folder.
+        The manifests of the complete folders, one for each layer.
 
     Raises:
-        LightsaeError: If the folder was begun by another number of processes, or another process
+        LightsaeError: If a folder was begun by another number of processes, or another process
             ended before its part was written.
     """
     part, out = Part.of_environment(), extraction.out
     extraction = replace(extraction, show_progress=extraction.show_progress and part.rank == 0)
-    if os.path.exists(out / MANIFEST_NAME) and Manifest.load(out).complete:
-        found = extraction.run()
-        _remove_parts(out, part)
-        return found
-    check_processes(out, part.world)
-    if part.world == 1:
-        return extraction.run()
+    left = [folder for folder in extraction.folders() if not is_complete(folder)]
+    for folder in left:
+        check_processes(folder, part.world)
+    if left and part.world > 1:
+        _run_parts(extraction, part, left)
+    found = replace(
+        extraction, show_progress=extraction.show_progress and not (left and part.world > 1)
+    ).run()
+    for folder in extraction.folders():
+        _remove_parts(folder, part)
+    if left and part.world > 1:
+        told = Console(stderr=True, quiet=not extraction.show_progress)
+        rows = sum(manifest.rows for manifest in found)
+        told.print(f"{out}: {rows} rows of {found[0].d_in} by {part.world} processes")
+    return found
+
+
+def _run_parts(extraction: "Extraction", part: Part, left: list[Path]) -> None:
+    """Write this process's part of the folders that are left; rank 0 puts the parts together."""
     if extraction.device == "auto" and torch.cuda.is_available():
         extraction = replace(extraction, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    out = extraction.out
     check_writable(out)
     store, _, _ = next(rendezvous("env://", timeout=_MEETING))
     dist.init_process_group(
         "gloo", store=store, rank=part.rank, world_size=part.world, timeout=_PATIENCE
     )
     try:
-        replace(extraction, out=part.folder(out), part=part).run()
+        replace(extraction, part=part).run()
         _wait_for_all(out)
         if part.rank == 0:
-            assemble(out, part.world)
+            for folder in left:
+                assemble(folder, part.world)
         _wait_for_all(out)
     finally:
         dist.destroy_process_group()
-    found = replace(extraction, show_progress=False).run()
-    told = Console(stderr=True, quiet=not extraction.show_progress)
-    told.print(f"{out}: {found.rows} rows of {found.d_in} by {part.world} processes")
-    return found
 
 
 def check_processes(out: Path, world: int) -> None:

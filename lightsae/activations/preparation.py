@@ -12,6 +12,7 @@ from lightsae.extras import require
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _SOURCES = ("folder", "dataset", "huggingface", "webdataset", "arrays")
+_KEYS = ("input_size", "mean", "std", "crop_pct", "interpolation", "crop_mode")
 _FOR = {
     "arguments": ("dataset", "huggingface"),
     "split": ("huggingface",),
@@ -27,7 +28,8 @@ class DataOptions:
     Attributes:
         folder: Folder of images. If all are in subfolders, these are their classes.
         dataset: Dotted path of a torch dataset class, instead of `folder`. Its items are an
-            image or (image, label); PIL images are prepared, tensors are taken as they are.
+            image or (image, label); PIL images are prepared, tensors are taken as they are, and so
+            are dicts of tensors, the keyword arguments of a model of sound or text.
         huggingface: Hugging Face dataset: a folder that `save_to_disk` wrote, or a name or path
             that `load_dataset` takes.
         webdataset: WebDataset tars on this machine; braces name several: `train-{000..146}.tar`.
@@ -102,25 +104,35 @@ webdataset, arrays; here are folder, arrays
 
 
 def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
-    """What timm says about the model, with the options' values on top.
+    """What the model says of its images, with the options' values on top.
 
     Args:
         options: Those of the user.
-        module: The model.
+        module: The model: one of timm, or its `preparation` says it in the same words.
 
     Returns:
-        `input_size` [C, H, W], `mean`, `std`, `crop_pct` and `interpolation`.
+        `input_size` [C, H, W], `mean`, `std`, `crop_pct`, `interpolation`, and `crop_mode` if it
+        is another than center.
 
     Raises:
         LightsaeError: If nothing says how to prepare images that are no tensors.
+
+    Example:
+        >>> preparation(DataOptions(folder="photos", size=32, mean=[0.5], std=[0.5]), nn.Identity())
+        {'input_size': [1, 32, 32], 'mean': [0.5], 'std': [0.5], 'crop_pct': 1.0, \
+'interpolation': 'bicubic'}
     """
-    settings: dict[str, Any] = {}
-    if hasattr(module, "pretrained_cfg"):
-        data = require("timm.data", extra="vision")
-        found = data.resolve_model_data_config(module)
-        settings = {key: found[key] for key in ("input_size", "mean", "std", "interpolation")}
-        settings["crop_pct"] = found.get("crop_pct", 1.0)
-    elif options.dataset is None and None in (options.size, options.mean, options.std):
+    settings = _said_by(module)
+    if (
+        not settings
+        and options.dataset is None
+        and None
+        in (
+            options.size,
+            options.mean,
+            options.std,
+        )
+    ):
         raise LightsaeError(
             f"data.size, data.mean and data.std are needed: {type(module).__name__} does not say "
             "how its images are prepared"
@@ -131,8 +143,25 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
     settings = {"input_size": (channels, 224, 224), **settings}
     settings |= {key: list(settings[key])[:channels] for key in ("mean", "std")}
     settings |= _given(options, channels)
-    settings["input_size"] = list(settings["input_size"])
-    return settings
+    return {
+        key: _plain(settings[key]) for key in _KEYS if settings.get(key) not in (None, "center")
+    }
+
+
+def _said_by(module: nn.Module) -> dict[str, Any]:
+    """What the model says, nothing if it is neither timm's nor described."""
+    said = getattr(module, "preparation", None)
+    if isinstance(said, dict):
+        return {key: said[key] for key in _KEYS if key in said}
+    if not hasattr(module, "pretrained_cfg"):
+        return {}
+    found = require("timm.data", extra="vision").resolve_model_data_config(module)
+    return {key: found[key] for key in _KEYS if key in found}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _given(options: DataOptions, channels: int) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from lightsae.activations.batches import ImageBatch, image_batches, listed_batches
-from lightsae.activations.extract import Compute, copy_numbers
+from lightsae.activations.extract import Compute
 from lightsae.activations.format import Manifest
 from lightsae.activations.images import ImageSet
-from lightsae.activations.models import LayerTap
+from lightsae.activations.layer_folder import copy_numbers
+from lightsae.activations.models import Inputs, LayerTap
 from lightsae.activations.row_source import ReadRows
 from lightsae.activations.storage import Array, all_finite, storage
+from lightsae.activations.token_rows import on_device, present_tokens
 from lightsae.activations.tokens import TokenKind, select_tokens
 from lightsae.errors import LightsaeError
 
@@ -53,14 +55,15 @@ class RunningModel:
             torch.cuda.synchronize(self.device)
             self._stream = torch.cuda.Stream(self.device)
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Run a batch `[B, C, H, W]`.
+    def __call__(self, images: Inputs) -> tuple[Tensor, Tensor]:
+        """Run a batch `[B, C, H, W]`, or of the model's keyword arguments.
 
         Returns:
             Rows `[B, T, d_in]` on the CPU, and int64 `[T]`, the position of each token.
 
         Raises:
-            LightsaeError: If the model cannot take the batch, or has no such tokens.
+            LightsaeError: If the model cannot take the batch, or has no such tokens, or some are
+                padding: samples would have rows of unequal number.
         """
         reduced = self.compute != "float32"
         dtype = getattr(torch, self.compute) if reduced else None
@@ -70,7 +73,14 @@ class RunningModel:
             torch.cuda.stream(self._stream),
             torch.autocast(kind, dtype=dtype, enabled=reduced),
         ):
-            output = self.tap(images.to(self.device))
+            inputs = on_device(images, self.device)
+            output = self.tap(inputs)
+            present = present_tokens(inputs, output)
+            if present is not None and not present.all():
+                raise LightsaeError(
+                    "data: attention_mask is 0 for some tokens: online each sample must have as "
+                    "many; lightsae extract leaves them out"
+                )
             rows, token = select_tokens(output, self.tokens, self.tap.module, self.prefix_tokens)
             return rows.cpu(), token
 

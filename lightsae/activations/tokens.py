@@ -11,7 +11,11 @@ TokenKind = Literal["class", "patch", "pooled", "all"]
 
 
 def select_tokens(
-    output: Tensor, kind: str, module: nn.Module, prefix_tokens: int | None = None
+    output: Tensor,
+    kind: str,
+    module: nn.Module,
+    prefix_tokens: int | None = None,
+    present: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Take tokens from a layer's output.
 
@@ -22,6 +26,7 @@ def select_tokens(
             place of a map. "pooled": the mean of those. "all": every token.
         module: The model, asked for `num_prefix_tokens`, `cls_token` and `output_fmt`.
         prefix_tokens: Number of class and register tokens, instead of `num_prefix_tokens`.
+        present: Bool `[B, T]`, False for padding, which no mean counts.
 
     Returns:
         Tokens `[B, T, d]` and int64 `[T]`, the position of each in the layer's own sequence
@@ -51,7 +56,12 @@ def select_tokens(
     if patches.shape[1] == 0:
         raise LightsaeError(f"tokens is {kind!r}, but the layer gives {prefix} prefix tokens only")
     if kind == "pooled":
-        return patches.mean(dim=1, keepdim=True), positions[:1]
+        mean = (
+            patches.mean(1, keepdim=True)
+            if present is None
+            else _mean(patches, present[:, prefix:])
+        )
+        return mean, positions[:1]
     return patches, positions[prefix:]
 
 
@@ -82,3 +92,11 @@ def _as_sequence(
     if kind == "class" and (prefix == 0 or getattr(module, "cls_token", prefix) is None):
         raise LightsaeError("tokens is 'class', but the model has no class token")
     return output, prefix
+
+
+def _mean(tokens: Tensor, present: Tensor | None) -> Tensor:
+    """Mean of those `[B, T, d]` that are present `[B, T]`; 0 where none is."""
+    if present is None:
+        return tokens.mean(dim=1, keepdim=True)
+    weights = present.to(tokens.dtype)[:, :, None]
+    return (tokens * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)

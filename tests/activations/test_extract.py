@@ -36,12 +36,13 @@ def _extract(out: Path, count: int = 40, bad: tuple[int, ...] = (), **options: A
     model = {"scale": options.pop("scale", 1.0)}
     options = {"layer": "tokens", "tokens": "patch", "dtype": "float32", **options}
     options = {"batch_size": 6, "rows_per_shard": 50, **options}
-    return extract(
+    (manifest,) = extract(
         ModelOptions(module=f"{STAND_INS}.TinyNet", arguments=model),
         DataOptions(dataset=f"{STAND_INS}.Noise", arguments=noise),
         out=str(out),
         **options,
     )
+    return manifest
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -270,7 +271,7 @@ def _extract_folder(folder: Path, out: Path, **options: Any) -> Manifest:
         layer="tokens",
         out=str(out),
         **{"batch_size": 4, "rows_per_shard": 5, **options},
-    )
+    )[0]
 
 
 @pytest.fixture
@@ -411,7 +412,7 @@ def test_prefix_tokens_count_where_the_model_does_not_say_them(tmp_path: Path) -
             ModelOptions(module=f"{STAND_INS}.TinyNet", prefix_tokens=prefix),
             DataOptions(dataset=f"{STAND_INS}.Noise", arguments={"count": 6}),
             layer="tokens", tokens="patch", out=str(tmp_path),
-        )  # fmt: skip
+        )[0]  # fmt: skip
 
     assert run_with(2).rows == 6 * 3
     assert {token for _, token in _rows(tmp_path)} == {2, 3, 4}

@@ -43,7 +43,7 @@ def _extraction(out: Path, count: int = 40, bad: tuple[int, ...] = ()) -> Extrac
 def _write_parts(extraction: Extraction, world: int) -> None:
     for rank in range(world):
         part = Part(rank, world)
-        replace(extraction, part=part, out=part.folder(extraction.out)).run()
+        replace(extraction, part=part).run()
 
 
 def _everything(folder: Path) -> list[np.ndarray]:
@@ -65,7 +65,7 @@ def _assert_same(folder: Path, whole: Path) -> None:
 def test_any_number_of_processes_writes_the_same_rows_in_the_same_order(
     tmp_path: Path, world: int
 ) -> None:
-    whole = _extraction(tmp_path / "whole", bad=(3, 17)).run()
+    (whole,) = _extraction(tmp_path / "whole", bad=(3, 17)).run()
     _write_parts(_extraction(tmp_path / "parts", bad=(3, 17)), world)
     assemble(tmp_path / "parts", world)
     _assert_same(tmp_path / "parts", tmp_path / "whole")
@@ -130,7 +130,7 @@ def _one(out: Path) -> Manifest:
         out=str(out),
         batch_size=6,
         rows_per_shard=50,
-    )
+    )[0]
 
 
 def test_one_process_does_not_go_on_where_two_began(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Models by name from the libraries that have them, each described in the same words."""

@@ -1,0 +1,78 @@
+"""Models of transformers: of images, sound or text."""
+
+from typing import Any
+
+from torch import nn
+
+from lightsae.activations.models.libraries.described import describe, square
+from lightsae.activations.told import told
+from lightsae.errors import LightsaeError
+from lightsae.extras import require
+
+_INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    """A model of `transformers.AutoModel`, in float32.
+
+    Args:
+        name: Its name, or a folder that `save_pretrained` wrote.
+        pretrained: Take the weights too, not its configuration alone.
+        arguments: Of `from_pretrained`.
+
+    Raises:
+        LightsaeError: If it cannot be built.
+    """
+    transformers = require("transformers", extra="models")
+    try:
+        if pretrained:
+            module = transformers.AutoModel.from_pretrained(name, **arguments)
+        else:
+            config = transformers.AutoConfig.from_pretrained(name, **arguments)
+            module = transformers.AutoModel.from_config(config)
+    except Exception as error:
+        raise LightsaeError(f"model.name {name}: cannot be built: {told(error)}") from error
+    return describe(module.float(), _preparation(transformers, name))
+
+
+def _preparation(transformers: Any, name: str) -> dict[str, Any] | None:
+    """What the model's image processor does, in timm's words; None if it has none."""
+    try:
+        found = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+        return in_words_of_timm(found)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def in_words_of_timm(found: dict[str, Any]) -> dict[str, Any]:
+    """Translate the settings of an image processor.
+
+    Args:
+        found: As its `to_dict` gives them.
+
+    Returns:
+        What `timm.data.create_transform` takes.
+
+    Raises:
+        KeyError: If there is no size among them, or a step is none of timm's.
+
+    Example:
+        >>> in_words_of_timm({"size": {"height": 224, "width": 224}, "resample": 2,
+        ...     "do_normalize": False})["crop_mode"]
+        'squash'
+    """
+    size, crop = found["size"], found.get("crop_size")
+    cropped = bool(found.get("do_center_crop")) and crop is not None
+    if not cropped and "shortest_edge" in size:
+        raise KeyError("size")
+    seen = square(crop if cropped else size)
+    edge = size.get("shortest_edge") or square(size)[0]
+    normal = found.get("do_normalize", True)
+    return {
+        "input_size": (3, *seen),
+        "mean": list(found["image_mean"]) if normal else [0.0] * 3,
+        "std": list(found["image_std"]) if normal else [1.0] * 3,
+        "crop_pct": seen[0] / edge if cropped else 1.0,
+        "interpolation": _INTERPOLATIONS[int(found.get("resample", 3))],
+        "crop_mode": "center" if cropped and "shortest_edge" in size else "squash",
+    }
