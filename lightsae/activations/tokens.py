@@ -56,12 +56,8 @@ def select_tokens(
     if patches.shape[1] == 0:
         raise LightsaeError(f"tokens is {kind!r}, but the layer gives {prefix} prefix tokens only")
     if kind == "pooled":
-        mean = (
-            patches.mean(1, keepdim=True)
-            if present is None
-            else _mean(patches, present[:, prefix:])
-        )
-        return mean, positions[:1]
+        counted = None if present is None else present[:, prefix:]
+        return _mean(patches, counted), positions[:1]
     return patches, positions[prefix:]
 
 

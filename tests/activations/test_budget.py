@@ -15,13 +15,14 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def _extract(out: Path, **options: Any) -> Manifest:
-    return extract(
+    (manifest,) = extract(
         ModelOptions(module=f"{STAND_INS}.TinyNet"),
         DataOptions(dataset=f"{STAND_INS}.Noise"),
         layer="tokens",
         out=str(out),
         **{"tokens": "all", "dtype": "float32", "batch_size": 6, "rows_per_shard": 30, **options},
     )
+    return manifest
 
 
 def test_more_than_the_budget_is_refused_before_anything_is_written(tmp_path: Path) -> None:

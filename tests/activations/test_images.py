@@ -236,8 +236,11 @@ IMAGE = torch.zeros(3, 4, 4)
 @pytest.mark.parametrize(
     ("items", "says"),
     [
-        ([{"image": IMAGE}], "item 0 of listed is a dict, expected a PIL image or tensor, or that"),
-        ([np.zeros((4, 4))], "item 0 of listed is a ndarray, expected a PIL image or tensor, or"),
+        (
+            [{"image": "cat.png"}],
+            "item 0 of listed is a dict, expected a PIL image, a tensor or a ",
+        ),
+        ([np.zeros((4, 4))], "item 0 of listed is a ndarray, expected a PIL image, a tensor"),
         ([(IMAGE,)], "item 0 of listed is a tuple (Tensor), expected (image, label)"),
         ([(4, IMAGE)], "item 0 of listed has label tensor"),
         ([(IMAGE, 0), (IMAGE, 0.5)], "item 1 of listed has label 0.5, expected an integer"),

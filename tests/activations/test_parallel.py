@@ -19,7 +19,7 @@ from lightsae.activations.models import ModelOptions, load_model
 from lightsae.activations.parallel import Part, assemble
 from lightsae.activations.preparation import DataOptions
 from lightsae.errors import LightsaeError
-from tests.activations.stand_ins import Noise
+from tests.activations.stand_ins import Noise, TinyNet
 
 STAND_INS = "tests.activations.stand_ins"
 ROOT = Path(__file__).parents[2]
@@ -78,6 +78,20 @@ def test_any_number_of_processes_writes_the_same_rows_in_the_same_order(
     np.testing.assert_allclose(manifest.scale, whole.scale, rtol=1e-12)
     names = {path.name for path in (tmp_path / "parts").iterdir()}
     assert names == {"manifest.json", *(entry.name for entry in manifest.shards)}
+
+
+def test_several_layers_are_put_together_each(tmp_path: Path) -> None:
+    layers = ["patches", "tokens", "head"]
+    tap = LayerTap(TinyNet().eval().requires_grad_(False), layers)
+    whole = replace(_extraction(tmp_path / "whole"), tap=tap, tokens="all")
+    parts = replace(whole, out=tmp_path / "parts")
+    whole.run()
+    _write_parts(parts, 2)
+    for folder in parts.folders():
+        assemble(folder, 2)
+    assert [manifest.layer for manifest in parts.run()] == layers
+    for layer in layers:
+        _assert_same(tmp_path / "parts" / layer, tmp_path / "whole" / layer)
 
 
 def test_the_labels_of_stored_batches_are_mixed(tmp_path: Path) -> None:

@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
-from lightsae.activations.models import LayerTap, ModelOptions, load_model, weights_hash
+from lightsae.activations.models import ModelOptions, load_model, weights_hash
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import TinyNet
 
@@ -103,78 +102,26 @@ def test_prefix_tokens_are_not_negative() -> None:
         ModelOptions(module=TINY, prefix_tokens=-1)
 
 
+def test_weights_that_were_trained_in_parallel_lose_their_prefix(tmp_path: Path) -> None:
+    source = TinyNet()
+    state = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    module = load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.pt")))
+    assert weights_hash(module) == weights_hash(source)
+
+
+def test_a_library_that_there_is_not_is_named() -> None:
+    with pytest.raises(LightsaeError, match=r"model.library is 'keras', expected one of timm, ope"):
+        ModelOptions(name="vit", library="keras")  # type: ignore[arg-type]
+
+
+def test_a_manifest_tells_models_of_one_name_apart() -> None:
+    assert ModelOptions(name="resnet18").title == "resnet18"
+    assert ModelOptions(name="resnet18", library="torchvision").title == "torchvision:resnet18"
+    assert ModelOptions(module=TINY).title == TINY
+
+
 def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
     save_file(TinyNet(width=4).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(LightsaeError, match=r"w.safetensors does not fit TinyNet: .*size mismatch"):
         load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.safetensors")))
-
-
-def test_a_layer_is_tapped_and_the_rest_is_not_run() -> None:
-    module = TinyNet()
-    module.head = nn.Linear(999, 1)
-    output = LayerTap(module, "tokens")(torch.zeros(2, 3, 16, 16))
-    assert output.shape == (2, 5, 8)
-    assert not module.tokens._forward_hooks
-
-
-def test_a_wrong_layer_offers_the_closest() -> None:
-    with pytest.raises(LightsaeError, match="TinyNet has no module 'token'; closest: 'tokens'"):
-        LayerTap(TinyNet(), "token")
-
-
-def test_a_layer_that_does_not_run_is_named() -> None:
-    with pytest.raises(LightsaeError, match="'unused' is not used by"):
-        LayerTap(TinyNet(), "unused")(torch.zeros(1, 3, 16, 16))
-
-
-@pytest.mark.parametrize(
-    ("images", "says"),
-    [
-        (torch.zeros(2, 1, 16, 16), r"\[2, 1, 16, 16\] torch.float32: RuntimeError: .*channels"),
-        (torch.zeros(2, 3, 4, 4), r"\[2, 3, 4, 4\] torch.float32: RuntimeError: .*size"),
-        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r"\[2, 3, 16, 16\] torch.uint8: Runtime"),
-    ],
-    ids=["channels", "size", "uint8"],
-)
-def test_images_that_a_model_cannot_take_are_described(images: torch.Tensor, says: str) -> None:
-    module = TinyNet()
-    start = "model: TinyNet, run up to layer 'tokens', cannot take a batch of images "
-    with pytest.raises(LightsaeError, match=f"^{start}{says}") as caught:
-        LayerTap(module, "tokens")(images)
-    assert "\n" not in str(caught.value)
-    assert not module.tokens._forward_hooks
-
-
-def test_images_of_another_size_than_timms_are_described() -> None:
-    module = load_model(ModelOptions(name="vit_tiny_patch16_224", pretrained=False, arguments=VIT))
-    says = r"\[1, 3, 24, 24\] torch.float32: AssertionError: Input height \(24\) doesn't match"
-    with pytest.raises(LightsaeError, match=f"VisionTransformer, .* {says}"):
-        LayerTap(module, "blocks.0")(torch.zeros(1, 3, 24, 24))
-
-
-class _Pair(nn.Module):
-    def __init__(self, output: object) -> None:
-        super().__init__()
-        self.inner = _Const(output)
-
-    def forward(self, x: torch.Tensor) -> object:
-        return self.inner(x)
-
-
-class _Const(nn.Module):
-    def __init__(self, output: object) -> None:
-        super().__init__()
-        self.output = output
-
-    def forward(self, x: torch.Tensor) -> object:
-        return self.output
-
-
-def test_of_several_outputs_the_first_is_taken() -> None:
-    output = LayerTap(_Pair((torch.ones(2), None)), "inner")(torch.zeros(1))
-    assert output.tolist() == [1, 1]
-
-
-def test_an_output_that_is_no_tensor_is_named() -> None:
-    with pytest.raises(LightsaeError, match="'inner' returns dict, expected a tensor"):
-        LayerTap(_Pair({"a": 1}), "inner")(torch.zeros(1))

@@ -7,6 +7,7 @@
 An `nn.Module` of a user may say the same.
 """
 
+import math
 from typing import Any
 
 from torch import nn
@@ -77,3 +78,16 @@ def square(size: Any) -> tuple[int, int]:
         return size, size
     pair = [size["height"], size["width"]] if hasattr(size, "keys") else list(size)
     return int(pair[0]), int(pair[-1])
+
+
+def share(seen: int, side: int) -> float:
+    """Share of a resized side that a crop keeps, from which timm finds the side again.
+
+    Example:
+        >>> share(224, 256)
+        0.875
+        >>> 224 / (224 / 400), 224 / share(224, 400)
+        (399.99999999999994, 400.0)
+    """
+    kept = seen / side
+    return kept if math.floor(seen / kept) == side else math.nextafter(kept, 0)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from lightsae.activations.models.libraries.described import describe, square
+from lightsae.activations.models.libraries.described import describe, share, square
 from lightsae.activations.models.names import closest
 from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
@@ -57,6 +57,6 @@ def _preparation(preset: Any) -> dict[str, Any] | None:
         "input_size": (3, height, width),
         "mean": list(preset.mean),
         "std": list(preset.std),
-        "crop_pct": height / square(preset.resize_size)[0],
+        "crop_pct": share(height, square(preset.resize_size)[0]),
         "interpolation": preset.interpolation.value,
     }

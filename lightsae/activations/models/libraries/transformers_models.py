@@ -1,10 +1,11 @@
 """Models of transformers: of images, sound or text."""
 
+import math
 from typing import Any
 
 from torch import nn
 
-from lightsae.activations.models.libraries.described import describe, square
+from lightsae.activations.models.libraries.described import describe, share, square
 from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -65,6 +66,8 @@ def in_words_of_timm(found: dict[str, Any]) -> dict[str, Any]:
     cropped = bool(found.get("do_center_crop")) and crop is not None
     if not cropped and "shortest_edge" in size:
         raise KeyError("size")
+    if not math.isclose(found.get("rescale_factor", 1 / 255), 1 / 255):
+        raise KeyError("rescale_factor")
     seen = square(crop if cropped else size)
     edge = size.get("shortest_edge") or square(size)[0]
     normal = found.get("do_normalize", True)
@@ -72,7 +75,7 @@ def in_words_of_timm(found: dict[str, Any]) -> dict[str, Any]:
         "input_size": (3, *seen),
         "mean": list(found["image_mean"]) if normal else [0.0] * 3,
         "std": list(found["image_std"]) if normal else [1.0] * 3,
-        "crop_pct": seen[0] / edge if cropped else 1.0,
+        "crop_pct": share(seen[0], edge) if cropped else 1.0,
         "interpolation": _INTERPOLATIONS[int(found.get("resample", 3))],
         "crop_mode": "center" if cropped and "shortest_edge" in size else "squash",
     }

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from lightsae.activations.models import LayerTap, ModelOptions, load_model
+from lightsae.activations.preparation import DataOptions, preparation
+from lightsae.activations.tokens import select_tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "prefix"),
+    [("test_vit", "blocks.0", 1), ("test_vit2", "blocks.0", 1), ("test_convnext", "stages.1", 0)],
+)
+def test_models_say_their_tokens(name: str, layer: str, prefix: int) -> None:
+    module = load_model(ModelOptions(name=name, pretrained=False))
+    output = LayerTap(module, layer)(torch.zeros(1, 3, 160, 160))
+    assert select_tokens(output, "patch", module)[1][0] == prefix
+
+
+def test_a_model_that_squashes_its_images_says_so() -> None:
+    squashed = load_model(ModelOptions(name="vit_tiny_patch16_224", pretrained=False))
+    squashed.pretrained_cfg = {**squashed.pretrained_cfg, "crop_mode": "squash"}
+    said = preparation(DataOptions(folder="photos"), squashed)
+    assert said["crop_mode"] == "squash"
+    assert said["crop_pct"] == 0.9
