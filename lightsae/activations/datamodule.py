@@ -55,7 +55,7 @@ class ActivationDataModule(SplitDataModule):
             that fewer bytes travel to the device.
         drop_last: Leave out a partial last training batch.
         verify: Check the hash of every chunk, and that it is finite, whenever it is read.
-        readers: Threads that read and check; batches do not depend on how many.
+        readers: Threads that read and check, 0 for none; batches do not depend on how many.
         source: Makes the shards if the folder is missing or unfinished.
 
     Example:

@@ -34,14 +34,13 @@ class Group(NamedTuple):
 class Share:
     """The part of a split's rows that one rank reads.
 
+    Together the ranks read every row once; they differ by at most one, and have as many batches.
+
     Attributes:
         total: Rows of the split.
         rank: This rank.
         world_size: Number of ranks.
         batch_size: Rows per batch.
-        equal: Whether every rank gets the same number of rows (training), so that
-            `total % world_size` rows are left out, others in each epoch. Otherwise every row is
-            read once and ranks differ by at most one row; they still have as many batches.
         drop_last: Whether a partial last batch is left out.
     """
 
@@ -49,15 +48,11 @@ class Share:
     rank: int
     world_size: int
     batch_size: int
-    equal: bool
     drop_last: bool = False
 
     def bounds(self, rank: int | None = None) -> tuple[int, int]:
         """First row of a rank and the one after its last, in the order of the epoch."""
         rank = self.rank if rank is None else rank
-        if self.equal:
-            rows = self.total // self.world_size
-            return rank * rows, (rank + 1) * rows
         return rank * self.total // self.world_size, (rank + 1) * self.total // self.world_size
 
     @property
@@ -68,16 +63,17 @@ class Share:
 
     @property
     def batches(self) -> int:
-        """Number of batches, the same on every rank.
+        """Number of batches, the same on every rank; with a batch size of 1 some may have two rows.
 
         Example:
-            >>> [Share(9, rank, 2, 4, equal=False).batches for rank in range(2)]
+            >>> [Share(9, rank, 2, 4).batches for rank in range(2)]
             [2, 2]
         """
         most = self.total // self.world_size
         if self.drop_last:
             return most // self.batch_size
-        most += 0 if self.equal or self.total % self.world_size == 0 else 1
+        # Of batches of one row a rank with a row less would have an empty one.
+        most += self.total % self.world_size > 0 and self.batch_size > 1
         return -(-most // self.batch_size)
 
     def start(self, batch: int) -> int:
@@ -87,7 +83,7 @@ class Share:
         row away to a batch of its own.
 
         Example:
-            >>> share = Share(9, 0, 2, 4, equal=False)
+            >>> share = Share(9, 0, 2, 4)
             >>> [share.start(batch) for batch in range(3)]
             [0, 3, 4]
         """
@@ -122,7 +118,7 @@ def plan_epoch(
         LightsaeError: If the share has no row.
 
     Example:
-        >>> share = Share(total=6, rank=1, world_size=2, batch_size=2, equal=True)
+        >>> share = Share(total=6, rank=1, world_size=2, batch_size=2)
         >>> rows = np.array([2, 2, 2])
         >>> plan_epoch(rows, rows, share, order=np.array([2, 0, 1]), group_rows=2)[0]
         Group(number=0, chunks=array([0]), first=array([1]), last=array([2]))

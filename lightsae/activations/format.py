@@ -92,8 +92,9 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The manifest as JSON text."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        """The manifest as JSON text, with a checksum of its own."""
+        data = asdict(self)
+        return json.dumps(data | {"checksum": _checksum(data)}, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "Manifest":
@@ -107,7 +108,8 @@ class Manifest:
             A manifest whose every field was checked.
 
         Raises:
-            LightsaeError: Naming the field, its value and what was expected.
+            LightsaeError: Naming the field, its value and what was expected; or telling that the
+                text is not what was written, if it has a checksum.
         """
         try:
             data = json.loads(text)
@@ -115,11 +117,17 @@ class Manifest:
             raise LightsaeError(f"{source}: not valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise LightsaeError(f"{source}: expected a JSON object")
+        said = data.pop("checksum", None)
         _check_version(data, source)
         _check_fields(data, source)
         entries = [_shard_entry(item, i, source) for i, item in enumerate(data["shards"])]
         manifest = cls(**{**data, "shards": entries})
         _check_consistency(manifest, source)
+        if said not in (None, _checksum(asdict(manifest))):
+            raise LightsaeError(
+                f"{source}: was altered after it was written; if that was meant, remove its line "
+                '"checksum"'
+            )
         return manifest
 
     def digest(self) -> str:
@@ -168,6 +176,11 @@ class Manifest:
         except (OSError, UnicodeDecodeError) as error:
             raise LightsaeError(f"{path}: cannot be read: {error}") from error
         return cls.from_json(text, str(path))
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    """xxh3 of the fields, 16 hexadecimal digits."""
+    return f"{checksum(json.dumps(data).encode()):016x}"
 
 
 def _is_count(value: Any) -> bool:

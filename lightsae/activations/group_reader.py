@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from queue import SimpleQueue
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from lightsae.activations.row_source import ReadRows, RowSource
 from lightsae.activations.slabs import Slabs
 from lightsae.activations.storage import Array
 
+_T = TypeVar("_T")
 _Work = SimpleQueue[tuple[int, int] | None]
 _Order = Future[tuple[Array, Array]]
 
@@ -47,7 +48,7 @@ class GroupReader:
         in_split: From the sample indices of rows, which of them are wanted.
         rows_per_chunk: Int64 `[n_chunks]`, how many of each chunk's rows are.
         group_rows: Stored rows that a group holds at most, unless one chunk alone has more.
-        readers: Threads that read.
+        readers: Threads that read; 0 reads in the one that asks.
         pools: Memory of the groups.
     """
 
@@ -79,7 +80,7 @@ class GroupReader:
         ended = Event()
         with (
             self.source.reading(chunks) as read,
-            ThreadPoolExecutor(self.readers, thread_name_prefix="rows") as threads,
+            self._threads() as threads,
             _setting(ended),
         ):
             begun = _Begun(self, threads, read, ended, shuffle).each(groups)
@@ -88,6 +89,9 @@ class GroupReader:
                 current = ahead.wait()
                 ahead = next(begun, None)
                 yield current
+
+    def _threads(self) -> Executor:
+        return ThreadPoolExecutor(self.readers, "rows") if self.readers else _Here()
 
     def order(self, group: Group, shuffle: list[int] | None) -> tuple[Array, Array]:
         """Where the rows of a group will lie, shuffled, and what is stored beside each."""
@@ -146,7 +150,7 @@ class _Begun(NamedTuple):
     def _read(self, group: Group, pool: Tensor) -> list[Future[None]]:
         """Let the threads read a group, each the next chunk that none has begun."""
         raw = pool.view(-1).view(torch.uint8).numpy()
-        source, readers = self.reader.source, self.reader.readers
+        source, readers = self.reader.source, max(1, self.reader.readers)
         rows = source.stored_rows[group.chunks]
         starts = (np.cumsum(rows) - rows) * source.row_bytes
         work: _Work = SimpleQueue()
@@ -158,6 +162,18 @@ class _Begun(NamedTuple):
             self.threads.submit(_read_each, self.read, work, raw, self.ended)
             for _ in range(readers)
         ]
+
+
+class _Here(Executor):
+    """Does the work at once, in the thread that asks for it."""
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        done: Future[_T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
 
 def _read_each(read: ReadRows, work: _Work, raw: Array, ended: Event) -> None:

@@ -27,10 +27,8 @@ class ActivationLoader:
     not shuffled and lies in one piece is handed out where it was read, without a copy. Batches
     depend on (seed, epoch, rank, world size, batch and buffer size) only.
 
-    With one rank every row of the split comes once an epoch. With several, a training loader
-    (`shuffle=True`) gives every rank the same number of rows: `total % world_size` rows are left
-    out, other ones in each epoch. A loader that does not shuffle leaves out none: ranks differ by
-    one row at most and have the same number of batches.
+    Every row of the split comes once an epoch, whatever the number of ranks: they differ by one row
+    at most and have the same number of batches. With `drop_last` each leaves out less than a batch.
 
     The position is saved by Lightning in its checkpoints and counts batches that training has
     finished. An iterator that is begun after another one delivered batches begins a new epoch.
@@ -48,7 +46,7 @@ class ActivationLoader:
         buffer_rows: Rows held in memory.
         dtype: Dtype of the activations delivered; None for the stored one.
         drop_last: Leave out a partial last batch.
-        readers: Threads that read and check chunks.
+        readers: Threads that read and check chunks; 0 does it between batches.
         progress: Tells how many batches of the epoch training has finished and how many it wants,
             where that may differ from how many were fetched and how many there are.
 
@@ -93,14 +91,14 @@ class ActivationLoader:
             raise LightsaeError(
                 f"batch_size is {batch_size} and buffer_rows {buffer_rows}, expected at least 1"
             )
-        for name, value, least in (("seed", seed, 0), ("readers", readers, 1)):
+        for name, value, least in (("seed", seed, 0), ("readers", readers, 0)):
             if value < least:
                 raise LightsaeError(f"{name} is {value}, expected at least {least}")
         self._shards, self._rows_per_chunk = shards, rows_per_chunk
         self._shuffle, self._seed, self._dtype = shuffle, seed, dtype
         self._group_rows = _group_rows(buffer_rows // 2, 1 if shuffle else batch_size)
         total = int(rows_per_chunk.sum())
-        self._share = Share(total, rank, world_size, batch_size, shuffle, drop_last)
+        self._share = Share(total, rank, world_size, batch_size, drop_last)
         self._progress = progress
         self._epoch = self._position = 0
         self._resumed = False

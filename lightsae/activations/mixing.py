@@ -37,7 +37,7 @@ def label_chi_square(
         return float("nan")
     rows = shards.chunks[:, 2]
     order = np.random.default_rng([seed, 0]).permutation(len(rows))
-    share = Share(int(rows.sum()), 0, 1, batch_size, equal=True)
+    share = Share(int(rows.sum()), 0, 1, batch_size)
     groups = plan_epoch(rows, rows, share, order=order, group_rows=max(1, buffer_rows // 2))
     found: list[float] = []
     rest = np.empty(0, np.int64)

@@ -40,9 +40,8 @@ class OnlineActivationDataModule(SplitDataModule):
     of the buffer. While batches are taken from one half, a thread runs the model to fill the other;
     on a GPU in a stream of its own.
 
-    With one process every training row comes once an epoch. With several, `rows % processes` rows
-    are left out, the last ones of the chunk that comes last, so that all have equally many. A
-    chunk at the edge between two processes is run by both.
+    Every training row comes once an epoch, whatever the number of processes. A chunk at the edge
+    between two of them is run by both.
 
     Resumed in the middle of an epoch, exactly the rows that are left come in the same order; the
     half of the buffer that was in use is computed again. Rows are the same bit for bit where

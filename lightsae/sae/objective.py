@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from lightsae_kernels import Encoded
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -31,6 +32,15 @@ class Objective(NamedTuple):
     encoded: Encoded
     residual: Tensor
 
+    def weighted(self, weight: float | Tensor) -> "Objective":
+        """The loss and its parts times a weight, for ranks that have unequally many samples."""
+        if isinstance(weight, float) and weight == 1:
+            return self
+        loss, reconstruction, aux_k, penalty = (
+            part * torch.as_tensor(weight).to(part) for part in self[:4]
+        )
+        return Objective(loss, reconstruction, aux_k, penalty, self.encoded, self.residual)
+
 
 def objective(
     sae: SparseAutoencoder,
@@ -48,7 +58,8 @@ def objective(
     error counts relative to the row's own size.
 
     Means are over the samples of this rank; averaged over ranks with equally many samples they are
-    the loss of the whole batch, and so are their gradients.
+    the loss of the whole batch, and so are their gradients. Otherwise each rank's parts are to be
+    `weighted` by its samples over the mean of all ranks'.
 
     Args:
         sae: The autoencoder.

@@ -6,6 +6,8 @@ from lightsae_kernels import Encoded
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from lightsae.training.ranks import rows_of_all
+
 
 class DeadLatentTracker(nn.Module):
     """Counts, for every latent, the tokens since it last fired (arXiv 2406.04093).
@@ -49,7 +51,7 @@ class DeadLatentTracker(nn.Module):
             fired_above: Activation above which a latent has fired.
             process_group: Ranks that share the batch.
         """
-        self.tokens_since_fired += _global_tokens(encoded, process_group)
+        self.tokens_since_fired += rows_of_all(encoded.values, process_group)
         # Without waiting for the device: an index that has not fired keeps its counter.
         never = torch.iinfo(torch.int64).max
         counts = torch.where(encoded.values > fired_above, 0, never).reshape(-1)
@@ -60,12 +62,3 @@ class DeadLatentTracker(nn.Module):
     def dead(self, dead_after: int) -> Tensor:
         """Latents that have not fired for `dead_after` tokens, [d_sae] bool."""
         return self.tokens_since_fired >= dead_after
-
-
-def _global_tokens(encoded: Encoded, process_group: ProcessGroup | None) -> int | Tensor:
-    rows = len(encoded.values)
-    if process_group is None:
-        return rows
-    tokens = torch.full((), rows, device=encoded.values.device)
-    dist.all_reduce(tokens, group=process_group)
-    return tokens

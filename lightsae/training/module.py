@@ -42,6 +42,7 @@ from lightsae.training.graph import (
 )
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
+from lightsae.training.ranks import share_of_rows
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -178,7 +179,9 @@ class SAEModule(LightningModule):
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
         if self._captured is None:
-            parts = self._objective(batch.activations, self._update_dead)
+            parts = self._objective(batch.activations, self._update_dead).weighted(
+                share_of_rows(batch.activations, self.process_group)
+            )
         else:
             parts = self._captured(batch.activations)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -382,6 +385,7 @@ class SAEModule(LightningModule):
     @torch.no_grad()
     def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
         x = batch.activations
+        share = share_of_rows(x, self.process_group)
         threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
         logged = {
             "train/loss": parts.loss,
@@ -389,7 +393,7 @@ class SAEModule(LightningModule):
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
             "train/r2": self.train_r2(self._reconstruction(parts, batch), x),
-            "train/l0": (parts.encoded.values > 0).sum() / len(x),
+            "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
         }

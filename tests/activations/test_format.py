@@ -11,6 +11,7 @@ from lightsae.errors import LightsaeError
 
 def _json(**changes: Any) -> str:
     manifest = json.loads(Manifest(d_in=2, dtype="float16").to_json())
+    del manifest["checksum"]
     shard = {"name": "shard-00000.h5", "rows": 3, "digest": "0" * 16}
     manifest |= {"shards": [shard], "rows": 3, "mean": [0.0, 1.0], "scale": [1.0, 1.0]}
     return json.dumps(manifest | changes)
@@ -19,6 +20,27 @@ def _json(**changes: Any) -> str:
 def test_a_manifest_survives_json() -> None:
     manifest = Manifest.from_json(_json(), "m")
     assert Manifest.from_json(manifest.to_json(), "m") == manifest
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("d_in", 3),
+        ("model", "another"),
+        ("mean", [0.0, 1.0000000000000002]),
+        ("settings", {"a": 1}),
+    ],
+)
+def test_an_altered_manifest_is_told_unless_that_was_meant(field: str, value: Any) -> None:
+    manifest = Manifest.from_json(_json(mean=[0.0, 1.0]), "m")
+    data = json.loads(manifest.to_json()) | {field: value}
+    if field == "d_in":
+        data |= {"mean": [0.0] * 3, "scale": [1.0] * 3}
+    says = '^here: was altered after it was written; if that was meant, remove its line "checksum"$'
+    with pytest.raises(LightsaeError, match=says):
+        Manifest.from_json(json.dumps(data), "here")
+    del data["checksum"]
+    assert getattr(Manifest.from_json(json.dumps(data), "here"), field) == value
 
 
 def test_json_nested_without_end_is_one_line() -> None:
