@@ -72,7 +72,8 @@ def main() -> int:
 
 def more_tests() -> list[str]:
     """Those that need more than is asked for, where it is installed."""
-    return ["tests/training"] if all(find_spec(name) for name in NEEDED) else []
+    more = ["tests/training", "tests/activations/test_ahead.py"]
+    return more if all(find_spec(name) for name in NEEDED) else []
 
 
 def training_step(label: str, left: float) -> list[str]:

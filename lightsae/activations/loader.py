@@ -1,21 +1,25 @@
 """Shuffled batches from shards or from a running model, whole chunks at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from lightsae.activations.ahead import Copies, ahead
 from lightsae.activations.assembly import Assembly
 from lightsae.activations.batch import ActivationBatch
 from lightsae.activations.epoch import Group, Share, plan_epoch
 from lightsae.activations.group_reader import GroupReader
 from lightsae.activations.row_source import RowSource
-from lightsae.activations.slabs import Slabs
+from lightsae.activations.slabs import Slabs, pageable
 from lightsae.activations.splits import Split, SplitRule
 from lightsae.activations.storage import Array
 from lightsae.errors import LightsaeError
+
+Batches = Generator[ActivationBatch, None, None]
 
 
 class ActivationLoader:
@@ -49,6 +53,8 @@ class ActivationLoader:
         readers: Threads that read and check chunks; 0 does it between batches.
         progress: Tells how many batches of the epoch training has finished and how many it wants,
             where that may differ from how many were fetched and how many there are.
+        copies: Brings batches to a device, each while the one before it is used; they are then of
+            its dtype.
 
     Raises:
         LightsaeError: If an argument is out of range or the split is empty for a rank.
@@ -86,6 +92,7 @@ class ActivationLoader:
         drop_last: bool = False,
         readers: int = 2,
         progress: Callable[[], tuple[int, float]] | None = None,
+        copies: Copies | None = None,
     ) -> None:
         if batch_size < 1 or buffer_rows < 1:
             raise LightsaeError(
@@ -99,7 +106,7 @@ class ActivationLoader:
         self._group_rows = _group_rows(buffer_rows // 2, 1 if shuffle else batch_size)
         total = int(rows_per_chunk.sum())
         self._share = Share(total, rank, world_size, batch_size, drop_last)
-        self._progress = progress
+        self._progress, self._copies = progress, copies
         self._epoch = self._position = 0
         self._resumed = False
         if total < world_size or self._share.batches == 0:
@@ -108,7 +115,8 @@ class ActivationLoader:
                 f"on each of {world_size} processes"
             )
         manifest, in_split = shards.manifest, partial(rule.mask, split=split)
-        pools, self._memory = (Slabs(manifest.d_in, manifest.dtype) for _ in range(2))
+        allocate = pageable if copies is None else copies.allocate
+        pools, self._memory = (Slabs(manifest.d_in, manifest.dtype, allocate) for _ in range(2))
         self._reader = GroupReader(
             shards, in_split, rows_per_chunk, self._group_rows, readers, pools
         )
@@ -144,9 +152,21 @@ class ActivationLoader:
         if not self._resumed and self._position > 0:
             self._epoch, self._position = self._epoch + 1, 0
         self._resumed = False
-        return self._batches(self._epoch, self._position)
+        batches = self._batches(self._epoch, self._position)
+        if self._copies is not None:
+            batches = ahead(batches, self._copies)
+        return self._counted(batches, self._position)
 
-    def _batches(self, epoch: int, position: int) -> Iterator[ActivationBatch]:
+    def _counted(self, batches: Batches, position: int) -> Batches:
+        """Keep the position behind the batch delivered last."""
+        with closing(batches):
+            for number in range(position, self._share.batches):
+                batch = next(batches)
+                self._position = number + 1
+                yield batch
+                del batch  # Its memory is needed for the next.
+
+    def _batches(self, epoch: int, position: int) -> Batches:
         """Assemble the batches from `position` on."""
         share = self._share
         groups, used = self._remaining(epoch, share.start(position))
@@ -162,8 +182,7 @@ class ActivationLoader:
                         del group  # The threads need its memory for the group after the next.
                         group, used = next(loaded), 0
                     used += assembly.take(group, used)
-                self._position = batch + 1
-                yield assembly.finish(self._dtype)
+                yield assembly.finish(self._dtype if self._copies is None else None)
         finally:
             loaded.close()
 

@@ -1,6 +1,7 @@
 """Memory for rows, used again once nothing refers to what lay in it."""
 
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -8,6 +9,16 @@ from torch import Tensor
 from lightsae.activations.storage import Array, rows_of, storage
 
 _KEPT = 4
+
+
+def pageable(size: int) -> Array:
+    """Uninitialised bytes.
+
+    Example:
+        >>> pageable(3).shape
+        (3,)
+    """
+    return np.empty(size, np.uint8)
 
 
 class Slabs:
@@ -19,6 +30,7 @@ class Slabs:
     Args:
         d_in: Width of a row.
         dtype: Stored dtype.
+        allocate: Makes uint8 `[size]`.
 
     Example:
         >>> slabs = Slabs(2, "float16")
@@ -33,8 +45,8 @@ class Slabs:
         True
     """
 
-    def __init__(self, d_in: int, dtype: str) -> None:
-        self._d_in, self._dtype = d_in, dtype
+    def __init__(self, d_in: int, dtype: str, allocate: Callable[[int], Array] = pageable) -> None:
+        self._d_in, self._dtype, self._allocate = d_in, dtype, allocate
         self._row_bytes = d_in * storage(dtype).disk_dtype.itemsize
         self._waiting: list[Array] = []
 
@@ -42,7 +54,7 @@ class Slabs:
         """Lend `[rows, d_in]` of the stored dtype."""
         size = rows * self._row_bytes
         fitting = [number for number, slab in enumerate(self._waiting) if slab.size >= size]
-        slab = self._waiting.pop(fitting[-1]) if fitting else np.empty(size, np.uint8)
+        slab = self._waiting.pop(fitting[-1]) if fitting else self._allocate(size)
         lent = slab[:size]
         weakref.finalize(lent, self._give_back, slab).atexit = False
         return rows_of(lent, self._d_in, self._dtype)

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch import Tensor
 
+from lightsae.activations.ahead import CudaCopies
 from lightsae.activations.loader import ActivationLoader
 from lightsae.activations.row_source import RowSource
 from lightsae.activations.splits import Split, SplitRule
@@ -148,7 +149,15 @@ class SplitDataModule(LightningDataModule):
             drop_last=self.drop_last and shuffle,
             readers=self.readers,
             progress=partial(_progress, trainer) if shuffle and trainer else None,
+            copies=self._copies(),
         )
+
+    def _copies(self) -> CudaCopies | None:
+        """What brings batches to the trainer's GPU, if it has one."""
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        if device is None or device.type != "cuda":
+            return None
+        return CudaCopies(device, self.dtype)
 
 
 def _progress(trainer: Trainer) -> tuple[int, float]:
