@@ -5,6 +5,10 @@ an IterableDataset yields them in stored order to a DataLoader.
 
     python benchmarks/shards.py
 
+saev's loader reads the same number of rows of its own format, shuffled, where
+`python benchmarks/peers/setup.py saev` has made its environment; its rows are float32 and are
+counted as what they are in float16, so that ratios are of rows.
+
 Batches have every hash checked and every value scanned for NaN. Raw reading goes through
 the same files with one 4 MiB buffer. All reads come from the page cache; the cases take turns.
 Memory is the peak of a process of its own, over what it held before it opened the shards.
@@ -43,7 +47,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         folder = Path(scratch) / "shards"
         write(folder, options)
-        results = measure(folder, options)
+        with ExitStack() as stack:
+            results = measure(folder, options, saev_loader(Path(scratch), options, stack))
         results["memory over start"] = ("MiB", [memory_in_a_process(folder, options)])
         results["chi-square per degree"] = ("", chi_squares(folder, options))
     write_rows(options.out, rows(results, options))
@@ -58,6 +63,8 @@ def parse() -> argparse.Namespace:
     counts = {"rows": 204_800, "d_in": 1024, "batch": 4096, "buffer": 20_480}
     for name, default in {**counts, "rounds": 5, "threads": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    peers = Path(".venv-peers")
+    parser.add_argument("--peers", type=Path, default=peers, help=f"default {peers}")
     parser.add_argument("--scratch", type=Path, help="folder for the shards")
     parser.add_argument("--out", type=Path, default=RESULTS / "shards.csv", help="CSV file")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
@@ -80,7 +87,35 @@ def loader_of(folder: Path, options: argparse.Namespace, shuffle: bool = True) -
     return data.train_dataloader() if shuffle else data.predict_dataloader()
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, list[float]]]:
+def saev_loader(
+    scratch: Path, options: argparse.Namespace, stack: ExitStack
+) -> Callable[[], int] | None:
+    """Reads an epoch of a quarter of the rows with saev, in its own environment, if it has one."""
+    python = options.peers / "saev" / "bin" / "python"
+    if not python.exists():
+        return None
+    script = Path(__file__).parent / "peers" / "saev_loader.py"
+    sizes = {"rows": options.rows // 4, "d_in": options.d_in, "batch": options.batch}
+    words = [str(python), str(script), str(scratch / "saev")]
+    words += [f"--{name}={size}" for name, size in sizes.items()]
+    process = stack.enter_context(
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    )
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None and stdout is not None
+    if stdout.readline() != "ready\n":
+        raise RuntimeError(f"{script} did not begin")
+
+    def epoch() -> int:
+        stdin.write("\n")
+        return int(stdout.readline()) * options.d_in * 2
+
+    return epoch
+
+
+def measure(
+    folder: Path, options: argparse.Namespace, saev: Callable[[], int] | None
+) -> dict[str, tuple[str, list[float]]]:
     """GB/s of each case, one value per round."""
     shuffled, stored = loader_of(folder, options), loader_of(folder, options, shuffle=False)
     files = sorted(folder.glob("shard-*.h5"))
@@ -92,6 +127,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, l
         "single rows": lambda: single_rows(files, options.batch),
         "IterableDataset": lambda: iterable_rows(files[0], options.batch),
     }
+    if saev is not None:
+        cases["saev, shuffled"] = saev
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(options.rounds + 1):
         for name, case in cases.items():
@@ -101,10 +138,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, l
                 speeds[name].append(size / (time.perf_counter() - start) / 1e9)
     results = {name: ("GB/s", values) for name, values in speeds.items()}
     for ours, others in (
-        ("shuffled batches", ("raw sequential", "random rows", "single rows")),
+        ("shuffled batches", ("raw sequential", "random rows", "single rows", "saev, shuffled")),
         ("stored order", ("raw sequential", "IterableDataset")),
     ):
-        for name in others:
+        for name in (name for name in others if name in speeds):
             pairs = zip(speeds[ours], speeds[name], strict=True)
             results[f"{ours} / {name}"] = ("x", [one / other for one, other in pairs])
     return results

@@ -21,6 +21,8 @@ REQUIREMENTS = {
     "dictionary_learning": ("dictionary-learning==0.1.0",),
     # It calls matplotlib.cm.get_cmap, which matplotlib 3.9 removed.
     "overcomplete": ("overcomplete==0.3.0", "matplotlib<3.9"),
+    # For shards.py.
+    "saev": ("saev==0.1.0",),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from lightsae.activations.preparation import DataOptions
 from lightsae.activations.storage import StoredDtype, storage
 from lightsae.activations.token_rows import TokenChoice, TokenRows, on_device
 from lightsae.activations.tokens import TokenKind
+from lightsae.activations.write_behind import WriteBehind
 from lightsae.errors import LightsaeError
 
 Compute = Literal["float32", "bfloat16", "float16"]
@@ -248,26 +250,29 @@ class Extraction:
         tap.module.to(device)
         # Workers begin before the folders are locked, or the locks would outlive a killed parent.
         batches = image_batches(self.images, order[done:], self.batch_size, self.workers)
-        checked = False
+        starts, checked = [folder.done for folder in left], False
         try:
             for folder in left:
                 folder.open()
-            with self._bar() as bar:
+            with WriteBehind() as behind, self._bar() as bar:
                 task = bar.add_task("extract", total=len(order), completed=done, speed="")
                 for batch in batches:
                     self._handle(batch.problems)
                     # A folder whose shard ended later has these rows already.
-                    behind = [folder.done == done for folder in left]
-                    rows = self._rows(tap, batch, device, behind)
+                    wanted = [start <= done for start in starts]
+                    rows = self._rows(tap, batch, device, wanted)
                     if not checked and batch.images is not None:
                         self._check_room(folders, left, rows, batch, len(order))
                         checked = True
                     done = min(done + self.batch_size, len(order))
-                    for folder, part, now in zip(left, rows, behind, strict=True):
-                        if now:
-                            folder.add(part, batch, done)
-                    self._check_spent(folders, len(order))
+                    parts = [
+                        (folder, part)
+                        for folder, part, now in zip(left, rows, wanted, strict=True)
+                        if now
+                    ]
+                    behind.do(partial(self._add, parts, batch, done, folders, len(order)))
                     bar.update(task, completed=done, speed=_speed(bar, task, left))
+                behind.wait()
             for folder in left:
                 folder.finish()
         finally:
@@ -275,6 +280,19 @@ class Extraction:
                 folder.abort()
         for folder in left:
             self._tell(folder)
+
+    def _add(
+        self,
+        parts: list[tuple[LayerFolder, TokenRows | None]],
+        batch: ImageBatch,
+        done: int,
+        folders: list[LayerFolder],
+        images: int,
+    ) -> None:
+        """Write the rows of a batch."""
+        for folder, rows in parts:
+            folder.add(rows, batch, done)
+        self._check_spent(folders, images)
 
     def _rows(
         self, tap: LayerTap, batch: ImageBatch, device: torch.device, wanted: list[bool]

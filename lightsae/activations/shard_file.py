@@ -98,11 +98,16 @@ class ShardFile:
         self.moments = self.moments.merge(Moments.of(as_float32(raw, self._dtype, self._d_in)))
         start = self._written
         self._written, self._filled = self.rows, 0
-        self._activations.resize(self._written, axis=0)
+        if self._written > len(self._activations):
+            self._resize(2 * self._written)
         self._activations.id.write_direct_chunk((start, 0), self._rows)
         for dataset, line in zip(self._index_sets, self._index, strict=True):
-            dataset.resize(self._written, axis=0)
             dataset.id.write_direct_chunk((start,), line)
+
+    def _resize(self, rows: int) -> None:
+        """Make room in the datasets; only chunks that are written take space."""
+        for dataset in (self._activations, *self._index_sets):
+            dataset.resize(rows, axis=0)
 
     def finish(self) -> str:
         """Write the last chunk, the hashes and the statistics, and close.
@@ -111,6 +116,7 @@ class ShardFile:
             The shard's digest.
         """
         self._flush()
+        self._resize(self._written)
         described = {
             "chunk_hash": np.array(self._hashes[0], "<u8"),
             "index_hash": np.array(self._hashes[1], "<u8"),

@@ -37,7 +37,8 @@ class Moments:
         """Moments of rows `[n, d_in]`."""
         exact = rows.astype(np.float64)
         mean = exact.mean(axis=0)
-        return cls(len(rows), mean, np.square(exact - mean).sum(axis=0))
+        exact -= mean
+        return cls(len(rows), mean, np.einsum("ij,ij->j", exact, exact))
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both sets of rows together (Chan et al. 1979)."""

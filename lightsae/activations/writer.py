@@ -23,7 +23,7 @@ from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry, sha
 from lightsae.activations.reader import Shard
 from lightsae.activations.shard_file import ShardFile, default_chunk_rows
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import Array, storage
+from lightsae.activations.storage import Array, all_finite, storage
 from lightsae.errors import LightsaeError
 
 
@@ -224,21 +224,24 @@ class ShardWriter:
     def _stored(self, activations: Tensor, index: list[Array]) -> Tensor:
         """The rows in the stored dtype, refused where a value is lost."""
         rows = activations.detach().cpu()
-        stored = rows.to(storage(self.manifest.dtype).torch_dtype)
-        wrong = ~torch.isfinite(stored)
-        if wrong.any():
-            row, column = (int(i) for i in wrong.nonzero()[0])
-            value = float(rows[row, column])
-            where = (
-                f"sample {index[0][row]}, token {index[1][row]}, "
-                f"layer {self.manifest.layer or 'unnamed'!r}: activation [{column}] is {value:g}"
-            )
-            if not np.isfinite(value):
-                raise LightsaeError(f"{where}, expected a finite number")
-            raise LightsaeError(
-                f"{where}, too large for {self.manifest.dtype}: use dtype float32 or bfloat16"
-            )
+        stored = rows.to(storage(self.manifest.dtype).torch_dtype).contiguous()
+        if not all_finite(stored.view(-1).view(torch.uint8).numpy(), self.manifest.dtype):
+            raise self._lost_value(rows, ~torch.isfinite(stored), index)
         return stored
+
+    def _lost_value(self, rows: Tensor, wrong: Tensor, index: list[Array]) -> LightsaeError:
+        """The first value that cannot be stored."""
+        row, column = (int(i) for i in wrong.nonzero()[0])
+        value = float(rows[row, column])
+        where = (
+            f"sample {index[0][row]}, token {index[1][row]}, "
+            f"layer {self.manifest.layer or 'unnamed'!r}: activation [{column}] is {value:g}"
+        )
+        if not np.isfinite(value):
+            return LightsaeError(f"{where}, expected a finite number")
+        return LightsaeError(
+            f"{where}, too large for {self.manifest.dtype}: use dtype float32 or bfloat16"
+        )
 
     def _new_shard(self) -> ShardFile:
         """Open the next shard under its temporary name."""

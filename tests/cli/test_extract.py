@@ -68,7 +68,7 @@ def test_the_command_tells_in_one_line_what_cannot_be(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"item": "dict"}, "Odd {'item': 'dict'} is a dict, expected a PIL image or tensor"),
+        ({"item": "dict"}, "Odd {'item': 'dict'} is a dict, expected a PIL image, a tensor or"),
         (
             {"item": "label"},
             "has label 1180591620717411303424, expected -9223372036854775808 to 92233",
