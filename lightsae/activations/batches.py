@@ -1,7 +1,8 @@
 """Batches of images in a given order, read here or in worker processes."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ def image_batches(
         images: The images.
         order: Int64 `[n]`, positions of the images in the order wanted.
         batch_size: Images per batch.
-        workers: Processes that read; 0 reads in this one.
+        workers: Processes that read; 0 reads in a thread of this one.
 
     Returns:
         An iterator over the batches, the same for any number of workers.
@@ -61,7 +62,7 @@ def listed_batches(
     Args:
         images: The images.
         batches: Positions of the images of each batch, int64.
-        workers: Processes that read; 0 reads in this one.
+        workers: Processes that read; 0 reads in a thread of this one.
     """
     loader: DataLoader[ImageBatch | LightsaeError] = DataLoader(
         _Batches(images, batches),
@@ -71,7 +72,19 @@ def listed_batches(
         # The global one is for the weights of what is trained.
         generator=torch.Generator(),
     )
-    return _unpacked(iter(loader))
+    found = _unpacked(iter(loader))
+    return found if workers else _read_ahead(found)
+
+
+def _read_ahead(
+    batches: Generator[ImageBatch, None, None],
+) -> Generator[ImageBatch, None, None]:
+    """Let a thread read the next batch while the caller runs the model on this one."""
+    with closing(batches), ThreadPoolExecutor(1, "read") as thread:
+        following = thread.submit(next, batches, None)
+        while (found := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield found
 
 
 def _unpacked(

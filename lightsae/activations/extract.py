@@ -68,7 +68,7 @@ def extract(
         on_error: What to do at an unreadable image: raise, or skip and list it.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
         compute: Dtype of the forward pass.
-        workers: Processes that read and prepare images; 0 does it in this one.
+        workers: Processes that read and prepare images; 0 does it in a thread of this one.
         max_bytes: Refuse to begin what would take more on the disk, and stop at it.
         tokens_per_image: Store this many of an image's tokens, drawn at random, instead of all.
 
