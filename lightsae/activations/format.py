@@ -59,6 +59,7 @@ class Manifest:
         rows: Number of rows in all shards.
         mean: Per-dimension mean of all rows, `d_in` numbers (empty while there are no rows).
         scale: Per-dimension standard deviation, likewise.
+        norms: How many rows are how long; see `lightsae.activations.norms.count_norms`.
         shards: The shards, in the order written.
         settings: What made the folder; another value for any key is refused on resuming.
         progress: Where to resume, and what was skipped.
@@ -86,6 +87,7 @@ class Manifest:
     rows: int = 0
     mean: list[float] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
+    norms: dict[str, int] = field(default_factory=dict)
     shards: list[ShardEntry] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
@@ -195,6 +197,14 @@ def _is_numbers(value: Any) -> bool:
     )
 
 
+def _is_counts(value: Any) -> bool:
+    """Numbers of rows by bins of their norm."""
+    return isinstance(value, dict) and all(
+        re.fullmatch("zero|-?[0-9]{1,6}", name) and _is_count(count) and count > 0
+        for name, count in value.items()
+    )
+
+
 def _is_strings(value: Any) -> bool:
     """A list of strings."""
     return isinstance(value, list) and all(isinstance(x, str) for x in value)
@@ -217,6 +227,7 @@ _CHECKS: Mapping[str, _Check] = {
     "rows": (_is_count, "a non-negative integer"),
     "mean": (_is_numbers, "a list of finite numbers"),
     "scale": (_is_numbers, "a list of finite numbers"),
+    "norms": (_is_counts, "an object of positive integers named by integers or zero"),
     "shards": (lambda value: isinstance(value, list), "a list"),
     "settings": _OBJECT,
     "progress": _OBJECT,
@@ -277,6 +288,10 @@ def _check_consistency(manifest: Manifest, source: str) -> None:
     total = sum(entry.rows for entry in manifest.shards)
     if manifest.rows != total:
         raise LightsaeError(f"{source}: rows is {manifest.rows}, expected {total}, the shards' sum")
+    if sum(manifest.norms.values()) != total:
+        raise LightsaeError(
+            f"{source}: norms counts {sum(manifest.norms.values())} rows, expected {total}"
+        )
     width = manifest.d_in if manifest.rows else 0
     for name in ("mean", "scale"):
         if len(getattr(manifest, name)) != width:

@@ -7,6 +7,7 @@ own, `OUT/.rank-r-of-n`; when all are complete, rank 0 renames their shards into
 
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -197,7 +198,9 @@ def assemble(out: Path, world: int) -> None:
 
 def _join(out: Path, parts: list[Path], manifests: list[Manifest]) -> Manifest:
     """Bring the shards of all parts under names of the whole; its manifest."""
-    whole = replace(manifests[0], rows=0, shards=[], progress={"images": 0, "skipped": []})
+    whole = replace(
+        manifests[0], rows=0, norms={}, shards=[], progress={"images": 0, "skipped": []}
+    )
     moments = Moments.empty(whole.d_in)
     for part, manifest in zip(parts, manifests, strict=True):
         for entry in manifest.shards:
@@ -208,6 +211,7 @@ def _join(out: Path, parts: list[Path], manifests: list[Manifest]) -> Manifest:
             with Shard(out / name, whole.shards[-1], whole) as shard:
                 moments = moments.merge(shard.moments)
         whole.rows += manifest.rows
+        whole.norms = dict(Counter(whole.norms) + Counter(manifest.norms))
         whole.progress["images"] += manifest.progress["images"]
         whole.progress["skipped"] += manifest.progress["skipped"]
     sync_folder(out)

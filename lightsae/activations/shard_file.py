@@ -1,5 +1,6 @@
 """One shard being written: whole chunks, their hashes, and the statistics of its rows."""
 
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import h5py
 import numpy as np
 import torch
 
+from lightsae.activations.norms import count_norms
 from lightsae.activations.statistics import Moments
 from lightsae.activations.storage import Array, as_float32, checksum, storage
 
@@ -43,6 +45,7 @@ class ShardFile:
         self._filled = self._written = 0
         self._hashes: tuple[list[int], list[int]] = ([], [])
         self.moments = Moments.empty(d_in)
+        self.norms: Counter[str] = Counter()
         self._activations = self._file.create_dataset(
             "activations",
             shape=(0, d_in),
@@ -95,7 +98,9 @@ class ShardFile:
         self._hashes[0].append(checksum(used))
         self._hashes[1].append(checksum(*(line[: self._filled] for line in self._index)))
         raw = used.reshape(-1).view(np.uint8)
-        self.moments = self.moments.merge(Moments.of(as_float32(raw, self._dtype, self._d_in)))
+        values = as_float32(raw, self._dtype, self._d_in)
+        self.moments = self.moments.merge(Moments.of(values))
+        self.norms.update(count_norms(values))
         start = self._written
         self._written, self._filled = self.rows, 0
         if self._written > len(self._activations):

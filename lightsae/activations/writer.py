@@ -1,6 +1,7 @@
 """Write activations to a folder of HDF5 shards that is valid at every moment."""
 
 import os
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,9 @@ class ShardWriter:
                 leftover.unlink()
         found = Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
         if found is None or not found.shards:
-            manifest = replace(wanted, complete=False, rows=0, mean=[], scale=[], shards=[])
+            manifest = replace(
+                wanted, complete=False, rows=0, mean=[], scale=[], norms={}, shards=[]
+            )
             manifest.save(self.folder)
             return manifest
         check_same(found, wanted, self.folder)
@@ -270,6 +273,7 @@ class ShardWriter:
             rows=self.manifest.rows + shard.rows,
             mean=self._moments.mean.tolist(),
             scale=self._moments.scale.tolist(),
+            norms=dict(Counter(self.manifest.norms) + shard.norms),
             progress=self._progress,
         )
 

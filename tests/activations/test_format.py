@@ -14,6 +14,8 @@ def _json(**changes: Any) -> str:
     del manifest["checksum"]
     shard = {"name": "shard-00000.h5", "rows": 3, "digest": "0" * 16}
     manifest |= {"shards": [shard], "rows": 3, "mean": [0.0, 1.0], "scale": [1.0, 1.0]}
+    rows = changes.get("rows", 3)
+    manifest["norms"] = {"-3": rows} if rows > 0 else {}
     return json.dumps(manifest | changes)
 
 
@@ -65,6 +67,9 @@ def test_json_nested_without_end_is_one_line() -> None:
         ("mean", [0.0]),
         ("mean", [0.0, None]),
         ("scale", [0.0, True]),
+        ("norms", {"0": 4}),
+        ("norms", {"0": 4, "1": -1}),
+        ("norms", {"about 2": 3}),
         ("shards", {}),
         ("settings", []),
         ("progress", 1),

@@ -73,6 +73,7 @@ def test_any_number_of_processes_writes_the_same_rows_in_the_same_order(
     assert manifest.complete
     assert (manifest.rows, manifest.settings) == (whole.rows, whole.settings)
     assert manifest.progress == whole.progress
+    assert manifest.norms == whole.norms
     # Float64 sums in another order.
     np.testing.assert_allclose(manifest.mean, whole.mean, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(manifest.scale, whole.scale, rtol=1e-12)

@@ -1,5 +1,6 @@
 """`lightsae shards verify`: every byte of a folder."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lightsae.activations.format import Manifest, ShardEntry
+from lightsae.activations.norms import count_norms
 from lightsae.activations.reader import Shard
 from lightsae.activations.statistics import Moments
 from lightsae.activations.storage import as_float32
@@ -29,7 +31,7 @@ def verify(folder: str, show_progress: bool = True) -> None:
     """
     manifest = Manifest.load(folder)
     problems: list[str] = []
-    whole = Moments.empty(manifest.d_in)
+    whole, norms = Moments.empty(manifest.d_in), Counter[str]()
     told = Console(stderr=True)
     with bar(show_progress) as progress:
         task = progress.add_task("verify", total=manifest.rows)
@@ -37,12 +39,18 @@ def verify(folder: str, show_progress: bool = True) -> None:
             for found in check_shard(Path(folder), entry, manifest):
                 if isinstance(found, Moments):
                     whole = whole.merge(found)
+                elif isinstance(found, Counter):
+                    norms += found
                 else:
                     problems.append(found)
                     told.print(escape(found), soft_wrap=True)
             progress.advance(task, entry.rows)
-    if not problems and manifest.rows and not whole.agrees(manifest.mean, manifest.scale):
-        problems.append(f"{folder}/manifest.json: mean or scale is not that of the rows")
+    if (
+        not problems
+        and manifest.rows
+        and not (whole.agrees(manifest.mean, manifest.scale) and norms == manifest.norms)
+    ):
+        problems.append(f"{folder}/manifest.json: mean, scale or norms are not those of the rows")
         told.print(escape(problems[-1]), soft_wrap=True)
     if problems:
         raise LightsaeError(f"{folder}: {len(problems)} places are not what was written")
@@ -51,8 +59,10 @@ def verify(folder: str, show_progress: bool = True) -> None:
     Console().print(escape(f"{said}; the folder is {state}"), soft_wrap=True)
 
 
-def check_shard(folder: Path, entry: ShardEntry, manifest: Manifest) -> Iterator[str | Moments]:
-    """What is wrong with a shard, place by place, and the moments of its rows."""
+def check_shard(
+    folder: Path, entry: ShardEntry, manifest: Manifest
+) -> Iterator[str | Moments | Counter[str]]:
+    """What is wrong with a shard, place by place, and the moments and norms of its rows."""
     try:
         shard = Shard(folder / entry.name, entry, manifest)
     except LightsaeError as error:
@@ -70,7 +80,9 @@ def check_shard(folder: Path, entry: ShardEntry, manifest: Manifest) -> Iterator
                 yield str(error)
                 continue
             used = raw[: shard.chunk_bytes // shard.chunk_rows * rows]
-            moments = moments.merge(Moments.of(as_float32(used, manifest.dtype, manifest.d_in)))
+            values = as_float32(used, manifest.dtype, manifest.d_in)
+            moments = moments.merge(Moments.of(values))
+            yield count_norms(values)
         said = shard.moments
         if whole and not moments.agrees(said.mean.tolist(), said.scale.tolist()):
             yield f"{shard.path}: its rows have other means or spreads than it says"

@@ -45,6 +45,17 @@ def test_altered_statistics_are_named(make_shards: Shards, name: str) -> None:
         verify(str(folder))
 
 
+def test_altered_norms_are_named(make_shards: Shards) -> None:
+    folder = make_shards()
+    path = folder / "manifest.json"
+    about = json.loads(path.read_text())
+    about["norms"] = {"zero": about["rows"]}
+    del about["checksum"]
+    path.write_text(json.dumps(about))
+    with pytest.raises(LightsaeError, match="1 places are not what was written"):
+        verify(str(folder))
+
+
 def test_what_is_there_of_an_unfinished_folder_is_checked(
     make_shards: Shards, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,8 +86,8 @@ def share(seen: int, side: int) -> float:
     Example:
         >>> share(224, 256)
         0.875
-        >>> 224 / (224 / 400), 224 / share(224, 400)
-        (399.99999999999994, 400.0)
+        >>> math.floor(224 / (224 / 400)), math.floor(224 / share(224, 400))
+        (399, 400)
     """
     kept = seen / side
     return kept if math.floor(seen / kept) == side else math.nextafter(kept, 0)
