@@ -107,26 +107,27 @@ def test_a_vector_a_sample(tmp_path: Path, all_rows: Callable[[Path], np.ndarray
     assert np.array_equal(all_rows(tmp_path / "out"), VALUES[:, 0])
 
 
-def test_a_set_in_the_order_of_its_classes_is_mixed_by_training(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((100_000, 2), np.float16))
-    np.save(tmp_path / "labels.npy", np.arange(100_000) // 10_000)
-    out = tmp_path / "out"
-    convert(str(tmp_path / "a.npy"), str(out), labels=str(tmp_path / "labels.npy"))
-    shards = ShardSet(out)
+@pytest.fixture(scope="module")
+def sorted_by_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sorted")
+    np.save(folder / "a.npy", np.zeros((100_000, 2), np.float16))
+    np.save(folder / "labels.npy", np.arange(100_000) // 10_000)
+    convert(str(folder / "a.npy"), str(folder / "out"), labels=str(folder / "labels.npy"))
+    return folder / "out"
+
+
+def test_a_set_in_the_order_of_its_classes_is_mixed_by_training(sorted_by_class: Path) -> None:
+    shards = ShardSet(sorted_by_class)
     assert label_chi_square(shards, buffer_rows=5000, batch_size=256) <= 1.5
     shards.close()
 
 
 @pytest.mark.parametrize("buffer_rows", [50_000, 400])
 def test_mixing_is_told_when_the_set_is_opened(
-    tmp_path: Path, buffer_rows: int, caplog: pytest.LogCaptureFixture
+    sorted_by_class: Path, buffer_rows: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((100_000, 2), np.float16))
-    np.save(tmp_path / "labels.npy", np.arange(100_000) // 10_000)
-    out = str(tmp_path / "out")
-    convert(str(tmp_path / "a.npy"), out, labels=str(tmp_path / "labels.npy"))
     with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
-        ActivationDataModule(out, buffer_rows=buffer_rows).setup()
+        ActivationDataModule(str(sorted_by_class), buffer_rows=buffer_rows).setup()
     (told,) = [line for line in caplog.messages if "chi-square" in line]
     assert ("lightsae shards shuffle mixes them" in told) == (buffer_rows == 400)
 
