@@ -1,5 +1,6 @@
 """Batches on a GPU before they are asked for."""
 
+import weakref
 from collections import deque
 from collections.abc import Generator
 from contextlib import closing
@@ -40,6 +41,9 @@ class Copies(Protocol):
     def allocate(self, size: int) -> Array:
         """Memory that it copies from, uint8 `[size]`."""
 
+    def register(self, memory: Array) -> Array:
+        """Let it copy from memory of another kind as fast."""
+
     def begin(self, source: ActivationBatch) -> Copy:
         """Begin to copy a batch."""
 
@@ -62,6 +66,13 @@ class CudaCopies:
     def allocate(self, size: int) -> Array:
         """Pinned memory."""
         return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+
+    def register(self, memory: Array) -> Array:
+        """Pin memory that processes share; where that fails, batches are copied once more."""
+        runtime, address = torch.cuda.cudart(), memory.ctypes.data
+        if int(runtime.cudaHostRegister(address, memory.nbytes, 0)) == 0:
+            weakref.finalize(memory, runtime.cudaHostUnregister, address).atexit = False
+        return memory
 
     def begin(self, source: ActivationBatch) -> Copy:
         """Begin to copy a batch, the activations as they are stored: the GPU widens them."""

@@ -15,23 +15,12 @@ class LoadedGroup(NamedTuple):
     """A group in memory.
 
     Attributes:
-        pool: Its rows and others, `[n, d_in]` of the stored dtype.
-        order: Int64 `[rows]`, at which row of `pool` each of its rows lies.
-        columns: Int64 `[2 or 3, rows]`, what is stored beside each.
-        shuffled: Whether `order` is; otherwise it ascends.
+        rows: `[n, d_in]` of the stored dtype.
+        columns: Int64 `[2 or 3, n]`, what is stored beside each.
     """
 
-    pool: Tensor
-    order: Array
+    rows: Tensor
     columns: Array
-    shuffled: bool
-
-    def in_place(self, rows: slice) -> slice | None:
-        """Where rows lie one after the other, if they do."""
-        order = self.order[rows]
-        if self.shuffled or order[-1] - order[0] + 1 != len(order):
-            return None
-        return slice(int(order[0]), int(order[-1]) + 1)
 
 
 class Assembly:
@@ -39,7 +28,7 @@ class Assembly:
 
     Args:
         rows: Rows of the batch.
-        memory: Where to copy them, if they do not lie in one piece.
+        memory: Where to copy them, if they do not lie in one group.
 
     Attributes:
         missing: Rows still to be taken.
@@ -53,25 +42,23 @@ class Assembly:
 
     def take(self, group: LoadedGroup, start: int) -> int:
         """Take what is missing from the rows of a group after `start`; return how many."""
-        taken = min(self.missing, len(group.order) - start)
+        taken = min(self.missing, len(group.rows) - start)
         source = slice(start, start + taken)
         self._columns.append(group.columns[:, source])
-        whole = group.in_place(source) if taken == self._rows else None
-        if whole is None:
-            self._gather(group, source)
+        if taken == self._rows:
+            self._activations = group.rows[source]
         else:
-            self._activations = group.pool[whole]
+            self._copy(group.rows[source])
         self.missing -= taken
         return taken
 
-    def _gather(self, group: LoadedGroup, source: slice) -> None:
-        """Copy rows of a group behind those that are there already."""
+    def _copy(self, rows: Tensor) -> None:
+        """Copy rows behind those that are there already."""
         if self._activations is None:
             self._activations = self._memory.take(self._rows)
         filled = self._rows - self.missing
-        target = _plain(self._activations)[filled : filled + source.stop - source.start]
-        # One thread of numpy: torch's would wait for a core that the reading thread occupies.
-        np.take(_plain(group.pool), group.order[source], 0, out=target, mode="clip")
+        # One thread of numpy: torch's would wait for a core that a reader occupies.
+        np.copyto(_plain(self._activations)[filled : filled + len(rows)], _plain(rows))
 
     def finish(self, dtype: torch.dtype | None) -> ActivationBatch:
         """The batch in the dtype asked for; None leaves the stored one."""

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lightsae.activations.storage import checksum, storage
+from lightsae.activations.raw import checksum
+from lightsae.activations.storage import storage
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 

@@ -1,11 +1,11 @@
-"""Groups of chunks, each read by threads while the one before it is used."""
+"""Groups of chunks, each read while those before it are used."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import zip_longest
-from queue import SimpleQueue
+from itertools import islice, pairwise, zip_longest
 from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,28 +15,42 @@ from torch import Tensor
 
 from lightsae.activations.assembly import LoadedGroup
 from lightsae.activations.epoch import Group
-from lightsae.activations.row_source import ReadRows, RowSource
+from lightsae.activations.row_source import Piece, Place, RowSource
 from lightsae.activations.slabs import Slabs
 from lightsae.activations.storage import Array
 
 _T = TypeVar("_T")
-_Work = SimpleQueue[tuple[int, int] | None]
-_Order = Future[tuple[Array, Array]]
+
+
+class _Order(NamedTuple):
+    """The order of a group's rows.
+
+    Attributes:
+        places: Int64 `[n]`, which of the stored rows each is.
+        columns: Int64 `[2 or 3, n]`, what is stored beside each; None if not known yet.
+        pieces: Where the rows of each chunk belong.
+    """
+
+    places: Array
+    columns: Array | None
+    pieces: list[Piece]
 
 
 class _Loading(NamedTuple):
-    """A group that threads are reading."""
+    """A group that is being read."""
 
-    pool: Tensor
-    reading: list[Future[None]]
+    group: Group
+    rows: Tensor
     order: _Order
-    shuffled: bool
+    finish: Callable[[], object]
 
-    def wait(self) -> LoadedGroup:
-        """The group; raises what a thread met."""
-        for part in self.reading:
-            part.result()
-        return LoadedGroup(self.pool, *self.order.result(), self.shuffled)
+    def wait(self, reader: "GroupReader") -> LoadedGroup:
+        """The group; raises what a reader met."""
+        self.finish()
+        places, columns, _ = self.order
+        if columns is None:
+            columns = _taken(reader.index(self.group), places)
+        return LoadedGroup(self.rows[: len(places)], columns)
 
 
 @dataclass
@@ -48,8 +62,9 @@ class GroupReader:
         in_split: From the sample indices of rows, which of them are wanted.
         rows_per_chunk: Int64 `[n_chunks]`, how many of each chunk's rows are.
         group_rows: Stored rows that a group holds at most, unless one chunk alone has more.
-        readers: Threads that read; 0 reads in the one that asks.
+        readers: How many chunks are read at a time; 0 reads between two groups.
         pools: Memory of the groups.
+        ahead: How many groups are read before they are asked for.
     """
 
     source: RowSource
@@ -58,6 +73,7 @@ class GroupReader:
     group_rows: int
     readers: int
     pools: Slabs
+    ahead: int
 
     def __post_init__(self) -> None:
         stored = self.source.stored_rows
@@ -66,7 +82,7 @@ class GroupReader:
     def read(
         self, groups: list[Group], shuffle: list[int] | None
     ) -> Generator[LoadedGroup, None, None]:
-        """Yield each group while threads read the one after it.
+        """Yield each group while the next are read.
 
         Args:
             groups: The groups.
@@ -79,29 +95,40 @@ class GroupReader:
         chunks = np.concatenate([group.chunks for group in groups])
         ended = Event()
         with (
-            self.source.reading(chunks) as read,
-            self._threads() as threads,
-            _setting(ended),
+            self.source.reading(chunks) as place,
+            _threads(self.readers) as threads,
+            _threads(min(self.readers, 1)) as orders,
         ):
-            begun = _Begun(self, threads, read, ended, shuffle).each(groups)
-            ahead = next(begun, None)
-            while ahead is not None:
-                current = ahead.wait()
-                ahead = next(begun, None)
-                yield current
+            begun = _Begun(self, threads, orders, place, ended, shuffle).each(groups)
+            under_way = deque(islice(begun, self.ahead))
+            try:
+                while under_way:
+                    loaded = under_way[0].wait(self)
+                    under_way.popleft()
+                    yield loaded
+                    del loaded  # Its memory is needed for the next.
+                    under_way.extend(islice(begun, 1))
+            finally:
+                ended.set()
+                for left in under_way:
+                    # Nothing may be written once the memory is somebody else's.
+                    with suppress(Exception):
+                        left.finish()
 
-    def _threads(self) -> Executor:
-        return ThreadPoolExecutor(self.readers, "rows") if self.readers else _Here()
-
-    def order(self, group: Group, shuffle: list[int] | None) -> tuple[Array, Array]:
-        """Where the rows of a group will lie, shuffled, and what is stored beside each."""
-        parts = [self.source.read_index(chunk) for chunk in group.chunks.tolist()]
-        ends = np.cumsum([part.shape[1] for part in parts])
-        columns = np.concatenate(parts, axis=1)
-        places = self._places(group, ends, self.in_split(columns[0]))
+    def order(self, group: Group, shuffle: list[int] | None) -> _Order:
+        """Find the order of a group's rows."""
+        columns = self.index(group)
+        lengths = self.source.stored_rows[group.chunks]
+        places = self._places(group, np.cumsum(lengths), self.in_split(columns[0]))
         if shuffle is not None:
             np.random.default_rng([*shuffle, group.number]).shuffle(places)
-        return places, np.take(columns, places, 1, mode="clip")
+        known = _taken(columns, places) if self.source.index_ahead else None
+        pieces = _pieces(group.chunks, lengths, places, mixed=shuffle is not None)
+        return _Order(places, known, pieces)
+
+    def index(self, group: Group) -> Array:
+        """Int64 `[2 or 3, stored rows]`, sample, token and label of a group's rows as stored."""
+        return np.concatenate([self.source.read_index(chunk) for chunk in group.chunks.tolist()], 1)
 
     def _places(self, group: Group, ends: Array, mask: Array) -> Array:
         """Where the group's rows of the split lie, less those that are another rank's."""
@@ -123,45 +150,65 @@ class _Begun(NamedTuple):
 
     reader: GroupReader
     threads: Executor
-    read: ReadRows
+    orders: Executor
+    place: Place
     ended: Event
     shuffle: list[int] | None
 
     def each(self, groups: list[Group]) -> Iterator[_Loading]:
-        """Let the threads read a group whenever one is asked for.
-
-        Its order is found before, where the source knows it, so that no thread waits for it.
-        """
-        ahead = self.reader.source.index_ahead
-        order = self._order(groups[0]) if ahead else None
+        """Let a group be read whenever one is asked for; its order is found before."""
+        order = self._order(groups[0])
         for group, following in zip_longest(groups, groups[1:]):
-            pool = self.reader.new_pool()
-            reading = self._read(group, pool)
-            known = self._order(group) if order is None else order
-            loading = _Loading(pool, reading, known, self.shuffle is not None)
-            if ahead and following is not None:
+            known, rows = order.result(), self.reader.new_pool()
+            if following is not None:
                 order = self._order(following)
-            yield loading
+            pool = rows.view(-1).view(torch.uint8).numpy()
+            finish = self.reader.source.begin(known.pieces, pool) or self._begin(known.pieces, pool)
+            yield _Loading(group, rows, known, finish)
 
-    def _order(self, group: Group) -> _Order:
+    def _order(self, group: Group) -> Future[_Order]:
         """Let a thread find the order of a group."""
-        return self.threads.submit(self.reader.order, group, self.shuffle)
+        return self.orders.submit(self.reader.order, group, self.shuffle)
 
-    def _read(self, group: Group, pool: Tensor) -> list[Future[None]]:
-        """Let the threads read a group, each the next chunk that none has begun."""
-        raw = pool.view(-1).view(torch.uint8).numpy()
-        source, readers = self.reader.source, max(1, self.reader.readers)
-        rows = source.stored_rows[group.chunks]
-        starts = (np.cumsum(rows) - rows) * source.row_bytes
-        work: _Work = SimpleQueue()
-        for item in zip(group.chunks.tolist(), starts.tolist(), strict=True):
-            work.put(item)
-        for _ in range(readers):
-            work.put(None)
-        return [
-            self.threads.submit(_read_each, self.read, work, raw, self.ended)
-            for _ in range(readers)
-        ]
+    def _begin(self, pieces: list[Piece], pool: Array) -> Callable[[], object]:
+        """Let the threads read chunks, each the next that none has begun."""
+        reading = [self.threads.submit(self._place, piece, pool) for piece in pieces]
+        return lambda: [part.result() for part in reading]
+
+    def _place(self, piece: Piece, pool: Array) -> None:
+        """Read a chunk to its place, if somebody still waits for it."""
+        if not self.ended.is_set():
+            self.place([piece], pool)
+
+
+def _taken(columns: Array, places: Array) -> Array:
+    taken: Array = np.take(columns, places, 1, mode="clip")
+    return taken
+
+
+def _pieces(chunks: Array, lengths: Array, places: Array, mixed: bool) -> list[Piece]:
+    """Where the rows of each chunk belong, from where each row is stored.
+
+    Example:
+        >>> _pieces(np.array([7, 9]), np.array([2, 3]), np.array([0, 1, 4]), mixed=False)
+        [Piece(chunk=7, target=0), Piece(chunk=9, target=array([-1, -1,  2], dtype=int32))]
+    """
+    ends = np.cumsum(lengths)
+    targets = np.full(ends[-1], -1, np.int32)
+    targets[places] = np.arange(len(places), dtype=np.int32)
+    parts = [targets[start:end] for start, end in pairwise([0, *ends.tolist()])]
+    # Those of a chunk ascend, so all of them follow each other if as many as it has rows do.
+    whole = (
+        np.zeros(len(parts), bool) if mixed else np.minimum.reduceat(targets, ends - lengths) >= 0
+    )
+    return [
+        Piece(chunk, int(part[0]) if plain else part)
+        for chunk, part, plain in zip(chunks.tolist(), parts, whole.tolist(), strict=True)
+    ]
+
+
+def _threads(number: int) -> Executor:
+    return ThreadPoolExecutor(number, "rows") if number else _Here()
 
 
 class _Here(Executor):
@@ -174,20 +221,3 @@ class _Here(Executor):
         except Exception as error:
             done.set_exception(error)
         return done
-
-
-def _read_each(read: ReadRows, work: _Work, raw: Array, ended: Event) -> None:
-    """Read chunks, each to its place, as long as there are some and somebody waits for them."""
-    for chunk, start in iter(work.get, None):
-        if ended.is_set():
-            return
-        read(chunk, raw[start:])
-
-
-@contextmanager
-def _setting(ended: Event) -> Iterator[None]:
-    """Set the event when the block ends."""
-    try:
-        yield
-    finally:
-        ended.set()

@@ -13,12 +13,14 @@ from lightsae.activations.assembly import Assembly
 from lightsae.activations.batch import ActivationBatch
 from lightsae.activations.epoch import Group, Share, plan_epoch
 from lightsae.activations.group_reader import GroupReader
+from lightsae.activations.raw import aligned
 from lightsae.activations.row_source import RowSource
-from lightsae.activations.slabs import Slabs, pageable
+from lightsae.activations.slabs import Slabs
 from lightsae.activations.splits import Split, SplitRule
 from lightsae.activations.storage import Array
 from lightsae.errors import LightsaeError
 
+Allocate = Callable[[int], Array]
 Batches = Generator[ActivationBatch, None, None]
 
 
@@ -26,10 +28,10 @@ class ActivationLoader:
     """Iterates over one split of a folder of shards; a dataloader to Lightning.
 
     Chunks are put in an order drawn from (seed, epoch) and cut into one contiguous share per
-    rank. A rank reads its chunks in groups of `buffer_rows / 2` stored rows, shuffles the rows of
-    a group and gathers batches from it, while other threads read the next group. A batch that is
-    not shuffled and lies in one piece is handed out where it was read, without a copy. Batches
-    depend on (seed, epoch, rank, world size, batch and buffer size) only.
+    rank. A rank reads its chunks in groups of `buffer_rows / 2` stored rows, each row to its place
+    in the shuffled order of the group, while batches are taken from the group before. A batch that
+    lies in one group is handed out where it was read, without a copy. Batches depend on (seed,
+    epoch, rank, world size, batch and buffer size) only.
 
     Every row of the split comes once an epoch, whatever the number of ranks: they differ by one row
     at most and have the same number of batches. With `drop_last` each leaves out less than a batch.
@@ -47,10 +49,11 @@ class ActivationLoader:
         seed: Seed of the order.
         rank: This process.
         world_size: Number of processes.
-        buffer_rows: Rows held in memory.
+        buffer_rows: Rows held in memory, up to twice as many where processes read.
         dtype: Dtype of the activations delivered; None for the stored one.
         drop_last: Leave out a partial last batch.
-        readers: Threads that read and check chunks; 0 does it between batches.
+        readers: How many read and check chunks, each a process if the set is large, else a thread;
+            0 does it between batches.
         progress: Tells how many batches of the epoch training has finished and how many it wants,
             where that may differ from how many were fetched and how many there are.
         copies: Brings batches to a device, each while the one before it is used; they are then of
@@ -115,10 +118,14 @@ class ActivationLoader:
                 f"on each of {world_size} processes"
             )
         manifest, in_split = shards.manifest, partial(rule.mask, split=split)
-        allocate = pageable if copies is None else copies.allocate
-        pools, self._memory = (Slabs(manifest.d_in, manifest.dtype, allocate) for _ in range(2))
+        allocate = shards.allocator(readers)
+        pools, self._memory = (
+            Slabs(manifest.d_in, manifest.dtype, _for_copies(each, copies))
+            for each in (allocate, aligned)
+        )
+        ahead = 2 if allocate is aligned else 3
         self._reader = GroupReader(
-            shards, in_split, rows_per_chunk, self._group_rows, readers, pools
+            shards, in_split, rows_per_chunk, self._group_rows, readers, pools, ahead
         )
 
     @property
@@ -178,7 +185,7 @@ class ActivationLoader:
                 rows = share.start(batch + 1) - share.start(batch)
                 assembly = Assembly(rows, self._memory)
                 while assembly.missing:
-                    if used == len(group.order):
+                    if used == len(group.rows):
                         del group  # The threads need its memory for the group after the next.
                         group, used = next(loaded), 0
                     used += assembly.take(group, used)
@@ -201,6 +208,15 @@ class ActivationLoader:
         while len(groups) > 1 and rows_done >= groups[0].rows:
             rows_done -= groups.pop(0).rows
         return groups, rows_done
+
+
+def _for_copies(allocate: Allocate, copies: Copies | None) -> Allocate:
+    """What makes memory that can be copied to a device at full speed, if there is one."""
+    if copies is None:
+        return allocate
+    if allocate is aligned:
+        return copies.allocate
+    return lambda size: copies.register(allocate(size))
 
 
 def _group_rows(most: int, multiple: int) -> int:

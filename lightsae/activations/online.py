@@ -11,11 +11,12 @@ from lightsae.activations.format import Manifest
 from lightsae.activations.images import ImageSet, load_images
 from lightsae.activations.models import LayerTap, ModelOptions, load_model, weights_hash
 from lightsae.activations.preparation import DataOptions
+from lightsae.activations.raw import checksum
 from lightsae.activations.row_source import RowSource
 from lightsae.activations.running import RunningModel, RunningRows, first_rows
 from lightsae.activations.split_data import SplitDataModule
 from lightsae.activations.splits import Split, SplitRule, split_rule
-from lightsae.activations.storage import Array, StoredDtype, checksum, storage
+from lightsae.activations.storage import Array, StoredDtype, storage
 from lightsae.activations.tokens import TokenKind
 from lightsae.errors import LightsaeError
 

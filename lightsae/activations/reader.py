@@ -2,10 +2,12 @@
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from types import TracebackType
 from typing import Any
 
@@ -13,13 +15,17 @@ import h5py
 import numpy as np
 
 from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry
-from lightsae.activations.row_source import ReadRows
+from lightsae.activations.raw import aligned, all_finite, checksum, put_rows, read_at
+from lightsae.activations.reader_processes import Located, ReaderProcesses
+from lightsae.activations.row_source import Piece, Place
 from lightsae.activations.shard_file import index_names, shard_digest
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import Array, all_finite, as_float32, checksum, read_at, storage
+from lightsae.activations.storage import Array, as_float32, storage
 from lightsae.errors import LightsaeError
 
 _INDEX_BYTES = 64 << 20
+# Starting a process takes as long as reading about so much.
+_WORTH_PROCESSES = 256 << 20
 _HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
 
 
@@ -146,13 +152,14 @@ class Shard:
         """Number of rows of a chunk."""
         return min(self.chunk_rows, self.rows - chunk * self.chunk_rows)
 
-    def read_rows(self, chunk: int, out: Array, verify: bool = True) -> int:
+    def read_rows(self, chunk: int, out: Array, verify: bool = True, scanned: bool = False) -> int:
         """Read a chunk of activations.
 
         Args:
             chunk: Its position in the shard.
             out: uint8 buffer with room for the chunk's rows; its start is overwritten.
             verify: Check the hash and that every value is finite.
+            scanned: Bytes with this hash were found to be finite before.
 
         Returns:
             Number of rows now at the start of `out`.
@@ -169,9 +176,15 @@ class Shard:
         if verify:
             if checksum(used) != self._chunk_hash[chunk]:
                 raise self._altered(start, count, "activations")
-            if not all_finite(used, self._manifest.dtype):
+            if not scanned and not all_finite(used, self._manifest.dtype):
                 raise self._not_finite(start, used)
         return count
+
+    def located(self, chunk: int, verify: bool, scanned: bool) -> Located:
+        """Where the activations of a chunk lie, and what is to be checked; see `read_rows`."""
+        size = self._row_bytes * self.chunk_length(chunk)
+        expected = int(self._chunk_hash[chunk]) if verify else None
+        return Located(str(self.path), self._offsets[chunk], size, expected, scanned or not verify)
 
     def read_index(self, chunk: int, verify: bool = True) -> Array:
         """Read a chunk's sample index, token index and label, if any.
@@ -275,6 +288,8 @@ class ShardSet:
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._users: Counter[int] = Counter()
         self._lock = Lock()
+        self._scratch = local()
+        self._processes: ReaderProcesses | None = None
         self._indices: dict[int, Array] = {}
         self._index_room = _INDEX_BYTES
         moments, parts = Moments.empty(self.manifest.d_in), []
@@ -283,6 +298,8 @@ class ShardSet:
                 parts.append(self._chunk_list(position, shard))
                 moments = moments.merge(shard.moments)
         self.chunks: Array = np.concatenate(parts)
+        # What has the hash of bytes that were scanned need not be scanned again.
+        self._scanned = np.zeros(len(self.chunks), np.bool_)
         if not moments.agrees(self.manifest.mean, self.manifest.scale):
             self.close()
             path = self.folder / MANIFEST_NAME
@@ -337,18 +354,82 @@ class ShardSet:
         """Bytes of one row of activations."""
         return self.manifest.d_in * storage(self.manifest.dtype).disk_dtype.itemsize
 
-    def reading(self, chunks: Array) -> AbstractContextManager[ReadRows]:
+    def allocator(self, readers: int) -> Callable[[int], Array]:
+        """What makes memory, uint8 `[size]`, that so many readers fill fastest.
+
+        They are processes where that is worth it, which end when the files are closed.
+        """
+        stored = int(self.chunks[:, 2].sum()) * self.row_bytes
+        if readers < 1 or stored < _WORTH_PROCESSES or not ReaderProcesses.possible():
+            return aligned
+        with self._lock:
+            if self._processes is None:
+                self._processes = ReaderProcesses(readers)
+            return self._processes.allocate
+
+    def reading(self, chunks: Array) -> AbstractContextManager[Place]:
         """Chunks can be read at any time, in any order and by several threads."""
-        return nullcontext(self.read_rows)
+        return nullcontext(self.place)
+
+    def begin(self, pieces: Sequence[Piece], pool: Array) -> Callable[[], None] | None:
+        """Let the processes read chunks to their places; see `RowSource.begin`."""
+        processes = self._processes
+        if processes is None or not processes.lent(pool):
+            return None
+        located = self._located([piece.chunk for piece in pieces])
+        wait = processes.begin(pieces, located, pool, self.row_bytes, self.manifest.dtype)
+
+        def finish() -> None:
+            failed = wait()
+            left = {piece.chunk for piece in failed}
+            done = [piece.chunk for piece in pieces if piece.chunk not in left]
+            self._scanned[done] |= self._verify
+            self.place(failed, pool)
+
+        return finish
+
+    def place(self, pieces: Sequence[Piece], pool: Array) -> None:
+        """Read the activations of chunks to their places.
+
+        Args:
+            pieces: The chunks.
+            pool: uint8, whole rows.
+
+        Raises:
+            LightsaeError: Naming file and rows, if the bytes are not the ones that were written.
+        """
+        for piece in pieces:
+            self._place(piece, pool)
+
+    def _located(self, chunks: list[int]) -> list[Located]:
+        """Where chunks lie; those of one shard are looked up together."""
+        found: list[Located] = []
+        scanned = self._scanned[chunks].tolist()
+        places = zip(*self.chunks[chunks, :2].T.tolist(), scanned, strict=True)
+        for position, part in groupby(places, key=itemgetter(0)):
+            with self._shard(position) as shard:
+                found += [shard.located(inner, self._verify, done) for _, inner, done in part]
+        return found
+
+    def _place(self, piece: Piece, pool: Array) -> None:
+        """Read one chunk to its place in this thread."""
+        if isinstance(piece.target, int):
+            self.read_rows(piece.chunk, pool[piece.target * self.row_bytes :])
+            return
+        size = int(self.chunks[piece.chunk, 2]) * self.row_bytes
+        if getattr(self._scratch, "bytes", pool[:0]).size < size:
+            self._scratch.bytes = aligned(size)
+        rows = self._scratch.bytes[:size]
+        self.read_rows(piece.chunk, rows)
+        put_rows(rows, piece.target, pool)
 
     def read_rows(self, chunk: int, out: Array) -> int:
         """Read the activations of a chunk into `out`, a uint8 buffer; see `Shard.read_rows`."""
         position, inner, _ = self.chunks[chunk].tolist()
-        shard = self._acquire(position)
-        try:
-            return shard.read_rows(inner, out, self._verify)
-        finally:
-            self._release(position)
+        with self._shard(position) as shard:
+            count = shard.read_rows(inner, out, self._verify, bool(self._scanned[chunk]))
+        self._scanned[chunk] |= self._verify
+        return count
 
     def read_index(self, chunk: int) -> Array:
         """Read sample index, token index and label of a chunk; see `Shard.read_index`.
@@ -378,7 +459,10 @@ class ShardSet:
         return arrays
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file and end the processes that read."""
+        processes, self._processes = self._processes, None
+        if processes is not None:
+            processes.close()
         with self._lock:
             while self._open:
                 self._open.popitem()[1].close()

@@ -1,13 +1,27 @@
 """What a loader reads: rows in numbered chunks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lightsae.activations.format import Manifest
 from lightsae.activations.storage import Array
 
-ReadRows = Callable[[int, Array], object]
+
+class Piece(NamedTuple):
+    """A chunk, and where its rows belong.
+
+    Attributes:
+        chunk: Its number.
+        target: The place of its first row, if the others follow it; otherwise integer `[rows]`,
+            the place of each, -1 for nowhere.
+    """
+
+    chunk: int
+    target: int | Array
+
+
+Place = Callable[[Sequence[Piece], Array], object]
 
 
 class RowSource(Protocol):
@@ -15,7 +29,7 @@ class RowSource(Protocol):
 
     Attributes:
         manifest: Width and dtype of the rows, and whether they have labels.
-        index_ahead: Whether `read_index` can be asked before the activations are read.
+        index_ahead: Whether labels are known before the activations are read; samples always are.
     """
 
     manifest: Manifest
@@ -36,15 +50,27 @@ class RowSource(Protocol):
         """Bytes of one row of activations."""
         ...
 
-    def reading(self, chunks: Array) -> AbstractContextManager[ReadRows]:
+    def allocator(self, readers: int) -> Callable[[int], Array]:
+        """What makes memory, uint8 `[size]`, that so many readers fill fastest."""
+        ...
+
+    def begin(self, pieces: Sequence[Piece], pool: Array) -> Callable[[], object] | None:
+        """Let other processes read chunks to their places, if they can write to `pool`.
+
+        Returns:
+            Waits until that is done and raises what went wrong; None if they cannot.
+        """
+        ...
+
+    def reading(self, chunks: Array) -> AbstractContextManager[Place]:
         """Get ready to read some chunks.
 
         Args:
             chunks: Int64 `[n]`, the order in which reading of them begins.
 
         Returns:
-            A context; within it, a function that reads the activations of a chunk into a uint8
-            buffer.
+            A context; within it, a function that reads the activations of chunks to their places
+            among the rows of a uint8 buffer.
         """
         ...
 

@@ -1,6 +1,6 @@
 """Rows that a frozen model gives while somebody waits for them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -15,8 +15,9 @@ from lightsae.activations.format import Manifest
 from lightsae.activations.images import ImageSet
 from lightsae.activations.layer_folder import copy_numbers
 from lightsae.activations.models import Inputs, LayerTap
-from lightsae.activations.row_source import ReadRows
-from lightsae.activations.storage import Array, all_finite, storage
+from lightsae.activations.raw import aligned, all_finite, put_rows
+from lightsae.activations.row_source import Piece, Place
+from lightsae.activations.storage import Array, storage
 from lightsae.activations.token_rows import on_device, present_tokens
 from lightsae.activations.tokens import TokenKind, select_tokens
 from lightsae.errors import LightsaeError
@@ -134,15 +135,31 @@ class RunningRows:
         """Bytes of one row of activations."""
         return self.manifest.d_in * storage(self.manifest.dtype).disk_dtype.itemsize
 
+    def allocator(self, readers: int) -> Callable[[int], Array]:
+        """What makes memory, uint8 `[size]`; the model is in this process."""
+        return aligned
+
+    def begin(self, pieces: Sequence[Piece], pool: Array) -> None:
+        """No other process has the model."""
+
     @contextmanager
-    def reading(self, chunks: Array) -> Iterator[ReadRows]:
+    def reading(self, chunks: Array) -> Iterator[Place]:
         """Read the images of some chunks ahead; one thread then runs the model on them in order."""
         wanted = [self._chunks[chunk] for chunk in chunks]
         with closing(listed_batches(self._images, wanted, self._workers)) as batches:
-            yield lambda chunk, out: self._run(next(batches), out)
 
-    def _run(self, batch: ImageBatch, out: Array) -> None:
-        """Run the model on a chunk's images and leave their rows in a buffer."""
+            def place(pieces: Sequence[Piece], pool: Array) -> None:
+                for piece in pieces:
+                    rows = self._run(next(batches))
+                    first = piece.target
+                    if isinstance(first, int):
+                        first = np.arange(first, first + rows.size // self.row_bytes)
+                    put_rows(rows, first, pool)
+
+            yield place
+
+    def _run(self, batch: ImageBatch) -> Array:
+        """The rows of a chunk's images, as bytes of the stored dtype."""
         rows, _ = run_readable(self._model, batch)
         expected = (len(self._token), self.manifest.d_in)
         if rows.shape[1:] != expected:
@@ -152,14 +169,14 @@ class RunningRows:
             )
         if batch.labels is not None:
             self._labels[batch.positions] = batch.labels.numpy()
-        raw = out[: rows.shape[0] * rows.shape[1] * self.row_bytes]
         dtype = self.manifest.dtype
-        torch.from_numpy(raw).view(storage(dtype).torch_dtype).view(rows.shape).copy_(rows)
+        raw: Array = rows.to(storage(dtype).torch_dtype).reshape(-1).view(torch.uint8).numpy()
         if not all_finite(raw, dtype):
             raise LightsaeError(
                 f"{self.name}: layer {self.manifest.layer!r} gives a value for images "
                 f"{batch.positions} that is not finite in {dtype}"
             )
+        return raw
 
     def read_index(self, chunk: int) -> Array:
         """Sample index, token index and label of a chunk; labels come with the images."""

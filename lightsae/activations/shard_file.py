@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from lightsae.activations.norms import count_norms
+from lightsae.activations.raw import checksum
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import Array, as_float32, checksum, storage
+from lightsae.activations.storage import Array, as_float32, storage
 
 INDEX_NAMES = ("sample_index", "token_index", "label")
 

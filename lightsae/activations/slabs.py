@@ -1,24 +1,15 @@
 """Memory for rows, used again once nothing refers to what lay in it."""
 
 import weakref
+from collections import deque
 from collections.abc import Callable
 
-import numpy as np
 from torch import Tensor
 
+from lightsae.activations.raw import aligned
 from lightsae.activations.storage import Array, rows_of, storage
 
 _KEPT = 4
-
-
-def pageable(size: int) -> Array:
-    """Uninitialised bytes.
-
-    Example:
-        >>> pageable(3).shape
-        (3,)
-    """
-    return np.empty(size, np.uint8)
 
 
 class Slabs:
@@ -45,20 +36,28 @@ class Slabs:
         True
     """
 
-    def __init__(self, d_in: int, dtype: str, allocate: Callable[[int], Array] = pageable) -> None:
+    def __init__(self, d_in: int, dtype: str, allocate: Callable[[int], Array] = aligned) -> None:
         self._d_in, self._dtype, self._allocate = d_in, dtype, allocate
         self._row_bytes = d_in * storage(dtype).disk_dtype.itemsize
-        self._waiting: list[Array] = []
+        # Whoever drops the last tensor gives memory back, in whatever thread: single operations of
+        # a deque need no lock.
+        self._waiting: deque[Array] = deque(maxlen=_KEPT)
 
     def take(self, rows: int) -> Tensor:
         """Lend `[rows, d_in]` of the stored dtype."""
         size = rows * self._row_bytes
-        fitting = [number for number, slab in enumerate(self._waiting) if slab.size >= size]
-        slab = self._waiting.pop(fitting[-1]) if fitting else self._allocate(size)
+        slab = self._fitting(size)
         lent = slab[:size]
-        weakref.finalize(lent, self._give_back, slab).atexit = False
+        weakref.finalize(lent, self._waiting.append, slab).atexit = False
         return rows_of(lent, self._d_in, self._dtype)
 
-    def _give_back(self, slab: Array) -> None:
-        """Keep a slab that nothing refers to any more, and of those waiting only the last."""
-        self._waiting = [*self._waiting, slab][-_KEPT:]
+    def _fitting(self, size: int) -> Array:
+        """The slab that came back last of those large enough, or a new one."""
+        small: list[Array] = []
+        try:
+            while (slab := self._waiting.pop()).size < size:
+                small.append(slab)
+        except IndexError:
+            slab = self._allocate(size)
+        self._waiting.extend(reversed(small))
+        return slab

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightsae.activations.ahead import CudaCopies
 from lightsae.activations.loader import ActivationLoader
-from lightsae.activations.row_source import RowSource
+from lightsae.activations.row_source import Piece, RowSource
 from lightsae.activations.splits import Split, SplitRule
 from lightsae.activations.storage import Array, as_float32
 from lightsae.errors import LightsaeError
@@ -87,9 +87,9 @@ class SplitDataModule(LightningDataModule):
         manifest, rows = source.manifest, source.stored_rows
         buffer = np.empty(int(rows[chunks].max()) * source.row_bytes, np.uint8)
         parts: list[Array] = []
-        with source.reading(chunks) as read:
-            for chunk in chunks:
-                read(chunk, buffer)
+        with source.reading(chunks) as place:
+            for chunk in chunks.tolist():
+                place([Piece(chunk, 0)], buffer)
                 raw = buffer[: rows[chunk] * source.row_bytes]
                 mask = rule.mask(source.read_index(chunk)[0], "train")
                 parts.append(as_float32(raw, manifest.dtype, manifest.d_in)[mask])

@@ -1,11 +1,9 @@
-"""Stored dtypes, bytes and checksums."""
+"""Stored dtypes."""
 
-import os
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-import xxhash
 from numpy.typing import NDArray
 
 from lightsae.errors import LightsaeError
@@ -19,14 +17,12 @@ class Storage(NamedTuple):
 
     torch_dtype: torch.dtype
     disk_dtype: np.dtype[Any]
-    bits: tuple[Any, Any]
-    infinity: int
 
 
 _STORAGE = {
-    "float16": Storage(torch.float16, np.dtype("<f2"), (np.int16, np.uint16), 0x7C00),
-    "bfloat16": Storage(torch.bfloat16, np.dtype("<u2"), (np.int16, np.uint16), 0x7F80),
-    "float32": Storage(torch.float32, np.dtype("<f4"), (np.int32, np.uint32), 0x7F800000),
+    "float16": Storage(torch.float16, np.dtype("<f2")),
+    "bfloat16": Storage(torch.bfloat16, np.dtype("<u2")),
+    "float32": Storage(torch.float32, np.dtype("<f4")),
 }
 
 
@@ -37,8 +33,7 @@ def storage(dtype: str) -> Storage:
         dtype: "float16", "bfloat16" or "float32".
 
     Returns:
-        Its torch dtype, its dtype in HDF5 (bfloat16 lies there as uint16), the signed and the
-        unsigned integer of its width, and the bits of its infinity.
+        Its torch dtype and its dtype in HDF5, where bfloat16 lies as uint16.
 
     Raises:
         LightsaeError: If the name is none of the three.
@@ -52,38 +47,6 @@ def storage(dtype: str) -> Storage:
             f"dtype is {dtype!r}, expected one of {', '.join(get_args(StoredDtype))}"
         )
     return _STORAGE[dtype]
-
-
-def all_finite(raw: Array, dtype: str) -> bool:
-    """Whether no value of a buffer is NaN or infinite, by integer comparison of its bits.
-
-    A value is not finite when its exponent is all ones: as a signed integer it is then at least
-    +inf, or as an unsigned one at least -inf. Two maxima over bytes in cache cost less than one
-    float32 sum, and are exact.
-
-    Args:
-        raw: Contiguous bytes of values, uint8 `[n]`.
-        dtype: Their stored dtype.
-
-    Returns:
-        True if all are finite.
-
-    Example:
-        >>> all_finite(np.array([1, -65504], np.float16).view(np.uint8), "float16")
-        True
-        >>> all_finite(np.array([1, -np.inf], np.float16).view(np.uint8), "float16")
-        False
-    """
-    if raw.size == 0:
-        return True
-    kind = storage(dtype)
-    signed, unsigned = kind.bits
-    negative_infinity = kind.infinity + (1 << (8 * kind.disk_dtype.itemsize - 1))
-    largest = np.maximum.reduce
-    return bool(
-        largest(raw.view(signed)) < kind.infinity
-        and largest(raw.view(unsigned)) < negative_infinity
-    )
 
 
 def as_float32(raw: Array, dtype: str, d_in: int) -> Array:
@@ -121,46 +84,3 @@ def rows_of(raw: Array, d_in: int, dtype: str) -> torch.Tensor:
         tensor([[1.]], dtype=torch.bfloat16)
     """
     return torch.from_numpy(raw).view(storage(dtype).torch_dtype).view(-1, d_in)
-
-
-def checksum(*buffers: Array | bytes) -> int:
-    """xxh3 (64 bits) of buffers, one after the other.
-
-    Example:
-        >>> checksum(b"ab") == checksum(b"a", b"b")
-        True
-    """
-    if len(buffers) == 1 and isinstance(buffers[0], np.ndarray):
-        return xxhash.xxh3_64_intdigest(buffers[0].data)
-    state = xxhash.xxh3_64()
-    for buffer in buffers:
-        state.update(buffer if isinstance(buffer, bytes) else buffer.data)
-    return state.intdigest()
-
-
-def read_at(file: int, offset: int, out: Array) -> None:
-    """Fill a buffer from a place in a file; other threads run meanwhile.
-
-    Args:
-        file: Descriptor of an open file.
-        offset: Where to begin, in bytes.
-        out: Contiguous uint8 `[n]`.
-
-    Raises:
-        OSError: If the file ends before.
-
-    Example:
-        >>> import tempfile
-        >>> out = np.empty(2, np.uint8)
-        >>> with tempfile.TemporaryFile(buffering=0) as file:
-        ...     _ = file.write(b"abcd")
-        ...     read_at(file.fileno(), 1, out)
-        >>> out.tobytes()
-        b'bc'
-    """
-    filled = 0
-    while filled < out.size:
-        count = os.preadv(file, [out[filled:].data], offset + filled)
-        if count == 0:
-            raise OSError(f"the file ends {out.size - filled} bytes before")
-        filled += count

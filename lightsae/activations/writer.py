@@ -21,10 +21,11 @@ from lightsae.activations.folder import (
     system_message,
 )
 from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry, shard_name
+from lightsae.activations.raw import all_finite
 from lightsae.activations.reader import Shard
 from lightsae.activations.shard_file import ShardFile, default_chunk_rows
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import Array, all_finite, storage
+from lightsae.activations.storage import Array, storage
 from lightsae.errors import LightsaeError
 
 

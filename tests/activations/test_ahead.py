@@ -12,7 +12,7 @@ from torch import Tensor
 from lightsae.activations import ActivationDataModule, ActivationLoader, ShardSet
 from lightsae.activations.ahead import Copy, ahead
 from lightsae.activations.batch import ActivationBatch
-from lightsae.activations.slabs import pageable
+from lightsae.activations.raw import aligned
 from lightsae.activations.splits import count_rows, distinct_samples, split_rule
 from lightsae.activations.storage import Array
 
@@ -26,7 +26,10 @@ class LateCopies:
         self.told: list[str] = []
 
     def allocate(self, size: int) -> Array:
-        return pageable(size)
+        return aligned(size)
+
+    def register(self, memory: Array) -> Array:
+        return memory
 
     def begin(self, source: ActivationBatch) -> Copy:
         self.told.append(f"begin {int(source.sample_index[0])}")

@@ -230,14 +230,14 @@ def test_a_value_that_is_not_finite_is_named_by_file_and_row(
 ) -> None:
     folder = make_shards(dtype=dtype)
     path = folder / "shard-00001.h5"
-    _forge_nan(folder, path, row=21, column=3)
+    forge_nan(folder, path, row=21, column=3)
     with pytest.raises(LightsaeError, match=r"shard-00001.h5: row 21 column 3 is nan, expected a"):
         _read_all(folder)
 
 
-def _forge_nan(folder: Path, path: Path, row: int, column: int) -> None:
+def forge_nan(folder: Path, path: Path, row: int, column: int) -> None:
     """Put NaN into a shard with all its hashes right, as a careless producer would."""
-    from lightsae.activations.storage import checksum
+    from lightsae.activations.raw import checksum
 
     with h5py.File(path, "r+") as file:
         rows = file["activations"][:]

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightsae.activations.raw import all_finite
 from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import all_finite, as_float32, storage
+from lightsae.activations.storage import as_float32, storage
 from lightsae.errors import LightsaeError
 
 DTYPES = ["float16", "bfloat16", "float32"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lightsae.activations.storage import checksum
+from lightsae.activations.raw import checksum
 
 
 def stamp(path: Path) -> str:

@@ -16,7 +16,7 @@ from lightsae.activations.models.libraries import (
 from lightsae.activations.models.libraries.described import images_part
 from lightsae.activations.models.names import import_object
 from lightsae.activations.models.options import ModelOptions
-from lightsae.activations.storage import checksum
+from lightsae.activations.raw import checksum
 from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 

@@ -10,8 +10,9 @@ import torch
 from lightsae.activations.budget import check_room, row_bytes
 from lightsae.activations.format import Manifest
 from lightsae.activations.image_sources.files import stamp
+from lightsae.activations.raw import checksum
 from lightsae.activations.shard_file import default_chunk_rows
-from lightsae.activations.storage import StoredDtype, checksum, storage
+from lightsae.activations.storage import StoredDtype, storage
 from lightsae.activations.tools.foreign import Foreign, open_foreign
 from lightsae.activations.tools.rows import Rows, tracked, write_pieces
 from lightsae.activations.writer import ShardWriter

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from lightsae.activations.folder import check_same
 from lightsae.activations.format import Manifest
+from lightsae.activations.raw import checksum
 from lightsae.activations.reader import ShardSet
-from lightsae.activations.storage import checksum
 from lightsae.activations.tools.rows import (
     Rows,
     out_of,
