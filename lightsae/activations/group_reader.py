@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice, pairwise, zip_longest
+from itertools import islice, pairwise
 from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
@@ -96,10 +96,9 @@ class GroupReader:
         ended = Event()
         with (
             self.source.reading(chunks) as place,
-            _threads(self.readers) as threads,
-            _threads(min(self.readers, 1)) as orders,
+            ThreadPoolExecutor(self.readers, "rows") if self.readers else _Here() as threads,
         ):
-            begun = _Begun(self, threads, orders, place, ended, shuffle).each(groups)
+            begun = _Begun(self, threads, place, ended, shuffle).each(groups)
             under_way = deque(islice(begun, self.ahead))
             try:
                 while under_way:
@@ -150,25 +149,17 @@ class _Begun(NamedTuple):
 
     reader: GroupReader
     threads: Executor
-    orders: Executor
     place: Place
     ended: Event
     shuffle: list[int] | None
 
     def each(self, groups: list[Group]) -> Iterator[_Loading]:
-        """Let a group be read whenever one is asked for; its order is found before."""
-        order = self._order(groups[0])
-        for group, following in zip_longest(groups, groups[1:]):
-            known, rows = order.result(), self.reader.new_pool()
-            if following is not None:
-                order = self._order(following)
+        """Let a group be read whenever one is asked for."""
+        for group in groups:
+            order, rows = self.reader.order(group, self.shuffle), self.reader.new_pool()
             pool = rows.view(-1).view(torch.uint8).numpy()
-            finish = self.reader.source.begin(known.pieces, pool) or self._begin(known.pieces, pool)
-            yield _Loading(group, rows, known, finish)
-
-    def _order(self, group: Group) -> Future[_Order]:
-        """Let a thread find the order of a group."""
-        return self.orders.submit(self.reader.order, group, self.shuffle)
+            finish = self.reader.source.begin(order.pieces, pool) or self._begin(order.pieces, pool)
+            yield _Loading(group, rows, order, finish)
 
     def _begin(self, pieces: list[Piece], pool: Array) -> Callable[[], object]:
         """Let the threads read chunks, each the next that none has begun."""
@@ -205,10 +196,6 @@ def _pieces(chunks: Array, lengths: Array, places: Array, mixed: bool) -> list[P
         Piece(chunk, int(part[0]) if plain else part)
         for chunk, part, plain in zip(chunks.tolist(), parts, whole.tolist(), strict=True)
     ]
-
-
-def _threads(number: int) -> Executor:
-    return ThreadPoolExecutor(number, "rows") if number else _Here()
 
 
 class _Here(Executor):
