@@ -21,7 +21,9 @@ def row_bytes(d_in: int, dtype: str, has_labels: bool) -> int:
     return d_in * storage(dtype).disk_dtype.itemsize + 8 * len(index_names(has_labels))
 
 
-def check_room(folder: Path, whole: int, written: int, max_bytes: int | None) -> None:
+def check_room(
+    folder: Path, whole: int, written: int, max_bytes: int | None, processes: int = 1
+) -> None:
     """Refuse to write what would exceed the budget or the free space.
 
     Args:
@@ -29,6 +31,7 @@ def check_room(folder: Path, whole: int, written: int, max_bytes: int | None) ->
         whole: Bytes of the finished folder, estimated.
         written: Bytes of it that are there already.
         max_bytes: The budget, or None.
+        processes: How many write as much each to the same disk.
 
     Raises:
         LightsaeError: Naming the estimate and what is allowed or free.
@@ -49,9 +52,10 @@ def check_room(folder: Path, whole: int, written: int, max_bytes: int | None) ->
     while not os.path.exists(existing):  # which says no where Path raises, as for too long a name
         existing = existing.parent
     free = shutil.disk_usage(existing).free
-    if whole - written > free:
+    needed = (whole - written) * processes
+    if needed > free:
         raise LightsaeError(
-            f"{folder}: would take about {decimal(whole - written)} more, there are "
+            f"{folder}: would take about {decimal(needed)} more, there are "
             f"{decimal(free)} free: free some space or use another folder"
         )
 

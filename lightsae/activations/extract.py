@@ -327,7 +327,7 @@ class Extraction:
         whole = sum(folder.bytes_written for folder in folders if folder.complete)
         for folder, part in zip(left, rows, strict=True):
             whole += folder.expected_bytes(part, len(batch.positions), images)
-        check_room(self.out, whole, written, self._budget(images))
+        check_room(self.out, whole, written, self._budget(images), self.part.world)
 
     def _check_spent(self, folders: list[LayerFolder], images: int) -> None:
         """Stop at the budget."""

@@ -78,7 +78,15 @@ class LayerFolder:
             self._writer = self._new_writer()
 
     def _new_writer(self) -> ShardWriter:
-        return ShardWriter(self.out, self.manifest, rows_per_shard=self._rows_per_shard)
+        """Lock the folder; what it held before must still be all."""
+        writer = ShardWriter(self.out, self.manifest, rows_per_shard=self._rows_per_shard)
+        if writer.manifest.shards != self.manifest.shards:
+            writer.abort()
+            raise LightsaeError(
+                f"{self.out}: another process wrote to it while this one began: "
+                "run the same command again, it goes on after what is there"
+            )
+        return writer
 
     @property
     def bytes_written(self) -> int:

@@ -110,6 +110,13 @@ class ActivationLoader:
         total = int(rows_per_chunk.sum())
         self._share = Share(total, rank, world_size, batch_size, drop_last)
         self._progress, self._copies = progress, copies
+        self._order = {
+            "rows": total,
+            "batch_size": batch_size,
+            "buffer_rows": buffer_rows,
+            "seed": seed,
+            "world_size": world_size,
+        }
         self._epoch = self._position = 0
         self._resumed = False
         if total < world_size or self._share.batches == 0:
@@ -142,15 +149,26 @@ class ActivationLoader:
         self._epoch, self._position, self._resumed = epoch, 0, False
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and number of batches finished in it; the same on every rank."""
+        """Epoch and number of batches finished in it, and in which order; as on every rank."""
         finished, wanted = (self._position, len(self)) if not self._progress else self._progress()
         finished = min(finished, self._position)
         if finished >= min(wanted, len(self)):
-            return {"epoch": self._epoch + 1, "batches": 0}
-        return {"epoch": self._epoch, "batches": finished}
+            return {"epoch": self._epoch + 1, "batches": 0, **self._order}
+        return {"epoch": self._epoch, "batches": finished, **self._order}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next iterator continue where `state_dict` was taken."""
+        """Let the next iterator continue where `state_dict` was taken.
+
+        Raises:
+            LightsaeError: If that was in the middle of an epoch whose batches were others.
+        """
+        for name, here in self._order.items():
+            there = state_dict.get(name, here)
+            if state_dict["batches"] > 0 and there != here:
+                raise LightsaeError(
+                    f"{self._shards.name}: cannot go on in the middle of an epoch: "
+                    f"{name} was {there}, now it is {here}"
+                )
         self._epoch, self._position = int(state_dict["epoch"]), int(state_dict["batches"])
         self._resumed = True
 

@@ -107,15 +107,27 @@ def present_tokens(inputs: Inputs, output: Tensor) -> Tensor | None:
     Returns:
         Bool `[B, T]`, or None.
 
+    Raises:
+        LightsaeError: If some are, and the mask is not a whole number of times as long.
+
     Example:
         >>> inputs = {"input_ids": torch.ones(1, 3), "attention_mask": torch.tensor([[1, 1, 0]])}
         >>> present_tokens(inputs, torch.zeros(1, 3, 8))
         tensor([[ True,  True, False]])
     """
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    if mask is None or mask.shape != output.shape[:2]:
+    if mask is None or output.ndim != 3:
         return None
-    return mask.bool()
+    if mask.shape[1] % output.shape[1] == 0:
+        # A layer behind strides, as in Whisper: each token is of as many steps of the input.
+        return mask.bool().unflatten(1, (output.shape[1], -1)).any(2)
+    if mask.all():
+        return None
+    raise LightsaeError(
+        f"attention_mask is {list(mask.shape)} with padding, the layer gives "
+        f"{list(output.shape[:2])} tokens: which of them are padding is not known; leave "
+        "attention_mask out to keep all, or give samples of equal length"
+    )
 
 
 def on_device(inputs: Inputs, device: torch.device) -> Inputs:

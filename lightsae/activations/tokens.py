@@ -94,5 +94,6 @@ def _mean(tokens: Tensor, present: Tensor | None) -> Tensor:
     """Mean of those `[B, T, d]` that are present `[B, T]`; 0 where none is."""
     if present is None:
         return tokens.mean(dim=1, keepdim=True)
-    weights = present.to(tokens.dtype)[:, :, None]
-    return (tokens * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
+    weights = present.float()[:, :, None]
+    total = (tokens.float() * weights).sum(1, keepdim=True)
+    return (total / weights.sum(1, keepdim=True).clamp(min=1)).to(tokens.dtype)

@@ -98,7 +98,7 @@ class ShardWriter:
 
     def _open_manifest(self, wanted: Manifest) -> Manifest:
         """Continue the folder's manifest, or start one."""
-        for pattern in ("shard-*.h5.tmp", f".{MANIFEST_NAME}.*.tmp"):
+        for pattern in ("shard-*.h5.tmp", f".{MANIFEST_NAME}.tmp"):
             for leftover in self.folder.glob(pattern):
                 leftover.unlink()
         found = Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
@@ -130,9 +130,11 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.finish()
-        self.abort()
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.abort()
 
     def write(
         self,
@@ -153,15 +155,18 @@ class ShardWriter:
 
         Raises:
             LightsaeError: On a wrong shape, a value that is not finite or does not fit the dtype
-                (naming sample and layer), or a full disk.
+                (naming sample and layer), or a full disk, after which the writer is at its end.
         """
+        self._check_open()
         index = self._index_arrays(activations, sample_index, token_index, label)
         rows = self._stored(activations, index)
+        self._progress = progress if progress is not None else self._progress
+        if len(rows) == 0:
+            return
         try:
             if self._shard is None:
                 self._shard = self._new_shard()
             self._shard.append(rows, index)
-            self._progress = progress if progress is not None else self._progress
             if self._shard.rows >= self._rows_per_shard:
                 self._end_shard()
         except (OSError, RuntimeError) as error:
@@ -183,6 +188,7 @@ class ShardWriter:
         Raises:
             LightsaeError: If nothing was ever written, or on a full disk.
         """
+        self._check_open()
         self._progress = progress if progress is not None else self._progress
         try:
             if self._shard is not None:
@@ -201,6 +207,11 @@ class ShardWriter:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def _check_open(self) -> None:
+        """Refuse to go on without the lock: somebody else may be writing."""
+        if self._lock < 0 or self.manifest.complete:
+            raise LightsaeError(f"{self.folder}: this writer has ended, open another one")
 
     def _index_arrays(
         self, rows: Tensor, sample: Tensor, token: Tensor | None, label: Tensor | None
