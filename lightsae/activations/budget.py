@@ -10,6 +10,9 @@ from lightsae.activations.shard_file import index_names
 from lightsae.activations.storage import storage
 from lightsae.errors import LightsaeError
 
+# What HDF5 takes beside the numbers, as measured.
+_FILE_BYTES, _CHUNK_BYTES = 18_000, 200
+
 
 def row_bytes(d_in: int, dtype: str, has_labels: bool) -> int:
     """Bytes of a stored row and its index.
@@ -19,6 +22,20 @@ def row_bytes(d_in: int, dtype: str, has_labels: bool) -> int:
         2072
     """
     return d_in * storage(dtype).disk_dtype.itemsize + 8 * len(index_names(has_labels))
+
+
+def shard_bytes(rows: int, chunk_rows: int, d_in: int, dtype: str, has_labels: bool) -> int:
+    """Bytes of a shard's file, to a few kB; its last chunk takes as much as a whole one.
+
+    Example:
+        >>> shard_bytes(1000, 256, 1024, "float16", has_labels=True)
+        2156912
+    """
+    if rows == 0:
+        return 0
+    chunks = -(-rows // chunk_rows)
+    each = chunk_rows * row_bytes(d_in, dtype, has_labels) + _CHUNK_BYTES
+    return _FILE_BYTES + 16 * d_in + chunks * each
 
 
 def check_room(
@@ -65,7 +82,7 @@ def check_spent(folder: Path, written: int, max_bytes: int | None) -> None:
 
     Args:
         folder: Where it is written.
-        written: Bytes of it that are there.
+        written: Bytes of it that are there, or will be with what comes next.
         max_bytes: The budget, or None.
 
     Raises:

@@ -79,6 +79,13 @@ def extract(
         LightsaeError: If anything given is wrong, or a folder was begun with other settings.
     """
     folder = _out_folder(out)
+    sizes = {"batch_size": batch_size, "rows_per_shard": rows_per_shard, "max_bytes": max_bytes}
+    _check_numbers(**sizes, tokens_per_image=tokens_per_image, workers=workers, seed=seed)
+    data.check_source()
+    if data.folder is not None and not Path(data.folder).is_dir():
+        raise LightsaeError(f"data.folder: there is no folder {data.folder}")
+    storage(dtype)
+    usable_device(device)
     module = load_model(model)
     tap = LayerTap(module, layer)
     images, preparation = load_images(data, module)
@@ -103,6 +110,23 @@ def extract(
         tokens_per_image=tokens_per_image,
     )
     return run_in_processes(extraction)
+
+
+_LEAST = {
+    "batch_size": 1,
+    "rows_per_shard": 1,
+    "max_bytes": 1,
+    "tokens_per_image": 1,
+    "workers": 0,
+    "seed": 0,
+}
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    """Refuse numbers that are too small, before a model is loaded for nothing."""
+    for name, number in numbers.items():
+        if number is not None and number < _LEAST[name]:
+            raise LightsaeError(f"{name} is {number}, expected at least {_LEAST[name]}")
 
 
 def _out_folder(out: str) -> Path:
@@ -165,11 +189,7 @@ class Extraction:
 
     def run(self) -> list[Manifest]:
         """Begin or continue, and return the manifest of each layer's complete folder."""
-        for name, least in (("batch_size", 1), ("rows_per_shard", 1), ("workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise LightsaeError(f"{name} is {getattr(self, name)}, expected at least {least}")
-        if self.max_bytes is not None and self.max_bytes < 1:
-            raise LightsaeError(f"max_bytes is {self.max_bytes}, expected at least 1")
+        _check_numbers(**{name: getattr(self, name) for name in _LEAST})
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
         self._choice = TokenChoice(
@@ -180,7 +200,7 @@ class Extraction:
         for folder in folders:
             if folder.complete:
                 rows = folder.manifest.rows
-                self._console.print(f"{folder.out}: already complete, {rows} rows")
+                self._say(f"{folder.out}: already complete, {rows} rows")
         if not all(folder.complete for folder in folders):
             self._write(folders)
         return [folder.manifest for folder in folders]
@@ -289,10 +309,10 @@ class Extraction:
         folders: list[LayerFolder],
         images: int,
     ) -> None:
-        """Write the rows of a batch."""
+        """Write the rows of a batch, if the budget allows."""
+        self._check_spent(parts, folders, images)
         for folder, rows in parts:
             folder.add(rows, batch, done)
-        self._check_spent(folders, images)
 
     def _rows(
         self, tap: LayerTap, batch: ImageBatch, device: torch.device, wanted: list[bool]
@@ -329,24 +349,35 @@ class Extraction:
             whole += folder.expected_bytes(part, len(batch.positions), images)
         check_room(self.out, whole, written, self._budget(images), self.part.world)
 
-    def _check_spent(self, folders: list[LayerFolder], images: int) -> None:
-        """Stop at the budget."""
+    def _check_spent(
+        self,
+        parts: list[tuple[LayerFolder, TokenRows | None]],
+        folders: list[LayerFolder],
+        images: int,
+    ) -> None:
+        """Stop before the budget is exceeded."""
         budget = self._budget(images)
         if budget is not None:
-            check_spent(self.out, sum(folder.bytes_written for folder in folders), budget)
+            more = sum(folder.bytes_with(rows) - folder.bytes_written for folder, rows in parts)
+            there = sum(folder.bytes_written for folder in folders)
+            check_spent(self.out, there + more, budget)
 
     def _handle(self, problems: list[str]) -> None:
         """Stop at the first unreadable image, unless they are to be skipped."""
         if problems and self.on_error == "raise":
             raise LightsaeError(f"{problems[0]} (on_error skip goes on without it)")
         for problem in problems:
-            self._console.print(f"skipped: {problem}")
+            self._say(f"skipped: {problem}")
 
     def _tell(self, folder: LayerFolder) -> None:
         """What was written, as the closing line."""
         count, manifest = len(folder.skipped), folder.manifest
         note = f", {count} images skipped (listed in its manifest)" if count else ""
-        self._console.print(f"{folder.out}: {manifest.rows} rows of {manifest.d_in}{note}")
+        self._say(f"{folder.out}: {manifest.rows} rows of {manifest.d_in}{note}")
+
+    def _say(self, text: str) -> None:
+        """A line as it is: names of files are no markup."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _bar(self) -> Progress:
         """A progress bar that tells images per second, bytes and remaining time."""

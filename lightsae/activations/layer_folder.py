@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lightsae.activations.batches import ImageBatch
-from lightsae.activations.budget import row_bytes
+from lightsae.activations.budget import shard_bytes
 from lightsae.activations.folder import check_same
 from lightsae.activations.format import MANIFEST_NAME, Manifest
 from lightsae.activations.images import ImageSet
+from lightsae.activations.shard_file import default_chunk_rows
 from lightsae.activations.storage import Array
 from lightsae.activations.token_rows import TokenRows
 from lightsae.activations.writer import ShardWriter
@@ -92,16 +93,27 @@ class LayerFolder:
     def bytes_written(self) -> int:
         """Bytes of its shards and of the rows of the one under construction."""
         if self._writer is not None:
-            return self._writer.bytes_written
+            return self._writer.bytes_with(0)
         return sum((self.out / entry.name).stat().st_size for entry in self.manifest.shards)
 
     def expected_bytes(self, rows: TokenRows | None, seen: int, images: int) -> int:
         """What it will take for a number of images, going by those seen, or by what is there."""
         if rows is None:
             return self.bytes_written * images // max(self.done, 1)
-        manifest = self.manifest
-        each = row_bytes(rows.activations.shape[1], manifest.dtype, manifest.has_labels)
-        return each * len(rows.activations) * images // seen
+        batch, d_in = rows.activations.shape
+        dtype, has_labels = self.manifest.dtype, self.manifest.has_labels
+        chunk_rows = min(default_chunk_rows(d_in, dtype), self._rows_per_shard)
+        # A shard ends with a whole batch.
+        each = -(-self._rows_per_shard // max(batch, 1)) * max(batch, 1)
+        shards, rest = divmod(batch * images // seen, each)
+        one, last = (shard_bytes(n, chunk_rows, d_in, dtype, has_labels) for n in (each, rest))
+        return shards * one + last
+
+    def bytes_with(self, rows: TokenRows | None) -> int:
+        """Bytes of its shards once it has some rows more."""
+        if self._writer is None or rows is None:
+            return self.bytes_written
+        return self._writer.bytes_with(len(rows.activations))
 
     def add(self, rows: TokenRows | None, batch: ImageBatch, done: int) -> None:
         """Write the rows of a batch; those of a copy count on after the original's.

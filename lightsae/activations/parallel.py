@@ -49,8 +49,19 @@ class Part(NamedTuple):
 
     @classmethod
     def of_environment(cls) -> "Part":
-        """What torchrun says of this process, or the only one."""
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        """What torchrun says of this process, or the only one.
+
+        Raises:
+            LightsaeError: If the environment says only a part of it, or nonsense.
+        """
+        given = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
+        rank, world = (given[name] or str(int(name != "RANK")) for name in ("RANK", "WORLD_SIZE"))
+        known = rank.isdigit() and world.isdigit() and int(rank) < int(world)
+        if not known or (int(world) > 1 and not given["MASTER_ADDR"]):
+            raise LightsaeError(
+                f"the environment has {given}, expected what torchrun sets, or none of them"
+            )
+        return cls(int(rank), int(world))
 
     def of(self, order: Array, batch_size: int) -> Array:
         """This process's slice of the order, of whole batches.
@@ -112,7 +123,10 @@ def run_in_processes(extraction: "Extraction") -> list[Manifest]:
     if left and part.world > 1:
         told = Console(stderr=True, quiet=not extraction.show_progress)
         rows = sum(manifest.rows for manifest in found)
-        told.print(f"{out}: {rows} rows of {found[0].d_in} by {part.world} processes")
+        told.print(
+            f"{out}: {rows} rows of {found[0].d_in} by {part.world} processes",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
     return found
 
 

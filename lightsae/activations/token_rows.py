@@ -120,7 +120,7 @@ def present_tokens(inputs: Inputs, output: Tensor) -> Tensor | None:
         return None
     if mask.shape[1] % output.shape[1] == 0:
         # A layer behind strides, as in Whisper: each token is of as many steps of the input.
-        return mask.bool().unflatten(1, (output.shape[1], -1)).any(2)
+        return mask.bool().view(len(mask), output.shape[1], -1).any(2)
     if mask.all():
         return None
     raise LightsaeError(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.budget import row_bytes
+from lightsae.activations.budget import shard_bytes
 from lightsae.activations.folder import (
     check_same,
     check_writable,
@@ -42,7 +42,8 @@ class ShardWriter:
         manifest: What the rows are: `d_in`, `dtype`, and where they come from. If the folder
             already has shards, all of these must agree with its manifest.
         rows_per_shard: A shard ends once it has this many rows.
-        chunk_rows: Rows per HDF5 chunk, the unit of reading and hashing; by default 512 KiB.
+        chunk_rows: Rows per HDF5 chunk, the unit of reading and hashing; by default 512 KiB, but
+            no more than `rows_per_shard`.
 
     Attributes:
         manifest: The folder's manifest as it lies on disk.
@@ -73,7 +74,9 @@ class ShardWriter:
         storage(manifest.dtype)
         self.folder = Path(folder)
         self._rows_per_shard = rows_per_shard
-        self._chunk_rows = chunk_rows or default_chunk_rows(manifest.d_in, manifest.dtype)
+        default = default_chunk_rows(manifest.d_in, manifest.dtype)
+        # The last chunk of a shard takes as much of the disk as a whole one.
+        self._chunk_rows = chunk_rows or min(default, rows_per_shard)
         self._shard: ShardFile | None = None
         self._progress: dict[str, Any] = {}
         self._lock = -1
@@ -172,12 +175,13 @@ class ShardWriter:
         except (OSError, RuntimeError) as error:
             raise self._disk_error(error) from error
 
-    @property
-    def bytes_written(self) -> int:
-        """Bytes of the whole shards and of the rows of the one under construction."""
-        manifest = self.manifest
-        each = row_bytes(manifest.d_in, manifest.dtype, manifest.has_labels)
-        return self._shard_bytes + (self._shard.rows * each if self._shard is not None else 0)
+    def bytes_with(self, rows: int) -> int:
+        """Bytes of the whole shards, and of the one under construction with so many rows more."""
+        manifest, shard = self.manifest, self._shard
+        rows += 0 if shard is None else shard.rows
+        return self._shard_bytes + shard_bytes(
+            rows, self._chunk_rows, manifest.d_in, manifest.dtype, manifest.has_labels
+        )
 
     def finish(self, progress: dict[str, Any] | None = None) -> None:
         """End the last shard and mark the folder complete.
@@ -188,6 +192,8 @@ class ShardWriter:
         Raises:
             LightsaeError: If nothing was ever written, or on a full disk.
         """
+        if self.manifest.complete:
+            return
         self._check_open()
         self._progress = progress if progress is not None else self._progress
         try:

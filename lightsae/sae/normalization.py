@@ -57,7 +57,8 @@ def row_statistics(x: Tensor, normalization: Normalization) -> Tensor | None:
 
     Returns:
         [B, 2], at least float32; a factor of 0 becomes the smallest normal number, so that the row
-        is 0. None if the normalisation is not by row.
+        is 0, and one within the rounding of the shift becomes the shift's size, so that it is
+        nearly so. None if the normalisation is not by row.
 
     Example:
         >>> row_statistics(torch.tensor([[3.0, 5.0]]), "layer_norm")
@@ -72,7 +73,9 @@ def row_statistics(x: Tensor, normalization: Normalization) -> Tensor | None:
     if normalization == "layer_norm":
         shift, size = wide.mean(dim=1, keepdim=True), math.sqrt(x.shape[1])
     factor = torch.linalg.vector_norm(wide - shift, dim=1, keepdim=True) / size
-    return torch.cat([shift, factor.clamp_min(torch.finfo(wide.dtype).tiny)], dim=1)
+    known = torch.finfo(wide.dtype)
+    factor = torch.where(factor > 8 * known.eps * shift.abs(), factor, shift.abs())
+    return torch.cat([shift, factor.clamp_min(known.tiny)], dim=1)
 
 
 def normalize_rows(x: Tensor, statistics: Tensor) -> Tensor:

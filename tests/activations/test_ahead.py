@@ -144,7 +144,8 @@ def test_the_position_counts_batches_delivered_and_not_those_under_way(
     iterator = iter(loader)
     for _ in range(3):
         next(iterator)
-    assert loader.state_dict() == {"epoch": 0, "batches": 3}
+    state = loader.state_dict()
+    assert (state["epoch"], state["batches"]) == (0, 3)
     left = [batch.sample_index.tolist() for batch in iterator]
     again.load_state_dict({"epoch": 0, "batches": 3})
     assert [batch.sample_index.tolist() for batch in again] == left

@@ -24,6 +24,7 @@ from lightsae.activations import (
     extract,
 )
 from lightsae.activations.images import DatasetImages
+from lightsae.activations.layer_folder import LayerFolder
 from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
@@ -484,3 +485,72 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path: Path) -> None:
         server.stdin.close()
     _extract(cut, 120, rows_per_shard=25)
     assert contents(cut) == contents(whole)
+
+
+def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Begin an extraction or go on with it, and stop before one more call."""
+    real, left = ShardWriter.write, calls
+
+    def write(self: ShardWriter, *args: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        real(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShardWriter, "write", write)
+        _extract(out)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
+def test_what_another_writer_left_meanwhile_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    _extract(tmp_path / "whole")
+    if begun:
+        _cut(tmp_path / "out", monkeypatch, 3)
+    real = LayerFolder._new_writer
+
+    def late(self: LayerFolder) -> ShardWriter:
+        monkeypatch.setattr(LayerFolder, "_new_writer", real)
+        _cut(tmp_path / "out", monkeypatch, 3)
+        return real(self)
+
+    monkeypatch.setattr(LayerFolder, "_new_writer", late)
+    with pytest.raises(LightsaeError, match="another process wrote to it while this one began"):
+        _extract(tmp_path / "out")
+    _extract(tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_names_are_told_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    name = "[bold]" + "x" * 100 + "[/red].png"
+    (pictures / "a" / name).parent.mkdir()
+    (pictures / "a" / name).write_bytes(b"no image")
+    _extract_folder(pictures, tmp_path / "out[/b]", on_error="skip")
+    lines = capsys.readouterr().err.splitlines()
+    assert any(name in line and line.startswith("skipped: ") for line in lines)
+    assert any(line.startswith(f"{tmp_path}/out[/b]: 70 rows") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+        ({"tokens_per_image": 0}, "tokens_per_image is 0, expected at least 1"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"data": DataOptions()}, "data: give one of"),
+        ({"data": DataOptions(folder="nowhere")}, "data.folder: there is no folder nowhere"),
+    ],
+)
+def test_what_is_cheap_to_check_is_checked_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
+) -> None:
+    monkeypatch.setattr(sys.modules["lightsae.activations.extract"], "load_model", None)
+    options = {"data": DataOptions(dataset=f"{STAND_INS}.Noise"), **options}
+    with pytest.raises(LightsaeError, match=message):
+        extract(ModelOptions(name="vit"), layer="norm", out=str(tmp_path / "out"), **options)

@@ -236,3 +236,25 @@ def test_batches_in_stored_order_are_handed_out_without_a_copy(make_loader: Make
     kept = rows.clone()
     list(loader)
     assert torch.equal(torch.cat([batch.activations for batch in batches]), kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "others"),
+    [
+        ("batch_size", 8, {}),
+        ("buffer_rows", 64, {}),
+        ("seed", 1, {}),
+        ("world_size", 2, {}),
+        ("rows", 70, {"split": "train"}),
+    ],
+)
+def test_a_position_in_an_epoch_of_other_batches_is_refused(
+    make_loader: MakeLoader, name: str, value: int, others: Any
+) -> None:
+    loader = make_loader()
+    next(iter(loader))
+    other = make_loader(**(others or {name: value}))
+    says = f"cannot go on in the middle of an epoch: {name} was .*, now it is {value}$"
+    with pytest.raises(LightsaeError, match=says):
+        other.load_state_dict(loader.state_dict())
+    other.load_state_dict({**loader.state_dict(), "batches": 0})

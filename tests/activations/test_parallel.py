@@ -158,6 +158,23 @@ def test_one_process_does_not_go_on_where_two_began(tmp_path: Path) -> None:
         _one(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "0", "WORLD_SIZE": "2"},
+        {"RANK": "a", "WORLD_SIZE": "1"},
+        {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"},
+    ],
+)
+def test_half_an_environment_of_torchrun_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LightsaeError, match="expected what torchrun sets, or none of them"):
+        _one(tmp_path)
+
+
 @pytest.mark.parametrize(("begun", "here"), [(1, 2), (3, 2)])
 def test_another_number_of_processes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: int, here: int
@@ -165,8 +182,8 @@ def test_another_number_of_processes_is_refused(
     _write_parts(_extraction(tmp_path), begun)
     if begun == 1:
         replace(Manifest.load(tmp_path), complete=False).save(tmp_path)
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", str(here))
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", str(here)), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
     says = f"^{tmp_path}: was begun by {begun} process(es)?, here are {here}: go on with --nproc_pe"
     with pytest.raises(LightsaeError, match=says):
         _one(tmp_path)

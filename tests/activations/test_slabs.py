@@ -1,4 +1,9 @@
+import sys
+from queue import SimpleQueue
+from threading import Thread
+
 import pytest
+from torch import Tensor
 
 from lightsae.activations.slabs import Slabs
 
@@ -29,3 +34,29 @@ def test_what_a_caller_hoarded_is_freed() -> None:
     hoard = [slabs.take(8) for _ in range(20)]
     hoard.clear()
     assert len(slabs._waiting) == 4
+
+
+def test_memory_comes_back_from_any_thread() -> None:
+    slabs = Slabs(4, "float32")
+    lent: SimpleQueue[Tensor | None] = SimpleQueue()
+
+    def drop() -> None:
+        while lent.get() is not None:
+            pass
+
+    droppers = [Thread(target=drop) for _ in range(3)]
+    for dropper in droppers:
+        dropper.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for turn in range(3000):
+            rows = slabs.take(1 + turn % 3)
+            assert len(rows) == 1 + turn % 3
+            lent.put(rows)
+    finally:
+        sys.setswitchinterval(interval)
+        for _ in droppers:
+            lent.put(None)
+    for dropper in droppers:
+        dropper.join()

@@ -47,9 +47,23 @@ def test_padding_is_not_in_the_mean() -> None:
     assert (rows.image.tolist(), rows.token.tolist()) == ([0, 1, 2], [0, 0, 0])
 
 
-def test_a_mask_of_other_tokens_than_the_layers_is_none() -> None:
-    assert present_tokens(INPUTS, torch.zeros(3, 4, 2)) is None
+def test_a_mask_without_padding_says_nothing_of_a_layer_with_other_tokens() -> None:
+    whole = {"attention_mask": torch.ones(3, 6)}
+    assert present_tokens(whole, torch.zeros(3, 4, 2)) is None
+    assert present_tokens(INPUTS, torch.zeros(3, 6)) is None
     assert present_tokens(torch.zeros(3, 3, 8, 8), OUTPUT) is None
+
+
+def test_a_token_of_several_steps_is_padding_where_all_of_them_are() -> None:
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0]])
+    present = present_tokens({"attention_mask": mask}, torch.zeros(3, 3, 2))
+    assert present is not None
+    assert present.int().tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+
+
+def test_padding_of_unknown_tokens_is_refused() -> None:
+    with pytest.raises(LightsaeError, match=r"attention_mask is \[3, 6\] with padding, the layer"):
+        present_tokens(INPUTS, torch.zeros(3, 4, 2))
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])

@@ -76,3 +76,12 @@ def test_tokens_that_are_not_there_are_an_error(
 ) -> None:
     with pytest.raises(LightsaeError, match=message):
         select_tokens(output, kind, module)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_mean_of_many_tokens_is_summed_in_float32(dtype: torch.dtype) -> None:
+    tokens = torch.full((1, 2000, 3), 100.0, dtype=dtype)
+    present = torch.ones(1, 2000, dtype=torch.bool)
+    pooled, _ = select_tokens(tokens, "pooled", _module(), 0, present)
+    assert pooled.dtype == dtype
+    assert torch.equal(pooled, torch.full((1, 1, 3), 100.0, dtype=dtype))
