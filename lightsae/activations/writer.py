@@ -29,6 +29,10 @@ from lightsae.activations.storage import Array, storage
 from lightsae.errors import LightsaeError
 
 
+class UnstorableError(LightsaeError):
+    """A value is not finite, or too large for the stored dtype."""
+
+
 class ShardWriter:
     """Appends rows to a folder, shard by shard.
 
@@ -250,7 +254,7 @@ class ShardWriter:
             raise self._lost_value(rows, ~torch.isfinite(stored), index)
         return stored
 
-    def _lost_value(self, rows: Tensor, wrong: Tensor, index: list[Array]) -> LightsaeError:
+    def _lost_value(self, rows: Tensor, wrong: Tensor, index: list[Array]) -> UnstorableError:
         """The first value that cannot be stored."""
         row, column = (int(i) for i in wrong.nonzero()[0])
         value = float(rows[row, column])
@@ -259,10 +263,11 @@ class ShardWriter:
             f"layer {self.manifest.layer or 'unnamed'!r}: activation [{column}] is {value:g}"
         )
         if not np.isfinite(value):
-            return LightsaeError(f"{where}, expected a finite number")
-        return LightsaeError(
-            f"{where}, too large for {self.manifest.dtype}: use dtype float32 or bfloat16"
-        )
+            return UnstorableError(f"{where}, expected a finite number")
+        dtype = self.manifest.dtype
+        fits = dtype == "float16" and abs(value) <= torch.finfo(torch.bfloat16).max
+        larger = ": use dtype float32 or bfloat16" if fits else ""
+        return UnstorableError(f"{where}, too large for {dtype}{larger}")
 
     def _new_shard(self) -> ShardFile:
         """Open the next shard under its temporary name."""

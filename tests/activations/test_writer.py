@@ -193,12 +193,21 @@ def test_a_value_that_is_not_finite_is_refused(tmp_path: Path, bad: float) -> No
     writer.abort()
 
 
-def test_float16_overflow_suggests_another_dtype(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, _manifest("float16"))
-    with pytest.raises(
-        LightsaeError, match=r"sample 1, .* is 70000, too large for float16: use dt"
-    ):
-        writer.write(torch.tensor([[0.0] * 4, [7e4] * 4]), torch.arange(2))
+@pytest.mark.parametrize(
+    ("dtype", "value", "says"),
+    [
+        ("float16", 7e4, "is 70000, too large for float16: use dtype float32 or bfloat16$"),
+        ("float16", 1e39, r"is 1e\+39, too large for float16$"),
+        ("bfloat16", 1e39, r"is 1e\+39, too large for bfloat16$"),
+        ("float32", -1e39, r"is -1e\+39, too large for float32$"),
+    ],
+)
+def test_another_dtype_is_offered_where_it_holds_the_value(
+    tmp_path: Path, dtype: str, value: float, says: str
+) -> None:
+    writer = ShardWriter(tmp_path, _manifest(dtype))
+    with pytest.raises(LightsaeError, match=f"sample 1, .* {says}"):
+        writer.write(torch.tensor([[0.0] * 4, [value] * 4], dtype=torch.float64), torch.arange(2))
     writer.abort()
 
 

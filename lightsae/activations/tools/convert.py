@@ -9,13 +9,14 @@ import torch
 
 from lightsae.activations.budget import check_room, row_bytes
 from lightsae.activations.format import Manifest
-from lightsae.activations.image_sources.files import stamp
-from lightsae.activations.raw import checksum
+from lightsae.activations.image_sources.files import stamps
 from lightsae.activations.shard_file import default_chunk_rows
 from lightsae.activations.storage import StoredDtype, storage
-from lightsae.activations.tools.foreign import Foreign, open_foreign
-from lightsae.activations.tools.rows import Rows, tracked, write_pieces
-from lightsae.activations.writer import ShardWriter
+from lightsae.activations.told import told
+from lightsae.activations.tools.foreign import open_foreign
+from lightsae.activations.tools.opened import Foreign
+from lightsae.activations.tools.rows import Rows, out_of, tracked, write_pieces
+from lightsae.activations.writer import ShardWriter, UnstorableError
 from lightsae.errors import LightsaeError
 
 _PIECE_BYTES = 16 << 20
@@ -53,11 +54,11 @@ def convert(
         show_progress: Show a progress bar.
 
     Raises:
-        LightsaeError: If the source is not understood, not whole, or holds a NaN.
+        LightsaeError: If the source is not understood, not whole, has no such key or layer, or
+            holds a value that cannot be stored; or if `out` was begun from other files.
     """
-    if not out:
-        raise LightsaeError("out is '', expected a folder")
     path = Path(source)
+    folder = out_of(out, path)
     foreign = open_foreign(path, key, layer)
     N, T, D = foreign.shape
     classes = None if labels is None else _labels(Path(labels), N)
@@ -65,22 +66,35 @@ def convert(
         "made_by": "convert",
         "source": str(path.resolve()),
         "key": key,
-        "data": f"{checksum(stamp(path).encode()):016x}",
+        "data": _stamps(path),
         "labels": labels,
+        "label_data": None if labels is None else _stamps(Path(labels)),
         "rows_per_shard": rows_per_shard,
     }
     wanted = Manifest(d_in=D, dtype=dtype, has_labels=classes is not None, settings=settings)
     wanted = replace(wanted, model=foreign.model, layer=foreign.layer, tokens=foreign.tokens)
     storage(dtype)
-    check_room(Path(out), N * T * row_bytes(D, dtype, classes is not None), 0, None)
+    check_room(folder, N * T * row_bytes(D, dtype, classes is not None), 0, None)
     chunk_rows = min(default_chunk_rows(D, dtype), max(1, N * T // _LEAST_CHUNKS))
     step = max(1, _PIECE_BYTES // (4 * T * D))
-    pieces = tracked("convert", -(-N // step), _pieces(foreign, classes, step), show_progress)
-    with ShardWriter(out, wanted, rows_per_shard=rows_per_shard, chunk_rows=chunk_rows) as writer:
-        write_pieces(writer, pieces)
+    found = _pieces(path, foreign, classes, step)
+    pieces = tracked("convert", -(-N // step), found, show_progress)
+    options = {"rows_per_shard": rows_per_shard, "chunk_rows": chunk_rows}
+    try:
+        with ShardWriter(folder, wanted, **options) as writer:
+            write_pieces(writer, pieces)
+    except UnstorableError as error:
+        raise LightsaeError(f"{path}: {error}") from error
 
 
-def _pieces(foreign: Foreign, labels: torch.Tensor | None, step: int) -> Iterator[Rows]:
+def _stamps(path: Path) -> str:
+    """A fingerprint of a file, or of the files of a folder, with where they are."""
+    whole = path.resolve()
+    files = sorted(filter(Path.is_file, whole.iterdir())) if whole.is_dir() else [whole]
+    return stamps(Path(), files)
+
+
+def _pieces(path: Path, foreign: Foreign, labels: torch.Tensor | None, step: int) -> Iterator[Rows]:
     """Some samples at a time."""
     N, T, D = foreign.shape
     token = torch.arange(T)
@@ -88,18 +102,31 @@ def _pieces(foreign: Foreign, labels: torch.Tensor | None, step: int) -> Iterato
         stop = min(start + step, N)
         sample = torch.arange(start, stop).repeat_interleave(T)
         label = None if labels is None else labels[sample]
-        values = foreign.read(slice(start, stop)).reshape(-1, D)
+        values = _read(path, foreign, slice(start, stop)).reshape(-1, D)
         yield Rows(values, sample, token.repeat(stop - start), label)
+
+
+def _read(path: Path, foreign: Foreign, part: slice) -> torch.Tensor:
+    """Activations of some samples."""
+    try:
+        return foreign.read(part)
+    except LightsaeError:
+        raise
+    except Exception as error:  # damaged files bring up whatever the libraries' parts raise
+        raise LightsaeError(f"{path}: cannot be read: {told(error)}") from error
 
 
 def _labels(path: Path, count: int) -> torch.Tensor:
     """A class number for each sample."""
     try:
-        found = np.load(path, allow_pickle=False)
+        found = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise LightsaeError(f"labels: {path} cannot be read: {error}") from error
+        raise LightsaeError(f"labels: {path} cannot be read as .npy: {told(error)}") from error
     if found.shape != (count,) or found.dtype.kind not in "iu":
         raise LightsaeError(
             f"labels: {path} is {found.dtype} {list(found.shape)}, expected integers [{count}]"
         )
+    largest = int(found.max())
+    if largest > np.iinfo(np.int64).max:
+        raise LightsaeError(f"labels: {path} holds {largest}, expected numbers below 2**63")
     return torch.from_numpy(found.astype(np.int64))

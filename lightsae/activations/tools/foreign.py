@@ -1,54 +1,29 @@
 """Activations that other programs wrote, piece by piece."""
 
-import json
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+import h5py
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from lightsae.activations.arrays import HDF5, array_names, open_array
 from lightsae.activations.image_sources.files import stamp
-from lightsae.activations.models import closest
 from lightsae.activations.told import told
+from lightsae.activations.tools.opened import Foreign, chosen, floats, refuse_key, shape_of
+from lightsae.activations.tools.saev import open_saev
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
-_UNREADABLE = (
-    OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error,
-    SafetensorError,
-)  # fmt: skip
 _ARRAYS = {".npy", ".npz", *HDF5}
-
-
-class Foreign(NamedTuple):
-    """Activations `[N, D]`, or `[N, T, D]` with T vectors for each of N samples.
-
-    Attributes:
-        shape: `(N, T, D)`.
-        read: From a slice of samples, their activations `[n, T, D]`, float of any width.
-        model: Name of the model, if known.
-        layer: Name of the layer, if known.
-        tokens: Kind of the vectors, if known.
-    """
-
-    shape: tuple[int, int, int]
-    read: Callable[[slice], torch.Tensor]
-    model: str = ""
-    layer: str = ""
-    tokens: str = ""
 
 
 def open_foreign(source: Path, key: str | None, layer: int | None) -> Foreign:
     """Open activations of another program; numbers are read when they are asked for.
 
     Understood are one array in a .npy, .npz, HDF5, .safetensors or .pt file (tensors only, no
-    pickled objects), a folder of saev (its protocol of sharded activations, versions 1 and 2) and
-    a folder of SAELens' CacheActivationsRunner.
+    pickled objects), a folder of saev (0.1.0, and its protocol of shards up to 2.1) and a folder of
+    SAELens' CacheActivationsRunner.
 
     Args:
         source: File or folder.
@@ -56,45 +31,52 @@ def open_foreign(source: Path, key: str | None, layer: int | None) -> Foreign:
         layer: Number of the layer, where a folder of saev holds several.
 
     Raises:
-        LightsaeError: If it is none of these or not whole.
+        LightsaeError: If it is none of these or not whole, or has no names or layers to choose
+            from where one is given.
     """
     if not source.exists():
         raise LightsaeError(f"source: there is no {source}")
     try:
-        if source.is_dir():
-            if (source / "metadata.json").is_file():
-                return _saev(source, layer)
-            return _saelens(source, key)
-        suffix = source.suffix.lower()
-        if suffix in _ARRAYS:
-            return _array_file(source, key)
-        if suffix == ".safetensors":
-            return _safetensors(source, key)
-        if suffix in (".pt", ".pth", ".bin"):
-            return _torch_file(source, key)
-    except _UNREADABLE as error:
+        return _opened(source, key, layer)
+    except LightsaeError:
+        raise
+    except Exception as error:  # damaged files bring up whatever the libraries' parts raise
         raise LightsaeError(f"{source}: cannot be read: {told(error)}") from error
+
+
+def _opened(source: Path, key: str | None, layer: int | None) -> Foreign:
+    """Open it as what its name says."""
+    if (source / "metadata.json").is_file():
+        refuse_key(key, source)
+        return open_saev(source, layer)
+    if layer is not None:
+        raise LightsaeError(f"{source}: layer is {layer}, but only a folder of saev has layers")
+    suffix = source.suffix.lower()
+    if source.is_dir():
+        return _saelens(source, key)
+    if suffix in _ARRAYS:
+        return _array_file(source, key)
+    if suffix == ".safetensors":
+        return _safetensors(source, key)
+    if suffix in (".pt", ".pth", ".bin"):
+        return _torch_file(source, key)
     raise LightsaeError(
         f"{source}: expected a .npy, .npz, .h5, .safetensors or .pt file, or a folder of saev or "
         "SAELens"
     )
 
 
-def _shape(shape: Sequence[int], source: Path, name: str = "the array") -> tuple[int, int, int]:
-    """Samples, vectors of each and width."""
-    if len(shape) == 2:
-        shape = (shape[0], 1, shape[1])
-    if len(shape) != 3 or min(shape) < 1:
-        raise LightsaeError(f"{source}: {name} is {list(shape)}, expected [N, D] or [N, T, D]")
-    return shape[0], shape[1], shape[2]
-
-
 def _array_file(source: Path, key: str | None) -> Foreign:
     """An array of a .npy, .npz or HDF5 file."""
-    single = source.suffix.lower() == ".npy"
-    name = source.name if single else _chosen(array_names(source), key, source)
+    suffix = source.suffix.lower()
+    if suffix == ".npy":
+        refuse_key(key, source)
+        name = source.name
+    else:
+        names = _datasets(source) if suffix in HDF5 else array_names(source)
+        name = chosen(names, key, source)
     array = open_array(source, name, stamp(source))
-    N, T, D = _shape(array.shape, source)
+    N, T, D = shape_of(array.shape, source)
 
     def read(part: slice) -> torch.Tensor:
         values = np.asarray(array[part])
@@ -106,26 +88,28 @@ def _array_file(source: Path, key: str | None) -> Foreign:
     return Foreign((N, T, D), read)
 
 
-def _chosen(names: list[str], key: str | None, source: Path) -> str:
-    """The only array, or the one asked for."""
-    if key is None and len(names) == 1:
-        return names[0]
-    if key not in names:
-        near = closest(key, names) if key else ""
-        asked = f"no array {key!r}{near}" if key else "several arrays, key says which"
-        raise LightsaeError(f"{source}: {asked} (it has {', '.join(names)})")
-    return key
+def _datasets(source: Path) -> list[str]:
+    """Datasets of an HDF5 file and its groups whose numbers lie in the file itself."""
+    names: list[str] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external:
+            names.append(name)
+
+    with h5py.File(source) as file:
+        file.visititems(visit)  # which follows neither soft nor external links
+    return names
 
 
 def _safetensors(source: Path, key: str | None) -> Foreign:
     """A tensor of a safetensors file."""
     with safe_open(source, framework="pt") as file:
-        name = _chosen(list(file.keys()), key, source)
-        N, T, D = _shape(file.get_slice(name).get_shape(), source, name)
+        name = chosen(list(file.keys()), key, source)
+        N, T, D = shape_of(file.get_slice(name).get_shape(), source, name)
 
     def read(part: slice) -> torch.Tensor:
         with safe_open(source, framework="pt") as file:
-            return _floats(file.get_slice(name)[part], source).view(-1, T, D)
+            return floats(file.get_slice(name)[part], source).view(-1, T, D)
 
     read(slice(0, 1))
     return Foreign((N, T, D), read)
@@ -139,54 +123,22 @@ def _torch_file(source: Path, key: str | None) -> Foreign:
         raise LightsaeError(f"{source}: cannot be read as tensors: {told(error)}") from error
     if isinstance(found, dict):
         tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
-        found = tensors[_chosen(list(tensors), key, source)]
+        found = tensors[chosen(list(tensors), key, source)]
+    else:
+        refuse_key(key, source)
     if not isinstance(found, torch.Tensor):
         raise LightsaeError(f"{source}: is {type(found).__name__}, expected a tensor")
-    tensor = _floats(found, source)
-    N, T, D = _shape(tensor.shape, source)
+    tensor = floats(_dense(found, source), source)
+    N, T, D = shape_of(tensor.shape, source)
     return Foreign((N, T, D), lambda part: tensor[part].reshape(-1, T, D))
 
 
-def _floats(tensor: torch.Tensor, source: Path) -> torch.Tensor:
-    """Refuse what is not a float."""
-    if not tensor.is_floating_point():
-        raise LightsaeError(f"{source}: the tensor is {tensor.dtype}, expected floats")
+def _dense(tensor: torch.Tensor, source: Path) -> torch.Tensor:
+    """Refuse what has no value at every place."""
+    if tensor.is_nested or tensor.is_meta or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else "meta" if tensor.is_meta else "sparse"
+        raise LightsaeError(f"{source}: the tensor is {kind}, expected a dense one")
     return tensor
-
-
-def _saev(source: Path, layer: int | None) -> Foreign:
-    """A folder of saev: `metadata.json`, `shards.json`, float32 `[n, layers, tokens, d]` files."""
-    about = json.loads((source / "metadata.json").read_text())
-    listed = json.loads((source / "shards.json").read_text())
-    width = int(about.get("d_model", about.get("d_vit")))
-    patches = int(about.get("patches_per_ex", about.get("n_patches_per_img")))
-    tokens = patches + bool(about["cls_token"])
-    layers = [int(number) for number in about["layers"]]
-    if (layer is None and len(layers) > 1) or (layer is not None and layer not in layers):
-        raise LightsaeError(f"{source}: layer is {layer}, it has the layers {layers}")
-    place = 0 if layer is None else layers.index(layer)
-    files, ends = [], [0]
-    for shard in listed:
-        name, count = str(shard["name"]), int(shard.get("n_ex", shard.get("n_imgs")))
-        if Path(name).name != name:
-            raise LightsaeError(f"{source}: shards.json names {name!r}, expected a file of it")
-        shape = (count, len(layers), tokens, width)
-        if (source / name).stat().st_size != 4 * int(np.prod(shape)):
-            raise LightsaeError(f"{source / name}: is not {list(shape)} float32, it is cut short")
-        files.append(np.memmap(source / name, np.float32, "r", shape=shape))
-        ends.append(ends[-1] + count)
-
-    def read(part: slice) -> torch.Tensor:
-        parts = []
-        for file, first in zip(files, ends, strict=False):
-            low, high = max(part.start - first, 0), min(part.stop - first, len(file))
-            if low < high:
-                parts.append(np.array(file[low:high, place]))
-        return torch.from_numpy(np.concatenate(parts))
-
-    model = str(about.get("ckpt", about.get("vit_ckpt", "")))
-    kind = "all" if about["cls_token"] else "patch"
-    return Foreign((ends[-1], tokens, width), read, model, str(layers[place]), kind)
 
 
 def _saelens(source: Path, key: str | None) -> Foreign:
@@ -194,12 +146,25 @@ def _saelens(source: Path, key: str | None) -> Foreign:
     datasets = require("datasets", extra="data")
     if not any((source / name).is_file() for name in ("state.json", "dataset_info.json")):
         raise LightsaeError(f"{source}: has no metadata.json of saev and no state.json of SAELens")
+    if not any(source.glob("*.arrow")):  # an empty one may have no file, and cannot be loaded
+        raise LightsaeError(f"{source}: has no rows")
     rows = datasets.load_from_disk(str(source)).with_format("numpy")
+    if len(rows) == 0:
+        raise LightsaeError(f"{source}: has no rows")
     names = [name for name in rows.column_names if name != "token_ids"]
-    name = _chosen(names, key, source)
-    T, D = rows[0][name].shape
+    name = chosen(names, key, source)
+    shape = np.shape(rows[0][name])
+    N, T, D = shape_of((len(rows), *shape), source, name)
 
     def read(part: slice) -> torch.Tensor:
-        return torch.from_numpy(np.stack(list(rows[part][name]))).view(-1, T, D)
+        found = list(rows[part][name])
+        for number, row in enumerate(found, part.start):
+            if row.shape != shape:
+                raise LightsaeError(
+                    f"{source}: row {number} of {name} is {list(row.shape)}, "
+                    f"expected {list(shape)} as the first"
+                )
+        return floats(torch.from_numpy(np.stack(found)), source).view(-1, T, D)
 
-    return Foreign((len(rows), T, D), read, layer=name, tokens="all")
+    read(slice(0, 1))
+    return Foreign((N, T, D), read, layer=name, tokens="all")
