@@ -11,7 +11,8 @@ counted as what they are in float16, so that ratios are of rows.
 
 Batches have every hash checked and every value scanned for NaN. Raw reading goes through
 the same files with one 4 MiB buffer. All reads come from the page cache; the cases take turns.
-Memory is the peak of a process of its own, over what it held before it opened the shards.
+Memory is the peak of a process of its own, over what it held before it opened the shards, and what
+the processes that read for it hold beside the memory they share with it.
 """
 
 import argparse
@@ -128,7 +129,7 @@ def measure(
         "IterableDataset": lambda: iterable_rows(files[0], options.batch),
     }
     if saev is not None:
-        cases["saev, shuffled"] = saev
+        cases["saev 0.1.0, shuffled"] = saev
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(options.rounds + 1):
         for name, case in cases.items():
@@ -138,7 +139,7 @@ def measure(
                 speeds[name].append(size / (time.perf_counter() - start) / 1e9)
     results = {name: ("GB/s", values) for name, values in speeds.items()}
     for ours, others in (
-        ("shuffled batches", ("raw sequential", "random rows", "single rows", "saev, shuffled")),
+        ("shuffled batches", ("raw sequential", "random rows", "single rows", "saev 0.1.0, shuffled")),
         ("stored order", ("raw sequential", "IterableDataset")),
     ):
         for name in (name for name in others if name in speeds):
@@ -225,12 +226,14 @@ def memory_over_start(options: argparse.Namespace) -> float:
     for _ in range(2):
         for batch in loader:
             del batch
-    return (status("VmHWM") - before) / 1024
+    readers = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    own = sum(status("VmHWM", pid) - status("RssShmem", pid) for pid in readers)
+    return (status("VmHWM") - before + own) / 1024
 
 
-def status(key: str) -> int:
-    """KiB of a line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status(key: str, process: str = "self") -> int:
+    """KiB of a line of /proc/PROCESS/status."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 

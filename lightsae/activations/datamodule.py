@@ -50,12 +50,14 @@ class ActivationDataModule(SplitDataModule):
         test_fraction: Share of the samples held out for test; 0 holds out none.
         split_seed: Seed of the division into splits.
         seed: Seed of the order of training rows.
-        buffer_rows: Rows held in memory to shuffle among.
+        buffer_rows: Rows held in memory, half of which are shuffled among each other; up to twice
+            as many where processes read.
         dtype: Dtype of the activations delivered; "stored" leaves them as they lie on disk, so
             that fewer bytes travel to the device.
         drop_last: Leave out a partial last training batch.
         verify: Check the hash of every chunk, and that it is finite, whenever it is read.
-        readers: Threads that read and check, 0 for none; batches do not depend on how many.
+        readers: How many read and check ahead, processes if the set is large, else threads; 0 for
+            none. Batches do not depend on how many.
         source: Makes the shards if the folder is missing or unfinished.
 
     Example:
