@@ -196,6 +196,7 @@ def faults(bench: Bench) -> dict[str, Callable[[Bench], str]]:
         "kill -9, and both clocks off by years": killed_and_clock_skewed,
         "kill -9 of one process of two": killed_of_two,
         "two writers in one folder": two_writers,
+        "a writer is killed while another begins": killed_while_another_begins,
         "a shard is removed": lambda bench: damaged(bench, lambda path: path.unlink()),
         "a shard is cut short": lambda bench: damaged(bench, cut(bench.chance)),
         "a bit of a shard is flipped": lambda bench: damaged(bench, flip(bench.chance)),
@@ -253,10 +254,28 @@ def two_writers(bench: Bench) -> str:
     second = run(bench.words(bench.fresh()))
     said = [first.wait(), second.wait()]
     refused = [text for code, text in said if code]
-    told = ("is being written by another process", "is complete already")
-    if len(refused) == 2 or any(not text.count(told[0]) + text.count(told[1]) for text in refused):
+    if len(refused) == 2 or not all(map(told_of_another, refused)):
         return f"unclear: {said}"
     return bench.afterwards(bench.fresh())
+
+
+def killed_while_another_begins(bench: Bench) -> str:
+    """The second knows of nothing that the first wrote after it began."""
+    first = run(bench.words(bench.fresh()))
+    bench.moment()
+    second = run(bench.words(bench.fresh()))
+    time.sleep(bench.chance.uniform(0, 0.5))
+    first.send(signal.SIGKILL)
+    first.wait()
+    code, text = second.wait()
+    if code and not told_of_another(text):
+        return f"unclear: {text}"
+    return bench.afterwards(bench.fresh())
+
+
+def told_of_another(text: str) -> bool:
+    told = ("is being written by another process", "is complete already", "another process wrote")
+    return any(sentence in text for sentence in told)
 
 
 def disk_full(bench: Bench) -> str:
