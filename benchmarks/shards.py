@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightsae.activations import ActivationDataModule, ActivationLoader, Manifest, ShardWriter
 
 CLASSES = 10
+SAEV = "saev 0.1.0, shuffled"
 
 
 def main() -> int:
@@ -129,7 +130,7 @@ def measure(
         "IterableDataset": lambda: iterable_rows(files[0], options.batch),
     }
     if saev is not None:
-        cases["saev 0.1.0, shuffled"] = saev
+        cases[SAEV] = saev
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(options.rounds + 1):
         for name, case in cases.items():
@@ -139,7 +140,7 @@ def measure(
                 speeds[name].append(size / (time.perf_counter() - start) / 1e9)
     results = {name: ("GB/s", values) for name, values in speeds.items()}
     for ours, others in (
-        ("shuffled batches", ("raw sequential", "random rows", "single rows", "saev 0.1.0, shuffled")),
+        ("shuffled batches", ("raw sequential", "random rows", "single rows", SAEV)),
         ("stored order", ("raw sequential", "IterableDataset")),
     ):
         for name in (name for name in others if name in speeds):
