@@ -24,11 +24,13 @@ class LateCopies:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.registered = 0
 
     def allocate(self, size: int) -> Array:
         return aligned(size)
 
     def register(self, memory: Array) -> Array:
+        self.registered += memory.nbytes
         return memory
 
     def begin(self, source: ActivationBatch) -> Copy:

@@ -23,6 +23,7 @@ from lightsae.activations.row_source import Piece
 from lightsae.activations.splits import count_rows, distinct_samples, split_rule
 from lightsae.errors import LightsaeError
 
+from .test_ahead import LateCopies
 from .test_reader import forge_nan
 
 MakeShards = Callable[..., Path]
@@ -118,6 +119,17 @@ def test_two_loaders_take_turns(make_shards: MakeShards) -> None:
     assert [(batch.activations.tolist(), batch.sample_index.tolist()) for batch in found] == (
         expected[0]
     )
+    shards.close()
+
+
+def test_a_device_copies_from_memory_that_processes_fill(make_shards: MakeShards) -> None:
+    shards = ShardSet(make_shards())
+    expected = delivered(loader_of(shards, "all", readers=0))
+    copies = LateCopies()
+    batches = list(loader_of(shards, "all", copies=copies))
+    found = [(batch.activations.tolist(), batch.sample_index.tolist()) for batch in batches]
+    assert found == expected
+    assert copies.registered
     shards.close()
 
 

@@ -1,4 +1,4 @@
-"""The shard benchmark, small: what it reads is right and every figure it promises is written."""
+"""The shard benchmark, small: every figure it promises is written."""
 
 import csv
 import subprocess
