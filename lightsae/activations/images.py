@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightsae.activations.image_sources import ArrayFile, HuggingFace, Tars
 from lightsae.activations.image_sources.files import stamps
+from lightsae.activations.image_sources.modes import converted
 from lightsae.activations.models import Inputs, import_object
 from lightsae.activations.preparation import DataOptions, Transform, preparation
 from lightsae.activations.storage import Array
@@ -98,7 +99,7 @@ class FolderImages:
         image_module = require("PIL.Image", extra="vision")
         try:
             with image_module.open(path) as image:
-                tensor = self._transform(image.convert(self._mode))
+                tensor = self._transform(converted(image, self._mode))
         except LightsaeError:
             raise
         except Exception as error:
@@ -179,7 +180,7 @@ class DatasetImages:
         try:
             image, label = self._parts(self._dataset[position], where)
             if not isinstance(image, Tensor | Mapping):
-                image = self._transform(image.convert(self._mode))
+                image = self._transform(converted(image, self._mode))
         except LightsaeError:
             raise
         except (Exception, SystemExit) as error:

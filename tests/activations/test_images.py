@@ -55,6 +55,28 @@ def test_an_unreadable_image_is_named(tmp_path: Path, cut: int) -> None:
     assert item.problem.startswith(f"{tmp_path}/a.png is not a readable image: ")
 
 
+def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
+    ramp = np.arange(0, 65_000, 65, dtype=np.uint16).reshape(20, 50)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    image = FolderImages(tmp_path, _tensor).load(0).image
+    assert isinstance(image, torch.Tensor)
+    assert len(image.unique()) == len(np.unique(np.round(ramp / 257)))
+    item = DatasetImages([Image.fromarray(ramp)], _tensor, "ramps").load(0)
+    assert torch.equal(item.image, image)  # type: ignore[arg-type]
+
+
+def test_an_image_of_floats_is_unreadable(tmp_path: Path) -> None:
+    image = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
+    image.save(tmp_path / "a.tif")
+    for item in (
+        FolderImages(tmp_path, _tensor).load(0),
+        DatasetImages([image], _tensor, "floats").load(0),
+    ):
+        assert item.image is None
+        assert "readable" in item.problem
+        assert "its mode is F, numbers of 32 bits without a known range" in item.problem
+
+
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(LightsaeError, match="there is no folder"):
         FolderImages(tmp_path / "no", _tensor)
