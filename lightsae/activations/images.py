@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightsae.activations.image_sources import ArrayFile, HuggingFace, Tars
-from lightsae.activations.image_sources.files import stamps
+from lightsae.activations.image_sources.files import files_below, stamps
 from lightsae.activations.image_sources.modes import converted
 from lightsae.activations.models import Inputs, import_object
 from lightsae.activations.preparation import DataOptions, Transform, preparation
@@ -62,7 +62,7 @@ class ImageSet(Protocol):
 
 
 class FolderImages:
-    """The images below a folder, sorted by path.
+    """The images below a folder, sorted by path; links to folders are followed.
 
     Args:
         folder: The folder.
@@ -70,24 +70,35 @@ class FolderImages:
         mode: PIL mode that images are converted to: RGB or L.
 
     Raises:
-        LightsaeError: If the folder is missing or holds no image.
+        LightsaeError: If the folder is missing or holds no image, or an image lies next to folders
+            of them, so that it has no class.
     """
 
     def __init__(self, folder: str | Path, transform: Any, mode: str = "RGB") -> None:
         self._folder, self._transform, self._mode = Path(folder), transform, mode
         if not self._folder.is_dir():
             raise LightsaeError(f"data.folder: there is no folder {folder}")
-        found = (p.relative_to(self._folder) for p in self._folder.rglob("*"))
+        found = (p.relative_to(self._folder) for p in files_below(self._folder))
         self._paths = sorted(p for p in found if p.suffix.lower() in _SUFFIXES)
         if not self._paths:
             raise LightsaeError(f"data.folder: {folder} holds no images")
-        self.has_labels = all(len(path.parts) > 1 for path in self._paths)
+        self.has_labels = self._in_subfolders()
         names = sorted({path.parts[0] for path in self._paths}) if self.has_labels else []
         self.classes = names
         self._labels = {name: label for label, name in enumerate(names)}
         self.name = str(folder)
         self.fingerprint = stamps(self._folder, self._paths)
         self.original_index: Array = np.arange(len(self._paths))
+
+    def _in_subfolders(self) -> bool:
+        """Whether all images are in subfolders; or else none is."""
+        stray = [path for path in self._paths if len(path.parts) == 1]
+        if stray and len(stray) < len(self._paths):
+            raise LightsaeError(
+                f"data.folder: {self._folder / stray[0]} is in no subfolder, expected every image "
+                "in one, which is its class, or none"
+            )
+        return not stray
 
     def __len__(self) -> int:
         """Number of images, readable or not."""

@@ -26,7 +26,7 @@ class DataOptions:
     """The images, from one of five kinds of sources, and how they are prepared.
 
     Attributes:
-        folder: Folder of images. If all are in subfolders, these are their classes.
+        folder: Folder of images, all in subfolders, which are their classes, or none.
         dataset: Dotted path of a torch dataset class, instead of `folder`. Its items are an
             image or (image, label); PIL images are prepared, tensors are taken as they are, and so
             are dicts of tensors, the keyword arguments of a model of sound or text.

@@ -46,6 +46,48 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert images.load(0).label is None
 
 
+def test_a_stray_image_next_to_classes_is_named(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png", "stray.png"):
+        _save(tmp_path / name)
+    says = f"^data.folder: {tmp_path}/stray.png is in no subfolder, expected every image in one, "
+    with pytest.raises(LightsaeError, match=says):
+        FolderImages(tmp_path, _tensor)
+
+
+def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
+    _save(tmp_path / "photos" / "cat" / "1.png")
+    _save(tmp_path / "elsewhere" / "deep" / "2.png")
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "hound").symlink_to(tmp_path / "elsewhere")
+    images = FolderImages(tmp_path / "photos", _tensor)
+    assert images.classes == ["cat", "dog", "hound"]
+    assert [images.load(i).label for i in range(len(images))] == [0, 1, 2]
+
+
+def test_a_cycle_of_links_ends(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        _save(tmp_path / name)
+    (tmp_path / "cat" / "all").symlink_to(tmp_path)
+    (tmp_path / "cat" / "other").symlink_to(tmp_path / "dog")
+    (tmp_path / "dog" / "other").symlink_to(tmp_path / "cat")
+    images = FolderImages(tmp_path, _tensor)
+    names = [str(path) for path in images._paths]
+    assert names == ["cat/1.png", "cat/other/1.png", "dog/1.png", "dog/other/1.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path / "cat" / "1.png")
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(LightsaeError, match=f"^data.folder: {tmp_path} cannot be read: Permission"):
+        FolderImages(tmp_path, _tensor)
+
+
 @pytest.mark.parametrize("cut", [0, 5, 300])
 def test_an_unreadable_image_is_named(tmp_path: Path, cut: int) -> None:
     _save(tmp_path / "a.png")
@@ -234,10 +276,11 @@ def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
     assert FolderImages(tmp_path, _tensor).load(0).image is not None
 
 
-def test_a_link_to_nowhere_is_an_unreadable_image(tmp_path: Path) -> None:
-    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+@pytest.mark.parametrize(("target", "error"), [("gone.png", "FileNotFound"), ("a.png", "OS")])
+def test_a_link_to_nowhere_is_an_unreadable_image(tmp_path: Path, target: str, error: str) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / target)
     problem = FolderImages(tmp_path, _tensor).load(0).problem
-    assert problem.startswith(f"{tmp_path}/a.png is not a readable image: FileNotFoundError")
+    assert problem.startswith(f"{tmp_path}/a.png is not a readable image: {error}Error")
 
 
 @pytest.mark.parametrize(
