@@ -264,11 +264,17 @@ def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict
         The images, and the settings that were used to prepare them.
 
     Raises:
-        LightsaeError: If the images are missing, or nothing says how to prepare them.
+        LightsaeError: If the images are missing, or nothing says how to prepare them, or they have
+            another number of channels than 1 and 3.
     """
     options.check_source()
     settings = preparation(options, module)
     channels = settings["input_size"][0]
+    if channels not in (1, 3) and options.dataset is None:
+        raise LightsaeError(
+            f"model: {type(module).__name__} takes images of {channels} channels, expected 1 "
+            "(grey) or 3 (RGB); others can come as tensors from data.dataset"
+        )
     mode = "L" if channels == 1 else "RGB"
     transform = Transform(settings)
     if options.folder is not None:

@@ -139,12 +139,78 @@ def test_a_timm_model_says_how_images_are_prepared(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     _save(tmp_path / "a.png")
     small = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}
-    module = timm.create_model("vit_tiny_patch16_224", in_chans=1, **small)
-    module.pretrained_cfg = {**module.pretrained_cfg, "input_size": (1, 16, 16)}
+    module = timm.create_model("vit_tiny_patch16_224", **small)
+    module.pretrained_cfg = {**module.pretrained_cfg, "input_size": (3, 16, 16)}
     images, settings = load_images(DataOptions(folder=str(tmp_path), crop=1.0), module)
-    assert settings["mean"] == [0.5]
+    assert settings["mean"] == [0.5] * 3
     assert settings["crop_pct"] == 1.0
-    assert images.load(0).image.shape == (1, 16, 16)  # type: ignore[union-attr]
+    assert images.load(0).image.shape == (3, 16, 16)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
+def test_a_timm_model_of_one_channel_gets_grey_images(tmp_path: Path, name: str) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    module = timm.create_model(name, in_chans=1)
+    images, settings = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert settings["input_size"] == [1, 160, 160]
+    assert len(settings["mean"]) == len(settings["std"]) == 1
+    image = images.load(0).image
+    assert isinstance(image, torch.Tensor)
+    assert image.shape == (1, 160, 160)
+    module(image[None])
+
+
+def test_a_model_of_four_channels_gets_tensors_only(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    module = timm.create_model("test_vit", in_chans=4)
+    says = "^model: VisionTransformer takes images of 4 channels, expected 1 .grey. or 3 .RGB.; oth"
+    with pytest.raises(LightsaeError, match=says):
+        load_images(DataOptions(folder=str(tmp_path)), module)
+    images, _ = load_images(DataOptions(dataset=f"{STAND_INS}.Noise"), module)
+    assert images.load(0).image is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"input_size": "32"}, "input_size is '32', expected a side in pixels, or [channels, heig"),
+        ({"input_size": [32, 32]}, "input_size is [32, 32], expected a side in pixels, or [chann"),
+        ({"input_size": 0}, "input_size is 0, expected a side in pixels, or [channels, height, w"),
+        ({"mean": 0.5}, "mean is 0.5, expected a list of numbers, one per channel"),
+        ({"std": [0.5, 0.0, 0.5]}, "std is [0.5, 0.0, 0.5], expected a list of numbers above 0, o"),
+        (
+            {"input_size": [3, 8, 8], "mean": [0.5, 0.5]},
+            "mean has 2 numbers, expected 3, one per channel",
+        ),
+        ({"crop_pct": "all"}, "crop_pct is 'all', expected a number above 0"),
+        (
+            {"interpolation": "cubicc"},
+            "interpolation is 'cubicc', expected one of nearest, bilinear, bicubic, box",
+        ),
+        ({"crop_mode": "middle"}, "crop_mode is 'middle', expected one of center, squash, border"),
+    ],
+)
+def test_a_preparation_that_cannot_be_is_told_before_images_are_read(
+    tmp_path: Path, said: dict[str, Any], says: str
+) -> None:
+    module = nn.Identity()
+    module.preparation = said  # type: ignore[assignment]
+    with pytest.raises(LightsaeError, match=f"^preparation of Identity: {re.escape(says)}"):
+        load_images(DataOptions(folder=str(tmp_path)), module)
+
+
+def test_a_preparation_may_say_the_side_alone(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png")
+    module = nn.Identity()
+    module.preparation = {"input_size": 12}  # type: ignore[assignment]
+    images, settings = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert settings["input_size"] == [3, 12, 12]
+    assert images.load(0).image.shape == (3, 12, 12)  # type: ignore[union-attr]
+    module.preparation = {"input_size": 12, "mean": [0.5], "std": [0.5]}  # type: ignore[assignment]
+    images, _ = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert images.load(0).image.shape == (1, 12, 12)  # type: ignore[union-attr]
 
 
 def test_one_source_of_images_is_given() -> None:
