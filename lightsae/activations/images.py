@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightsae.activations.image_sources import ArrayFile, HuggingFace, Tars
-from lightsae.activations.image_sources.files import stamps
+from lightsae.activations.image_sources.files import files_below, stamps
+from lightsae.activations.image_sources.modes import converted
 from lightsae.activations.models import Inputs, import_object
 from lightsae.activations.preparation import DataOptions, Transform, preparation
 from lightsae.activations.storage import Array
@@ -61,7 +62,7 @@ class ImageSet(Protocol):
 
 
 class FolderImages:
-    """The images below a folder, sorted by path.
+    """The images below a folder, sorted by path; links to folders are followed.
 
     Args:
         folder: The folder.
@@ -69,24 +70,35 @@ class FolderImages:
         mode: PIL mode that images are converted to: RGB or L.
 
     Raises:
-        LightsaeError: If the folder is missing or holds no image.
+        LightsaeError: If the folder is missing or holds no image, or an image lies next to folders
+            of them, so that it has no class.
     """
 
     def __init__(self, folder: str | Path, transform: Any, mode: str = "RGB") -> None:
         self._folder, self._transform, self._mode = Path(folder), transform, mode
         if not self._folder.is_dir():
             raise LightsaeError(f"data.folder: there is no folder {folder}")
-        found = (p.relative_to(self._folder) for p in self._folder.rglob("*"))
+        found = (p.relative_to(self._folder) for p in files_below(self._folder))
         self._paths = sorted(p for p in found if p.suffix.lower() in _SUFFIXES)
         if not self._paths:
             raise LightsaeError(f"data.folder: {folder} holds no images")
-        self.has_labels = all(len(path.parts) > 1 for path in self._paths)
+        self.has_labels = self._in_subfolders()
         names = sorted({path.parts[0] for path in self._paths}) if self.has_labels else []
         self.classes = names
         self._labels = {name: label for label, name in enumerate(names)}
         self.name = str(folder)
         self.fingerprint = stamps(self._folder, self._paths)
         self.original_index: Array = np.arange(len(self._paths))
+
+    def _in_subfolders(self) -> bool:
+        """Whether all images are in subfolders; or else none is."""
+        stray = [path for path in self._paths if len(path.parts) == 1]
+        if stray and len(stray) < len(self._paths):
+            raise LightsaeError(
+                f"data.folder: {self._folder / stray[0]} is in no subfolder, expected every image "
+                "in one, which is its class, or none"
+            )
+        return not stray
 
     def __len__(self) -> int:
         """Number of images, readable or not."""
@@ -98,7 +110,7 @@ class FolderImages:
         image_module = require("PIL.Image", extra="vision")
         try:
             with image_module.open(path) as image:
-                tensor = self._transform(image.convert(self._mode))
+                tensor = self._transform(converted(image, self._mode))
         except LightsaeError:
             raise
         except Exception as error:
@@ -179,7 +191,7 @@ class DatasetImages:
         try:
             image, label = self._parts(self._dataset[position], where)
             if not isinstance(image, Tensor | Mapping):
-                image = self._transform(image.convert(self._mode))
+                image = self._transform(converted(image, self._mode))
         except LightsaeError:
             raise
         except (Exception, SystemExit) as error:
@@ -252,11 +264,17 @@ def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict
         The images, and the settings that were used to prepare them.
 
     Raises:
-        LightsaeError: If the images are missing, or nothing says how to prepare them.
+        LightsaeError: If the images are missing, or nothing says how to prepare them, or they have
+            another number of channels than 1 and 3.
     """
     options.check_source()
     settings = preparation(options, module)
     channels = settings["input_size"][0]
+    if channels not in (1, 3) and options.dataset is None:
+        raise LightsaeError(
+            f"model: {type(module).__name__} takes images of {channels} channels, expected 1 "
+            "(grey) or 3 (RGB); others can come as tensors from data.dataset"
+        )
     mode = "L" if channels == 1 else "RGB"
     transform = Transform(settings)
     if options.folder is not None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from lightsae.activations.said import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
@@ -26,7 +27,7 @@ class DataOptions:
     """The images, from one of five kinds of sources, and how they are prepared.
 
     Attributes:
-        folder: Folder of images. If all are in subfolders, these are their classes.
+        folder: Folder of images, all in subfolders, which are their classes, or none.
         dataset: Dotted path of a torch dataset class, instead of `folder`. Its items are an
             image or (image, label); PIL images are prepared, tensors are taken as they are, and so
             are dicts of tensors, the keyword arguments of a model of sound or text.
@@ -115,7 +116,8 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
         is another than center.
 
     Raises:
-        LightsaeError: If nothing says how to prepare images that are no tensors.
+        LightsaeError: If nothing says how to prepare images that are no tensors, or what is said
+            cannot be.
 
     Example:
         >>> preparation(DataOptions(folder="photos", size=32, mean=[0.5], std=[0.5]), nn.Identity())
@@ -137,7 +139,9 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
             f"data.size, data.mean and data.std are needed: {type(module).__name__} does not say "
             "how its images are prepared"
         )
-    channels = settings.get("input_size", (len(options.mean or options.std or [0, 0, 0]),))[0]
+    said = settings.get("mean") or settings.get("std")
+    numbers = said or options.mean or options.std or [0, 0, 0]
+    channels = settings.get("input_size", (len(numbers),))[0]
     settings = {"mean": [0.0] * channels, "std": [1.0] * channels, **settings}
     settings = {"crop_pct": 1.0, "interpolation": "bicubic", **settings}
     settings = {"input_size": (channels, 224, 224), **settings}
@@ -152,11 +156,22 @@ def _said_by(module: nn.Module) -> dict[str, Any]:
     """What the model says, nothing if it is neither timm's nor described."""
     said = getattr(module, "preparation", None)
     if isinstance(said, dict):
-        return {key: said[key] for key in _KEYS if key in said}
+        return checked(said, type(module).__name__)
     if not hasattr(module, "pretrained_cfg"):
         return {}
     found = require("timm.data", extra="vision").resolve_model_data_config(module)
+    size = found["input_size"]
+    found["input_size"] = (_channels(module, size[0]), *size[1:])
     return {key: found[key] for key in _KEYS if key in found}
+
+
+def _channels(module: nn.Module, said: int) -> int:
+    """The channels that a model of timm takes, which its configuration says of its weights."""
+    cfg: Any = module.pretrained_cfg
+    first = cfg.get("first_conv")
+    name = first[0] if isinstance(first, list | tuple) else first
+    convolution = dict(module.named_modules()).get(name or "")
+    return getattr(convolution, "in_channels", said)
 
 
 def _plain(value: Any) -> Any:

@@ -46,6 +46,48 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert images.load(0).label is None
 
 
+def test_a_stray_image_next_to_classes_is_named(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png", "stray.png"):
+        _save(tmp_path / name)
+    says = f"^data.folder: {tmp_path}/stray.png is in no subfolder, expected every image in one, "
+    with pytest.raises(LightsaeError, match=says):
+        FolderImages(tmp_path, _tensor)
+
+
+def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
+    _save(tmp_path / "photos" / "cat" / "1.png")
+    _save(tmp_path / "elsewhere" / "deep" / "2.png")
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "hound").symlink_to(tmp_path / "elsewhere")
+    images = FolderImages(tmp_path / "photos", _tensor)
+    assert images.classes == ["cat", "dog", "hound"]
+    assert [images.load(i).label for i in range(len(images))] == [0, 1, 2]
+
+
+def test_a_cycle_of_links_ends(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        _save(tmp_path / name)
+    (tmp_path / "cat" / "all").symlink_to(tmp_path)
+    (tmp_path / "cat" / "other").symlink_to(tmp_path / "dog")
+    (tmp_path / "dog" / "other").symlink_to(tmp_path / "cat")
+    images = FolderImages(tmp_path, _tensor)
+    names = [str(path) for path in images._paths]
+    assert names == ["cat/1.png", "cat/other/1.png", "dog/1.png", "dog/other/1.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path / "cat" / "1.png")
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(LightsaeError, match=f"^data.folder: {tmp_path} cannot be read: Permission"):
+        FolderImages(tmp_path, _tensor)
+
+
 @pytest.mark.parametrize("cut", [0, 5, 300])
 def test_an_unreadable_image_is_named(tmp_path: Path, cut: int) -> None:
     _save(tmp_path / "a.png")
@@ -53,6 +95,28 @@ def test_an_unreadable_image_is_named(tmp_path: Path, cut: int) -> None:
     item = FolderImages(tmp_path, _tensor).load(0)
     assert item.image is None
     assert item.problem.startswith(f"{tmp_path}/a.png is not a readable image: ")
+
+
+def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
+    ramp = np.arange(0, 65_000, 65, dtype=np.uint16).reshape(20, 50)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    image = FolderImages(tmp_path, _tensor).load(0).image
+    assert isinstance(image, torch.Tensor)
+    assert len(image.unique()) == len(np.unique(np.round(ramp / 257)))
+    item = DatasetImages([Image.fromarray(ramp)], _tensor, "ramps").load(0)
+    assert torch.equal(item.image, image)  # type: ignore[arg-type]
+
+
+def test_an_image_of_floats_is_unreadable(tmp_path: Path) -> None:
+    image = Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
+    image.save(tmp_path / "a.tif")
+    for item in (
+        FolderImages(tmp_path, _tensor).load(0),
+        DatasetImages([image], _tensor, "floats").load(0),
+    ):
+        assert item.image is None
+        assert "readable" in item.problem
+        assert "its mode is F, numbers of 32 bits without a known range" in item.problem
 
 
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
@@ -75,12 +139,78 @@ def test_a_timm_model_says_how_images_are_prepared(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     _save(tmp_path / "a.png")
     small = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}
-    module = timm.create_model("vit_tiny_patch16_224", in_chans=1, **small)
-    module.pretrained_cfg = {**module.pretrained_cfg, "input_size": (1, 16, 16)}
+    module = timm.create_model("vit_tiny_patch16_224", **small)
+    module.pretrained_cfg = {**module.pretrained_cfg, "input_size": (3, 16, 16)}
     images, settings = load_images(DataOptions(folder=str(tmp_path), crop=1.0), module)
-    assert settings["mean"] == [0.5]
+    assert settings["mean"] == [0.5] * 3
     assert settings["crop_pct"] == 1.0
-    assert images.load(0).image.shape == (1, 16, 16)  # type: ignore[union-attr]
+    assert images.load(0).image.shape == (3, 16, 16)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
+def test_a_timm_model_of_one_channel_gets_grey_images(tmp_path: Path, name: str) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    module = timm.create_model(name, in_chans=1)
+    images, settings = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert settings["input_size"] == [1, 160, 160]
+    assert len(settings["mean"]) == len(settings["std"]) == 1
+    image = images.load(0).image
+    assert isinstance(image, torch.Tensor)
+    assert image.shape == (1, 160, 160)
+    module(image[None])
+
+
+def test_a_model_of_four_channels_gets_tensors_only(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    module = timm.create_model("test_vit", in_chans=4)
+    says = "^model: VisionTransformer takes images of 4 channels, expected 1 .grey. or 3 .RGB.; oth"
+    with pytest.raises(LightsaeError, match=says):
+        load_images(DataOptions(folder=str(tmp_path)), module)
+    images, _ = load_images(DataOptions(dataset=f"{STAND_INS}.Noise"), module)
+    assert images.load(0).image is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"input_size": "32"}, "input_size is '32', expected a side in pixels, or [channels, heig"),
+        ({"input_size": [32, 32]}, "input_size is [32, 32], expected a side in pixels, or [chann"),
+        ({"input_size": 0}, "input_size is 0, expected a side in pixels, or [channels, height, w"),
+        ({"mean": 0.5}, "mean is 0.5, expected a list of numbers, one per channel"),
+        ({"std": [0.5, 0.0, 0.5]}, "std is [0.5, 0.0, 0.5], expected a list of numbers above 0, o"),
+        (
+            {"input_size": [3, 8, 8], "mean": [0.5, 0.5]},
+            "mean has 2 numbers, expected 3, one per channel",
+        ),
+        ({"crop_pct": "all"}, "crop_pct is 'all', expected a number above 0"),
+        (
+            {"interpolation": "cubicc"},
+            "interpolation is 'cubicc', expected one of nearest, bilinear, bicubic, box",
+        ),
+        ({"crop_mode": "middle"}, "crop_mode is 'middle', expected one of center, squash, border"),
+    ],
+)
+def test_a_preparation_that_cannot_be_is_told_before_images_are_read(
+    tmp_path: Path, said: dict[str, Any], says: str
+) -> None:
+    module = nn.Identity()
+    module.preparation = said  # type: ignore[assignment]
+    with pytest.raises(LightsaeError, match=f"^preparation of Identity: {re.escape(says)}"):
+        load_images(DataOptions(folder=str(tmp_path)), module)
+
+
+def test_a_preparation_may_say_the_side_alone(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png")
+    module = nn.Identity()
+    module.preparation = {"input_size": 12}  # type: ignore[assignment]
+    images, settings = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert settings["input_size"] == [3, 12, 12]
+    assert images.load(0).image.shape == (3, 12, 12)  # type: ignore[union-attr]
+    module.preparation = {"input_size": 12, "mean": [0.5], "std": [0.5]}  # type: ignore[assignment]
+    images, _ = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert images.load(0).image.shape == (1, 12, 12)  # type: ignore[union-attr]
 
 
 def test_one_source_of_images_is_given() -> None:
@@ -212,10 +342,11 @@ def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
     assert FolderImages(tmp_path, _tensor).load(0).image is not None
 
 
-def test_a_link_to_nowhere_is_an_unreadable_image(tmp_path: Path) -> None:
-    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+@pytest.mark.parametrize(("target", "error"), [("gone.png", "FileNotFound"), ("a.png", "OS")])
+def test_a_link_to_nowhere_is_an_unreadable_image(tmp_path: Path, target: str, error: str) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / target)
     problem = FolderImages(tmp_path, _tensor).load(0).problem
-    assert problem.startswith(f"{tmp_path}/a.png is not a readable image: FileNotFoundError")
+    assert problem.startswith(f"{tmp_path}/a.png is not a readable image: {error}Error")
 
 
 @pytest.mark.parametrize(

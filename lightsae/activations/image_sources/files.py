@@ -1,9 +1,47 @@
 """Files that images come from: told apart without being read."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lightsae.activations.raw import checksum
+from lightsae.activations.told import told
+from lightsae.errors import LightsaeError
+
+
+def files_below(folder: Path, within: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """The files below a folder, links to folders followed, but not to one that they lie in.
+
+    Args:
+        folder: The folder.
+        within: Device and number of each folder that it was reached through.
+
+    Raises:
+        LightsaeError: If a folder cannot be read.
+
+    Example:
+        >>> any(path.name == "files.py" for path in files_below(Path(__file__).parent))
+        True
+    """
+    try:
+        found = folder.stat()
+        here = (found.st_dev, found.st_ino)
+        with os.scandir(folder) as listing:
+            entries = [] if here in within else [(e.name, _is_folder(e)) for e in listing]
+    except OSError as error:
+        raise LightsaeError(f"data.folder: {folder} cannot be read: {told(error)}") from error
+    for name, is_folder in entries:
+        if is_folder:
+            yield from files_below(folder / name, (*within, here))
+        else:
+            yield folder / name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one, or a link to one; a link to itself is none."""
+    if entry.is_symlink():
+        return os.path.isdir(entry.path)
+    return entry.is_dir()
 
 
 def stamp(path: Path) -> str:

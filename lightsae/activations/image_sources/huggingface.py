@@ -17,7 +17,8 @@ class HuggingFace:
             the hub, a folder of parquet or image files.
         split: Which split; needed where there are several.
         image: Column of images; by default the only one of that kind.
-        label: Column of integer labels; by default the only one with class names, if any.
+        label: Column of integer labels; by default the only one with class names, if any. Labels
+            that are all -1, as in many test sets, are none.
         arguments: Further keyword arguments of `load_dataset`.
 
     Attributes:
@@ -55,6 +56,8 @@ class HuggingFace:
                 "of which not exactly one is a column of images"
             )
         self._label = _column(label, "label_key", kinds, "ClassLabel", source)
+        if self._label is not None and _all_unknown(rows, self._label):
+            self._label = None
         wanted = [self._image] if self._label is None else [self._image, self._label]
         self._rows = rows.select_columns(wanted)
         names = getattr(rows.features.get(self._label), "names", None)
@@ -69,6 +72,8 @@ class HuggingFace:
         """The image, with its label where there are labels."""
         row = self._rows[position]
         image = row[self._image]
+        if image is None:
+            raise ValueError(f"its {self._image} is None, expected an image")
         return image if self._label is None else (image, row[self._label])
 
 
@@ -118,3 +123,9 @@ def _column(
     if name not in kinds:
         raise LightsaeError(f"data.{option}: {source} has no column {name!r}{closest(name, kinds)}")
     return name
+
+
+def _all_unknown(rows: Any, label: str) -> bool:
+    """Whether a column of labels has -1 alone, which stands for no label."""
+    labels = rows.select_columns([label])
+    return bool(labels[:1][label] == [-1] and labels.unique(label) == [-1])

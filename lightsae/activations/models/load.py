@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lightsae.activations.models.libraries import (
     transformers_models,
 )
 from lightsae.activations.models.libraries.described import images_part
+from lightsae.activations.models.libraries.failure import NO_TENSORS
 from lightsae.activations.models.names import import_object
 from lightsae.activations.models.options import ModelOptions
 from lightsae.activations.raw import checksum
@@ -77,13 +79,8 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     """Load a state dict from a file that may not run code."""
     if not path.is_file():
         raise LightsaeError(f"model.weights: there is no file {path}")
+    state = _tensors(path)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
         for key in ("state_dict", "model"):
             state = state[key] if isinstance(state.get(key), dict) else state
         # What was trained under DistributedDataParallel has this before every name.
@@ -92,6 +89,22 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     except Exception as error:
         raise LightsaeError(
             f"model.weights: {path} does not fit {type(module).__name__}: {told(error)}"
+        ) from error
+
+
+def _tensors(path: Path) -> Any:
+    """What a file of weights holds."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise LightsaeError(f"model.weights: {path} cannot be read, {NO_TENSORS}") from error
+    except Exception as error:
+        raise LightsaeError(
+            f"model.weights: {path} cannot be read, {NO_TENSORS}: {told(error)}"
         ) from error
 
 

@@ -22,7 +22,7 @@ def _rows(seed: int = 0, **columns: Any) -> Any:
     draw = np.random.default_rng(seed)
     pixels = draw.integers(0, 255, (6, 20, 30, 3), dtype=np.uint8)
     kinds = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["cat", "dog"])}
-    kinds |= {name: datasets.Value("int64") for name in columns}
+    kinds = {name: datasets.Value("int64") for name in columns} | kinds
     values = {"picture": [Image.fromarray(p) for p in pixels], "kind": [0, 1] * 3, **columns}
     return datasets.Dataset.from_dict(values, features=datasets.Features(kinds))
 
@@ -122,3 +122,31 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(broken, features=kinds).save_to_disk(folder)
     images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
     assert images.load(0).problem.startswith(f"item 0 of {folder} is unreadable: Unidentified")
+
+
+def test_labels_that_are_all_unknown_are_none(tmp_path: Path) -> None:
+    folder = str(tmp_path / "test")
+    _rows(kind=[-1] * 6).save_to_disk(folder)
+    images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
+    assert not images.has_labels
+    assert images.classes == []
+    assert images.load(3).image is not None
+    assert images.load(3).label is None
+
+
+def test_some_labels_that_are_unknown_are_told(tmp_path: Path) -> None:
+    folder = str(tmp_path / "some")
+    _rows(kind=[-1, 0, 1, 0, 1, 0]).save_to_disk(folder)
+    images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
+    with pytest.raises(LightsaeError, match=r"^item 0 of .*some has label -1, expected 0 to 1$"):
+        images.load(0)
+
+
+def test_a_row_without_an_image_is_unreadable(tmp_path: Path) -> None:
+    folder = str(tmp_path / "gaps")
+    pictures = [None, *(Image.new("RGB", (8, 8)) for _ in range(5))]
+    _rows(picture=pictures).save_to_disk(folder)
+    images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
+    says = f"item 0 of {folder} is unreadable: ValueError: its picture is None, expected an image"
+    assert images.load(0).problem == says
+    assert images.load(1).label == 1

@@ -119,7 +119,28 @@ def test_an_extension_that_is_not_there_is_told(tmp_path: Path, options: Any, sa
         ({"1.png": b"", "1.cls": b"cat"}, "TAR: 1.cls is 'cat', expected an integer"),
         (
             {"1.png": b"", "1.cls": b"4", "2.png": b""},
-            "TAR: 2 has no .cls, expected a label for every image or for none",
+            "TAR: 2 has no .cls, expected a label for every image or for none: add it next to its "
+            "image, or name labels that all have with data.label_key",
+        ),
+        (
+            {"1.png": b"", "2.png": b"", "1.cls": b"4", "2.cls": b"5"},
+            "data.label_key: TAR has no member .cls next to its image; expected the members of a "
+            "sample one after another",
+        ),
+        (
+            {"x/1.jpg": b"", "x/1.png": b""},
+            "TAR: x/1 has .jpg and .png, expected one image for each name up to its first dot; "
+            "data.image_key says which extension is meant",
+        ),
+        (
+            {"IMG_1.2.jpg": b"", "IMG_1.3.jpg": b""},
+            "TAR: IMG_1 has .2.jpg and .3.jpg, expected one image for each name up to its first "
+            "dot; data.image_key says which extension is meant",
+        ),
+        (
+            {"1.png": b"", "1.a.cls": b"1", "1.b.cls": b"2"},
+            "TAR: 1 has .a.cls and .b.cls, expected one label for each name up to its first dot; "
+            "data.label_key says which extension is meant",
         ),
     ],
 )
@@ -129,6 +150,82 @@ def test_members_that_do_not_fit_are_told(
     path = _write(tmp_path / "a.tar", members)
     with pytest.raises(LightsaeError, match=f"^{re.escape(says.replace('TAR', str(path)))}$"):
         Tars(str(path))
+
+
+def test_a_name_with_several_dots_has_its_image_and_label_by_the_last(tmp_path: Path) -> None:
+    names = ("a", "photo.v2", "IMG_1.2", "b")
+    members = {}
+    for n, name in enumerate(names):
+        members |= {f"{name}.jpg": _picture(n), f"{name}.cls": b"%d" % n}
+    tars = Tars(str(_write(tmp_path / "a.tar", members)))
+    assert [(_red(image), label) for image, label in tars] == [(n, n) for n in range(4)]
+    assert [sample.key for sample in tars._samples] == ["a", "photo", "IMG_1", "b"]
+    assert len(Tars(str(tmp_path / "a.tar"), image="v2.jpg", label="v2.cls")) == 1
+
+
+def test_an_extension_as_it_is_goes_before_the_end_of_a_longer_one(tmp_path: Path) -> None:
+    members = {"1.mask.png": _picture(1), "1.jpg": _picture(2), "._1.jpg": b"hidden"}
+    tars = Tars(str(_write(tmp_path / "a.tar", members)))
+    assert [_red(image) for image in tars] == [2]
+
+
+def test_a_member_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", {"x/1.jpg": _picture(1)})
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("x/1.jpg"))
+    with pytest.raises(LightsaeError, match=f"^{path}: x/1.jpg is there twice, expected it once$"):
+        Tars(str(path))
+
+
+def _add_link(path: Path, name: str, target: str, kind: bytes = tarfile.LNKTYPE) -> None:
+    with tarfile.open(path, "a") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kind, target
+        tar.addfile(entry)
+
+
+def test_a_hard_link_is_the_file_that_it_is_to(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", _samples(range(2)))
+    _add_link(path, "train/002.png", "train/001.png")
+    _add_link(path, "train/002.cls", "train/000.cls")
+    _add_link(path, "train/003.png", "train/002.png")
+    _add_link(path, "train/003.cls", "train/002.cls")
+    found = [(_red(image), label) for image, label in Tars(str(path))]
+    assert found == [(0, 0), (1, 1), (1, 0), (1, 0)]
+
+
+def test_what_tar_packs_of_a_file_with_two_names_is_read(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(_picture(5))
+    (tmp_path / "2.png").hardlink_to(tmp_path / "1.png")
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("1.png", "2.png"):
+            tar.add(tmp_path / name, name)
+    assert [_red(image) for image in Tars(str(tmp_path / "a.tar"))] == [5, 5]
+
+
+def test_a_link_out_of_the_tar_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside.png").write_bytes(_picture(1))
+    for target in (f"{tmp_path}/outside.png", "../outside.png", "train/009.png"):
+        path = _write(tmp_path / "a.tar", _samples(range(2)))
+        _add_link(path, "train/002.png", target)
+        says = f"^{path}: train/002.png is a hard link to {target}, expected a file of this tar$"
+        with pytest.raises(LightsaeError, match=says):
+            Tars(str(path))
+
+
+def test_a_symbolic_link_in_a_tar_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", _samples(range(2)))
+    _add_link(path, "train/002.png", "001.png", tarfile.SYMTYPE)
+    says = f"^{path}: train/002.png is a symbolic link, expected files and hard links "
+    with pytest.raises(LightsaeError, match=says):
+        Tars(str(path))
+
+
+def test_a_brace_without_its_other_is_told() -> None:
+    pytest.importorskip("braceexpand")
+    says = r"^data.webdataset is 'a-{0000..0001.tar': Unb.*; expected pairs of braces, such"
+    with pytest.raises(LightsaeError, match=says):
+        Tars("a-{0000..0001.tar")
 
 
 @pytest.mark.parametrize("cut", [1, 100, 512, 700, 1024, 2048, 2500, 3584])

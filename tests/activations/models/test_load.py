@@ -56,9 +56,21 @@ def test_a_file_that_would_run_code_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save({"head.weight": _Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(LightsaeError, match=r"evil.pt does not fit TinyNet"):
+    with pytest.raises(LightsaeError, match=r"evil.pt cannot be read, expected plain tensors: "):
         load_model(ModelOptions(module=TINY, weights=str(tmp_path / "evil.pt")))
     assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("data", [b"", b"no weights"], ids=["empty", "text"])
+def test_a_file_that_is_no_weights_is_named_without_advice_to_run_it(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    says = f"^model.weights: {tmp_path}/{name} cannot be read, expected plain tensors: "
+    with pytest.raises(LightsaeError, match=says) as caught:
+        load_model(ModelOptions(module=TINY, weights=str(tmp_path / name)))
+    assert "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from lightsae.activations.models.libraries.described import describe, square
+from lightsae.activations.models.libraries.failure import not_built
 from lightsae.activations.models.names import closest
-from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
@@ -38,7 +38,7 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         module = open_clip.create_model(name, **options)
         found = open_clip.get_model_preprocess_cfg(module)
     except Exception as error:
-        raise LightsaeError(f"model.name {name}: cannot be built: {told(error)}") from error
+        raise not_built(name, error, pretrained and not brings) from error
     return describe(module, _preparation(found))
 
 

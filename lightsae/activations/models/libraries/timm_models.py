@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from lightsae.activations.models.libraries.failure import not_built
 from lightsae.activations.models.names import closest
-from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
@@ -32,5 +32,5 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     try:
         module: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:
-        raise LightsaeError(f"model.name {name}: cannot be built: {told(error)}") from error
+        raise not_built(name, error, pretrained) from error
     return module

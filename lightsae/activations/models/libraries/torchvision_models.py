@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from lightsae.activations.models.libraries.described import describe, share, square
+from lightsae.activations.models.libraries.failure import not_built
 from lightsae.activations.models.names import closest
-from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
@@ -37,7 +37,7 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         module: Any = models.get_model(name, **chosen)
         preset = models.get_model_weights(name)[_weights(chosen["weights"])].transforms()
     except Exception as error:
-        raise LightsaeError(f"model.name {name}: cannot be built: {told(error)}") from error
+        raise not_built(name, error, pretrained) from error
     if isinstance(module, models.SwinTransformer):
         module.output_fmt = "NHWC"
     return describe(module, _preparation(preset))

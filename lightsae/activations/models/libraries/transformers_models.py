@@ -1,11 +1,14 @@
 """Models of transformers: of images, sound or text."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lightsae.activations.models.libraries.described import describe, share, square
+from lightsae.activations.models.libraries.failure import not_built
 from lightsae.activations.told import told
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -22,7 +25,7 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         arguments: Of `from_pretrained`.
 
     Raises:
-        LightsaeError: If it cannot be built.
+        LightsaeError: If it cannot be built, or its images are not of one size (NaFlex).
     """
     transformers = require("transformers", extra="models")
     try:
@@ -32,15 +35,32 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
             config = transformers.AutoConfig.from_pretrained(name, **arguments)
             module = transformers.AutoModel.from_config(config)
     except Exception as error:
-        raise LightsaeError(f"model.name {name}: cannot be built: {told(error)}") from error
+        if isinstance(error, OSError) and not Path(name).exists():
+            raise LightsaeError(
+                f"model.name: there is no folder {name}, and the hub does not give it: "
+                f"{told(error)}"
+            ) from error
+        raise not_built(name, error) from error
+    if module.config.model_type.startswith("siglip2"):
+        raise LightsaeError(
+            f"model.name {name}: is a SigLIP2 of any resolution (NaFlex), expected one of a fixed "
+            "resolution, such as google/siglip2-base-patch16-224"
+        )
     return describe(module.float(), _preparation(transformers, name))
 
 
 def _preparation(transformers: Any, name: str) -> dict[str, Any] | None:
     """What the model's image processor does, in timm's words; None if it has none."""
+    file = Path(name) / "preprocessor_config.json"
     try:
+        if file.is_file():
+            json.loads(file.read_text())
         found = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
         return in_words_of_timm(found)
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        raise LightsaeError(
+            f"{file}: cannot be read, expected what save_pretrained wrote: {told(error)}"
+        ) from error
     except (OSError, ValueError, KeyError):
         return None
 

@@ -59,3 +59,17 @@ def test_weights_of_a_name_must_be_chosen() -> None:
 def test_a_name_that_there_is_not_offers_the_closest() -> None:
     with pytest.raises(LightsaeError, match=r"open_clip has no 'ViT-B32'; closest: 'ViT-B-32'"):
         load_model(_options("ViT-B32", pretrained=False))
+
+
+@pytest.mark.parametrize(("name", "hint"), [("ViT-B-32", True), ("hf-hub:timm/a", False)])
+def test_weights_that_cannot_be_fetched_may_come_from_a_file(
+    monkeypatch: pytest.MonkeyPatch, name: str, hint: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to download file")
+
+    monkeypatch.setattr("open_clip.create_model", fail)
+    arguments = {"pretrained": "laion2b_s34b_b79k"}
+    with pytest.raises(LightsaeError, match="RuntimeError: Failed to download file") as caught:
+        load_model(_options(name, arguments=arguments))
+    assert ("model.pretrained false need no download" in str(caught.value)) == hint

@@ -4,6 +4,7 @@ import torch
 from lightsae.activations.models import LayerTap, ModelOptions, load_model
 from lightsae.activations.preparation import DataOptions, preparation
 from lightsae.activations.tokens import select_tokens
+from lightsae.errors import LightsaeError
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,15 @@ def test_a_model_that_squashes_its_images_says_so() -> None:
     said = preparation(DataOptions(folder="photos"), squashed)
     assert said["crop_mode"] == "squash"
     assert said["crop_pct"] == 0.9
+
+
+def test_weights_that_cannot_be_fetched_may_come_from_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", fail)
+    says = r"^model.name test_vit: cannot be built: OSError: no network; model.weights FILE and mod"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(name="test_vit"))

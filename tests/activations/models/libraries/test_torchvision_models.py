@@ -57,3 +57,15 @@ def test_a_name_that_there_is_not_offers_the_closest() -> None:
 def test_an_argument_that_there_is_not_is_named() -> None:
     with pytest.raises(LightsaeError, match=r"model.name resnet18: cannot be built: .*nope"):
         load_model(_options("resnet18", nope=1))
+
+
+def test_weights_that_cannot_be_fetched_may_come_from_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models.get_model", fail)
+    says = r"^model.name resnet18: cannot be built: OSError: no network; model.weights FILE and mo"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(name="resnet18", library="torchvision"))

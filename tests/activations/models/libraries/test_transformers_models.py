@@ -117,6 +117,39 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
         load_model(ModelOptions(name=str(tmp_path), library="transformers"))
 
 
+NO_MEAN = '{"image_processor_type": "BitImageProcessor", "size": 3, "image_mean": 1}'
+
+
+@pytest.mark.parametrize("written", ['{"size": ', "[]", NO_MEAN], ids=["cut", "list", "mean"])
+def test_a_processor_that_cannot_be_read_is_named(tmp_path: Path, written: str) -> None:
+    _dinov2().save_pretrained(tmp_path)
+    tf.BitImageProcessor(**CROP).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(written)
+    says = f"^{tmp_path}/preprocessor_config.json: cannot be read, expected what save_pretrained "
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(name=str(tmp_path), library="transformers"))
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("name", ["m_nope", "./m_nope", "/nowhere/m_nope"])
+def test_a_folder_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, pretrained: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    says = f"^model.name: there is no folder {name}, and the hub does not give it: OSError: "
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(name=name, library="transformers", pretrained=pretrained))
+
+
+def test_a_siglip2_of_any_resolution_is_told_from_one_of_a_fixed_one(tmp_path: Path) -> None:
+    vision = {name: value for name, value in VISION.items() if name != "image_size"}
+    config = tf.Siglip2VisionConfig(**vision, intermediate_size=16, num_patches=16)
+    tf.Siglip2VisionModel(config).save_pretrained(tmp_path)
+    says = f"^model.name {tmp_path}: is a SigLIP2 of any resolution .NaFlex., expected one of a fix"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(name=str(tmp_path), library="transformers"))
+
+
 class Sounds(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Spectrograms of 12 sounds."""
 
