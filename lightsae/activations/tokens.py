@@ -86,7 +86,9 @@ def _as_sequence(
         )
     prefix = int(prefix) if prefix is not None else 0
     if kind == "class" and (prefix == 0 or getattr(module, "cls_token", prefix) is None):
-        raise LightsaeError("tokens is 'class', but the model has no class token")
+        raise LightsaeError(
+            "tokens is 'class', but the model has no class token; all or pooled take its tokens"
+        )
     return output, prefix
 
 
