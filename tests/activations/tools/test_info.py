@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightsae.activations import ActivationLoader, Manifest, ShardSet, ShardWriter
-from lightsae.activations.mixing import label_chi_square
-from lightsae.activations.splits import count_rows, distinct_samples, split_rule
+from lightsae.activations import Manifest, ShardWriter
 from lightsae.activations.tools.info import info
 
 Shards = Callable[..., Path]
@@ -55,31 +53,3 @@ def test_a_folder_that_is_not_complete_is_told(
     writer.abort()
     info(str(tmp_path))
     assert "complete no: the command that began it goes on" in said(capsys)
-
-
-@pytest.mark.parametrize("buffer_rows", [1000, 150])
-def test_mixing_is_that_of_the_loader(tmp_path: Path, buffer_rows: int) -> None:
-    label = torch.arange(4000) // 400
-    manifest = Manifest(d_in=2, dtype="float32", has_labels=True)
-    with ShardWriter(tmp_path, manifest, chunk_rows=50) as writer:
-        writer.write(torch.zeros(4000, 2), torch.arange(4000), label=label)
-    shards = ShardSet(tmp_path)
-    rule = split_rule(distinct_samples(shards), val_fraction=0, test_fraction=0, seed=0)
-    rows = count_rows(shards, rule, ("all",))["all"]
-    loader = ActivationLoader(
-        shards, rule, "all", rows, batch_size=100, buffer_rows=buffer_rows, seed=3
-    )
-    found = []
-    for batch in loader:
-        counts = torch.bincount(batch.label, minlength=10).double()
-        found.append(float(((counts - 10) ** 2 / 10).sum() / 9))
-    said = label_chi_square(shards, buffer_rows=buffer_rows, batch_size=100, seed=3)
-    assert said == pytest.approx(np.mean(found))
-    assert said > 3
-    shards.close()
-
-
-def test_one_class_has_no_mixing(make_shards: Shards) -> None:
-    shards = ShardSet(make_shards(rows=20, tokens=20))
-    assert np.isnan(label_chi_square(shards, buffer_rows=20, batch_size=4))
-    shards.close()
