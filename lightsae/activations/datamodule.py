@@ -1,13 +1,14 @@
 """The data module over a folder of shards."""
 
+import math
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightsae.activations.format import MANIFEST_NAME, Manifest
-from lightsae.activations.mixing import label_chi_square
+from lightsae.activations.mixing import in_random_order, label_chi_square
 from lightsae.activations.reader import ShardSet
 from lightsae.activations.row_source import RowSource
 from lightsae.activations.split_data import SplitDataModule
@@ -150,8 +151,8 @@ class ActivationDataModule(SplitDataModule):
             seed=self.split_seed,
         )
         self._counts = count_rows(shards, self._rule, _SPLITS)
-        if shards.manifest.has_labels and shards.manifest.settings.get("made_by") == "convert":
-            rank_zero_info(_told_mixing(shards, self.buffer_rows))
+        if shards.manifest.has_labels and not in_random_order(shards.manifest):
+            _tell_mixing(shards, self.buffer_rows)
         self._shards = shards
 
     def teardown(self, stage: str | None = None) -> None:
@@ -176,11 +177,14 @@ class ActivationDataModule(SplitDataModule):
         return self._shards, self._rule, self._counts[split]
 
 
-def _told_mixing(shards: ShardSet, buffer_rows: int) -> str:
-    """How well training mixes a set that may lie in the order of its classes."""
+@rank_zero_only
+def _tell_mixing(shards: ShardSet, buffer_rows: int) -> None:
+    """Tell how well training mixes a set that may lie in the order of its classes."""
     figure = label_chi_square(shards, buffer_rows=buffer_rows)
+    if math.isnan(figure):
+        return
     advice = "; lightsae shards shuffle mixes them" if figure > 1.5 else ""
-    return (
+    rank_zero_info(
         f"{shards.folder}: labels of shuffled batches of 256 have a chi-square of {figure:.3g} "
         f"per degree of freedom, 1 is random{advice}"
     )

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from pathlib import Path
+from typing import Any
 
 from lightsae.activations.format import Manifest
 from lightsae.errors import LightsaeError
@@ -101,12 +102,28 @@ def check_same(found: Manifest, wanted: Manifest, folder: Path) -> None:
     Raises:
         LightsaeError: Naming the first setting that differs and both values.
     """
+    for name, there, here in differences(found, wanted):
+        raise LightsaeError(
+            f"{folder}: was begun with {name} = {there!r}, this command has {here!r}: "
+            "use the same settings or another folder"
+        )
+
+
+def differences(found: Manifest, wanted: Manifest) -> list[tuple[str, Any, Any]]:
+    """In what two manifests differ that make one folder only if they agree.
+
+    Args:
+        found: One.
+        wanted: The other.
+
+    Returns:
+        Of each setting that differs the name and both values.
+
+    Example:
+        >>> differences(Manifest(4, "float16", layer="a"), Manifest(4, "float16", layer="b"))
+        [('layer', 'a', 'b')]
+    """
     pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in _SAME]
     keys = {**found.settings, **wanted.settings}
     pairs += [(key, found.settings.get(key), wanted.settings.get(key)) for key in keys]
-    for name, there, here in pairs:
-        if there != here:
-            raise LightsaeError(
-                f"{folder}: was begun with {name} = {there!r}, this command has {here!r}: "
-                "use the same settings or another folder"
-            )
+    return [(name, there, here) for name, there, here in pairs if there != here]

@@ -10,13 +10,14 @@ Rows are chunked by whole rows and not compressed. See docs of `Manifest` for th
 """
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from lightsae.activations.norms import LEAST_BIN, MOST_BIN, ZERO
 from lightsae.activations.raw import checksum
 from lightsae.activations.storage import storage
 from lightsae.errors import LightsaeError
@@ -24,6 +25,10 @@ from lightsae.files import replacing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+# A chunk of HDF5 has less than 4 GiB, and at least one row.
+_MOST_WIDTH = (1 << 30) - 1
+_MOST_ROWS = (1 << 63) - 1
+_DEEPEST = 50
 _SHARD_NAME = re.compile(r"shard-\d{5,9}\.h5", re.ASCII)
 _DIGESTED = ("format_version", "d_in", "dtype", "layer", "tokens", "weights_hash")
 
@@ -131,7 +136,8 @@ class Manifest:
                 f"{source}: was altered after it was written; if that was meant, remove its line "
                 '"checksum"'
             )
-        return manifest
+        mean, scale = ([float(x) for x in numbers] for numbers in (manifest.mean, manifest.scale))
+        return replace(manifest, mean=mean, scale=scale)
 
     def digest(self) -> str:
         """Hash of what the rows are, to tell a folder from another that took its place.
@@ -187,23 +193,29 @@ def _checksum(data: dict[str, Any]) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    """A non-negative integer; bool is none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """A non-negative integer of 63 bits; bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ROWS
 
 
 def _is_numbers(value: Any) -> bool:
-    """A list of finite numbers."""
+    """A list of finite numbers; an integer may be larger than any float."""
     return isinstance(value, list) and all(
-        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value
+        isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= sys.float_info.max
+        for x in value
     )
 
 
 def _is_counts(value: Any) -> bool:
     """Numbers of rows by bins of their norm."""
     return isinstance(value, dict) and all(
-        re.fullmatch("zero|-?[0-9]{1,6}", name) and _is_count(count) and count > 0
-        for name, count in value.items()
+        _is_bin(name) and _is_count(count) and count > 0 for name, count in value.items()
     )
+
+
+def _is_bin(name: str) -> bool:
+    """Name of a bin of norms."""
+    integer = re.fullmatch("-?[0-9]{1,4}", name, re.ASCII) is not None
+    return name == ZERO or (integer and LEAST_BIN <= int(name) <= MOST_BIN)
 
 
 def _is_strings(value: Any) -> bool:
@@ -211,12 +223,32 @@ def _is_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(x, str) for x in value)
 
 
+def _is_text(value: Any) -> bool:
+    """A string that can be printed; JSON may escape half of a character."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _is_object(value: Any) -> bool:
+    """An object that is not nested deeper than can be copied and written."""
+    inside: list[Any] = [value] if isinstance(value, dict) else []
+    for _ in range(_DEEPEST):
+        found = [item.values() if isinstance(item, dict) else item for item in inside]
+        inside = [x for items in found for x in items if isinstance(x, dict | list)]
+        if not inside:
+            return isinstance(value, dict)
+    return False
+
+
 _Check = tuple[Callable[[Any], bool], str]
-_STRING: _Check = (lambda value: isinstance(value, str), "a string")
+_STRING: _Check = (_is_text, "a string of whole characters")
 _FLAG: _Check = (lambda value: isinstance(value, bool), "true or false")
-_OBJECT: _Check = (lambda value: isinstance(value, dict), "an object")
+_OBJECT: _Check = (_is_object, f"an object, nested at most {_DEEPEST} deep")
+_NORMS = f"an object of positive integers named zero or by integers {LEAST_BIN} to {MOST_BIN}"
 _CHECKS: Mapping[str, _Check] = {
-    "d_in": (lambda value: _is_count(value) and value > 0, "a positive integer"),
+    "d_in": (
+        lambda value: _is_count(value) and 0 < value <= _MOST_WIDTH,
+        f"a positive integer up to {_MOST_WIDTH}",
+    ),
     "dtype": _STRING,
     "model": _STRING,
     "weights_hash": _STRING,
@@ -228,7 +260,7 @@ _CHECKS: Mapping[str, _Check] = {
     "rows": (_is_count, "a non-negative integer"),
     "mean": (_is_numbers, "a list of finite numbers"),
     "scale": (_is_numbers, "a list of finite numbers"),
-    "norms": (_is_counts, "an object of positive integers named by integers or zero"),
+    "norms": (_is_counts, _NORMS),
     "shards": (lambda value: isinstance(value, list), "a list"),
     "settings": _OBJECT,
     "progress": _OBJECT,
@@ -242,7 +274,8 @@ def _check_version(data: dict[str, Any], source: str) -> None:
         raise LightsaeError(f"{source}: format_version is missing")
     if data["format_version"] != FORMAT_VERSION:
         raise LightsaeError(
-            f"{source}: format_version is {data['format_version']!r}, expected {FORMAT_VERSION}"
+            f"{source}: format_version is {_brief(data['format_version'])}, "
+            f"expected {FORMAT_VERSION}"
         )
 
 
@@ -250,7 +283,7 @@ def _check_fields(data: dict[str, Any], source: str) -> None:
     """Every field is there, known and of its kind."""
     names = [item.name for item in fields(Manifest)]
     for name in data.keys() - set(names):
-        raise LightsaeError(f"{source}: unknown field {name!r}")
+        raise LightsaeError(f"{source}: unknown field {_brief(name)}")
     for name in names:
         if name not in data:
             raise LightsaeError(f"{source}: {name} is missing")
@@ -289,6 +322,8 @@ def _check_consistency(manifest: Manifest, source: str) -> None:
     total = sum(entry.rows for entry in manifest.shards)
     if manifest.rows != total:
         raise LightsaeError(f"{source}: rows is {manifest.rows}, expected {total}, the shards' sum")
+    if manifest.complete and not total:
+        raise LightsaeError(f"{source}: complete is true, expected false while shards lists none")
     if sum(manifest.norms.values()) != total:
         raise LightsaeError(
             f"{source}: norms counts {sum(manifest.norms.values())} rows, expected {total}"
@@ -303,7 +338,10 @@ def _check_consistency(manifest: Manifest, source: str) -> None:
 
 def _brief(value: Any) -> str:
     """A value short enough for one line."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "nested without end"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -10,6 +10,8 @@ from lightsae.activations.storage import Array
 
 PER_OCTAVE = 16
 ZERO = "zero"
+# Of the least positive float32, and behind the longest row that has less than 2^32 of the largest.
+LEAST_BIN, MOST_BIN = -149 * PER_OCTAVE, (128 + 16) * PER_OCTAVE
 
 
 def count_norms(rows: Array) -> Counter[str]:

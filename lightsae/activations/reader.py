@@ -259,6 +259,7 @@ class ShardSet:
     Attributes:
         manifest: The folder's manifest.
         chunks: Int64 `[n_chunks, 3]`: shard, chunk within it, number of rows.
+        chunk_rows: Rows of a whole chunk, in the shard where they are fewest.
         index_ahead: An index can be read before the activations.
 
     Raises:
@@ -292,11 +293,13 @@ class ShardSet:
         self._processes: ReaderProcesses | None = None
         self._indices: dict[int, Array] = {}
         self._index_room = _INDEX_BYTES
-        moments, parts = Moments.empty(self.manifest.d_in), []
+        moments, parts, chunk_rows = Moments.empty(self.manifest.d_in), [], []
         for position in range(len(self.manifest.shards)):
             with self._shard(position) as shard:
                 parts.append(self._chunk_list(position, shard))
+                chunk_rows.append(shard.chunk_rows)
                 moments = moments.merge(shard.moments)
+        self.chunk_rows = min(chunk_rows)
         self.chunks: Array = np.concatenate(parts)
         # What has the hash of bytes that were scanned need not be scanned again.
         self._scanned = np.zeros(len(self.chunks), np.bool_)

@@ -13,6 +13,7 @@ from lightsae.activations.raw import checksum
 from lightsae.activations.statistics import Moments
 from lightsae.activations.storage import Array, as_float32, storage
 
+_BLOCK_BYTES = 512 << 10
 INDEX_NAMES = ("sample_index", "token_index", "label")
 
 
@@ -23,7 +24,7 @@ def default_chunk_rows(d_in: int, dtype: str) -> int:
         >>> default_chunk_rows(1024, "float16")
         256
     """
-    return min(1024, max(1, (512 << 10) // (d_in * storage(dtype).disk_dtype.itemsize)))
+    return min(1024, max(1, _BLOCK_BYTES // (d_in * storage(dtype).disk_dtype.itemsize)))
 
 
 def index_names(has_labels: bool) -> tuple[str, ...]:
@@ -32,7 +33,10 @@ def index_names(has_labels: bool) -> tuple[str, ...]:
 
 
 class ShardFile:
-    """An HDF5 shard under construction. Rows are appended; `finish` writes what describes them."""
+    """An HDF5 shard under construction. Rows are appended; `finish` writes what describes them.
+
+    Small chunks are hashed and written many at a time, in blocks of half a MiB.
+    """
 
     def __init__(
         self, path: Path, d_in: int, dtype: str, chunk_rows: int, has_labels: bool
@@ -41,9 +45,12 @@ class ShardFile:
         self._file = h5py.File(path, "w")
         self._d_in, self._dtype, self._chunk_rows = d_in, dtype, chunk_rows
         self._names = index_names(has_labels)
-        self._rows = np.zeros((chunk_rows, d_in), storage(dtype).disk_dtype)
-        self._index = np.zeros((len(self._names), chunk_rows), "<i8")
-        self._filled = self._written = 0
+        disk_dtype = storage(dtype).disk_dtype
+        chunk_bytes = chunk_rows * d_in * disk_dtype.itemsize
+        self._block_rows = chunk_rows * max(1, _BLOCK_BYTES // chunk_bytes)
+        self._rows = np.zeros((self._block_rows, d_in), disk_dtype)
+        self._index = np.zeros((len(self._names), self._block_rows), "<i8")
+        self._filled = self._written = self._room = 0
         self._hashes: tuple[list[int], list[int]] = ([], [])
         self.moments = Moments.empty(d_in)
         self.norms: Counter[str] = Counter()
@@ -52,7 +59,7 @@ class ShardFile:
             shape=(0, d_in),
             maxshape=(None, d_in),
             chunks=(chunk_rows, d_in),
-            dtype=storage(dtype).disk_dtype,
+            dtype=disk_dtype,
         )
         self._activations.attrs["dtype"] = dtype
         self._index_sets = [
@@ -79,41 +86,52 @@ class ShardFile:
         source = raw.view(storage(self._dtype).disk_dtype).reshape(-1, self._d_in)
         start = 0
         while start < len(source):
-            taken = min(len(source) - start, self._chunk_rows - self._filled)
+            taken = min(len(source) - start, self._block_rows - self._filled)
             target = slice(self._filled, self._filled + taken)
             self._rows[target] = source[start : start + taken]
             for line, values in zip(self._index, index, strict=True):
                 line[target] = values[start : start + taken]
             self._filled += taken
             start += taken
-            if self._filled == self._chunk_rows:
+            if self._filled == self._block_rows:
                 self._flush()
 
     def _flush(self) -> None:
-        """Write the chunk in memory, hash its rows and add them to the statistics."""
+        """Write the chunks in memory, hash each and add their rows to the statistics."""
         if self._filled == 0:
             return
         self._rows[self._filled :] = 0
         self._index[:, self._filled :] = 0
-        used = self._rows[: self._filled]
-        self._hashes[0].append(checksum(used))
-        self._hashes[1].append(checksum(*(line[: self._filled] for line in self._index)))
-        raw = used.reshape(-1).view(np.uint8)
+        raw = self._rows[: self._filled].reshape(-1).view(np.uint8)
         values = as_float32(raw, self._dtype, self._d_in)
         self.moments = self.moments.merge(Moments.of(values))
         self.norms.update(count_norms(values))
-        start = self._written
+        if self.rows > self._room:
+            self._resize(2 * self.rows)
+        self._write_chunks()
         self._written, self._filled = self.rows, 0
-        if self._written > len(self._activations):
-            self._resize(2 * self._written)
-        self._activations.id.write_direct_chunk((start, 0), self._rows)
-        for dataset, line in zip(self._index_sets, self._index, strict=True):
-            dataset.id.write_direct_chunk((start,), line)
+
+    def _write_chunks(self) -> None:
+        """Hash and write each chunk in memory; of the last one only the rows there are count."""
+        size, names = self._chunk_rows, len(self._names)
+        by_chunk = np.ascontiguousarray(self._index.reshape(names, -1, size).swapaxes(0, 1))
+        write = self._activations.id.write_direct_chunk
+        writes = [dataset.id.write_direct_chunk for dataset in self._index_sets]
+        for chunk, start in enumerate(range(0, self._filled, size)):
+            rows, index = self._rows[start : start + size], by_chunk[chunk]
+            used = min(size, self._filled - start)
+            self._hashes[0].append(checksum(rows[:used]))
+            lines = [index] if used == size else [line[:used] for line in index]
+            self._hashes[1].append(checksum(*lines))
+            write((self._written + start, 0), rows)
+            for write_line, line in zip(writes, index, strict=True):
+                write_line((self._written + start,), line)
 
     def _resize(self, rows: int) -> None:
         """Make room in the datasets; only chunks that are written take space."""
         for dataset in (self._activations, *self._index_sets):
             dataset.resize(rows, axis=0)
+        self._room = rows
 
     def finish(self) -> str:
         """Write the last chunk, the hashes and the statistics, and close.

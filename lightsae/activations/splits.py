@@ -1,5 +1,6 @@
 """Train, validation and test splits by sample."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ from lightsae.activations.reader import ShardSet
 from lightsae.activations.storage import Array
 from lightsae.errors import LightsaeError
 
+_BLOCK_ROWS = 1 << 20
 Split = Literal["train", "validation", "test", "all"]
 
 
@@ -110,12 +112,9 @@ def split_rule(
 def distinct_samples(shards: ShardSet) -> Array:
     """The distinct sample indices of all shards, sorted, without holding every row's."""
     samples = np.empty(0, np.int64)
-    pending: list[Array] = []
-    for chunk in range(len(shards.chunks)):
-        pending.append(np.unique(shards.read_index(chunk)[0]))
-        if len(pending) >= 256:
-            samples, pending = np.unique(np.concatenate([samples, *pending])), []
-    return np.unique(np.concatenate([samples, *pending]))
+    for _, found in _sample_blocks(shards):
+        samples = np.unique(np.concatenate([samples, *found]))
+    return samples
 
 
 def count_rows(shards: ShardSet, rule: SplitRule, splits: tuple[Split, ...]) -> dict[Split, Array]:
@@ -130,8 +129,16 @@ def count_rows(shards: ShardSet, rule: SplitRule, splits: tuple[Split, ...]) -> 
         For each split int64 `[n_chunks]`.
     """
     counts = {split: np.zeros(len(shards.chunks), np.int64) for split in splits}
-    for chunk in range(len(shards.chunks)):
-        sample_index = shards.read_index(chunk)[0]
+    for chunks, found in _sample_blocks(shards):
+        samples = np.concatenate(found)
+        starts = np.cumsum([0, *(len(part) for part in found[:-1])])
         for split, array in counts.items():
-            array[chunk] = rule.mask(sample_index, split).sum()
+            array[chunks] = np.add.reduceat(rule.mask(samples, split), starts, dtype=np.int64)
     return counts
+
+
+def _sample_blocks(shards: ShardSet) -> Iterator[tuple[Array, list[Array]]]:
+    """Numbers of consecutive chunks of about so many rows, and the sample indices of each."""
+    block = np.cumsum(shards.chunks[:, 2]) // _BLOCK_ROWS
+    for chunks in np.split(np.arange(len(block)), np.flatnonzero(np.diff(block)) + 1):
+        yield chunks, [shards.read_index(chunk)[0] for chunk in chunks.tolist()]

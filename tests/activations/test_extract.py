@@ -25,6 +25,7 @@ from lightsae.activations import (
 )
 from lightsae.activations.images import DatasetImages
 from lightsae.activations.layer_folder import LayerFolder
+from lightsae.activations.mixing import in_random_order
 from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
@@ -126,6 +127,10 @@ def test_a_random_order_mixes_the_labels_of_stored_batches(tmp_path: Path) -> No
     counts = np.stack([np.bincount(part, minlength=4) for part in np.split(labels, 12)])
     statistic = ((counts - 25) ** 2 / 25).sum()
     assert statistic / (11 * 3) < 1.6
+
+
+def test_an_extraction_is_known_to_be_in_a_random_order(tmp_path: Path) -> None:
+    assert in_random_order(_extract(tmp_path))
 
 
 def test_copies_of_a_sample_stay_in_its_split(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,31 @@ def _json(**changes: Any) -> str:
     rows = changes.get("rows", 3)
     manifest["norms"] = {"-3": rows} if rows > 0 else {}
     return json.dumps(manifest | changes)
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": [value]} if depth % 2 else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_only_a_folder_with_rows_is_complete(complete: bool) -> None:
+    text = _json(complete=complete, shards=[], rows=0, mean=[], scale=[])
+    says = r"^here: complete is true, expected false while shards lists none$"
+    with pytest.raises(LightsaeError, match=says) if complete else nullcontext():
+        Manifest.from_json(text, "here")
+
+
+def test_integers_among_the_statistics_are_numbers_like_others() -> None:
+    manifest = Manifest.from_json(_json(mean=[10**30, 1], scale=[2, 1]), "here")
+    assert [type(x) for x in manifest.mean + manifest.scale] == [float] * 4
+
+
+def test_settings_may_be_nested() -> None:
+    settings = _nested(48)
+    assert Manifest.from_json(_json(settings=settings), "here").settings == settings
 
 
 def test_a_manifest_survives_json() -> None:
@@ -75,7 +101,21 @@ def test_json_nested_without_end_is_one_line() -> None:
         ("progress", 1),
         ("format_version", 2),
         ("unheard_of", 1),
+        ("d_in", 10**30),
+        ("rows", 10**30),
+        ("mean", [0.0, 10**400]),
+        ("scale", [-(10**400), 1.0]),
+        ("norms", {"999999": 3}),
+        ("norms", {"-2385": 3}),
+        ("norms", {"0": 10**30}),
+        ("model", "a\ud800"),
+        ("layer", "\udfff"),
+        ("settings", _nested(800)),
+        ("progress", _nested(51)),
+        ("model", _nested(800)),
+        ("format_version", _nested(800)),
     ],
+    ids=lambda value: repr(value)[:30],
 )
 def test_a_wrong_field_is_named(field: str, value: Any) -> None:
     with pytest.raises(LightsaeError, match=rf"^here: .*{field}"):

@@ -1,11 +1,18 @@
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from lightsae.activations import ShardSet
-from lightsae.activations.splits import count_rows, distinct_samples, hash_samples, split_rule
+from lightsae.activations import ShardSet, splits
+from lightsae.activations.splits import (
+    SplitRule,
+    count_rows,
+    distinct_samples,
+    hash_samples,
+    split_rule,
+)
 from lightsae.errors import LightsaeError
 
 SPLITS = ("train", "validation", "test")
@@ -52,6 +59,24 @@ def test_all_tokens_of_a_sample_are_in_one_split(make_shards: Callable[..., Path
         "validation": 50,
         "test": 50,
     }
+
+
+@pytest.mark.parametrize("block_rows", [1, 20, 1 << 20])
+def test_chunks_are_divided_many_at_a_time(
+    make_shards: Callable[..., Path], block_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = ShardSet(make_shards(rows=200, tokens=3))
+    samples = distinct_samples(shards)
+    rule = split_rule(samples, val_fraction=0.25, test_fraction=0.25, seed=0)
+    indices = [shards.read_index(chunk)[0] for chunk in range(len(shards.chunks))]
+    alone = {split: [int(rule.mask(part, split).sum()) for part in indices] for split in SPLITS}
+    asked = Mock(wraps=SplitRule.mask)
+    monkeypatch.setattr(splits, "_BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(SplitRule, "mask", lambda *words: asked(*words))
+    together = count_rows(shards, rule, SPLITS)
+    assert {split: rows.tolist() for split, rows in together.items()} == alone
+    assert np.array_equal(distinct_samples(shards), samples)
+    assert asked.call_count == len(SPLITS) or block_rows < 200
 
 
 def test_a_small_fraction_is_one_sample_and_none_is_none() -> None:

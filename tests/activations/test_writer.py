@@ -5,14 +5,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from lightsae.activations import Manifest, ShardSet, ShardWriter
-from lightsae.activations.shard_file import ShardFile
+from lightsae.activations import Manifest, ShardSet, ShardWriter, shard_file
+from lightsae.activations.raw import checksum
+from lightsae.activations.shard_file import INDEX_NAMES, ShardFile
 from lightsae.activations.storage import storage
 from lightsae.errors import LightsaeError
 
@@ -299,6 +301,37 @@ def test_a_real_write_that_the_system_refuses(tmp_path: Path) -> None:
         assert "(File too large); the 1 shards before it are whole" in line
         assert not list((tmp_path / str(limit)).glob("*.tmp"))
         assert Manifest.load(tmp_path / str(limit)).rows == 100
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 3, 700])
+def test_small_chunks_are_what_they_would_be_alone(tmp_path: Path, chunk_rows: int) -> None:
+    rows, index = torch.randn(2000, 4), torch.arange(2000)
+    with ShardWriter(tmp_path, _manifest(has_labels=True), chunk_rows=chunk_rows) as writer:
+        for part in index.split(77):
+            writer.write(rows[part], part, part + 1, part + 2)
+    with h5py.File(tmp_path / "shard-00000.h5") as file:
+        assert file["activations"].chunks == (chunk_rows, 4)
+        assert np.array_equal(file["activations"][:], rows.numpy())
+        columns = [file[name][:] for name in INDEX_NAMES]
+        assert np.array_equal(columns, [index + number for number in range(3)])
+        for chunk, start in enumerate(range(0, 2000, chunk_rows)):
+            part = slice(start, start + chunk_rows)
+            assert file["chunk_hash"][chunk] == checksum(rows[part].numpy())
+            assert file["index_hash"][chunk] == checksum(*(column[part] for column in columns))
+
+
+def test_statistics_of_small_chunks_are_taken_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, resized = Mock(wraps=shard_file.count_norms), Mock(wraps=ShardFile._resize)
+    monkeypatch.setattr(shard_file, "count_norms", counted)
+    monkeypatch.setattr(ShardFile, "_resize", lambda *words: resized(*words))
+    rows = 3 * (512 << 10) // 16
+    with ShardWriter(tmp_path, _manifest(), rows_per_shard=rows, chunk_rows=16) as writer:
+        for start in range(0, rows, 4096):
+            _write(writer, 4096, start)
+    assert counted.call_count == 3
+    assert resized.call_count == 3
 
 
 def test_discarding_survives_a_file_that_cannot_be_closed(

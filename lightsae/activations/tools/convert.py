@@ -20,8 +20,9 @@ from lightsae.activations.writer import ShardWriter, UnstorableError
 from lightsae.errors import LightsaeError
 
 _PIECE_BYTES = 16 << 20
-# A buffer of 5% then holds 1024 chunks, so that a set in the order of its classes is mixed.
-_LEAST_CHUNKS = 20_480
+# Half of a buffer of 5% then holds 1024 chunks, so that batches of 256 rows of a set in the order
+# of its classes have a chi-square of about 1 + 255 / 1024 per degree of freedom.
+_LEAST_CHUNKS = 40_960
 
 
 def convert(

@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightsae.activations.format import Manifest
-from lightsae.activations.mixing import label_chi_square
+from lightsae.activations.mixing import label_chi_square, label_frequencies
 from lightsae.activations.norms import norm_quantiles
 from lightsae.activations.reader import ShardSet
-from lightsae.activations.storage import as_float32
+from lightsae.activations.tools.verify import unnamed_label
+from lightsae.errors import LightsaeError
 
-_SAMPLED_CHUNKS = 64
+_CHECKED = "checked when written; verify checks again"
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
@@ -30,8 +31,12 @@ def info(folder: str, buffer_rows: int | None = None, batch_size: int = 256) -> 
         batch_size: Rows per batch.
 
     Raises:
-        LightsaeError: If it is no folder of shards, or a shard is not what it should be.
+        LightsaeError: If an argument is below 1, it is no folder of shards, or a shard is not what
+            it should be.
     """
+    for name, value in (("buffer_rows", buffer_rows), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise LightsaeError(f"{name} is {value}, expected at least 1")
     manifest = Manifest.load(folder)
     table = Table(title=escape(str(folder)), show_header=False)
     for name, text in described(Path(folder), manifest):
@@ -56,6 +61,7 @@ def described(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("rows", f"{manifest.rows:,} of {manifest.d_in} {manifest.dtype}"),
         ("on disk", f"{decimal(size)} in {len(files)} shards"),
         ("labels", labels),
+        ("NaN or infinite", f"0 of {manifest.rows * manifest.d_in:,} values ({_CHECKED})"),
         ("digest", manifest.digest()),
     ]
     if manifest.rows:
@@ -69,24 +75,13 @@ def described(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def measured(shards: ShardSet, buffer_rows: int | None, batch_size: int) -> list[tuple[str, str]]:
-    """What some of the rows say."""
-    found = [("NaN or infinite", _not_finite(shards))]
-    if shards.manifest.has_labels:
-        buffer = buffer_rows or max(1, shards.manifest.rows // 20)
-        figure = label_chi_square(shards, buffer_rows=buffer, batch_size=batch_size)
-        said = f"{figure:.3g} (buffer of {buffer:,} rows, batches of {batch_size})"
-        found.append(("mixing of labels, 1 is random", said))
-    return found
-
-
-def _not_finite(shards: ShardSet) -> str:
-    """Values of chunks spread over the folder that no writer of ours would have stored."""
-    number = len(shards.chunks)
-    chunks = np.unique(np.linspace(0, number - 1, min(number, _SAMPLED_CHUNKS)).astype(int))
-    manifest, wrong = shards.manifest, 0
-    for chunk in chunks.tolist():
-        raw = np.empty(int(shards.chunks[chunk, 2]) * shards.row_bytes, np.uint8)
-        shards.read_rows(chunk, raw)
-        wrong += int((~np.isfinite(as_float32(raw, manifest.dtype, manifest.d_in))).sum())
-    rows = int(shards.stored_rows[chunks].sum())
-    return f"{wrong} values in {rows:,} rows looked at; none can be written"
+    """What some of the labels say, if there are any."""
+    manifest = shards.manifest
+    if not manifest.has_labels:
+        return []
+    if problem := unnamed_label(shards.folder, manifest, max(label_frequencies(shards))):
+        raise LightsaeError(problem)
+    buffer = buffer_rows or max(1, manifest.rows // 20)
+    figure = label_chi_square(shards, buffer_rows=buffer, batch_size=batch_size)
+    said = f"{figure:.3g} (buffer of {buffer:,} rows, batches of {batch_size})"
+    return [("mixing of labels, 1 is random", said)]

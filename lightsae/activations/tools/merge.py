@@ -2,21 +2,33 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
 
-from lightsae.activations.folder import check_same
+import numpy as np
+
+from lightsae.activations.folder import differences
 from lightsae.activations.format import Manifest
+from lightsae.activations.mixing import in_random_order
 from lightsae.activations.raw import checksum
 from lightsae.activations.reader import ShardSet
+from lightsae.activations.splits import distinct_samples
+from lightsae.activations.storage import Array
 from lightsae.activations.tools.rows import (
     Rows,
+    check_free,
+    check_unmade,
+    images_of,
     out_of,
-    read_chunk,
+    read_chunks,
+    runs,
     successor,
     tracked,
     write_pieces,
 )
 from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError
+
+_COMPARED_ROWS = 1 << 24
 
 
 def merge(
@@ -25,50 +37,101 @@ def merge(
     """Write the rows of several folders to one, after each other.
 
     They must agree in width, dtype, model, weights, layer, tokens and classes. Where all were made
-    from the same images, a sample index means the same image in each and stays. Otherwise those of
-    a folder are counted on from the largest of the folders before it, so that no image falls
-    together with another. Interrupted, the same command goes on.
+    from the same images, or from one folder, a sample index means the same image in each and stays;
+    a row that two of them have is refused. Otherwise those of a folder are counted on from the
+    largest of the folders before it, so that no image falls together with another. Chunks are as
+    small as the smallest. Interrupted, the same command goes on.
 
     Args:
         folders: Two or more complete folders.
         out: The folder to make.
-        rows_per_shard: A shard ends with the chunk that brings it to this many rows.
+        rows_per_shard: A shard ends with the rows, read together, that bring it to this many.
         show_progress: Show a progress bar.
 
     Raises:
-        LightsaeError: If they differ, naming in what, or one is damaged.
+        LightsaeError: If they differ, naming in what, two have a row in common, the disk is too
+            small, or one is damaged.
     """
     if len(folders) < 2:
         raise LightsaeError(f"folders are {list(folders)}, expected two or more")
     sets = [ShardSet(folder) for folder in folders]
-    first = sets[0].manifest
     for other in sets[1:]:
-        check_same(_comparable(first), _comparable(other.manifest), other.folder)
+        _check_comparable(sets[0], other)
     for each in sets:
-        out_of(out, each.folder)
-    same = len({str(each.manifest.settings.get("data", each.folder)) for each in sets}) == 1
-    digests = [each.manifest.digest() for each in sets]
-    settings = {"of": digests, "same_images": same, "rows_per_shard": rows_per_shard}
+        target = out_of(out, each.folder)
+    same = len({images_of(each.manifest) for each in sets}) == 1
+    wanted = _wanted([each.manifest for each in sets], same, rows_per_shard)
+    check_unmade(target, wanted)
+    check_free(target, [each.manifest for each in sets])
+    if same:
+        _check_distinct(sets)
+    chunk_rows = min(each.chunk_rows for each in sets)
+    total = sum(len(runs(each, rows_per_shard)) for each in sets)
+    pieces = tracked("merge", total, _pieces(sets, same, rows_per_shard), show_progress)
+    with ShardWriter(out, wanted, rows_per_shard=rows_per_shard, chunk_rows=chunk_rows) as writer:
+        write_pieces(writer, pieces)
+
+
+def _check_comparable(first: ShardSet, other: ShardSet) -> None:
+    """Refuse folders of other rows; how they were made may differ."""
+    manifests = [replace(each.manifest, settings={}) for each in (first, other)]
+    for name, here, there in differences(*manifests):
+        raise LightsaeError(
+            f"{first.folder} has {name} = {here!r}, {other.folder} has {there!r}: expected the same"
+        )
+
+
+def _wanted(manifests: list[Manifest], same: bool, rows_per_shard: int) -> Manifest:
+    """The manifest to be."""
+    digests = [manifest.digest() for manifest in manifests]
+    mixed = all(in_random_order(manifest) for manifest in manifests)
+    settings = {"of": digests, "same_images": same, "random_order": mixed}
     if not same:
         settings["data"] = f"{checksum(''.join(digests).encode()):016x}"
-    wanted = successor(first, "merge", **settings)
-    total = sum(len(each.chunks) for each in sets)
-    with ShardWriter(out, wanted, rows_per_shard=rows_per_shard) as writer:
-        write_pieces(writer, tracked("merge", total, _pieces(sets, same), show_progress))
+    return successor(manifests[0], "merge", rows_per_shard=rows_per_shard, **settings)
 
 
-def _comparable(manifest: Manifest) -> Manifest:
-    """What must agree; how the rows were made may differ."""
-    return replace(manifest, settings={})
-
-
-def _pieces(sets: list[ShardSet], same: bool) -> Iterator[Rows]:
-    """Every chunk of every folder, its samples counted on."""
+def _pieces(sets: list[ShardSet], same: bool, rows_per_shard: int) -> Iterator[Rows]:
+    """Every row of every folder, its samples counted on."""
     offset = 0
     for each in sets:
         largest = -1
-        for chunk in range(len(each.chunks)):
-            rows = read_chunk(each, chunk)
+        for chunks in runs(each, rows_per_shard):
+            rows = read_chunks(each, chunks)
             largest = max(largest, int(rows.sample_index.max()))
             yield rows._replace(sample_index=rows.sample_index + offset)
         offset += 0 if same else largest + 1
+
+
+def _check_distinct(sets: list[ShardSet]) -> None:
+    """Refuse folders of which two have a token of an image; only indices are read."""
+    samples = [distinct_samples(each) for each in sets]
+    for one, other in combinations(range(len(sets)), 2):
+        common = np.intersect1d(samples[one], samples[other], assume_unique=True)
+        if len(common):
+            _check_tokens(sets[one], sets[other], common)
+
+
+def _check_tokens(one: ShardSet, other: ShardSet, common: Array) -> None:
+    """Compare the tokens of images that two folders have, about so many rows at a time."""
+    passes = -(-(one.manifest.rows + other.manifest.rows) // _COMPARED_ROWS)
+    for samples in np.array_split(common, min(passes, len(common))):
+        rows = [_rows_of(each, samples) for each in (one, other)]
+        tokens = np.unique(np.concatenate([token for _, token in rows]))
+        codes = [place * len(tokens) + np.searchsorted(tokens, token) for place, token in rows]
+        for code in np.intersect1d(*codes)[:1].tolist():
+            sample, token = samples[code // len(tokens)], tokens[code % len(tokens)]
+            raise LightsaeError(
+                f"{one.folder} and {other.folder} both have token {token} of sample {sample}: "
+                "expected no row twice"
+            )
+
+
+def _rows_of(shards: ShardSet, samples: Array) -> Array:
+    """Of all rows of some samples: the sample's place among them, and the token."""
+    found = []
+    for chunk in range(len(shards.chunks)):
+        sample, token = shards.read_index(chunk)[:2]
+        places = np.searchsorted(samples, sample).clip(max=len(samples) - 1)
+        found.append(np.stack([places, token])[:, samples[places] == sample])
+    return np.concatenate(found, axis=1)

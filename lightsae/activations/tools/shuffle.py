@@ -15,8 +15,9 @@ from lightsae.activations.storage import rows_of
 from lightsae.activations.tools.rows import (
     Rows,
     bar,
+    check_unmade,
     out_of,
-    read_chunk,
+    read_chunks,
     successor,
     write_pieces,
 )
@@ -59,9 +60,13 @@ def shuffle(
     manifest = shards.manifest
     whole = manifest.rows * row_bytes(manifest.d_in, manifest.dtype, manifest.has_labels)
     buckets = _buckets(whole, buffer_bytes)
-    wanted = successor(
-        manifest, "shuffle", shuffle_seed=seed, buckets=buckets, rows_per_shard=rows_per_shard
-    )
+    settings = {
+        "shuffle_seed": seed,
+        "buffer_bytes": buffer_bytes,
+        "rows_per_shard": rows_per_shard,
+    }
+    wanted = successor(manifest, "shuffle", random_order=True, **settings)
+    check_unmade(target, wanted)
     check_room(target, 2 * whole, 0, None)
     with ShardWriter(target, wanted, rows_per_shard=rows_per_shard) as writer:
         scratch = target / ".buckets"
@@ -95,7 +100,7 @@ def _deal(shards: ShardSet, scratch: Path, buckets: int, seed: int, progress: Pr
             for bucket in range(buckets)
         ]
         for chunk in range(len(shards.chunks)):
-            rows = read_chunk(shards, chunk)
+            rows = read_chunks(shards, np.array([chunk]))
             generator = np.random.default_rng([seed, chunk])
             drawn = generator.integers(buckets, size=len(rows.activations))
             order = np.argsort(drawn, kind="stable")

@@ -10,7 +10,15 @@ import torch
 from lightsae.activations.reader import ShardSet
 from lightsae.activations.splits import distinct_samples, hash_samples
 from lightsae.activations.storage import Array
-from lightsae.activations.tools.rows import bar, out_of, read_chunk, successor
+from lightsae.activations.tools.rows import (
+    check_free,
+    made_already,
+    out_of,
+    read_chunks,
+    runs,
+    successor,
+    tracked,
+)
 from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError
 
@@ -25,43 +33,50 @@ def split(
 ) -> None:
     """Divide the images of a folder at random; all rows of an image go to the same part.
 
-    Interrupted, the same command goes on.
+    Chunks stay as small as they are. Interrupted, the same command goes on.
 
     Args:
         folder: A complete folder.
         out: Folder of the parts, `OUT/0`, `OUT/1`, ...
         fractions: Share of the images in each part; they add up to 1.
         seed: Seed of the division.
-        rows_per_shard: A shard ends with the rows of a chunk that bring it to this many.
+        rows_per_shard: A shard ends with the rows, read together, that bring it to this many.
         show_progress: Show a progress bar.
 
     Raises:
-        LightsaeError: If the fractions do not add up, or leave a part without an image.
+        LightsaeError: If the fractions do not add up, or leave a part without an image, the disk is
+            too small, or a shard is damaged.
     """
     _check_fractions(fractions)
     shards = ShardSet(folder)
     ends = _ends(distinct_samples(shards), fractions, seed)
-    outs = [out_of(out, shards.folder) / str(part) for part in range(len(fractions))]
-    with bar(show_progress) as progress, ExitStack() as stack:
-        task = progress.add_task("split", total=len(shards.chunks))
-        writers = []
-        for part, path in enumerate(outs):
-            settings = {"part": part, "fractions": list(fractions), "split_seed": seed,
-                        "rows_per_shard": rows_per_shard}  # fmt: skip
-            wanted = successor(shards.manifest, "split", **settings)
-            opened = ShardWriter(path, wanted, rows_per_shard=rows_per_shard)
-            writers.append(stack.enter_context(opened))
-        for chunk in range(len(shards.chunks)):
-            rows = read_chunk(shards, chunk)
-            hashes = hash_samples(rows.sample_index.numpy(), seed)
-            parts = np.searchsorted(ends, hashes, side="right")
-            for part, writer in enumerate(writers):
-                if chunk < int(writer.manifest.progress.get("pieces", 0)):
-                    continue
+    target = out_of(out, shards.folder)
+    wanted = [
+        successor(shards.manifest, "split", part=part, fractions=list(fractions), split_seed=seed,
+                  rows_per_shard=rows_per_shard)
+        for part in range(len(fractions))
+    ]  # fmt: skip
+    left = [
+        part for part in range(len(wanted)) if not made_already(target / str(part), wanted[part])
+    ]
+    if not left:
+        raise LightsaeError(f"{out}: is complete already ({shards.manifest.rows} rows)")
+    check_free(target, [shards.manifest])
+    options = {"rows_per_shard": rows_per_shard, "chunk_rows": shards.chunk_rows}
+    pieces = runs(shards, rows_per_shard)
+    read = (read_chunks(shards, chunks) for chunks in pieces)
+    with ExitStack() as stack:
+        writers = {
+            part: stack.enter_context(ShardWriter(target / str(part), wanted[part], **options))
+            for part in left
+        }
+        for number, rows in enumerate(tracked("split", len(pieces), read, show_progress)):
+            parts = np.searchsorted(ends, hash_samples(rows.sample_index.numpy(), seed), "right")
+            for part, writer in writers.items():
                 mine = rows.pick(torch.from_numpy(parts == part))
-                if len(mine.activations):
-                    writer.write(*mine, progress={"pieces": chunk + 1})
-            progress.advance(task)
+                done = int(writer.manifest.progress.get("pieces", 0))
+                if number >= done and len(mine.activations):
+                    writer.write(*mine, progress={"pieces": number + 1})
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from lightsae.activations.format import Manifest, ShardEntry
+from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry
 from lightsae.activations.norms import count_norms
 from lightsae.activations.reader import Shard
 from lightsae.activations.statistics import Moments
@@ -31,7 +31,7 @@ def verify(folder: str, show_progress: bool = True) -> None:
     """
     manifest = Manifest.load(folder)
     problems: list[str] = []
-    whole, norms = Moments.empty(manifest.d_in), Counter[str]()
+    whole, norms = Moments.empty(len(manifest.mean)), Counter[str]()
     told = Console(stderr=True)
     with bar(show_progress) as progress:
         task = progress.add_task("verify", total=manifest.rows)
@@ -59,6 +59,23 @@ def verify(folder: str, show_progress: bool = True) -> None:
     Console().print(escape(f"{said}; the folder is {state}"), soft_wrap=True)
 
 
+def unnamed_label(folder: Path, manifest: Manifest, largest: int) -> str | None:
+    """What is wrong if classes are named, but not that of the largest label.
+
+    Example:
+        >>> manifest = Manifest(d_in=2, dtype="float16", has_labels=True, classes=["a"])
+        >>> unnamed_label(Path("here"), manifest, 9)
+        'here/manifest.json: classes has 1 names, expected at least 10: there is a label 9'
+    """
+    names = len(manifest.classes)
+    if not names or largest < names:
+        return None
+    return (
+        f"{folder / MANIFEST_NAME}: classes has {names} names, expected at least {largest + 1}: "
+        f"there is a label {largest}"
+    )
+
+
 def check_shard(
     folder: Path, entry: ShardEntry, manifest: Manifest
 ) -> Iterator[str | Moments | Counter[str]]:
@@ -68,17 +85,18 @@ def check_shard(
     except LightsaeError as error:
         yield str(error)
         return
-    moments, whole = Moments.empty(manifest.d_in), True
+    moments, whole, largest = Moments.empty(manifest.d_in), True, -1
     with shard:
         raw = np.empty(shard.chunk_bytes, np.uint8)
         for chunk in range(shard.n_chunks):
             try:
                 rows = shard.read_rows(chunk, raw)
-                shard.read_index(chunk)
+                labels = shard.read_index(chunk)[2:]
             except LightsaeError as error:
                 whole = False
                 yield str(error)
                 continue
+            largest = max(largest, int(labels.max(initial=-1)))
             used = raw[: shard.chunk_bytes // shard.chunk_rows * rows]
             values = as_float32(used, manifest.dtype, manifest.d_in)
             moments = moments.merge(Moments.of(values))
@@ -86,4 +104,6 @@ def check_shard(
         said = shard.moments
         if whole and not moments.agrees(said.mean.tolist(), said.scale.tolist()):
             yield f"{shard.path}: its rows have other means or spreads than it says"
+        if problem := unnamed_label(folder, manifest, largest):
+            yield f"{problem} in {entry.name}"
     yield moments

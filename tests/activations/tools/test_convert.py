@@ -207,18 +207,26 @@ def test_a_vector_a_sample(tmp_path: Path, all_rows: Callable[[Path], np.ndarray
     assert np.array_equal(all_rows(tmp_path / "out"), VALUES[:, 0])
 
 
-@pytest.fixture(scope="module")
-def sorted_by_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sorted")
-    np.save(folder / "a.npy", np.zeros((100_000, 2), np.float16))
-    np.save(folder / "labels.npy", np.arange(100_000) // 10_000)
+def in_class_order(folder: Path, classes: int) -> Path:
+    np.save(folder / "a.npy", np.zeros((164_000, 2), np.float16))
+    np.save(folder / "labels.npy", np.arange(164_000) * classes // 164_000)
     convert(str(folder / "a.npy"), str(folder / "out"), labels=str(folder / "labels.npy"))
     return folder / "out"
 
 
-def test_a_set_in_the_order_of_its_classes_is_mixed_by_training(sorted_by_class: Path) -> None:
-    shards = ShardSet(sorted_by_class)
-    assert label_chi_square(shards, buffer_rows=5000, batch_size=256) <= 1.5
+@pytest.fixture(scope="module")
+def sorted_by_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_class_order(tmp_path_factory.mktemp("sorted"), 10)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_a_set_in_the_order_of_its_classes_is_mixed_by_training(
+    tmp_path: Path, classes: int
+) -> None:
+    shards = ShardSet(in_class_order(tmp_path, classes))
+    assert len(shards.chunks) * 0.05 / 2 >= 1024
+    for seed in range(3):
+        assert 0.9 < label_chi_square(shards, buffer_rows=8200, batch_size=256, seed=seed) < 1.5
     shards.close()
 
 

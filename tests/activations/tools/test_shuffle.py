@@ -120,6 +120,15 @@ def test_what_cannot_be_done_is_refused(refused: Callable[..., None]) -> None:
     refused("^out is '', expected another folder than", out="")
 
 
+def test_another_buffer_is_not_mistaken_for_going_on(make_shards: Shards) -> None:
+    folder = make_shards()
+    out = folder.parent / "out"
+    shuffle(str(folder), str(out), buffer_bytes=3000)
+    says = "out: is complete and has buffer_bytes = 3000, this command has 4000: use another folder"
+    with pytest.raises(LightsaeError, match=says):
+        shuffle(str(folder), str(out), buffer_bytes=4000)
+
+
 def test_a_folder_is_not_shuffled_into_itself(make_shards: Shards) -> None:
     folder = make_shards()
     with pytest.raises(LightsaeError, match="expected another folder than"):

@@ -63,3 +63,23 @@ def test_what_is_there_of_an_unfinished_folder_is_checked(
     replace(Manifest.load(folder), complete=False).save(folder)
     verify(str(folder))
     assert "the folder is not complete" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_labels_without_a_name_are_named(
+    make_shards: Shards, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_shards()
+    replace(Manifest.load(folder), classes=["a", "b"]).save(folder)
+    with pytest.raises(LightsaeError, match="3 places are not what was written"):
+        verify(str(folder))
+    told = capsys.readouterr().err
+    says = "manifest.json: classes has 2 names, expected at least 3: there is a label 2 in shard-"
+    assert told.count(says) == 3
+
+
+def test_a_folder_without_rows_takes_no_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Manifest(d_in=(1 << 30) - 1, dtype="float32").save(tmp_path)
+    verify(str(tmp_path))
+    assert "0 rows in 0 shards are whole" in capsys.readouterr().out.replace("\n", " ")
