@@ -9,7 +9,7 @@ from lightsae.activations.loader import ActivationLoader
 from lightsae.activations.models import LayerTap, ModelOptions
 from lightsae.activations.online import OnlineActivationDataModule
 from lightsae.activations.preparation import DataOptions
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.writer import ShardWriter
 
 __all__ = [

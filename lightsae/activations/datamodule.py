@@ -9,8 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightsae.activations.format import MANIFEST_NAME, Manifest
 from lightsae.activations.mixing import in_random_order, label_chi_square
-from lightsae.activations.reader import ShardSet
 from lightsae.activations.row_source import RowSource
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.split_data import SplitDataModule
 from lightsae.activations.splits import (
     Split,

@@ -6,7 +6,7 @@ import numpy as np
 
 from lightsae.activations.epoch import Group, Share, plan_epoch
 from lightsae.activations.format import Manifest
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.storage import Array
 
 _FREQUENCY_CHUNKS = 16_384

@@ -125,7 +125,7 @@ class ReaderProcesses:
             Waits until all is read, and returns the pieces that a process could not read or that
             are not what was written. Nothing is written to `memory` afterwards.
         """
-        pools = [tuple(known) for known in self._pools.values()]
+        pools = [tuple(known) for known in list(self._pools.values())]
         number = self._pools[memory.ctypes.data].number
         asked = []
         for reader, part in zip(self._readers, _parts(located, len(self._readers)), strict=True):

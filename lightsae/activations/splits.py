@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.storage import Array
 from lightsae.errors import LightsaeError
 

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightsae.activations import ActivationLoader, Manifest, ShardSet, ShardWriter, reader
+from lightsae.activations import ActivationLoader, Manifest, ShardSet, ShardWriter, shard_set
 from lightsae.activations.raw import aligned
 from lightsae.activations.reader_processes import Located, ReaderProcesses
 from lightsae.activations.row_source import Piece
@@ -31,7 +31,7 @@ MakeShards = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def every_set_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(shard_set, "_WORTH_PROCESSES", 0)
 
 
 def loader_of(shards: ShardSet, split: Any = "train", **options: Any) -> ActivationLoader:
@@ -224,8 +224,8 @@ def test_they_end_with_what_they_read_for(make_shards: MakeShards) -> None:
 def test_they_end_with_a_parent_that_is_killed(make_shards: MakeShards) -> None:
     script = (
         "import sys, time, torch\n"
-        "from lightsae.activations import ShardSet, reader\n"
-        "reader._WORTH_PROCESSES = 0\n"
+        "from lightsae.activations import ShardSet, shard_set\n"
+        "shard_set._WORTH_PROCESSES = 0\n"
         f"shards = ShardSet({str(make_shards())!r})\n"
         "shards.allocator(2)\n"
         "print(*[each.process.pid for each in shards._processes._readers], flush=True)\n"
@@ -274,7 +274,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_small_sets_are_read_by_threads(
     make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_WORTH_PROCESSES", 1 << 20)
+    monkeypatch.setattr(shard_set, "_WORTH_PROCESSES", 1 << 20)
     shards = ShardSet(make_shards())
     assert shards.allocator(2) is aligned
     assert not children()

@@ -11,7 +11,7 @@ from rich.table import Table
 from lightsae.activations.format import Manifest
 from lightsae.activations.mixing import label_chi_square, label_frequencies
 from lightsae.activations.norms import norm_quantiles
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.tools.verify import unnamed_label
 from lightsae.errors import LightsaeError
 

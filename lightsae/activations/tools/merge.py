@@ -10,7 +10,7 @@ from lightsae.activations.folder import differences
 from lightsae.activations.format import Manifest
 from lightsae.activations.mixing import in_random_order
 from lightsae.activations.raw import checksum
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.splits import distinct_samples
 from lightsae.activations.storage import Array
 from lightsae.activations.tools.rows import (

@@ -15,7 +15,7 @@ from lightsae.activations.budget import check_room, row_bytes
 from lightsae.activations.folder import differences
 from lightsae.activations.format import MANIFEST_NAME, Manifest
 from lightsae.activations.mixing import in_random_order
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.storage import Array, rows_of
 from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError

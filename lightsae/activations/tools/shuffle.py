@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 
 from lightsae.activations.budget import check_room, row_bytes
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.storage import rows_of
 from lightsae.activations.tools.rows import (
     Rows,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from lightsae.activations.reader import ShardSet
+from lightsae.activations.shard_set import ShardSet
 from lightsae.activations.splits import distinct_samples, hash_samples
 from lightsae.activations.storage import Array
 from lightsae.activations.tools.rows import (
