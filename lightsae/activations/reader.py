@@ -116,7 +116,8 @@ class Shard:
                 raise self._broken(f"{dataset.name} has chunks {dataset.chunks}")
             if dataset.id.get_num_chunks() != self.n_chunks:
                 raise self._broken(f"{dataset.name} lacks chunks, expected {self.n_chunks}")
-        self._offsets = self._chunk_offsets()
+        self._index_offsets: list[list[int]] | None = None
+        self._offsets = _chunk_offsets(self._rows_set)
         shapes = {"chunk_hash": ("<u8", self.n_chunks), "index_hash": ("<u8", self.n_chunks)}
         shapes |= {"mean": ("<f8", manifest.d_in), "m2": ("<f8", manifest.d_in)}
         described = {
@@ -129,14 +130,6 @@ class Shard:
         self._row_bytes = manifest.d_in * kind.disk_dtype.itemsize
         self.chunk_bytes = self._row_bytes * self.chunk_rows
         self._descriptor = self._file.id.get_vfd_handle()
-
-    def _chunk_offsets(self) -> list[int]:
-        """Where each chunk of activations lies in the file, in bytes."""
-        offsets: dict[int, int] = {}
-        self._rows_set.id.chunk_iter(
-            lambda stored: offsets.update({stored.chunk_offset[0]: stored.byte_offset})
-        )
-        return [offsets[chunk * self.chunk_rows] for chunk in range(self.n_chunks)]
 
     def chunk_length(self, chunk: int) -> int:
         """Number of rows of a chunk."""
@@ -192,14 +185,23 @@ class Shard:
         start, count = chunk * self.chunk_rows, self.chunk_length(chunk)
         index = np.empty((len(self._index_sets), self.chunk_rows), "<i8")
         try:
-            for dataset, line in zip(self._index_sets, index, strict=True):
-                dataset.id.read_direct_chunk((start,), out=line.view(np.uint8))
+            for column, line in enumerate(index):
+                self._fill_index(line.view(np.uint8), column, chunk)
         except _HDF5_ERRORS as error:
             raise self._unreadable(start, count, error) from error
         index = index[:, :count]
         if verify and checksum(*index) != self._index_hash[chunk]:
             raise self._altered(start, count, "sample_index, token_index or label")
         return index
+
+    def _fill_index(self, out: Array, column: int, chunk: int) -> None:
+        """Copy a chunk of an index dataset."""
+        if not hasattr(os, "preadv"):
+            self._index_sets[column].id.read_direct_chunk((chunk * self.chunk_rows,), out=out)
+            return
+        if self._index_offsets is None:
+            self._index_offsets = [_chunk_offsets(dataset) for dataset in self._index_sets]
+        read_at(self._descriptor, self._index_offsets[column][chunk], out)
 
     def _fill(self, out: Array, chunk: int) -> None:
         """Copy a chunk of activations; HDF5 would hold the interpreter meanwhile."""
@@ -228,6 +230,15 @@ class Shard:
         return self._broken(
             f"row {start + row} column {column} is {rows[row, column]}, expected a finite number"
         )
+
+
+def _chunk_offsets(dataset: h5py.Dataset) -> list[int]:
+    """Where each chunk of a dataset lies in the file, in bytes."""
+    offsets: dict[int, int] = {}
+    dataset.id.chunk_iter(
+        lambda stored: offsets.update({stored.chunk_offset[0]: stored.byte_offset})
+    )
+    return [offsets[start] for start in sorted(offsets)]
 
 
 def _first_line(error: Exception) -> str:
