@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 MODELS := $(VENV)/models
 MODELS_READY := $(MODELS)/.ready
 
-.PHONY: help demo test lint bench resources gpu clean
+.PHONY: help demo test lint bench resources resources-changed gpu clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ bench: $(READY) ## training step and shard reading on this machine
 
 resources: $(READY) ## compile every kernel for sm_80, sm_90 and sm_100 ahead of time; no GPU needed
 	PYTHONPATH=kernels $(BIN)/python benchmarks/resources.py
+
+resources-changed: $(READY) ## the same, unless these kernels were compiled with this triton before
+	PYTHONPATH=kernels $(BIN)/python benchmarks/resources.py --unless_known benchmarks/results/resources.txt
 
 gpu: ## GPU tests, then the kernels' times; torch, triton, lightning and pytest are enough
 	$(PYTHON) benchmarks/gpu.py

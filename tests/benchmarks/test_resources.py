@@ -71,3 +71,31 @@ def test_a_name_that_no_kernel_has_is_refused() -> None:
     done = resources("--only", "nothing like it")
     assert done.returncode == 2
     assert "no kernel's name contains 'nothing like it'" in done.stderr
+
+
+KNOWN = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import resources
+
+resources.ProcessPoolExecutor = ThreadPoolExecutor
+for arch in ("80", "80", "90"):
+    sys.argv[1:] = ["--arch", arch, "--dtype", "fp32", "--only", "support, k 32"]
+    sys.argv += ["--unless_known", "KNOWN"]
+    assert resources.main() == 0
+"""
+
+
+@pytest.mark.slow
+def test_kernels_that_were_found_right_are_compiled_again_only_if_something_changed(
+    tmp_path: Path,
+) -> None:
+    known = tmp_path / "known.txt"
+    done = subprocess.run(
+        [sys.executable, "-c", KNOWN.replace("KNOWN", str(known))], cwd=SCRIPT.parent,
+        capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.findall(r"^1 (compiled, 0 with|were compiled before)", done.stdout, re.MULTILINE)
+    assert said == ["compiled, 0 with", "were compiled before", "compiled, 0 with"]
+    assert len(known.read_text().splitlines()) == 2
