@@ -94,7 +94,8 @@ def _tensors(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
 
 def _require_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        narrow = tensor.is_floating_point() and tensor.element_size() == 1
+        if not torch.isfinite(tensor.float() if narrow else tensor).all():
             raise LightsaeError(f"{path}: tensor {name!r} has NaN or infinite values")
 
 

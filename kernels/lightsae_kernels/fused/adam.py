@@ -64,7 +64,7 @@ def mix(x):
 def dither(step, row, column):
     """Numbers in [0, 1) for rows [R, 1] and columns [1, D] of a step, as `quantized.dither`."""
     key = (step + 0 * column.to(tl.float32)).to(tl.uint32) * _GOLDEN
-    of_column = mix(~(key + column.to(tl.uint32)))
+    of_column = mix((key + column.to(tl.uint32)) ^ 0xFFFFFFFF)
     key = (step + 0 * row.to(tl.float32)).to(tl.uint32) * _GOLDEN
     of_row = mix(key + row.to(tl.uint32))
     return ((of_row + of_column) >> 8).to(tl.float32) * (1 / 16777216)
