@@ -49,8 +49,9 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "raw.py" in " ".join(child.cmdline())]
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "all"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("split", "dtype"), [("train", "float16"), ("validation", "bfloat16"), ("all", "float32")]
+)
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_they_deliver_what_one_thread_does(
     make_shards: MakeShards, split: str, dtype: str, shuffle: bool
