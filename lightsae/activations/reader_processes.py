@@ -228,13 +228,11 @@ def _end_all(readers: list[_Reader], owner: int) -> None:
 
 def _close(pipe: Any) -> None:
     """Close a pipe, also one to a process that is dead."""
-    try:
+    with suppress(OSError):
         if not pipe.closed and pipe.writable():
             # Whoever was forked meanwhile holds the pipe open, so that its end is not seen.
             pipe.write(marshal.dumps(None))
         pipe.close()
-    except OSError:
-        pass
 
 
 def _forget(pools: dict[int, _Pool], address: int, file: int) -> None:
