@@ -176,9 +176,9 @@ def test_a_given_support_may_repeat_a_latent(
     options["indices"] = torch.tensor(given * 7, device=device)
     ours, grads = run(tensors, 3, "triton", **options)
     want, want_grads = run(exact, 3, "reference", **options)
-    # A penalty of 0 is a difference of sums, which its error is to be compared with.
-    size = torch.maximum(want.penalty, want.values.sum() / want.values.shape[0])
-    assert (ours.penalty.double() - want.penalty).abs() <= 1e-6 * size
+    # A penalty of 0 is a difference of sums, whose rounding is left.
+    rounding = 1e-7 * want.values.sum() / want.values.shape[0]
+    assert (ours.penalty.double() - want.penalty).abs() <= 1e-5 * want.penalty + rounding
     for name, one, other in zip(NAMES, grads, want_grads, strict=True):
         assert_close(f"d_{name}", one, other, 1e-5)
 
