@@ -15,6 +15,10 @@ import time
 from pathlib import Path
 
 import torch
+
+# Triton reads it when it is imported, which torch does with the kernels.
+os.environ["TRITON_INTERPRET"] = "0" if torch.cuda.is_available() else "1"
+
 from common import RESULTS, write_rows
 from operations import goals
 from operations.correctness import checks
@@ -30,9 +34,6 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def main() -> int:
     options = parse()
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    os.environ.pop("TRITON_INTERPRET", None)
-    if options.device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
     if options.device == "cuda" and not torch.cuda.is_available():
         print("no GPU that torch can use: nothing measured", file=sys.stderr)
         return 2
@@ -75,6 +76,8 @@ def parse() -> argparse.Namespace:
     options.dtype = options.dtype or ["fp16" if on_cpu else "bf16"]
     if on_cpu and "bf16" in options.dtype:
         parser.error("--dtype bf16 needs a GPU: Triton's interpreter gets bf16 products wrong")
+    if on_cpu and torch.cuda.is_available():
+        parser.error("--device cpu is for a machine without a GPU")
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     if options.out is None and not on_cpu and torch.cuda.is_available():
