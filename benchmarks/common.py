@@ -15,7 +15,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 # What gpu.py leaves in a folder.
-GPU_TESTS, GPU_KERNELS = "gpu_tests.csv", "kernels_cuda.csv"
+GPU_TESTS, GPU_FAILURES, GPU_SUMMARY = "gpu_tests.csv", "gpu_failures.txt", "gpu_summary.txt"
+GPU_KERNELS, GPU_MEMORY = "kernels_cuda.csv", "step_memory_cuda.txt"
 GPU_STEPS = {size: f"train_step_cuda_{size}.csv" for size in ("paper", "large")}
 
 COLUMNS = (

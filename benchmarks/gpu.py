@@ -21,7 +21,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from common import GPU_KERNELS, GPU_STEPS, GPU_TESTS, RESULTS, gpu_tests, read_rows, write_rows
+from common import (
+    GPU_FAILURES,
+    GPU_KERNELS,
+    GPU_MEMORY,
+    GPU_STEPS,
+    GPU_SUMMARY,
+    GPU_TESTS,
+    RESULTS,
+    gpu_tests,
+    read_rows,
+    write_rows,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASE_S = 460.0
@@ -33,8 +44,10 @@ ENDING_S = 10.0
 # What training needs; the kernels do without.
 NEEDED = ("h5py", "lightning", "rich", "safetensors", "torchmetrics", "xxhash")
 # A warning of that machine's versions is no fault of a kernel.
-TESTS = ("-m", "pytest", "-q", "-m", "gpu", "--tb", "short", "-p", "no:cacheprovider", "-o", "addopts=",
-         "-o", "filterwarnings=default", "-p", "benchmarks.phases.outcomes")  # fmt: skip
+TESTS = ("-m", "pytest", "-q", "-m", "gpu", "--tb", "short", "-p", "no:cacheprovider",
+         "-o", "addopts=", "-o", "filterwarnings=default",
+         "-p", "benchmarks.phases.outcomes")  # fmt: skip
+PROCESSES = ("-n", "8", "--dist", "worksteal")
 OF_KERNELS = ("tests/kernels",)
 OF_TRAINING = ("tests/sae/test_compile.py", "tests/training/test_graph.py",
                "tests/activations/test_ahead.py")  # fmt: skip
@@ -86,7 +99,7 @@ def main() -> int:
     from phases.summary import summary  # where the kernels are a checkout, only now in reach
 
     lines = [*findings, *summary(options.out)]
-    (options.out / "gpu_summary.txt").write_text("\n".join(lines) + "\n")
+    (options.out / GPU_SUMMARY).write_text("\n".join(lines) + "\n")
     print("== summary", *lines, sep="\n", flush=True)
     return 1 if findings else 0
 
@@ -112,24 +125,25 @@ def parse() -> argparse.Namespace:
 
 def tests(phase: Phase) -> list[str]:
     """Run the tests that need a GPU, then the sanitizers on small shapes."""
+    forget(phase, GPU_TESTS, GPU_FAILURES)
     absent = missing()
     files = OF_KERNELS + (() if absent else OF_TRAINING)
-    processes = ("-n", "1" if phase.rehearse else "8", "--dist", "worksteal")
+    at_once = find_spec("xdist") is not None and not phase.rehearse
     code = phase.python(
-        *TESTS, "--outcomes", str(phase.out), *(processes if find_spec("xdist") else ()), *files,
+        *TESTS, "--outcomes", str(phase.out), *(PROCESSES if at_once else ()), *files,
         limit=phase.left - SANITIZER_S,
     )  # fmt: skip
     if absent:
         print(f"not run without {', '.join(absent)}: {', '.join(OF_TRAINING)}", flush=True)
     sanitize(phase)
     said = gpu_tests(phase.out)
-    if said in ("green", "none ran" if phase.rehearse else "green"):
-        return [f"pytest ended with exit code {code}"] if code else []
-    return [f"GPU tests: {said}"]
+    wrong = said != "green" and not (phase.rehearse and said == "none ran")
+    return [f"GPU tests: {said}"] if wrong else unless_done("pytest", code)
 
 
 def kernels(phase: Phase) -> list[str]:
     """Time the operations."""
+    forget(phase, GPU_KERNELS)
     where = ("--device", "cpu", "--rounds", "1") if phase.rehearse else ()
     code = phase.python(
         "benchmarks/kernels.py", "--sweep", "--budget", f"{phase.left - MARGIN_S:.0f}",
@@ -142,6 +156,8 @@ def steps(phase: Phase) -> list[str]:
     """Time whole steps at both sizes, then take their memory apart."""
     if absent := missing():
         return [f"training steps: not measured without {', '.join(absent)}"]
+    log = phase.out / GPU_MEMORY
+    forget(phase, *GPU_STEPS.values(), GPU_MEMORY)
     sizes = {"paper": TINY} if phase.rehearse else STEPS
     how = SHORT if phase.rehearse else ("--rounds", "3")
     found = []
@@ -153,8 +169,6 @@ def steps(phase: Phase) -> list[str]:
             limit=share,
         )  # fmt: skip
         found += unless_done(f"benchmarks/train_step.py, {label}", code)
-    log = phase.out / "step_memory_cuda.txt"
-    log.unlink(missing_ok=True)
     for label, size in sizes.items():
         limit = min(phase.left, MEMORY_S)
         code = phase.python("benchmarks/step_memory.py", *size, limit=limit, log=log)
@@ -171,11 +185,17 @@ def missing() -> list[str]:
     return [name for name in NEEDED if find_spec(name) is None]
 
 
+def forget(phase: Phase, *names: str) -> None:
+    """Remove what an earlier run left: it would pass for what this one found."""
+    for name in names:
+        (phase.out / name).unlink(missing_ok=True)
+
+
 def unless_done(what: str, code: int | None) -> list[str]:
     """A line if a program did not do all it should."""
     if code == 0:
         return []
-    return [f"{what}: {'ended by the clock' if code is None else 'not everything was measured'}"]
+    return [f"{what}: {'ended by the clock' if code is None else f'ended with exit code {code}'}"]
 
 
 def sanitize(phase: Phase) -> None:

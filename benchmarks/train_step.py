@@ -68,7 +68,9 @@ def measure(
             console.print(label, style="dim")
             try:
                 reports, elsewhere = run(names, options, min(left, options.budget * MOST_OF_BUDGET))
-            except (RuntimeError, TimeoutError) as error:
+            except TimeoutError as error:
+                failures |= {name: str(error) for name in names if not results[name].step_ms}
+            except RuntimeError as error:
                 failures |= dict.fromkeys(names, str(error))
             else:
                 for name, report in zip(names, reports, strict=True):
@@ -98,7 +100,11 @@ def rows_of(
     options: argparse.Namespace,
 ) -> list[dict]:
     reasons = dict.fromkeys(missing, "its environment is not there") | failures
-    unmeasured = {name: why for name, why in reasons.items() if name not in results or not results[name].step_ms}
+    unmeasured = {
+        name: why
+        for name, why in reasons.items()
+        if name not in results or not results[name].step_ms
+    }
     return [*csv_rows(results, options), *missing_rows(unmeasured, options)]
 
 
@@ -114,7 +120,7 @@ def parse() -> argparse.Namespace:
                         help="seconds after which it ends")  # fmt: skip
     parser.add_argument("--device", choices=IMPLEMENTATIONS, default="cpu", help="default cpu")
     parser.add_argument("--rehearse", action="store_true",
-                        help="run what --device cuda runs on the CPU; no time is a speed")  # fmt: skip
+                        help="--device cuda without a GPU: no time is a speed")  # fmt: skip
     for device, known in IMPLEMENTATIONS.items():
         names = parser.epilog or ""
         parser.epilog = f"{names}on {device}: {', '.join(known)}. "

@@ -52,7 +52,9 @@ def measure(order: dict) -> dict[str, float | str | None]:
     times, memory = machine.times(trainer, steps), machine.memory(trainer)
     fvu = unexplained(trainer, batches[0])
     if fvu is not None and not math.isfinite(fvu):
-        raise RuntimeError(f"not timed: the reconstruction is {fvu} after {warmup + len(steps)} steps")
+        raise RuntimeError(
+            f"not timed: the reconstruction is {fvu} after {warmup + len(steps)} steps"
+        )
     found = {"fvu": fvu, "torch": torch.__version__, "version": version_of(order["package"])}
     return {**times, **memory, **found}
 

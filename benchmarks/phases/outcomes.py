@@ -2,22 +2,21 @@
 
     pytest -p benchmarks.phases.outcomes --outcomes FOLDER
 
-`gpu_tests.csv` has a row per collected test, "not reached" until it has run; `gpu_failures.txt` has
-what failing tests printed. Both are there if the run is ended from outside.
+One file has a row per collected test, "not reached" until it has run, another what failing tests
+said. Both are there if the run is ended from outside.
 """
 
 import os
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from benchmarks.common import GPU_TESTS, write_rows
+from benchmarks.common import GPU_FAILURES, GPU_TESTS, machine, write_rows
 
-FAILURES = "gpu_failures.txt"
 SECONDS_BETWEEN_WRITES = 1.0
 
 
@@ -37,29 +36,32 @@ class Outcomes:
     """Collects in the process that sees every report; rows are written at most once a second."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.failures = folder / GPU_TESTS, folder / FAILURES
-        for old in (self.path, self.failures):
-            old.unlink(missing_ok=True)
+        self.path, self.failures = folder / GPU_TESTS, folder / GPU_FAILURES
         self.outcome: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.written = 0.0
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Tests of this process, if it runs any."""
         self.expect([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Tests of a process of pytest-xdist: all have the same."""
         self.expect(ids)
 
     def expect(self, ids: list[str]) -> None:
+        """Tests that have not been reached yet."""
         self.outcome = dict.fromkeys(ids, "not reached") | self.outcome
         self.write()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be imported."""
         if report.failed:
             self.note(report.nodeid, "error", report.longreprtext)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Setup, call or teardown of a test."""
         name = report.nodeid
         self.seconds[name] = self.seconds.get(name, 0.0) + report.duration
         if report.failed:
@@ -68,19 +70,22 @@ class Outcomes:
             self.note(name, report.outcome)
 
     def note(self, name: str, outcome: str, text: str = "") -> None:
+        """An outcome, with what a failing test said."""
         self.outcome[name] = outcome
         if text:
             self.failures.parent.mkdir(parents=True, exist_ok=True)
             with self.failures.open("a") as file:
                 file.write(f"{outcome}: {name}\n{text}\n\n")
-        if time.monotonic() > self.written + SECONDS_BETWEEN_WRITES:
+        if text or time.monotonic() > self.written + SECONDS_BETWEEN_WRITES:
             self.write()
 
     def pytest_sessionfinish(self) -> None:
+        """Write what came since the last write."""
         self.write()
 
     def write(self) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        """All outcomes so far."""
+        device = "cuda" if machine()["gpu"] else "cpu"
         known = {"benchmark": "gpu_tests", "device": device, "unit": "s", "gpu_tests": ""}
         write_rows(self.path, [
             {**known, "operation": name, "metric": outcome,
@@ -98,9 +103,11 @@ class SoundDevice:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Generator[None, Any, Any]:
+        """Look at the device after each test."""
         result = yield
+        torch = sys.modules.get("torch")
         try:
-            if torch.cuda.is_available():
+            if torch is not None and torch.cuda.is_available():
                 torch.cuda.synchronize()
         except RuntimeError:
             os._exit(1)

@@ -13,46 +13,31 @@ STEP_FIGURES = {"step_time": "step_ms", "memory_over_state": "memory_over_state_
 
 def kernels(rows: list[Row]) -> list[Measured]:
     """What goals of the kernels look at: times, traffic and errors at the sizes that have goals."""
-    found = {}
+    found: dict[tuple[str, str], Measured] = {}
     for row in rows:
         size = next((size for size in (LARGE, PAPER) if str(size) == row["sizes"]), None)
-        if size is not None:
-            key = size.label, row["dtype"]
-            found.setdefault(key, Measured(size, row["dtype"], row["device"]))
-    for (label, dtype), one in found.items():
-        figures = {
-            (row["operation"], row["implementation"], row["metric"]): row
-            for row in rows
-            if (row["sizes"], row["dtype"]) == (str(one.size), dtype) and row["median"]
-        }
-        one.timed = _timed(figures)
-        one.checks = list(_checks(figures))
+        if size is not None and row["median"]:
+            key = row["sizes"], row["dtype"]
+            one = found.setdefault(key, Measured(size, row["dtype"], row["device"]))
+            _add(one, row)
     return list(found.values())
 
 
-def _timed(figures: dict[tuple[str, str, str], Row]) -> dict[tuple[str, str], Timed]:
-    timed = {}
-    for (operation, implementation, metric), row in figures.items():
-        if metric == "time_p50":
-            ms = float(row["median"])
-            rate = figures.get((operation, implementation, "traffic"))
-            traffic = round(float(rate["median"]) * 1e6 * ms) if rate else 0
-            case = Case(operation, implementation, lambda: None, 0, traffic)
-            timed[case.name] = Timed(case, None, 0, 0, [ms], [ms])
-    return timed
-
-
-def _checks(figures):
-    for (operation, implementation, metric), row in figures.items():
-        output = metric.removesuffix(" error")
-        if output == metric:
-            continue
-        of = lambda name: figures[operation, implementation, name]  # noqa: E731
-        repeats = of("differing_repeats")
-        yield Check(
-            operation, output, float(row["median"]), float(of(f"{output} reference_error")["median"]),
-            int(float(repeats["median"])), int(repeats["unit"].removeprefix("of ")),
-        )  # fmt: skip
+def _add(one: Measured, row: Row) -> None:
+    """Add the figure of a row; those of a case or check follow one another in its file."""
+    name, figure = (row["operation"], row["implementation"]), float(row["median"])
+    output, _, what = row["metric"].rpartition(" ")
+    if row["metric"] == "time_p50":
+        one.timed[name] = Timed(Case(*name, lambda: None, 0, 0), None, 0, 0, [figure], [])
+    elif row["metric"] == "traffic":
+        timed = one.timed[name]
+        timed.case = timed.case._replace(traffic=round(figure * 1e6 * timed.times_ms[0]))
+    elif what == "error":
+        one.checks.append(Check(row["operation"], output, figure, 0.0, 0, 0))
+    elif what == "reference_error":
+        one.checks[-1] = one.checks[-1]._replace(reference_error=figure)
+    elif row["metric"] == "differing_repeats":
+        one.checks[-1] = one.checks[-1]._replace(differing=int(figure))
 
 
 def steps(rows: list[Row]) -> dict[str, process.Measured]:

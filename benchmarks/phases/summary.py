@@ -8,7 +8,6 @@ from common import GPU_KERNELS, GPU_STEPS, GPU_TESTS, read_rows
 from operations import goals as kernel_goals
 from operations.report import columns
 from peers import goals as step_goals
-
 from phases import stored
 
 MOST_NAMES = 20
@@ -37,12 +36,13 @@ def summary(folder: Path) -> Iterator[str]:
 
 def machines(rows: list[dict[str, str]]) -> Iterator[str]:
     """One line for each machine and version that is in the files."""
-    for known in dict.fromkeys(
-        tuple(row[name] for name in ("gpu", "torch", "triton", "python", "commit")) for row in rows
-    ):
-        gpu, torch, triton, python, commit = known
-        versions = f"torch {torch}, triton {triton or 'missing'}, Python {python}"
-        yield f"{gpu or 'no GPU'}, {versions}, commit {commit or 'unknown'}"
+    found = (
+        f"{row['gpu'] or 'no GPU'}, torch {row['torch'].partition('+')[0]}, "
+        f"triton {row['triton'] or 'missing'}, Python {row['python']}, "
+        f"commit {row['commit'] or 'unknown'}"
+        for row in rows
+    )
+    yield from dict.fromkeys(found)
 
 
 def outcomes(rows: list[dict[str, str]]) -> Iterator[str]:
