@@ -1,6 +1,7 @@
 """Tests on a GPU, times of kernels and times of training steps, a phase of eight minutes each.
 
     python benchmarks/gpu.py [tests] [kernels] [steps] [--out FOLDER]      # or: make gpu
+    python benchmarks/gpu.py summary --out FOLDER                          # anywhere
 
 Without a name all three, in turn. A phase ends by its own clock: what it has by then is in FOLDER,
 what it did not reach is listed. A summary of all goals comes last, from all that is in FOLDER.
@@ -45,7 +46,7 @@ ENDING_S = 10.0
 NEEDED = ("h5py", "lightning", "rich", "safetensors", "torchmetrics", "xxhash")
 # A warning of that machine's versions is no fault of a kernel.
 TESTS = ("-m", "pytest", "-q", "-m", "gpu", "--tb", "short", "-p", "no:cacheprovider",
-         "-o", "addopts=", "-o", "filterwarnings=default",
+         "-o", "addopts=", "-o", "filterwarnings=default", "--disable-warnings",
          "-p", "benchmarks.phases.outcomes")  # fmt: skip
 PROCESSES = ("-n", "8", "--dist", "worksteal")
 OF_KERNELS = ("tests/kernels",)
@@ -87,11 +88,12 @@ class Phase(NamedTuple):
 
 def main() -> int:
     options = parse()
-    if not torch.cuda.is_available() and not options.rehearse:
+    names = [name for name in options.phases or PHASES if name != SUMMARY]
+    if names and not torch.cuda.is_available() and not options.rehearse:
         print("no GPU that torch can use: nothing tested, nothing measured", file=sys.stderr)
         return 2
     findings = []
-    for name in options.phases or PHASES:
+    for name in names:
         print(f"== {name}", flush=True)
         phase = Phase(options.out, time.monotonic() + PHASE_S, options.rehearse)
         findings += PHASES[name](phase)
@@ -108,14 +110,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phases", nargs="*", metavar="PHASE", help=f"of {', '.join(PHASES)}")
+    parser.add_argument("phases", nargs="*", metavar="PHASE", help=f"of {KNOWN}")
     parser.add_argument("--out", type=Path, help=f"default {RESULTS}")
     parser.add_argument("--rehearse", action="store_true",
                         help="tiny sizes, interpreted, without a GPU; needs --out")  # fmt: skip
     options = parser.parse_args()
     for name in options.phases:
-        if name not in PHASES:
-            parser.error(f"{name}: not one of {', '.join(PHASES)}")
+        if name not in (*PHASES, SUMMARY):
+            parser.error(f"{name}: not one of {KNOWN}")
     if options.rehearse and (options.out is None or torch.cuda.is_available()):
         parser.error("--rehearse needs --out, and a machine without a GPU")
     options.out = (options.out or RESULTS).resolve()
@@ -178,6 +180,8 @@ def steps(phase: Phase) -> list[str]:
 
 
 PHASES = {"tests": tests, "kernels": kernels, "steps": steps}
+SUMMARY = "summary"
+KNOWN = ", ".join((*PHASES, SUMMARY))
 
 
 def missing() -> list[str]:

@@ -133,7 +133,8 @@ def _is_ours(name: str) -> bool:
 def _ratio(what: str, one: Measured, other: Measured | None) -> float | None:
     if other is None or not getattr(one, what) or not getattr(other, what):
         return None
-    return median(getattr(one, what)) / median(getattr(other, what))
+    below = median(getattr(other, what))
+    return median(getattr(one, what)) / below if below else None
 
 
 def _number(values: list[float], digits: int) -> str:

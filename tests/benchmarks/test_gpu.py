@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 import time
@@ -77,6 +78,14 @@ def test_without_a_gpu_it_says_so_and_fails(gpu, monkeypatch, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.err == "no GPU that torch can use: nothing tested, nothing measured\n"
     assert said.out == ""
+
+
+def test_a_summary_needs_no_gpu(gpu, calls, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    write_outcomes(tmp_path, {"test_a": "failed"})
+    assert run(gpu, monkeypatch, tmp_path, "summary") == 0
+    assert "GPU tests: 1 failed\n  failed: test_a\n" in capsys.readouterr().out
+    assert calls[0] == []
 
 
 def test_phases_come_in_turn_and_the_summary_last(gpu, calls, monkeypatch, tmp_path, capsys):
@@ -230,7 +239,7 @@ def test_programs_take_the_options_that_they_get(gpu, calls, beside, monkeypatch
 def test_the_options_are_checked(gpu, monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(gpu, monkeypatch, tmp_path, "everything")
-    assert "everything: not one of tests, kernels, steps" in capsys.readouterr().err
+    assert "everything: not one of tests, kernels, steps, summary\n" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         run(gpu, monkeypatch, tmp_path, "--rehearse")
     assert "--rehearse needs --out, and a machine without a GPU" in capsys.readouterr().err
@@ -267,6 +276,13 @@ def test_every_test_that_needs_a_gpu_is_run(gpu):
     assert marked
     for path in marked:
         assert any(path.is_relative_to(there) for there in run_there), path
+
+
+def test_the_environment_of_the_rehearsal_has_what_is_needed_and_no_command_line(gpu):
+    lines = (BENCHMARKS / "phases" / "requirements.txt").read_text().splitlines()
+    names = {re.split("[=<]", line)[0] for line in lines}
+    assert set(gpu.NEEDED) < names
+    assert "jsonargparse" not in names
 
 
 def rehearse(phase, folder, environment):
