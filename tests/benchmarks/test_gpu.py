@@ -305,7 +305,7 @@ def test_gpu_tests_and_every_operation_run_where_little_is_installed(gpu_machine
     assert set(rows.values()) == {"skipped"}
     for name in (
         "kernels/fused/test_select.py::test_ties_go_to_the_lowest_index[cuda-bf16]",
-        "training/test_graph.py::test_a_graph_on_the_gpu_ends_in_the_same_bits",
+        "training/test_cuda_graph.py::test_a_graph_on_the_gpu_ends_in_the_same_bits",
     ):
         assert f"tests/{name}" in rows
 
