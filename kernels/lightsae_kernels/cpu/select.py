@@ -21,6 +21,8 @@ from lightsae_kernels.cpu.row_sort import partition_rows_, sort_rows_
 
 # Groups, or candidates, kept beyond k.
 _SPARE = 8
+# Maxima that a maximum of maxima is of.
+_FANOUT = 4
 
 
 def select_topk(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -49,32 +51,52 @@ def select_topk(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _from_groups(bits: Tensor, k: int, size: int) -> tuple[Tensor, Tensor]:
-    """Bits of the Top-k as int32 and their columns, by way of maxima of `size` columns each.
-
-    Groups are strided, so that their maxima are one vectorised pass.
-    """
-    B, N = bits.shape
+    """Bits of the Top-k as int32 and their columns, by way of maxima of `size` columns each."""
+    N = bits.shape[1]
     groups = N // size
-    with workspace.borrowed((B, groups), bits.dtype) as maxima:
-        torch.amax(bits[:, : groups * size].unflatten(1, (size, groups)), dim=1, out=maxima)
-        best, bound = _shortlist(_widened(maxima), k + _SPARE)
+    with workspace.borrowed((len(bits), groups), bits.dtype) as maxima:
+        torch.amax(_strided(bits, groups, size), dim=1, out=maxima)
+        best, bound = _largest(_widened(maxima), k + _SPARE)
     sort_rows_(best)
-    inside = best.shape[1] * size
-    with workspace.borrowed((B, inside + N - groups * size), torch.int64) as columns:
-        steps = torch.arange(0, groups * size, groups, dtype=torch.int32)[:, None]
-        columns[:, :inside].unflatten(1, (size, -1)).copy_(best[:, None] + steps)
-        columns[:, inside:] = torch.arange(groups * size, N)
-        candidates = _widened(bits.gather(1, columns))
-        places, limit = _shortlist(candidates, k + _SPARE)
-        places = places.long()
-        found, places = _sorted(torch.sub(places, candidates.gather(1, places), alpha=1 << 32), k)
-        indices = columns.gather(1, places)
+    columns = _columns_of(best, groups, size, N)
+    candidates = _widened(bits.gather(1, columns))
+    places, limit = _shortlist(candidates, k + _SPARE)
+    places = places.long()
+    found, places = _sorted(torch.sub(places, candidates.gather(1, places), alpha=1 << 32), k)
+    indices = columns.gather(1, places)
     if bits.dtype == torch.int32 or columns.shape[1] > 1 << 16:
         bound = torch.maximum(bound, limit)
     uncertain = ((found[:, -1] <= bound) & (found[:, -1] > 0)).nonzero().squeeze(1)
     if len(uncertain):
         found[uncertain], indices[uncertain] = _from_all(bits[uncertain], k)
     return found, indices
+
+
+def _largest(maxima: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Places of `kept` large values of each row and a bound on those left out; maxima of maxima."""
+    G = maxima.shape[1]
+    groups = G // _FANOUT
+    if groups < 3 * kept:
+        return _shortlist(maxima, kept)
+    best, bound = _largest(_strided(maxima, groups, _FANOUT).amax(dim=1), kept)
+    columns = _columns_of(best, groups, _FANOUT, G)
+    places, limit = _shortlist(maxima.gather(1, columns), kept)
+    return columns.gather(1, places.long()).to(torch.int32), torch.maximum(bound, limit)
+
+
+def _strided(rows: Tensor, groups: int, size: int) -> Tensor:
+    """Groups of every `groups`-th column, so that their maxima are one vectorised pass."""
+    return rows[:, : groups * size].unflatten(1, (size, groups))
+
+
+def _columns_of(best: Tensor, groups: int, size: int, N: int) -> Tensor:
+    """Columns of some groups and those of none, int64; ascending where the groups are."""
+    inside = best.shape[1] * size
+    columns = torch.empty(len(best), inside + N - groups * size, dtype=torch.int64)
+    steps = torch.arange(0, groups * size, groups, dtype=torch.int32)[:, None]
+    torch.add(best[:, None], steps, out=columns[:, :inside].unflatten(1, (size, -1)))
+    columns[:, inside:] = torch.arange(groups * size, N)
+    return columns
 
 
 def _from_all(bits: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,142 @@
+"""Exact Top-k of a float32 encoder product, screened by one in bfloat16 that takes half the time.
+
+    z_ij = x_i . w_j + b_j           y_ij = the same of operands rounded to bfloat16, rounded to it
+    |z_ij - y_ij| <= m_i + u |y_ij|  u = 2^-8
+    m_i = |x_i - x'_i| max_j |w_j| + |x'_i| max_j |w_j - w'_j| + max_j |b_j - b'_j|
+
+by Cauchy-Schwarz, where ' is what rounding leaves; the float32 sums of either product add no more
+than d_in 2^-23 |x_i| max_j |w_j|. Let t_i be the k-th largest y of a row. At least k values are not
+below t_i - m_i - u t_i, so a column with y_ij < (t_i - 2 m_i - u t_i) / (1 + u) is not among the k
+largest. More than k candidates are listed; if the last one is that low, the Top-k is among them, and
+their
+values are computed once more in float32. Other rows take the whole float32 product.
+
+Shapes: x [B, D], W [N, D], b [N]; C candidates of a row.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightsae_kernels.cpu import workspace
+from lightsae_kernels.cpu.row_sort import sort_rows_
+from lightsae_kernels.cpu.select import select_topk
+
+_ROUNDING = 2.0**-8
+_SUMMATION = 2.0**-23
+# Below this many products, or latents for each candidate, screening costs what it saves.
+_LEAST_PRODUCTS = 1 << 28
+_LEAST_LATENTS = 16
+_BLOCK_BYTES = 12 << 20
+
+
+class Screen(NamedTuple):
+    """Operands in bfloat16, and what rounding them can do to a product.
+
+    Attributes:
+        W: [N, D] bfloat16.
+        b: [N] bfloat16.
+        norm: Largest norm of a row of the float32 weight.
+        rounded: Largest norm of what rounding took from a row of it.
+        bias: Largest that it took from an element of the bias.
+    """
+
+    W: Tensor
+    b: Tensor
+    norm: Tensor
+    rounded: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, W: Tensor, b: Tensor, W_narrow: Tensor | None = None) -> "Screen":
+        """Look at float32 weights; `W_narrow` is W in bfloat16 if somebody has it."""
+        narrow = W.to(torch.bfloat16) if W_narrow is None else W_narrow
+        b_narrow = b.to(torch.bfloat16)
+        with workspace.borrowed(tuple(W.shape), W.dtype) as left:
+            rounded = torch.linalg.vector_norm(torch.sub(W, narrow, out=left), dim=1).amax()
+        norm = torch.linalg.vector_norm(W, dim=1).amax()
+        return cls(narrow, b_narrow, norm, rounded, (b - b_narrow).abs().amax())
+
+    def margin(self, x: Tensor, rounded: Tensor) -> Tensor:
+        """How far products of rows of x [B, D], rounded [B, D], can be off; [B]."""
+        size = torch.linalg.vector_norm(x, dim=1)
+        left = torch.linalg.vector_norm(x - rounded, dim=1)
+        summed = 2 * x.shape[1] * _SUMMATION * size * self.norm
+        # The norm of what was rounded is at most that much longer.
+        return left * self.norm + (1 + _ROUNDING) * size * self.rounded + self.bias + summed
+
+
+def pays(x: Tensor, W: Tensor, k: int) -> bool:
+    """Whether screening is faster: the CPU multiplies bfloat16, and the product is large."""
+    products = len(x) * W.numel()
+    large = products >= _LEAST_PRODUCTS and len(W) >= _LEAST_LATENTS * candidates(k)
+    return large and x.dtype == torch.float32 and multiplies_bfloat16()
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def candidates(k: int) -> int:
+    """How many columns of a row are computed in float32."""
+    return 2 * max(k, 16)
+
+
+def screened_topk(x: Tensor, W: Tensor, b: Tensor, screen: Screen, k: int) -> tuple[Tensor, Tensor]:
+    """Values and indices of the k largest of ReLU(x W^T + b) in each row.
+
+    Args:
+        x: Centred inputs, [B, D] float32.
+        W: Encoder, [N, D] float32.
+        b: Bias, [N] float32.
+        screen: Of W and b.
+        k: How many to keep.
+
+    Returns:
+        Float32 values [B, k], descending, and int64 indices [B, k], ties to the lowest index.
+    """
+    B, N = len(x), len(W)
+    values, indices = torch.empty(B, k), torch.empty(B, k, dtype=torch.int64)
+    rows = max(1, _BLOCK_BYTES // (2 * N))
+    with workspace.borrowed((min(rows, B), N), torch.bfloat16) as buffer:
+        for start in range(0, B, rows):
+            block = slice(start, min(start + rows, B))
+            here = x[block]
+            narrow = here.to(torch.bfloat16)
+            y = torch.addmm(screen.b, narrow, screen.W.t(), out=buffer[: len(here)])
+            about, listed = select_topk(y, candidates(k))
+            values[block], indices[block] = _best(_products(here, W, listed) + b[listed], listed, k)
+            doubtful = _doubtful(about.float(), screen.margin(here, narrow), k)
+            if len(doubtful):
+                again = select_topk(torch.addmm(b, here[doubtful], W.t()), k)
+                values[block][doubtful], indices[block][doubtful] = again
+    return values, indices
+
+
+def _doubtful(about: Tensor, margin: Tensor, k: int) -> Tensor:
+    """Rows whose last candidate [B, C] is not certain to be below the k-th largest value."""
+    kth, last = about[:, k - 1], about[:, -1]
+    certain = last * (1 + _ROUNDING) < kth * (1 - _ROUNDING) - 2 * margin
+    return certain.logical_not().nonzero().squeeze(1)
+
+
+def _products(x: Tensor, W: Tensor, listed: Tensor) -> Tensor:
+    """Products of each row of x with the listed rows of W, [B, C]."""
+    B, C = listed.shape
+    rows = torch.arange(B)
+    # The gradient of the weights of a bag is these products; torch has no other name for them.
+    found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        x, W, listed.reshape(-1), rows * C, rows.repeat_interleave(C), 0
+    )
+    return found.view(B, C)
+
+
+def _best(z: Tensor, listed: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of ReLU(z) [B, C] and their columns."""
+    keys = torch.sub(listed, z.view(torch.int32).clamp(min=0), alpha=1 << 32)
+    sort_rows_(keys)
+    keys = keys[:, :k]
+    bits = keys.bitwise_right_shift(32).neg_().to(torch.int32)
+    return bits.view(torch.float32), keys.bitwise_and(0xFFFFFFFF)
