@@ -7,9 +7,8 @@
 by Cauchy-Schwarz, where ' is what rounding leaves; the float32 sums of either product add no more
 than d_in 2^-23 |x_i| max_j |w_j|. Let t_i be the k-th largest y of a row. At least k values are not
 below t_i - m_i - u t_i, so a column with y_ij < (t_i - 2 m_i - u t_i) / (1 + u) is not among the k
-largest. More than k candidates are listed; if the last one is that low, the Top-k is among them, and
-their
-values are computed once more in float32. Other rows take the whole float32 product.
+largest. More than k candidates are listed; if the last one is that low, the Top-k is among them and
+they are computed once more in float32. Other rows take the whole float32 product.
 
 Shapes: x [B, D], W [N, D], b [N]; C candidates of a row.
 """
