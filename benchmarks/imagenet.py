@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lightsae.activations import Manifest, ShardWriter
-from lightsae.activations.budget import row_bytes
-from lightsae.activations.images import FolderImages
-from lightsae.activations.preparation import Transform
+from lightsae.activations.extraction.images import FolderImages
+from lightsae.activations.extraction.preparation import Transform
+from lightsae.activations.shards.disk_budget import row_bytes
 
 IMAGES = 1_281_167
 # ViT-L/14 at 224 pixels.

@@ -92,7 +92,7 @@ def lightning_main() -> int:
 
 def _command(word: str) -> Callable[[list[str]], object]:
     if word in _RUNS:
-        from lightsae.training.commands import RunCLI
+        from lightsae.runs.commands import RunCLI
 
         return RunCLI
     return _shards if word == "shards" else partial(_call, word)
@@ -126,7 +126,7 @@ def _call(word: str, words: list[str]) -> None:
 
 def _function(word: str) -> Callable[..., object]:
     if word == "extract":
-        from lightsae.activations.extract import extract
+        from lightsae.activations.extraction.extract import extract
 
         return extract
     from lightsae.demo import demo

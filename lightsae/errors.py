@@ -1,4 +1,4 @@
-"""The one exception family that a user is meant to read."""
+"""`LightsaeError`, the base of every error that is meant for the user."""
 
 
 class LightsaeError(ValueError):

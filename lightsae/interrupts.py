@@ -1,4 +1,4 @@
-"""A signal that asks a command to stop is answered once, wherever it comes in."""
+"""SIGINT and SIGTERM: raised once as an exception, and sent again if a destructor swallowed it."""
 
 import os
 import signal

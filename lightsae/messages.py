@@ -1,8 +1,9 @@
-"""Other libraries' error messages, cut to what a person needs."""
+"""Error messages of other libraries, shortened to one line."""
 
 import re
 from traceback import walk_tb
 
+_LONGEST = 300
 _FRAMES = ("Does not validate against any", "Subtypes:", "Errors:", "Given value")
 _ALTERNATIVE = re.compile(r"Expected an? [^.]*")
 
@@ -51,3 +52,17 @@ def raised_in(error: BaseException, package: str) -> bool:
     frames = list(walk_tb(error.__traceback__))
     name = frames[-1][0].f_globals.get("__name__", "") if frames else ""
     return name.partition(".")[0] == package
+
+
+def reason(error: BaseException) -> str:
+    """An exception's kind and message on one line, not too long.
+
+    Example:
+        >>> reason(KeyError("image"))
+        "KeyError: 'image'"
+        >>> reason(AssertionError())
+        'AssertionError'
+    """
+    text = one_line(str(error))
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightsae.activations import Manifest, ShardWriter
-from lightsae.activations.extract import extract
+from lightsae.activations.extraction.extract import extract
 from lightsae.cli import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -11,8 +11,8 @@ from torch import Tensor
 from lightsae import sae as room
 from lightsae.sae import SparseAutoencoder, TopK, objective
 from lightsae.training import SAEAdam
-from lightsae.training.dead import DeadLatentTracker
-from lightsae.training.graph import CapturedStep, CudaRecorder, without_autocast
+from lightsae.training.cuda_graph import CapturedStep, CudaRecorder, without_autocast
+from lightsae.training.dead_latents import DeadLatentTracker
 
 
 def build(

@@ -1,4 +1,4 @@
-"""What the study looks at: shards of a digits ViT, and another encoder's embeddings."""
+"""The data of the study: shards of a digits ViT, and embeddings of another encoder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What latents respond to: test images, from the most to the least monosemantic latent."""
+"""The gallery of the study: test images per latent, from most to least monosemantic."""
 
 from pathlib import Path
 

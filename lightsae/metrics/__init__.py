@@ -1,4 +1,4 @@
-"""How good a sparse autoencoder is, as torchmetrics and as plain functions."""
+"""Metrics of sparse autoencoders, as torchmetrics classes and as functions."""
 
 from lightsae.metrics.dead import DeadLatents, dead_latents
 from lightsae.metrics.l0 import L0, l0

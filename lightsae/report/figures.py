@@ -1,4 +1,4 @@
-"""What the figures share: their look, and how they are written."""
+"""Style and saving, shared by all figures."""
 
 from pathlib import Path
 from typing import Any

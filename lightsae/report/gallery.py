@@ -1,4 +1,4 @@
-"""A picture of what latents respond to: the images that activate each of them most."""
+"""Gallery of latents: the images that activate each of them most."""
 
 from pathlib import Path
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""A batch of sparse codes."""
+"""`SparseCode`: values and indices of the selected latents of a batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where training starts: the input scale and the decoder bias, from a sample of the data."""
+"""Initial input scale and decoder bias, estimated from a sample of the data."""
 
 import math
 from typing import Literal, NamedTuple, TypeAlias

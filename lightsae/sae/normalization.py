@@ -1,4 +1,4 @@
-"""How inputs come to the size that an autoencoder works in, and back."""
+"""Normalisation of the inputs of an autoencoder, and its inverse."""
 
 import math
 from typing import Literal, NamedTuple, TypeAlias, get_args

@@ -1,4 +1,4 @@
-"""Tensors and settings as a folder: sae.safetensors beside a sae.json that anyone can read."""
+"""Saving and loading a folder with sae.safetensors and sae.json."""
 
 import json
 from pathlib import Path

@@ -1,13 +1,22 @@
-"""The LightningModule and what a training run needs around it."""
+"""One training step and what it needs: module, optimizer, schedule, dead latents, CUDA graph."""
 
-from lightsae.training.checkpoint import AtomicCheckpointIO, read_checkpoint
-from lightsae.training.dead import DeadLatentTracker
-from lightsae.training.metrics_file import MetricsFile, RewindMetrics
+from importlib import import_module
+from typing import Any
+
+from lightsae.training.dead_latents import DeadLatentTracker
 from lightsae.training.module import SAEModule
 from lightsae.training.optimizer import SAEAdam
-from lightsae.training.quiet import quieten
-from lightsae.training.resume_point import ResumePoint
 from lightsae.training.schedule import WarmupDecay
+
+# Public names whose home is the room above, which imports this one.
+_IN_RUNS = {
+    "AtomicCheckpointIO": "checkpoint_files",
+    "MetricsFile": "metrics_file",
+    "ResumePoint": "resume_point",
+    "RewindMetrics": "metrics_file",
+    "quieten": "log_filter",
+    "read_checkpoint": "checkpoint_files",
+}
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -21,3 +30,10 @@ __all__ = [
     "quieten",
     "read_checkpoint",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name that moved to `lightsae.runs` when it is first asked for."""
+    if name not in _IN_RUNS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"lightsae.runs.{_IN_RUNS[name]}"), name)

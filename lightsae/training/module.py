@@ -30,9 +30,8 @@ from lightsae.sae import (
     objective,
 )
 from lightsae.sae.normalization import require_known
-from lightsae.training.checkpoint import require_resumable, require_same_model
-from lightsae.training.dead import DeadLatentTracker
-from lightsae.training.graph import (
+from lightsae.training.checkpoint_checks import require_resumable, require_same_model
+from lightsae.training.cuda_graph import (
     CapturedStep,
     CudaRecorder,
     detached,
@@ -40,6 +39,7 @@ from lightsae.training.graph import (
     require_capturable,
     without_autocast,
 )
+from lightsae.training.dead_latents import DeadLatentTracker
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows

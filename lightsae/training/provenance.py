@@ -1,4 +1,4 @@
-"""Which shards a model was trained on."""
+"""Which shards a model was trained on, compared on resume and on evaluation."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Batches that ranks share."""
+"""Row counts and loss weights of batches that are shared over ranks."""
 
 import torch
 import torch.distributed as dist

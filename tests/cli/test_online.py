@@ -10,8 +10,8 @@ import pytest
 from lightsae.cli import main
 from lightsae.training import read_checkpoint
 
+from ..runs.test_resume import same
 from ..training.helpers import finish, metrics, start, start_pair, write_config
-from ..training.test_resume import same
 from .helpers import Ask
 
 pytestmark = pytest.mark.slow

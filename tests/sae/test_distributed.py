@@ -16,7 +16,7 @@ from torch.distributed import (
 
 from lightsae.sae import AuxK, L1L2Ratio, OffSupportL1, SparseAutoencoder, objective
 from lightsae.sae.regularizers import Regularizer
-from lightsae.training.dead import DeadLatentTracker
+from lightsae.training.dead_latents import DeadLatentTracker
 
 from .helpers import assert_close, untied
 

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardWriter
 from lightsae.cli import main
+from lightsae.runs.log_filter import quieten
 from lightsae.sae import TopK
 from lightsae.training import (
     AtomicCheckpointIO,
@@ -22,7 +23,6 @@ from lightsae.training import (
     RewindMetrics,
     SAEModule,
 )
-from lightsae.training.quiet import quieten
 
 D_IN, D_SAE, K = 6, 24, 3
 
@@ -140,7 +140,7 @@ def _run(words: list[str], variables: dict[str, str]) -> None:
 def start(*words: object, **variables: object) -> BaseProcess:
     """The command line in a new process; a server that has imported everything forks it."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["lightsae.training.commands"])
+    processes.set_forkserver_preload(["lightsae.runs.commands"])
     texts = {name: str(value) for name, value in variables.items()}
     process = processes.Process(target=_run, args=([str(word) for word in words], texts))
     process.start()

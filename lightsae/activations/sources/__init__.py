@@ -1,4 +1,4 @@
-"""Sources that make a folder of shards from nothing but a name."""
+"""Data sources that make a folder of shards by themselves, such as the digits of the quickstart."""
 
 from lightsae.activations.sources.digits import DigitsSource
 

@@ -1,1 +1,1 @@
-"""What one does with folders of shards: look at them, check, rewrite, and make them of others."""
+"""`lightsae shards`: inspect, verify, rewrite and convert folders of shards."""

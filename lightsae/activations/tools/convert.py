@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightsae.activations.budget import check_room, row_bytes
-from lightsae.activations.format import Manifest
-from lightsae.activations.image_sources.files import stamps
-from lightsae.activations.shard_file import default_chunk_rows
-from lightsae.activations.storage import StoredDtype, storage
-from lightsae.activations.told import told
-from lightsae.activations.tools.foreign import open_foreign
-from lightsae.activations.tools.opened import Foreign
-from lightsae.activations.tools.rows import Rows, out_of, tracked, write_pieces
-from lightsae.activations.writer import ShardWriter, UnstorableError
+from lightsae.activations.extraction.image_sources.files import stamps
+from lightsae.activations.shards.disk_budget import check_room, row_bytes
+from lightsae.activations.shards.dtypes import StoredDtype, storage
+from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.shard_file import default_chunk_rows
+from lightsae.activations.shards.writer import ShardWriter, UnstorableError
+from lightsae.activations.tools.foreign_activations import Foreign
+from lightsae.activations.tools.open_foreign import open_foreign
+from lightsae.activations.tools.row_copy import Rows, out_of, tracked, write_pieces
 from lightsae.errors import LightsaeError
+from lightsae.messages import reason
 
 _PIECE_BYTES = 16 << 20
 # Half of a buffer of 5% then holds 1024 chunks, so that batches of 256 rows of a set in the order
@@ -114,7 +114,7 @@ def _read(path: Path, foreign: Foreign, part: slice) -> torch.Tensor:
     except LightsaeError:
         raise
     except Exception as error:  # damaged files bring up whatever the libraries' parts raise
-        raise LightsaeError(f"{path}: cannot be read: {told(error)}") from error
+        raise LightsaeError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _labels(path: Path, count: int) -> torch.Tensor:
@@ -122,7 +122,7 @@ def _labels(path: Path, count: int) -> torch.Tensor:
     try:
         found = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise LightsaeError(f"labels: {path} cannot be read as .npy: {told(error)}") from error
+        raise LightsaeError(f"labels: {path} cannot be read as .npy: {reason(error)}") from error
     if found.shape != (count,) or found.dtype.kind not in "iu":
         raise LightsaeError(
             f"labels: {path} is {found.dtype} {list(found.shape)}, expected integers [{count}]"

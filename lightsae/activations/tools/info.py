@@ -8,10 +8,10 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from lightsae.activations.format import Manifest
-from lightsae.activations.mixing import label_chi_square, label_frequencies
-from lightsae.activations.norms import norm_quantiles
-from lightsae.activations.shard_set import ShardSet
+from lightsae.activations.loading.label_mixing import label_chi_square, label_frequencies
+from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.norm_histogram import norm_quantiles
+from lightsae.activations.shards.shard_set import ShardSet
 from lightsae.activations.tools.verify import unnamed_label
 from lightsae.errors import LightsaeError
 

@@ -6,14 +6,15 @@ from itertools import combinations
 
 import numpy as np
 
-from lightsae.activations.folder import differences
-from lightsae.activations.format import Manifest
-from lightsae.activations.mixing import in_random_order
-from lightsae.activations.raw import checksum
-from lightsae.activations.shard_set import ShardSet
-from lightsae.activations.splits import distinct_samples
-from lightsae.activations.storage import Array
-from lightsae.activations.tools.rows import (
+from lightsae.activations.loading.label_mixing import in_random_order
+from lightsae.activations.loading.splits import distinct_samples
+from lightsae.activations.shards.checked_read import checksum
+from lightsae.activations.shards.dtypes import Array
+from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.manifest_comparison import differences
+from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.writer import ShardWriter
+from lightsae.activations.tools.row_copy import (
     Rows,
     check_free,
     check_unmade,
@@ -25,7 +26,6 @@ from lightsae.activations.tools.rows import (
     tracked,
     write_pieces,
 )
-from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError
 
 _COMPARED_ROWS = 1 << 24

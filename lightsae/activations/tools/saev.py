@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from lightsae.activations.storage import Array
-from lightsae.activations.told import told
-from lightsae.activations.tools.opened import Foreign
+from lightsae.activations.shards.dtypes import Array
+from lightsae.activations.tools.foreign_activations import Foreign
 from lightsae.errors import LightsaeError
+from lightsae.messages import reason
 
 _Kind = TypeVar("_Kind")
 _KINDS = {
@@ -135,7 +135,7 @@ def _json(path: Path, kind: type[_Kind]) -> _Kind:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise LightsaeError(f"{path}: cannot be read: {told(error)}") from error
+        raise LightsaeError(f"{path}: cannot be read: {reason(error)}") from error
     if not isinstance(found, kind):
         raise LightsaeError(f"{path}: holds {type(found).__name__}, expected {_KINDS[kind]}")
     return found

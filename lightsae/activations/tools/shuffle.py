@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from lightsae.activations.budget import check_room, row_bytes
-from lightsae.activations.shard_set import ShardSet
-from lightsae.activations.storage import rows_of
-from lightsae.activations.tools.rows import (
+from lightsae.activations.shards.disk_budget import check_room, row_bytes
+from lightsae.activations.shards.dtypes import rows_of
+from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.writer import ShardWriter
+from lightsae.activations.tools.row_copy import (
     Rows,
     bar,
     check_unmade,
@@ -21,7 +22,6 @@ from lightsae.activations.tools.rows import (
     successor,
     write_pieces,
 )
-from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError
 
 _MOST_BUCKETS = 500

@@ -7,10 +7,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from lightsae.activations.shard_set import ShardSet
-from lightsae.activations.splits import distinct_samples, hash_samples
-from lightsae.activations.storage import Array
-from lightsae.activations.tools.rows import (
+from lightsae.activations.loading.splits import distinct_samples, hash_samples
+from lightsae.activations.shards.dtypes import Array
+from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.writer import ShardWriter
+from lightsae.activations.tools.row_copy import (
     check_free,
     made_already,
     out_of,
@@ -19,7 +20,6 @@ from lightsae.activations.tools.rows import (
     successor,
     tracked,
 )
-from lightsae.activations.writer import ShardWriter
 from lightsae.errors import LightsaeError
 
 

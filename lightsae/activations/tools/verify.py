@@ -8,12 +8,12 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from lightsae.activations.format import MANIFEST_NAME, Manifest, ShardEntry
-from lightsae.activations.norms import count_norms
-from lightsae.activations.reader import Shard
-from lightsae.activations.statistics import Moments
-from lightsae.activations.storage import as_float32
-from lightsae.activations.tools.rows import bar
+from lightsae.activations.shards.dtypes import as_float32
+from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry
+from lightsae.activations.shards.norm_histogram import count_norms
+from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.statistics import Moments
+from lightsae.activations.tools.row_copy import bar
 from lightsae.errors import LightsaeError
 
 

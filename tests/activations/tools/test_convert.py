@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardSet
-from lightsae.activations.mixing import label_chi_square
+from lightsae.activations.loading.label_mixing import label_chi_square
 from lightsae.activations.tools.convert import convert
+from lightsae.activations.tools.foreign_activations import Foreign
 from lightsae.activations.tools.merge import merge
-from lightsae.activations.tools.opened import Foreign
 from lightsae.errors import LightsaeError
 
 VALUES = np.random.default_rng(0).standard_normal((30, 4, 6), dtype=np.float32)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightsae.activations import Manifest, ShardSet, ShardWriter, budget
+from lightsae.activations import Manifest, ShardSet, ShardWriter
+from lightsae.activations.shards import disk_budget
 from lightsae.activations.tools import merge as merging
 from lightsae.activations.tools.merge import merge
 from lightsae.activations.tools.shuffle import shuffle
@@ -110,7 +111,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     folders = [str(make_shards(rows=rows, name=str(rows))) for rows in (60, 50)]
     out = Path(folders[0]).parent / "out"
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(budget.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(disk_budget.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(LightsaeError, match=r"out: would take about .* more, there are 1.0 kB"):
         if command == "merge":
             merge(folders, str(out))

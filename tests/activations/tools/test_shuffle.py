@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lightsae.activations import Manifest, ShardSet, ShardWriter
-from lightsae.activations.mixing import label_chi_square
-from lightsae.activations.tools.rows import Rows
+from lightsae.activations.loading.label_mixing import label_chi_square
+from lightsae.activations.shards.writer import ShardWriter as Writer
+from lightsae.activations.tools.row_copy import Rows
 from lightsae.activations.tools.shuffle import shuffle
-from lightsae.activations.writer import ShardWriter as Writer
 from lightsae.errors import LightsaeError
 
 Shards = Callable[..., Path]

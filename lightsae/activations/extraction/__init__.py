@@ -1,0 +1,1 @@
+"""Extraction: a frozen model runs over images and its activations become shards."""

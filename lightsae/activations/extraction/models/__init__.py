@@ -1,0 +1,17 @@
+"""Frozen models by name or class path, and where in them activations are taken."""
+
+from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
+from lightsae.activations.extraction.models.load import load_model, weights_hash
+from lightsae.activations.extraction.models.names import closest, import_object
+from lightsae.activations.extraction.models.options import Library, ModelOptions
+
+__all__ = [
+    "Inputs",
+    "LayerTap",
+    "Library",
+    "ModelOptions",
+    "closest",
+    "import_object",
+    "load_model",
+    "weights_hash",
+]

@@ -1,0 +1,131 @@
+"""Forward hooks that capture a layer's output and stop the model after the last one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightsae.activations.extraction.models.names import closest
+from lightsae.errors import LightsaeError
+from lightsae.messages import reason
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class _Reached(Exception):
+    """All wanted layers have run: ends the forward pass."""
+
+
+class LayerTap:
+    """Runs a model up to the last of its modules that is wanted.
+
+    Args:
+        module: The model.
+        layers: Names of the modules whose outputs are wanted, as in `named_modules`, or one name.
+
+    Raises:
+        LightsaeError: If there is no such module; the closest names are offered.
+
+    Example:
+        >>> tap = LayerTap(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "0")
+        >>> tap(torch.zeros(4, 3)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(self, module: nn.Module, layers: str | Sequence[str]) -> None:
+        self.module = module
+        self.layers = [layers] if isinstance(layers, str) else list(layers)
+        modules = {name: item for name, item in module.named_modules() if name}
+        for layer in self.layers:
+            if layer not in modules:
+                kind = type(module).__name__
+                raise LightsaeError(
+                    f"layer: {kind} has no module {layer!r}{closest(layer, modules)}"
+                )
+        self._targets = {layer: modules[layer] for layer in self.layers}
+        if not self._targets or len(self._targets) < len(self.layers):
+            raise LightsaeError(f"layer is {self.layers}, expected different names")
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The output of the only layer; see `all`."""
+        (output,) = self.all(inputs)
+        return output
+
+    def all(self, inputs: Inputs) -> list[Tensor]:
+        """Run the model and return the layers' outputs, of each the first if it has several.
+
+        Args:
+            inputs: `[B, ...]`, or the keyword arguments of the model.
+
+        Returns:
+            What each layer gave when it ran for the first time, in the order of `layers`.
+
+        Raises:
+            LightsaeError: If the model cannot take the batch, or a layer did not run or returned
+                no tensor.
+        """
+        outputs: dict[str, Any] = {}
+        handles = [
+            target.register_forward_hook(self._keep(layer, outputs))
+            for layer, target in self._targets.items()
+        ]
+        try:
+            with torch.inference_mode():
+                self.module(**inputs) if isinstance(inputs, Mapping) else self.module(inputs)
+        except _Reached:
+            pass
+        except Exception as error:
+            raise LightsaeError(
+                f"model: {type(self.module).__name__}, run up to layer {self._names()}, cannot "
+                f"take a batch of {_shapes(inputs)}: {reason(error)}"
+            ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [self._tensor(layer, outputs) for layer in self.layers]
+
+    def _names(self) -> str:
+        """The layers, for messages."""
+        return ", ".join(repr(layer) for layer in self.layers)
+
+    def _keep(self, layer: str, outputs: dict[str, Any]) -> Any:
+        """A forward hook that keeps the first output of a layer, and ends the pass with the last.
+
+        What runs on may change an output in place, so all but the last are copied.
+        """
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            if layer in outputs:
+                return
+            outputs[layer] = found = _first(output)
+            if len(outputs) == len(self._targets):
+                raise _Reached
+            outputs[layer] = found.clone() if isinstance(found, Tensor) else found
+
+        return keep
+
+    def _tensor(self, layer: str, outputs: dict[str, Any]) -> Tensor:
+        """The output of a layer, if it is one."""
+        if layer not in outputs:
+            raise LightsaeError(f"layer: {layer!r} is not used by the model's forward pass")
+        output = outputs[layer]
+        if not isinstance(output, Tensor):
+            raise LightsaeError(
+                f"layer: {layer!r} returns {type(output).__name__}, expected a tensor"
+            )
+        return output
+
+
+def _first(output: Any) -> Any:
+    """The first of several outputs."""
+    if isinstance(output, Mapping):
+        return next((part for part in output.values() if isinstance(part, Tensor)), output)
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _shapes(inputs: Inputs) -> str:
+    """Inputs, for messages."""
+    if isinstance(inputs, Tensor):
+        return f"images {list(inputs.shape)} {inputs.dtype}"
+    return ", ".join(f"{name} {list(t.shape)} {t.dtype}" for name, t in inputs.items())

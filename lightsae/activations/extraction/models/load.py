@@ -1,0 +1,128 @@
+"""Frozen models, built and loaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightsae.activations.extraction.models.libraries import (
+    open_clip_models,
+    timm_models,
+    torchvision_models,
+    transformers_models,
+)
+from lightsae.activations.extraction.models.libraries.described import images_part
+from lightsae.activations.extraction.models.libraries.failure import NO_TENSORS
+from lightsae.activations.extraction.models.names import import_object
+from lightsae.activations.extraction.models.options import ModelOptions
+from lightsae.activations.shards.checked_read import checksum
+from lightsae.errors import LightsaeError
+from lightsae.messages import reason
+
+_BUILD: dict[str, Callable[[str, bool, dict[str, Any]], nn.Module]] = {
+    "timm": timm_models.build,
+    "open_clip": open_clip_models.build,
+    "transformers": transformers_models.build,
+    "torchvision": torchvision_models.build,
+}
+
+
+def load_model(options: ModelOptions) -> nn.Module:
+    """Build a frozen model in evaluation mode.
+
+    Args:
+        options: Which model and which weights.
+
+    Returns:
+        The module; no parameter requires a gradient. Parameters that no weights were given for
+        are drawn with a fixed seed, so that an interrupted extraction finds them again.
+
+    Raises:
+        LightsaeError: If the name, path, arguments or weights are wrong, naming them.
+
+    Example:
+        >>> load_model(ModelOptions(module="torch.nn.Identity"))
+        Identity()
+    """
+    if (options.name is None) == (options.module is None):
+        raise LightsaeError("model: give either name (and its library) or module (a class path)")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = _build(options)
+    if options.weights is not None:
+        _load_weights(module, Path(options.weights))
+    if options.name is not None:
+        module = images_part(module)
+    return module.eval().requires_grad_(False)
+
+
+def _build(options: ModelOptions) -> nn.Module:
+    """Construct the module."""
+    if options.name is not None:
+        fetch = options.pretrained and options.weights is None
+        return _BUILD[options.library](options.name, fetch, options.arguments)
+    build = import_object(options.module or "", "model.module")
+    try:
+        module = build(**options.arguments)
+    except Exception as error:
+        message = f"model.module {options.module}: cannot be built: {reason(error)}"
+        raise LightsaeError(message) from error
+    if not isinstance(module, nn.Module):
+        raise LightsaeError(f"model.module {options.module} made no nn.Module")
+    return module
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    """Load a state dict from a file that may not run code."""
+    if not path.is_file():
+        raise LightsaeError(f"model.weights: there is no file {path}")
+    state = _tensors(path)
+    try:
+        for key in ("state_dict", "model"):
+            state = state[key] if isinstance(state.get(key), dict) else state
+        # What was trained under DistributedDataParallel has this before every name.
+        nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "module.")
+        module.load_state_dict(state)
+    except Exception as error:
+        raise LightsaeError(
+            f"model.weights: {path} does not fit {type(module).__name__}: {reason(error)}"
+        ) from error
+
+
+def _tensors(path: Path) -> Any:
+    """What a file of weights holds."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise LightsaeError(f"model.weights: {path} cannot be read, {NO_TENSORS}") from error
+    except Exception as error:
+        raise LightsaeError(
+            f"model.weights: {path} cannot be read, {NO_TENSORS}: {reason(error)}"
+        ) from error
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hash of a module's parameters and buffers, 16 hexadecimal digits.
+
+    Example:
+        >>> weights_hash(nn.Linear(2, 2)) == weights_hash(nn.Linear(2, 2))
+        False
+    """
+    state = _state_parts(module)
+    return f"{checksum(*state):016x}"
+
+
+def _state_parts(module: nn.Module) -> list[bytes | Any]:
+    """Names and bytes of a module's state, in the order of names."""
+    parts: list[bytes | Any] = []
+    for name, tensor in sorted(module.state_dict().items()):
+        parts.append(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        parts.append(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return parts

@@ -1,0 +1,1 @@
+"""Reading activations for training: splits, shuffled batches and Lightning data modules."""

@@ -1,0 +1,166 @@
+"""The data module base: loaders over the train, validation and test rows of any row source."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS
+from torch import Tensor
+
+from lightsae.activations.loading.loader import ActivationLoader
+from lightsae.activations.loading.prefetch import CudaCopies
+from lightsae.activations.loading.splits import Split, SplitRule
+from lightsae.activations.shards.dtypes import Array, as_float32
+from lightsae.activations.shards.row_source import Piece, RowSource
+from lightsae.errors import LightsaeError
+
+
+class SplitDataModule(LightningDataModule):
+    """What `ActivationDataModule` and `OnlineActivationDataModule` have in common.
+
+    Args:
+        batch_size: Rows per batch and process.
+        val_fraction: Share of the samples held out for validation.
+        test_fraction: Share of the samples held out for test.
+        split_seed: Seed of the division into splits.
+        seed: Seed of the order of training rows.
+        buffer_rows: Rows held in memory to shuffle among.
+        drop_last: Leave out a partial last training batch.
+
+    Attributes:
+        dtype: Dtype of the activations delivered; None for the stored one.
+        readers: Threads that read.
+
+    Raises:
+        LightsaeError: If the seed is negative.
+    """
+
+    dtype: torch.dtype | None = torch.float32
+    readers: int = 1
+
+    def __init__(
+        self,
+        batch_size: int,
+        val_fraction: float,
+        test_fraction: float,
+        split_seed: int,
+        seed: int,
+        buffer_rows: int,
+        drop_last: bool,
+    ) -> None:
+        super().__init__()
+        if seed < 0:
+            raise LightsaeError(f"seed is {seed}, expected at least 0")
+        self.batch_size = batch_size
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.split_seed, self.seed = split_seed, seed
+        self.buffer_rows, self.drop_last = buffer_rows, drop_last
+
+    @property
+    def _name(self) -> str:
+        """What messages call the data."""
+        raise NotImplementedError
+
+    def _opened(self, split: Split) -> tuple[RowSource, SplitRule, Array]:
+        """The rows of a split, the division, and each chunk's rows of the split."""
+        raise NotImplementedError
+
+    def rows(self, split: Split) -> int:
+        """Number of rows of a split."""
+        return int(self._opened(split)[2].sum())
+
+    def training_sample(self, max_rows: int = 32_768) -> Tensor:
+        """Rows of the training split, from chunks drawn by `seed`; the same on every rank.
+
+        Args:
+            max_rows: At most this many.
+
+        Returns:
+            Float32 `[rows, d_in]`.
+        """
+        source, rule, counts = self._opened("train")
+        order = np.random.default_rng(self.seed).permutation(len(counts))
+        chunks = order[: np.searchsorted(np.cumsum(counts[order]), max_rows) + 1]
+        manifest, rows = source.manifest, source.stored_rows
+        buffer = np.empty(int(rows[chunks].max()) * source.row_bytes, np.uint8)
+        parts: list[Array] = []
+        with source.reading(chunks) as place:
+            for chunk in chunks.tolist():
+                place([Piece(chunk, 0)], buffer)
+                raw = buffer[: rows[chunk] * source.row_bytes]
+                mask = rule.mask(source.read_index(chunk)[0], "train")
+                parts.append(as_float32(raw, manifest.dtype, manifest.d_in)[mask])
+        return torch.from_numpy(np.concatenate(parts)[:max_rows])
+
+    def train_dataloader(self) -> ActivationLoader:
+        """Shuffled batches of the training split, from the trainer's current epoch on."""
+        loader = self._loader("train", shuffle=True)
+        if self.trainer is not None:
+            # Lightning restores a loader's position only in the middle of an epoch.
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            loader.set_epoch(progress.processed)
+        return loader
+
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        """Batches of the validation split; in a fit without one, no loader.
+
+        Raises:
+            LightsaeError: If there is no validation split, and not in a fit.
+        """
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if self.val_fraction == 0 and fitting:
+            return []
+        return self._loader("validation")
+
+    def test_dataloader(self) -> ActivationLoader:
+        """Batches of the test split.
+
+        Raises:
+            LightsaeError: If there is none.
+        """
+        return self._loader("test")
+
+    def predict_dataloader(self) -> ActivationLoader:
+        """Batches of every row, in stored order."""
+        return self._loader("all")
+
+    def _loader(self, split: Split, shuffle: bool = False) -> ActivationLoader:
+        """A loader for this process."""
+        if {"validation": self.val_fraction, "test": self.test_fraction}.get(split) == 0:
+            key = "val_fraction" if split == "validation" else "test_fraction"
+            raise LightsaeError(f"{self._name}: there is no {split} split: {key} is 0")
+        source, rule, counts = self._opened(split)
+        trainer = self.trainer
+        return ActivationLoader(
+            source,
+            rule,
+            split,
+            counts,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+            buffer_rows=self.buffer_rows,
+            dtype=self.dtype,
+            drop_last=self.drop_last and shuffle,
+            readers=self.readers,
+            progress=partial(_progress, trainer) if shuffle and trainer else None,
+            copies=self._copies(),
+        )
+
+    def _copies(self) -> CudaCopies | None:
+        """What brings batches to the trainer's GPU, if it has one."""
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        if device is None or device.type != "cuda":
+            return None
+        return CudaCopies(device, self.dtype)
+
+
+def _progress(trainer: Trainer) -> tuple[int, float]:
+    """Batches of the current epoch that training has finished, and how many it wants."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return int(progress.processed), trainer.fit_loop.max_batches

@@ -1,0 +1,316 @@
+"""Write activations to a folder of HDF5 shards that is valid at every moment."""
+
+import os
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightsae.activations.shards.checked_read import all_finite
+from lightsae.activations.shards.disk_budget import shard_bytes
+from lightsae.activations.shards.dtypes import Array, storage
+from lightsae.activations.shards.folder_lock import (
+    check_writable,
+    lock_folder,
+    put_in_place,
+    system_message,
+)
+from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, shard_name
+from lightsae.activations.shards.manifest_comparison import check_same
+from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.shard_file import ShardFile, default_chunk_rows
+from lightsae.activations.shards.statistics import Moments
+from lightsae.errors import LightsaeError
+
+
+class UnstorableError(LightsaeError):
+    """A value is not finite, or too large for the stored dtype."""
+
+
+class ShardWriter:
+    """Appends rows to a folder, shard by shard.
+
+    A shard is written under a temporary name, fsynced and renamed; then the manifest that lists it
+    is replaced. Whatever interrupts the writer, the folder holds whole shards only, and a writer
+    opened on it again continues after the last one. A shard ends with the first `write` that
+    brings it to `rows_per_shard`, so no `write` is ever split over two shards.
+
+    Args:
+        folder: Where to write; made if missing.
+        manifest: What the rows are: `d_in`, `dtype`, and where they come from. If the folder
+            already has shards, all of these must agree with its manifest.
+        rows_per_shard: A shard ends once it has this many rows.
+        chunk_rows: Rows per HDF5 chunk, the unit of reading and hashing; by default 512 KiB, but
+            no more than `rows_per_shard`.
+
+    Attributes:
+        manifest: The folder's manifest as it lies on disk.
+
+    Raises:
+        LightsaeError: If the folder holds something else (naming what differs), is complete,
+            cannot be written, or is being written by another process.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with ShardWriter(folder, Manifest(d_in=4, dtype="float16")) as writer:
+        ...     writer.write(torch.randn(10, 4), sample_index=torch.arange(10))
+        >>> Manifest.load(folder).rows
+        10
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        manifest: Manifest,
+        *,
+        rows_per_shard: int = 262_144,
+        chunk_rows: int | None = None,
+    ) -> None:
+        if rows_per_shard < 1 or (chunk_rows is not None and chunk_rows < 1):
+            raise LightsaeError("rows_per_shard and chunk_rows must be at least 1")
+        storage(manifest.dtype)
+        self.folder = Path(folder)
+        self._rows_per_shard = rows_per_shard
+        default = default_chunk_rows(manifest.d_in, manifest.dtype)
+        # The last chunk of a shard takes as much of the disk as a whole one.
+        self._chunk_rows = chunk_rows or min(default, rows_per_shard)
+        self._shard: ShardFile | None = None
+        self._progress: dict[str, Any] = {}
+        self._lock = -1
+        check_writable(self.folder)
+        ours = not os.path.exists(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_folder(self.folder)
+            self.manifest = self._open_manifest(manifest)
+            self._moments = self._stored_moments()
+            shards = (self.folder / entry.name for entry in self.manifest.shards)
+            self._shard_bytes = sum(path.stat().st_size for path in shards)
+        except BaseException as error:
+            if ours and self._lock >= 0:
+                with suppress(OSError):  # it is not empty
+                    self.folder.rmdir()
+            self.abort()
+            if not isinstance(error, OSError):
+                raise
+            message = f"{self.folder}: cannot be written: {system_message(error)}"
+            raise LightsaeError(message) from error
+
+    def _open_manifest(self, wanted: Manifest) -> Manifest:
+        """Continue the folder's manifest, or start one."""
+        for pattern in ("shard-*.h5.tmp", f".{MANIFEST_NAME}.tmp"):
+            for leftover in self.folder.glob(pattern):
+                leftover.unlink()
+        found = Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
+        if found is None or not found.shards:
+            manifest = replace(
+                wanted, complete=False, rows=0, mean=[], scale=[], norms={}, shards=[]
+            )
+            manifest.save(self.folder)
+            return manifest
+        check_same(found, wanted, self.folder)
+        if found.complete:
+            raise LightsaeError(f"{self.folder}: is complete already ({found.rows} rows)")
+        return found
+
+    def _stored_moments(self) -> Moments:
+        """Statistics of the shards that are there already."""
+        moments = Moments.empty(self.manifest.d_in)
+        for entry in self.manifest.shards:
+            with Shard(self.folder / entry.name, entry, self.manifest) as shard:
+                moments = moments.merge(shard.moments)
+        return moments
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.abort()
+
+    def write(
+        self,
+        activations: Tensor,
+        sample_index: Tensor,
+        token_index: Tensor | None = None,
+        label: Tensor | None = None,
+        progress: dict[str, Any] | None = None,
+    ) -> None:
+        """Append rows.
+
+        Args:
+            activations: Float `[B, d_in]` on any device; stored in the manifest's dtype.
+            sample_index: Int64 `[B]`, the sample of each row.
+            token_index: Int64 `[B]`, the token of each row; zeros by default.
+            label: Int64 `[B]`, wanted exactly if the manifest says `has_labels`.
+            progress: Stored in the manifest together with the shard that these rows end up in.
+
+        Raises:
+            LightsaeError: On a wrong shape, a value that is not finite or does not fit the dtype
+                (naming sample and layer), or a full disk, after which the writer is at its end.
+        """
+        self._check_open()
+        index = self._index_arrays(activations, sample_index, token_index, label)
+        rows = self._stored(activations, index)
+        self._progress = progress if progress is not None else self._progress
+        if len(rows) == 0:
+            return
+        try:
+            if self._shard is None:
+                self._shard = self._new_shard()
+            self._shard.append(rows, index)
+            if self._shard.rows >= self._rows_per_shard:
+                self._end_shard()
+        except (OSError, RuntimeError) as error:
+            raise self._disk_error(error) from error
+
+    def bytes_with(self, rows: int) -> int:
+        """Bytes of the whole shards, and of the one under construction with so many rows more."""
+        manifest, shard = self.manifest, self._shard
+        rows += 0 if shard is None else shard.rows
+        return self._shard_bytes + shard_bytes(
+            rows, self._chunk_rows, manifest.d_in, manifest.dtype, manifest.has_labels
+        )
+
+    def finish(self, progress: dict[str, Any] | None = None) -> None:
+        """End the last shard and mark the folder complete.
+
+        Args:
+            progress: Stored in the manifest.
+
+        Raises:
+            LightsaeError: If nothing was ever written, or on a full disk.
+        """
+        if self.manifest.complete:
+            return
+        self._check_open()
+        self._progress = progress if progress is not None else self._progress
+        try:
+            if self._shard is not None:
+                self._end_shard()
+            if self.manifest.rows == 0:
+                raise LightsaeError(f"{self.folder}: no row was written")
+            self._replace_manifest(progress=self._progress, complete=True)
+        except (OSError, RuntimeError) as error:
+            raise self._disk_error(error) from error
+
+    def abort(self) -> None:
+        """Drop the shard under construction; earlier shards stay. Ends the writer."""
+        if self._shard is not None:
+            self._shard.discard()
+            self._shard = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _check_open(self) -> None:
+        """Refuse to go on without the lock: somebody else may be writing."""
+        if self._lock < 0 or self.manifest.complete:
+            raise LightsaeError(f"{self.folder}: this writer has ended, open another one")
+
+    def _index_arrays(
+        self, rows: Tensor, sample: Tensor, token: Tensor | None, label: Tensor | None
+    ) -> list[Array]:
+        """The index tensors as int64 arrays, their shapes checked."""
+        d_in = self.manifest.d_in
+        if rows.ndim != 2 or rows.shape[1] != d_in or not rows.is_floating_point():
+            raise LightsaeError(
+                f"activations is {rows.dtype} {list(rows.shape)}, expected floats [B, {d_in}]"
+            )
+        if (label is not None) != self.manifest.has_labels:
+            wanted = "a label" if self.manifest.has_labels else "no label"
+            raise LightsaeError(f"{self.folder}: expected {wanted} for every row")
+        token = torch.zeros_like(sample) if token is None else token
+        index = {"sample_index": sample, "token_index": token}
+        index |= {} if label is None else {"label": label}
+        for name, values in index.items():
+            if values.shape != rows.shape[:1] or values.is_floating_point():
+                raise LightsaeError(
+                    f"{name} is {values.dtype} {list(values.shape)}, "
+                    f"expected integers [{len(rows)}]"
+                )
+        return [values.detach().cpu().to(torch.int64).numpy() for values in index.values()]
+
+    def _stored(self, activations: Tensor, index: list[Array]) -> Tensor:
+        """The rows in the stored dtype, refused where a value is lost."""
+        rows = activations.detach().cpu()
+        stored = rows.to(storage(self.manifest.dtype).torch_dtype).contiguous()
+        if not all_finite(stored.view(-1).view(torch.uint8).numpy(), self.manifest.dtype):
+            raise self._lost_value(rows, ~torch.isfinite(stored), index)
+        return stored
+
+    def _lost_value(self, rows: Tensor, wrong: Tensor, index: list[Array]) -> UnstorableError:
+        """The first value that cannot be stored."""
+        row, column = (int(i) for i in wrong.nonzero()[0])
+        value = float(rows[row, column])
+        where = (
+            f"sample {index[0][row]}, token {index[1][row]}, "
+            f"layer {self.manifest.layer or 'unnamed'!r}: activation [{column}] is {value:g}"
+        )
+        if not np.isfinite(value):
+            return UnstorableError(f"{where}, expected a finite number")
+        dtype = self.manifest.dtype
+        fits = dtype == "float16" and abs(value) <= torch.finfo(torch.bfloat16).max
+        larger = ": use dtype float32 or bfloat16" if fits else ""
+        return UnstorableError(f"{where}, too large for {dtype}{larger}")
+
+    def _new_shard(self) -> ShardFile:
+        """Open the next shard under its temporary name."""
+        manifest = self.manifest
+        return ShardFile(
+            self.folder / f"{shard_name(len(manifest.shards))}.tmp",
+            manifest.d_in,
+            manifest.dtype,
+            self._chunk_rows,
+            manifest.has_labels,
+        )
+
+    def _end_shard(self) -> None:
+        """Put the shard in place, then the manifest that lists it."""
+        shard = self._shard
+        assert shard is not None
+        name = shard_name(len(self.manifest.shards))
+        digest = shard.finish()
+        put_in_place(shard.path, self.folder / name)
+        self._shard_bytes += (self.folder / name).stat().st_size
+        self._shard = None
+        self._moments = self._moments.merge(shard.moments)
+        entry = ShardEntry(name, shard.rows, digest)
+        self._replace_manifest(
+            shards=[*self.manifest.shards, entry],
+            rows=self.manifest.rows + shard.rows,
+            mean=self._moments.mean.tolist(),
+            scale=self._moments.scale.tolist(),
+            norms=dict(Counter(self.manifest.norms) + shard.norms),
+            progress=self._progress,
+        )
+
+    def _replace_manifest(self, **changes: Any) -> None:
+        """Save a changed manifest; only then is it ours."""
+        manifest = replace(self.manifest, **changes)
+        manifest.save(self.folder)
+        self.manifest = manifest
+
+    def _disk_error(self, error: Exception) -> LightsaeError:
+        """Give up the shard that could not be written."""
+        kept = len(self.manifest.shards)
+        self.abort()
+        return LightsaeError(
+            f"{self.folder}: cannot write {shard_name(kept)} ({system_message(error)}); "
+            f"the {kept} shards before it are whole: free some space and run the same command again"
+        )

@@ -1,0 +1,15 @@
+"""A command over a run folder: fit, validate, test, predict, checkpoints and resuming."""
+
+from lightsae.runs.checkpoint_files import AtomicCheckpointIO, read_checkpoint
+from lightsae.runs.log_filter import quieten
+from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
+from lightsae.runs.resume_point import ResumePoint
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "MetricsFile",
+    "ResumePoint",
+    "RewindMetrics",
+    "quieten",
+    "read_checkpoint",
+]

@@ -1,0 +1,30 @@
+"""Filters for log lines and warnings that Lightning prints about itself."""
+
+import logging
+import warnings
+
+_OWN_DEFAULTS = (
+    r".*isinstance\(treespec, LeafSpec\).*",
+    ".*does not have many workers.*",
+    # A run that goes on finds what it left there.
+    r"Checkpoint directory .* exists and is not empty",
+    r"You are trying to `self\.log.*barebones",
+    "Couldn't infer the batch indices",
+    "Total length of `list` across ranks is zero",
+    # Lightning's command line calls what newer versions of jsonargparse have renamed.
+    r"\s*(By default only one Jsonarg|``ArgumentParser.add_inst|``instantiate_cl|skip_none para)",
+)
+
+
+def quieten() -> None:
+    """Drop advertisements and remarks on Lightning's own defaults; warnings of weight stay.
+
+    Example:
+        >>> quieten()
+        >>> logging.getLogger("lightning.pytorch").level == logging.WARNING
+        True
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _OWN_DEFAULTS:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,64 @@
+"""Dead latents: samples seen since each latent last fired."""
+
+import torch
+import torch.distributed as dist
+from lightsae_kernels import Encoded
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from lightsae.training.ranks import rows_of_all
+
+
+class DeadLatentTracker(nn.Module):
+    """Counts, for every latent, the tokens since it last fired (arXiv 2406.04093).
+
+    The counters are a buffer: checkpoints carry them. Under data parallelism a firing on any rank
+    resets a counter everywhere and the tokens of all ranks count.
+
+    Args:
+        d_sae: Size of the dictionary.
+
+    Attributes:
+        tokens_since_fired: [d_sae] int64.
+
+    Example:
+        >>> import torch
+        >>> from lightsae_kernels import encode_topk
+        >>> tracker = DeadLatentTracker(3)
+        >>> code = encode_topk(torch.eye(3)[:2], torch.eye(3), torch.zeros(3), torch.zeros(3), 1)
+        >>> tracker.update(code)
+        >>> tracker.dead(dead_after=2)
+        tensor([False, False,  True])
+    """
+
+    tokens_since_fired: Tensor
+
+    def __init__(self, d_sae: int) -> None:
+        super().__init__()
+        self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(
+        self,
+        encoded: Encoded,
+        fired_above: float = 0.0,
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        """Count a batch.
+
+        Args:
+            encoded: The code of the batch.
+            fired_above: Activation above which a latent has fired.
+            process_group: Ranks that share the batch.
+        """
+        self.tokens_since_fired += rows_of_all(encoded.values, process_group)
+        # Without waiting for the device: an index that has not fired keeps its counter.
+        never = torch.iinfo(torch.int64).max
+        counts = torch.where(encoded.values > fired_above, 0, never).reshape(-1)
+        self.tokens_since_fired.scatter_reduce_(0, encoded.indices.reshape(-1), counts, "amin")
+        if process_group is not None:
+            dist.all_reduce(self.tokens_since_fired, op=dist.ReduceOp.MIN, group=process_group)
+
+    def dead(self, dead_after: int) -> Tensor:
+        """Latents that have not fired for `dead_after` tokens, [d_sae] bool."""
+        return self.tokens_since_fired >= dead_after

@@ -1,0 +1,561 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from lightsae.activations import (
+    ActivationDataModule,
+    DataOptions,
+    Extraction,
+    LayerTap,
+    Manifest,
+    ModelOptions,
+    ShardSet,
+    extract,
+)
+from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.layer_folder import LayerFolder
+from lightsae.activations.loading.label_mixing import in_random_order
+from lightsae.activations.shards.writer import ShardWriter
+from lightsae.errors import LightsaeError
+from tests.activations.stand_ins import Noise, TinyNet
+
+STAND_INS = "tests.activations.stand_ins"
+
+
+def _extract(out: Path, count: int = 40, bad: tuple[int, ...] = (), **options: Any) -> Manifest:
+    noise = {"count": count, "bad": bad, "copies": options.pop("copies", 1)}
+    model = {"scale": options.pop("scale", 1.0)}
+    options = {"layer": "tokens", "tokens": "patch", "dtype": "float32", **options}
+    options = {"batch_size": 6, "rows_per_shard": 50, **options}
+    (manifest,) = extract(
+        ModelOptions(module=f"{STAND_INS}.TinyNet", arguments=model),
+        DataOptions(dataset=f"{STAND_INS}.Noise", arguments=noise),
+        out=str(out),
+        **options,
+    )
+    return manifest
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Every dataset of every shard, and the manifest."""
+    found: dict[str, Any] = {"manifest": json.loads((folder / "manifest.json").read_text())}
+    for path in sorted(folder.glob("shard-*")):
+        with h5py.File(path) as file:
+            found |= {f"{path.name}/{name}": file[name][()].tobytes() for name in file}
+    return found
+
+
+def _rows(folder: Path) -> dict[tuple[int, int], np.ndarray]:
+    shards = ShardSet(folder)
+    chunks = range(len(shards.chunks))
+    index = np.concatenate([shards.read_index(chunk) for chunk in chunks], axis=1)
+    rows = np.concatenate(shards.read_activations(chunks))
+    shards.close()
+    assert index.shape[1] == len({(s, t) for s, t in index[:2].T.tolist()})
+    return {(int(s), int(t)): row for s, t, row in zip(*index[:2], rows, strict=True)}
+
+
+def _model() -> TinyNet:
+    from lightsae.activations.extraction.models import load_model
+
+    model = load_model(ModelOptions(module=f"{STAND_INS}.TinyNet"))
+    assert isinstance(model, TinyNet)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("tokens", "layer", "positions"),
+    [
+        ("class", "tokens", [0]),
+        ("patch", "tokens", [1, 2, 3, 4]),
+        ("all", "tokens", [0, 1, 2, 3, 4]),
+        ("pooled", "tokens", [0]),
+        ("patch", "patches", [0, 1, 2, 3]),
+        ("class", "head", [0]),
+    ],
+)
+def test_rows_are_the_layers_tokens(
+    tmp_path: Path, tokens: Any, layer: str, positions: list[int]
+) -> None:
+    manifest = _extract(tmp_path, 13, tokens=tokens, layer=layer)
+    assert manifest.rows == 13 * len(positions)
+    assert (manifest.layer, manifest.tokens, manifest.has_labels) == (layer, tokens, True)
+    rows = _rows(tmp_path)
+    tap = LayerTap(_model(), layer)
+    for sample in (0, 7, 12):
+        output = tap(Noise()[sample][0][None])
+        if tokens == "pooled":
+            output = output[:, 1:].mean(1, keepdim=True)
+        if output.ndim == 4:
+            output = output.flatten(2).transpose(1, 2)
+        output = output.view(-1, output.shape[-1])
+        for position in positions:
+            expected = output[min(position, len(output) - 1)].numpy()
+            np.testing.assert_allclose(rows[sample, position], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_labels_follow_their_samples(tmp_path: Path) -> None:
+    manifest = _extract(tmp_path)
+    assert manifest.classes == ["a", "b", "c", "d"]
+    shards = ShardSet(tmp_path)
+    for chunk in range(len(shards.chunks)):
+        sample, _, label = shards.read_index(chunk)
+        assert (label == sample % 4).all()
+    shards.close()
+
+
+def test_shards_hold_whole_forward_passes(tmp_path: Path) -> None:
+    assert [entry.rows for entry in _extract(tmp_path).shards] == [72, 72, 16]
+
+
+def test_a_random_order_mixes_the_labels_of_stored_batches(tmp_path: Path) -> None:
+    _extract(tmp_path, 1200, tokens="class", batch_size=300)
+    shards = ShardSet(tmp_path)
+    labels = np.concatenate([shards.read_index(i)[2] for i in range(len(shards.chunks))])
+    shards.close()
+    counts = np.stack([np.bincount(part, minlength=4) for part in np.split(labels, 12)])
+    statistic = ((counts - 25) ** 2 / 25).sum()
+    assert statistic / (11 * 3) < 1.6
+
+
+def test_an_extraction_is_known_to_be_in_a_random_order(tmp_path: Path) -> None:
+    assert in_random_order(_extract(tmp_path))
+
+
+def test_copies_of_a_sample_stay_in_its_split(tmp_path: Path) -> None:
+    _extract(tmp_path, 40, copies=4)
+    rows = _rows(tmp_path)
+    assert {sample for sample, _ in rows} == set(range(10))
+    assert sorted(t for s, t in rows if s == 3) == [
+        c * 5 + t for c in range(4) for t in (1, 2, 3, 4)
+    ]
+    data = ActivationDataModule(str(tmp_path), val_fraction=0.2, test_fraction=0.2, batch_size=7)
+    seen = [
+        {int(i) for batch in loader for i in batch.sample_index}
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    ]
+    data.teardown()
+    assert [len(samples) for samples in seen] == [6, 2, 2]
+    assert len(set.union(*seen)) == 10
+
+
+@pytest.mark.parametrize("fails_after", range(0, 7))
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int
+) -> None:
+    _extract(tmp_path / "whole", bad=(3, 11), on_error="skip")
+    real, calls = ShardWriter.write, 0
+
+    def write(self: ShardWriter, *args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > fails_after:
+            raise KeyboardInterrupt
+        real(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShardWriter, "write", write)
+        _extract(tmp_path / "cut", bad=(3, 11), on_error="skip")
+    _extract(tmp_path / "cut", bad=(3, 11), on_error="skip")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_complete_folder_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = _extract(tmp_path)
+    before = (tmp_path / "manifest.json").stat().st_mtime_ns
+    assert _extract(tmp_path) == first
+    assert "already complete, 160 rows" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"layer": "patches"}, "layer = 'tokens', this command has 'patches'"),
+        ({"tokens": "all"}, "tokens"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"seed": 1}, "seed = 0, this command has 1"),
+        ({"batch_size": 7}, "batch_size"),
+        ({"count": 41}, "its images changed since .* was begun with them .*40.*, now .*41"),
+        ({"rows_per_shard": 9}, "rows_per_shard"),
+    ],
+)
+def test_a_folder_of_another_command_is_refused(tmp_path: Path, options: Any, named: str) -> None:
+    _extract(tmp_path)
+    with pytest.raises(LightsaeError, match=named):
+        _extract(tmp_path, **options)
+
+
+def test_an_unreadable_image_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(
+        LightsaeError, match=r"item 11 of .*Noise.* is unreadable: OSError: broken file \(on"
+    ):
+        _extract(tmp_path, bad=(11,))
+
+
+def test_unreadable_images_are_skipped_counted_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LightsaeError, match="item 11"):
+        _extract(tmp_path, bad=(11, 30))
+    manifest = _extract(tmp_path, bad=(11, 30), on_error="skip")
+    assert manifest.rows == 38 * 4
+    assert len(manifest.progress["skipped"]) == 2
+    assert "2 images skipped" in " ".join(capsys.readouterr().err.split())
+    assert not {11, 30} & {sample for sample, _ in _rows(tmp_path)}
+
+
+def test_only_unreadable_images_are_an_error(tmp_path: Path) -> None:
+    extraction = Extraction(
+        tap=LayerTap(_model(), "tokens"),
+        images=_AllBad(Noise(5), None, "noise"),
+        out=tmp_path,
+        model_name="tiny",
+        on_error="skip",
+    )
+    with pytest.raises(LightsaeError, match="none of the 5 images is readable"):
+        extraction.run()
+
+
+class _AllBad(DatasetImages):
+    def load(self, position: int) -> Any:
+        return super().load(position)._replace(image=None, problem="bad")
+
+
+def test_float16_overflow_names_the_sample(tmp_path: Path) -> None:
+    with pytest.raises(
+        LightsaeError, match=r"sample .*, token .*, layer 'tokens': .* use dtype fl"
+    ):
+        _extract(tmp_path, dtype="float16", scale=1e6)
+    assert _extract(tmp_path, dtype="bfloat16", scale=1e6).rows == 160
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "^batch_size is 0, expected at least 1"),
+        ({"rows_per_shard": 0}, "^rows_per_shard is 0, expected at least 1"),
+        ({"workers": -1}, "^workers is -1, expected at least 0"),
+        ({"seed": -1}, "^seed is -1, expected at least 0"),
+        ({"device": "nowhere"}, "device 'nowhere' cannot be used"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"tokens": "cls"}, "tokens is 'cls'"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(LightsaeError, match=message):
+        _extract(tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def _save(path: Path, seed: int) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _extract_folder(folder: Path, out: Path, **options: Any) -> Manifest:
+    own: dict[str, Any] = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    return extract(
+        ModelOptions(module=f"{STAND_INS}.TinyNet"),
+        DataOptions(folder=str(folder), **own),
+        layer="tokens",
+        out=str(out),
+        **{"batch_size": 4, "rows_per_shard": 5, **options},
+    )[0]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for number in range(14):
+        _save(tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png", number)
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["complete", "interrupted"])
+def test_a_folder_of_images_that_changed_is_refused(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    out = tmp_path / "out"
+    if finished:
+        _extract_folder(pictures, out)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ShardWriter, "finish", _interrupt)
+            _extract_folder(pictures, out)
+        assert Manifest.load(out).shards
+    before = contents(out)
+    _save(pictures / "a" / "0.png", seed=99)
+    message = f"^{pictures}: its images changed since {out} was begun with them "
+    with pytest.raises(LightsaeError, match=message) as caught:
+        _extract_folder(pictures, out)
+    assert "\n" not in str(caught.value)
+    assert contents(out) == before
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_folder_of_images_may_move(tmp_path: Path, pictures: Path) -> None:
+    first = _extract_folder(pictures, tmp_path / "out")
+    moved = pictures.rename(tmp_path / "moved")
+    assert _extract_folder(moved, tmp_path / "out") == first
+
+
+def test_a_dataset_that_grew_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _extract(tmp_path)
+    monkeypatch.setattr(Noise, "__len__", lambda self: 41)
+    with pytest.raises(LightsaeError, match="was begun with images = 40, this command has 41"):
+        _extract(tmp_path)
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_shards_of_a_folder(tmp_path: Path, pictures: Path) -> None:
+    (pictures / "b" / "1.png").write_bytes(b"broken")
+    for workers in (0, 2):
+        _extract_folder(pictures, tmp_path / str(workers), workers=workers, on_error="skip")
+    assert Manifest.load(tmp_path / "0").rows == 13
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_shards_of_a_dataset(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        _extract(tmp_path / str(workers), workers=workers, copies=4)
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system lists no open files")
+def test_workers_do_not_hold_the_lock_of_a_folder_that_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShardWriter, "finish", _interrupt)
+        _extract(tmp_path)
+    real = Noise.__getitem__
+
+    def look(self: Noise, i: int) -> Any:
+        if i > 0 and any(os.path.realpath(file) == str(tmp_path) for file in _open_files()):
+            raise OSError("a worker has the folder open")
+        return real(self, i)
+
+    monkeypatch.setattr(Noise, "__getitem__", look)
+    assert _extract(tmp_path, workers=2).complete
+
+
+def _open_files() -> list[Path]:
+    return list(Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_in_a_worker_ends_the_run_with_its_name(
+    tmp_path: Path, pictures: Path
+) -> None:
+    broken = pictures / "b" / "1.png"
+    broken.write_bytes(b"broken")
+    with pytest.raises(LightsaeError, match=f"^{broken} is not a readable image: ") as caught:
+        _extract_folder(pictures, tmp_path / "out", workers=2)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "file/far/below"])
+def test_a_folder_that_cannot_be_made_is_refused_first(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    message = f"^{tmp_path / out}: {tmp_path}/file is a file, expected a folder$"
+    with pytest.raises(LightsaeError, match=message):
+        _extract(tmp_path / out, layer="no such layer")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    message = f"^{tmp_path}/new/out: no permission to write in {tmp_path}$"
+    with pytest.raises(LightsaeError, match=message):
+        _extract(tmp_path / "new" / "out", layer="no such layer")
+
+
+def test_a_name_that_the_system_refuses_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LightsaeError, match=r"x: cannot be written: File name too long$"):
+        _extract(tmp_path / ("x" * 300))
+
+
+def test_a_complete_folder_need_not_be_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _extract(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert _extract(tmp_path) == first
+
+
+def test_an_out_of_nothing_is_refused() -> None:
+    with pytest.raises(LightsaeError, match=r"^out is '', expected a folder"):
+        extract(ModelOptions(), DataOptions(), layer="tokens", out="")
+
+
+def test_prefix_tokens_count_where_the_model_does_not_say_them(tmp_path: Path) -> None:
+    def run_with(prefix: int) -> Manifest:
+        return extract(
+            ModelOptions(module=f"{STAND_INS}.TinyNet", prefix_tokens=prefix),
+            DataOptions(dataset=f"{STAND_INS}.Noise", arguments={"count": 6}),
+            layer="tokens", tokens="patch", out=str(tmp_path),
+        )[0]  # fmt: skip
+
+    assert run_with(2).rows == 6 * 3
+    assert {token for _, token in _rows(tmp_path)} == {2, 3, 4}
+    with pytest.raises(LightsaeError, match="prefix_tokens = 2, this command has 1"):
+        run_with(1)
+
+
+def test_half_precision_changes_little(tmp_path: Path) -> None:
+    _extract(tmp_path / "a", 8)
+    _extract(tmp_path / "b", 8, compute="bfloat16")
+    first, second = _rows(tmp_path / "a"), _rows(tmp_path / "b")
+    assert first.keys() == second.keys()
+    assert max(np.abs(first[key] - second[key]).max() for key in first) < 0.02
+
+
+_SERVER = """
+import os, sys, time, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from tests.activations import stand_ins
+from tests.activations.extraction.test_extract import _extract
+
+real = stand_ins.Noise.__getitem__
+
+def slow(self, i):
+    time.sleep(0.002)
+    return real(self, i)
+
+stand_ins.Noise.__getitem__ = slow
+for _ in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        _extract(Path(sys.argv[1]), 120, rows_per_shard=25)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_changes_nothing(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    _extract(whole, 120, rows_per_shard=25)
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(cut)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        bufsize=1,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", "kernels"])},
+    )
+    assert server.stdin is not None and server.stdout is not None
+    rng = np.random.default_rng(int(time.time()))
+    kills, shards = 0, {0}
+    with server:
+        while kills < 10 or len(shards) < 4:
+            server.stdin.write("\n")
+            child = int(server.stdout.readline())
+            time.sleep(rng.uniform(0.005, 0.1 * 1.2**kills))
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            if int(server.stdout.readline()) == 0:
+                assert contents(cut) == contents(whole)
+                shutil.rmtree(cut)
+            else:
+                kills += 1
+                shards.add(len(list(cut.glob("shard-?????.h5"))))
+        server.stdin.close()
+    _extract(cut, 120, rows_per_shard=25)
+    assert contents(cut) == contents(whole)
+
+
+def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Begin an extraction or go on with it, and stop before one more call."""
+    real, left = ShardWriter.write, calls
+
+    def write(self: ShardWriter, *args: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        real(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShardWriter, "write", write)
+        _extract(out)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
+def test_what_another_writer_left_meanwhile_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    _extract(tmp_path / "whole")
+    if begun:
+        _cut(tmp_path / "out", monkeypatch, 3)
+    real = LayerFolder._new_writer
+
+    def late(self: LayerFolder) -> ShardWriter:
+        monkeypatch.setattr(LayerFolder, "_new_writer", real)
+        _cut(tmp_path / "out", monkeypatch, 3)
+        return real(self)
+
+    monkeypatch.setattr(LayerFolder, "_new_writer", late)
+    with pytest.raises(LightsaeError, match="another process wrote to it while this one began"):
+        _extract(tmp_path / "out")
+    _extract(tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_names_are_told_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    name = "[bold]" + "x" * 100 + "[/red].png"
+    (pictures / "a" / name).parent.mkdir()
+    (pictures / "a" / name).write_bytes(b"no image")
+    _extract_folder(pictures, tmp_path / "out[/b]", on_error="skip")
+    lines = capsys.readouterr().err.splitlines()
+    assert any(name in line and line.startswith("skipped: ") for line in lines)
+    assert any(line.startswith(f"{tmp_path}/out[/b]: 14 rows") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+        ({"tokens_per_image": 0}, "tokens_per_image is 0, expected at least 1"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"data": DataOptions()}, "data: give one of"),
+        ({"data": DataOptions(folder="nowhere")}, "data.folder: there is no folder nowhere"),
+    ],
+)
+def test_what_is_cheap_to_check_is_checked_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
+) -> None:
+    monkeypatch.setattr(sys.modules["lightsae.activations.extraction.extract"], "load_model", None)
+    options = {"data": DataOptions(dataset=f"{STAND_INS}.Noise"), **options}
+    with pytest.raises(LightsaeError, match=message):
+        extract(ModelOptions(name="vit"), layer="norm", out=str(tmp_path / "out"), **options)

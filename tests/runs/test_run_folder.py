@@ -1,0 +1,162 @@
+"""A run folder: claimed by the settings of its run, written by one process at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightsae.errors import LightsaeError
+from lightsae.runs.run_folder import RunFolder, exclusive
+
+SETTINGS: dict[str, Any] = {
+    "seed_everything": 0,
+    "trainer": {"max_epochs": 3, "precision": None, "devices": "auto"},
+    "model": {"class_path": "SAEModule", "init_args": {"d_sae": 64, "aux_k": None}},
+    "data": {"init_args": {"path": "shards", "batch_size": 16}},
+    "checkpoint_every": 500,
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """SETTINGS with values at dotted paths, __ for the dot."""
+    settings = yaml.safe_load(yaml.safe_dump(SETTINGS))
+    for path, value in changes.items():
+        *folders, last = path.split("__")
+        target = settings
+        for folder in folders:
+            target = target[folder]
+        target[last] = value
+    return settings
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run that has a checkpoint."""
+    run = RunFolder(tmp_path / "run")
+    run.claim(SETTINGS)
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    return run
+
+
+def test_the_settings_of_a_new_run_are_written(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "new")
+    run.claim(SETTINGS)
+    assert yaml.safe_load(run.config.read_text()) == SETTINGS
+    assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
+
+
+def test_the_same_settings_are_welcome_again(run: RunFolder) -> None:
+    before = run.config.read_text()
+    run.claim(SETTINGS)
+    assert run.config.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trainer__max_epochs": 9},
+        {"checkpoint_every": 7},
+        {"trainer__enable_progress_bar": False},
+        {"trainer__max_steps": 7, "trainer__max_time": "00:01:00:00"},
+        {"trainer__logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "x"}}},
+        {"run_dir": "the same, named differently", "weights_only": True},
+        {"trainer__precision": None, "model__init_args__centre": None},
+    ],
+    ids=["longer", "other checkpoints", "quieter", "a limit", "logger", "names", "none"],
+)
+def test_what_does_not_make_the_run_may_change(changes: dict[str, Any], run: RunFolder) -> None:
+    run.claim(changed(**changes))
+    assert yaml.safe_load(run.config.read_text()) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__init_args__d_sae": 32}, "model.init_args.d_sae was 64, is 32"),
+        ({"model__init_args__k": 3}, "model.init_args.k was None, is 3"),
+        ({"data__init_args__batch_size": 8}, "data.init_args.batch_size was 16, is 8"),
+        ({"seed_everything": 1}, "seed_everything was 0, is 1"),
+        ({"trainer__precision": "64-true"}, "trainer.precision was None, is 64-true"),
+        ({"trainer__devices": 2}, "trainer.devices was auto, is 2"),
+        ({"trainer__limit_train_batches": 3}, "trainer.limit_train_batches was None, is 3"),
+        ({"trainer__overfit_batches": 3}, "trainer.overfit_batches was None, is 3"),
+        ({"trainer__strategy": "ddp"}, "trainer.strategy was None, is ddp"),
+        ({"trainer__deterministic": True}, "trainer.deterministic was None, is True"),
+        ({"trainer__callbacks": ["Timer"]}, "trainer.callbacks was None, is ['Timer']"),
+        ({"trainer__val_check_interval": 3}, "trainer.val_check_interval was None, is 3"),
+        ({"trainer__what_comes_next": 3}, "trainer.what_comes_next was None, is 3"),
+        ({"trainer__gradient_clip_val": 1.0}, "trainer.gradient_clip_val was None, is 1.0"),
+        ({"model__init_args__aux_k": {"k_aux": 4}}, "model.init_args.aux_k.k_aux was None, is 4"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_other_settings_are_refused_each_with_both_values(
+    changes: dict[str, Any], message: str, run: RunFolder
+) -> None:
+    with pytest.raises(LightsaeError) as caught:
+        run.claim(changed(**changes))
+    assert str(run.path) in str(caught.value)
+    assert message in str(caught.value)
+    assert "choose another --run_dir" in str(caught.value)
+
+
+def test_a_start_that_left_no_checkpoint_claims_nothing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.claim(SETTINGS)
+    run.claim(changed(data__init_args__path="the right one"))
+    assert yaml.safe_load(run.config.read_text())["data"]["init_args"]["path"] == "the right one"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a: [", b"", b"- 1", b"\x00", b"\xff\xfe"],
+    ids=["broken", "empty", "list", "nul", "binary"],
+)
+def test_settings_that_cannot_be_read_are_named(content: bytes, run: RunFolder) -> None:
+    run.config.write_bytes(content)
+    with pytest.raises(LightsaeError, match=str(run.config)):
+        run.claim(SETTINGS)
+
+
+def test_a_checkpoint_whose_settings_are_lost_is_refused(run: RunFolder) -> None:
+    run.config.unlink()
+    with pytest.raises(LightsaeError) as caught:
+        run.claim(SETTINGS)
+    assert f"{run.config} is missing: nothing tells the settings of" in str(caught.value)
+    assert not run.config.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LightsaeError, match=r"file/config\.yaml cannot be written"):
+        RunFolder(tmp_path / "file").claim(SETTINGS)
+    with (
+        pytest.raises(LightsaeError, match="file/run cannot be made: Not a directory"),
+        exclusive(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with (
+        exclusive(tmp_path),
+        pytest.raises(LightsaeError, match="is being written by another process"),
+        exclusive(tmp_path),
+    ):
+        pass
+    with exclusive(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    kept = [tmp_path / "config.yaml", tmp_path / "checkpoints" / "last.ckpt", tmp_path / ".note"]
+    left = [tmp_path / ".config.yaml.12.tmp", tmp_path / "checkpoints" / ".last.ckpt.12.tmp"]
+    for path in kept + left:
+        path.touch()
+    with exclusive(tmp_path):
+        assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
