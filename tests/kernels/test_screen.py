@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from lightsae_kernels import reference
+from lightsae_kernels import encode_topk, reference
 from lightsae_kernels.cpu import screen
 from lightsae_kernels.cpu.screen import Screen, screened_topk
+from lightsae_kernels.types import Encoder
 
 
 def operands(
@@ -17,7 +18,7 @@ def operands(
 
 
 def assert_exact(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, k: int) -> None:
-    values, indices = screened_topk(x, W, b, Screen.of(W, b), k)
+    values, indices = screened_topk(x, W, b, Screen.of(Encoder(W, b)), k)
     z = torch.addmm(b.double(), x.double(), W.double().t()).relu()
     expected = reference.select_topk(z, k)
     # Float32 sums differ in their last bits: values within them may change places.
@@ -67,7 +68,7 @@ def test_equal_latents_are_taken_from_the_left() -> None:
     x, W, b = operands(4, 48, 2000, bias=0.0)
     W[500:540] = W[17]
     x[2] = W[17] * 50
-    _, indices = screened_topk(x, W, b, Screen.of(W, b), 8)
+    _, indices = screened_topk(x, W, b, Screen.of(Encoder(W, b)), 8)
     assert indices[2].tolist() == [17, *range(500, 507)]
 
 
@@ -75,21 +76,21 @@ def test_equal_latents_are_taken_from_the_left() -> None:
 def test_what_is_not_finite_is_seen(wrong: float) -> None:
     x, W, b = operands(4, 48, 2000)
     x[1, 3] = wrong
-    values, _ = screened_topk(x, W, b, Screen.of(W, b), 8)
+    values, _ = screened_topk(x, W, b, Screen.of(Encoder(W, b)), 8)
     assert values.isfinite().all(dim=1).tolist() == [True, False, True, True]
 
 
 def test_overflowing_products_are_seen() -> None:
     x, W, b = operands(4, 48, 2000)
     x[1] *= 3e38
-    values, _ = screened_topk(x, W, b, Screen.of(W, b), 8)
+    values, _ = screened_topk(x, W, b, Screen.of(Encoder(W, b)), 8)
     assert values.isfinite().all(dim=1).tolist() == [True, False, True, True]
 
 
 def test_the_margin_bounds_every_product() -> None:
     x, W, b = operands(40, 96, 3000)
     x *= torch.logspace(-4, 4, 40)[:, None]
-    narrow = Screen.of(W, b)
+    narrow = Screen.of(Encoder(W, b))
     rounded = x.to(torch.bfloat16)
     y = torch.addmm(narrow.b, rounded, narrow.W.t()).double()
     z = torch.addmm(b.double(), x.double(), W.double().t())
@@ -100,7 +101,7 @@ def test_the_margin_bounds_every_product() -> None:
 def test_a_copy_that_somebody_has_is_taken() -> None:
     _, W, b = operands(4, 48, 2000)
     copy = W.to(torch.bfloat16)
-    assert Screen.of(W, b, copy).W is copy
+    assert Screen.of(Encoder(W, b, copy)).W is copy
 
 
 def test_only_doubtful_rows_take_the_whole_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,5 +117,27 @@ def test_only_doubtful_rows_take_the_whole_product(monkeypatch: pytest.MonkeyPat
         return select(z, k)
 
     monkeypatch.setattr(screen, "select_topk", counting)
-    screened_topk(x, W, b, Screen.of(W, b), 8)
+    screened_topk(x, W, b, Screen.of(Encoder(W, b)), 8)
     assert whole and whole[0] < 6
+
+
+def test_encode_topk_screens_large_products_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(screen, "_LEAST_PRODUCTS", 20 * 48 * 2000)
+    rows = []
+    products = screen._products
+
+    def counting(x: torch.Tensor, W: torch.Tensor, listed: torch.Tensor) -> torch.Tensor:
+        rows.append(len(x))
+        return products(x, W, listed)
+
+    monkeypatch.setattr(screen, "_products", counting)
+    x, W, b = operands(20, 48, 2000)
+    for options in ({}, {"regularizer": "off_support_l1"}):
+        code = encode_topk(x, W, b, torch.zeros(48), 8, **options)
+        expected = reference.encode_topk(x, W, b, torch.zeros(48), 8)
+        assert torch.equal(code.indices, expected.indices)
+        torch.testing.assert_close(code.values, expected.values)
+    encode_topk(x[:19], W, b, torch.zeros(48), 8)
+    encode_topk(x.double(), W.double(), b.double(), torch.zeros(48).double(), 8)
+    assert rows == [20]

@@ -21,6 +21,8 @@ from torch import Tensor
 from lightsae_kernels.cpu import workspace
 from lightsae_kernels.cpu.row_sort import sort_rows_
 from lightsae_kernels.cpu.select import select_topk
+from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.types import Encoder
 
 _ROUNDING = 2.0**-8
 _SUMMATION = 2.0**-23
@@ -48,9 +50,10 @@ class Screen(NamedTuple):
     bias: Tensor
 
     @classmethod
-    def of(cls, W: Tensor, b: Tensor, W_narrow: Tensor | None = None) -> "Screen":
-        """Look at float32 weights; `W_narrow` is W in bfloat16 if somebody has it."""
-        narrow = W.to(torch.bfloat16) if W_narrow is None else W_narrow
+    def of(cls, encoder: Encoder) -> "Screen":
+        """Round a float32 encoder, or take the copy that it has."""
+        W, b, _ = encoder
+        narrow = encoder.weight(torch.bfloat16)
         b_narrow = b.to(torch.bfloat16)
         with workspace.borrowed(tuple(W.shape), W.dtype) as left:
             rounded = torch.linalg.vector_norm(torch.sub(W, narrow, out=left), dim=1).amax()
@@ -66,11 +69,11 @@ class Screen(NamedTuple):
         return left * self.norm + (1 + _ROUNDING) * size * self.rounded + self.bias + summed
 
 
-def pays(x: Tensor, W: Tensor, k: int) -> bool:
+def pays(x: Tensor, W: Tensor, plan: EncodePlan) -> bool:
     """Whether screening is faster: the CPU multiplies bfloat16, and the product is large."""
-    products = len(x) * W.numel()
-    large = products >= _LEAST_PRODUCTS and len(W) >= _LEAST_LATENTS * candidates(k)
-    return large and x.dtype == torch.float32 and multiplies_bfloat16()
+    large = len(x) * W.numel() >= _LEAST_PRODUCTS
+    large &= len(W) >= _LEAST_LATENTS * candidates(plan.k)
+    return large and x.dtype == plan.dtype == torch.float32 and multiplies_bfloat16()
 
 
 def multiplies_bfloat16() -> bool:
