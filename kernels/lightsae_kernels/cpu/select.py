@@ -81,12 +81,13 @@ def _largest(maxima: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     best, bound = _largest(_strided(maxima, groups, _FANOUT).amax(dim=1), kept)
     columns = _columns_of(best, groups, _FANOUT, G)
     places, limit = _shortlist(maxima.gather(1, columns), kept)
-    return columns.gather(1, places.long()).to(torch.int32), torch.maximum(bound, limit)
+    best = columns.gather(1, places.long()).to(torch.int32)
+    return best, torch.maximum(bound, limit)
 
 
 def _strided(rows: Tensor, groups: int, size: int) -> Tensor:
     """Groups of every `groups`-th column, so that their maxima are one vectorised pass."""
-    return rows[:, : groups * size].unflatten(1, (size, groups))
+    return rows[:, : groups * size].reshape(-1, size, groups)
 
 
 def _columns_of(best: Tensor, groups: int, size: int, N: int) -> Tensor:
