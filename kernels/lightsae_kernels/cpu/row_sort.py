@@ -61,7 +61,10 @@ def _share_rows(keys: Tensor, reorder: Callable[[Any], None]) -> None:
         reorder(rows)
         return
     if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads, "lightsae-sort")
+        _pools[threads] = ThreadPoolExecutor(threads - 1, "lightsae-sort")
     step = -(-len(rows) // threads)
     parts = [rows[start : start + step] for start in range(0, len(rows), step)]
-    list(_pools[threads].map(reorder, parts))
+    others = [_pools[threads].submit(reorder, part) for part in parts[1:]]
+    reorder(parts[0])
+    for other in others:
+        other.result()
