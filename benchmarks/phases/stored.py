@@ -1,7 +1,7 @@
 """Measurements read back from the files that kernels.py and train_step.py write."""
 
 from operations.correctness import Check
-from operations.implementations import Case
+from operations.inputs import Case
 from operations.report import Measured
 from operations.sizes import LARGE, PAPER
 from operations.stopwatch import Timed

@@ -154,7 +154,7 @@ def test_a_file_of_another_benchmark_is_not_drawn(beside, monkeypatch, capsys):
 def test_one_implementation_that_fails_costs_the_others_nothing(script, beside):
     one = beside("operations.report").Measured(beside("operations.sizes").SMOKE, "fp16", "cpu")
     stopwatch = beside("operations.stopwatch").Stopwatch(torch.device("cpu"))
-    case = beside("operations.implementations").Case
+    case = beside("operations.inputs").Case
 
     def broken():
         raise RuntimeError("no such kernel\nand more")
@@ -193,7 +193,7 @@ def test_a_case_is_in_the_file_before_the_next_is_prepared(script, beside, monke
 
 def timed_cases(script, beside, monkeypatch, tmp_path):
     """Rows of a run of four cases that do nothing, and what was timed, by implementation."""
-    Case, names = beside("operations.implementations").Case, beside("operations.names")
+    Case, names = beside("operations.inputs").Case, beside("operations.names")
     out = tmp_path / "kernels.csv"
 
     def cases(*_, **__):
