@@ -40,6 +40,7 @@ from lightsae.training.cuda_graph import (
     without_autocast,
 )
 from lightsae.training.dead_latents import DeadLatentTracker
+from lightsae.training.initial_state import is_untrained
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
@@ -73,7 +74,8 @@ class SAEModule(LightningModule):
         centre: What the decoder bias starts as.
         normalization: What is done to inputs before they are encoded, and undone after; see
             `SparseAutoencoder`. Losses are of normalised inputs, R2 is of raw ones.
-        init_rows: Rows of the training split that set the input scale and the decoder bias.
+        init_rows: Rows of the training split that set the input scale and the decoder bias of an
+            autoencoder that is as its constructor made it; a trained one keeps its own.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
         lr_scheduler: Made from the optimizer, stepped after every optimizer step.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
@@ -136,7 +138,7 @@ class SAEModule(LightningModule):
             self._build(d_in)
 
     def configure_model(self) -> None:
-        """Take the width from the data, and on a fresh run the scale and the decoder bias."""
+        """Take the width from the data, and for a fresh autoencoder scale and decoder bias."""
         if self._trainer is None:
             if not hasattr(self, "sae"):
                 raise LightsaeError("d_in is not given and there is no data that tells it")
@@ -154,7 +156,8 @@ class SAEModule(LightningModule):
             raise LightsaeError("d_in is not given and the data module does not tell it")
         else:
             self._build(found)
-        if self.trainer.training and data is not None and not self.trainer.ckpt_path:
+        fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
+        if self.trainer.training and data is not None and fresh:
             self.sae.initialize_(data.training_sample(self.init_rows), self.centre)
 
     def _build(self, d_in: int) -> None:
