@@ -44,6 +44,8 @@ from lightsae.training.initial_state import is_untrained
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
+from lightsae.training.run_length import steps_of_run
+from lightsae.training.schedule import fit_to_run, stepped
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -77,7 +79,8 @@ class SAEModule(LightningModule):
         init_rows: Rows of the training split that set the input scale and the decoder bias of an
             autoencoder that is as its constructor made it; a trained one keeps its own.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
-        lr_scheduler: Made from the optimizer, stepped after every optimizer step.
+        lr_scheduler: Made from the optimizer, stepped after every optimizer step; one that has a
+            `monitor` after every validation.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
     Attributes:
@@ -261,11 +264,17 @@ class SAEModule(LightningModule):
             self._captured = CapturedStep(self._whole_step, CudaRecorder(self.device))
         if self.make_lr_scheduler is None:
             return optimizer
-        schedule = self.make_lr_scheduler(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        try:
+            schedule = self.make_lr_scheduler(optimizer)
+        except (TypeError, ValueError) as error:
+            raise LightsaeError(f"the schedule cannot be made: {error}") from error
+        return {"optimizer": optimizer, "lr_scheduler": stepped(schedule)}  # type: ignore[return-value]
+
+    def on_train_start(self) -> None:
+        """Let schedules know how long the run is; when they are made no data is loaded."""
+        steps, trial = steps_of_run(self.trainer), bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        for config in self.trainer.lr_scheduler_configs:
+            fit_to_run(config.scheduler, steps, trial)
 
     def _leave_decoder_to(self, optimizer: Optimizer) -> None:
         """Projection and unit norm go with the step, but what is clipped is projected before."""
