@@ -39,12 +39,12 @@ from lightsae.training.cuda_graph import (
     require_capturable,
     without_autocast,
 )
-from lightsae.training.dead_latents import DeadLatentTracker
+from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
 from lightsae.training.initial_state import is_untrained
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
-from lightsae.training.run_length import steps_of_run
+from lightsae.training.run_length import rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run, stepped
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -135,6 +135,7 @@ class SAEModule(LightningModule):
         self.cuda_graph = cuda_graph
         self._captured: CapturedStep | None = None
         self._clock: tuple[float, int] | None = None
+        self._began = False
         self._shards: dict[str, str] = {}
         self._optimizer_projects = self._optimizer_normalizes = False
         if d_in is not None:
@@ -275,6 +276,15 @@ class SAEModule(LightningModule):
         steps, trial = steps_of_run(self.trainer), bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)
+        self._began = trial
+
+    def on_train_batch_start(self, batch: ActivationBatch, batch_idx: int) -> None:
+        """Compare the first batch with what AuxK waits for."""
+        if not self._began and self.aux_k is not None:
+            rows = rows_of_run(self.trainer, len(batch.activations))
+            counters = self.dead_latents.tokens_since_fired
+            warn_if_never_dead(counters, self.aux_k.dead_after, rows)
+        self._began = True
 
     def _leave_decoder_to(self, optimizer: Optimizer) -> None:
         """Projection and unit norm go with the step, but what is clipped is projected before."""
