@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from common import RESULTS, write_rows
 from operations import goals
+from operations.cases import cases, draw
 from operations.correctness import checks
-from operations.implementations import Case, Inputs, cases, draw
+from operations.inputs import Case, Inputs
 from operations.names import OURS
 from operations.report import Measured, columns, csv_rows, words
 from operations.sizes import LARGE, PAPER, SMOKE, SMOKE_SWEEP, SWEEP, Size, around

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 from lightsae_kernels import reference, sparse_decode
-from operations.implementations import REGULARIZERS, Inputs, ours
+from operations.encode import REGULARIZERS, ours
+from operations.inputs import Inputs
 from operations.names import DECODE
 from operations.sizes import Size
 from torch import Tensor

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from operations.implementations import Case
+from operations.inputs import Case
 
 FLUSHED_BYTES = 256 << 20  # several times any L2
 ROUND_MS = 60.0

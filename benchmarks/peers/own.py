@@ -67,7 +67,7 @@ def _optimizer(sae: SparseAutoencoder, one_pass: bool, bf16: bool) -> torch.opti
     optimizer = SAEAdam(sae.parameters(), lr=LEARNING_RATE)
     optimizer.keep_unit_rows(sae.W_dec)
     if bf16:
-        optimizer.keep_copy(sae.W_enc, torch.empty_like(sae.W_enc, dtype=torch.bfloat16))
+        optimizer.keep_copy(sae.W_enc, sae.keep_narrow("W_enc", torch.bfloat16))
     return optimizer
 
 

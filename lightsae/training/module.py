@@ -295,7 +295,7 @@ class SAEModule(LightningModule):
             optimizer.keep_unit_rows(self.sae.W_dec, project=self._optimizer_projects)
             dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
             if dtype is not None:
-                optimizer.keep_copy(self.sae.W_enc, torch.empty_like(self.sae.W_enc, dtype=dtype))
+                optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the selection rule, which is no tensor, and what tells the shards from others."""

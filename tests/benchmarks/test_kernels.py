@@ -154,7 +154,7 @@ def test_a_file_of_another_benchmark_is_not_drawn(beside, monkeypatch, capsys):
 def test_one_implementation_that_fails_costs_the_others_nothing(script, beside):
     one = beside("operations.report").Measured(beside("operations.sizes").SMOKE, "fp16", "cpu")
     stopwatch = beside("operations.stopwatch").Stopwatch(torch.device("cpu"))
-    case = beside("operations.implementations").Case
+    case = beside("operations.inputs").Case
 
     def broken():
         raise RuntimeError("no such kernel\nand more")

@@ -12,13 +12,13 @@ from .conftest import BENCHMARKS
 
 def measured(beside, label, times, checks=()):
     """Made-up times in ms of a size on a GPU."""
-    implementations, sizes = beside("operations.implementations"), beside("operations.sizes")
+    inputs, sizes = beside("operations.inputs"), beside("operations.sizes")
     size = {"large": sizes.LARGE, "paper": sizes.PAPER}[label]
     one = beside("operations.report").Measured(size, "bf16", "cuda", checks=list(checks))
     for (operation, name), ms in times.items():
         traffic = size.decode_bytes(2) if operation in ("copy", "sparse_decode") else 0
         flops = size.product_flops if operation.startswith(("product", "encode")) else 0
-        case = implementations.Case(operation, name, print, flops, traffic)
+        case = inputs.Case(operation, name, print, flops, traffic)
         one.timed[case.name] = beside("operations.stopwatch").Timed(case, 1.0, 3, 1, [ms], [ms])
     return one
 
@@ -98,9 +98,7 @@ def test_on_a_gpu_a_call_is_timed_alone_behind_its_flushes(beside, monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 << 20)
     stopwatch = beside("operations.stopwatch").Stopwatch(torch.device("cpu"))
     stopwatch.on_gpu, stopwatch._buffer, stopwatch._flush_ms = True, Buffer(), 1e9
-    case = beside("operations.implementations").Case(
-        "encode", "a", lambda: noted.append("call"), 0, 0
-    )
+    case = beside("operations.inputs").Case("encode", "a", lambda: noted.append("call"), 0, 0)
     timed = stopwatch.prepare(case)
     # Two calls fill the 60 ms of a round; a launch takes a part of one flush.
     assert (timed.repeats, timed.flushes, timed.memory_mib) == (2, 2, 2.0)

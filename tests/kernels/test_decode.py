@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightsae_kernels import encode_topk, sparse_decode
-from lightsae_kernels.shared import shared_by
+from lightsae_kernels import PairOrder, encode_topk, sparse_decode
 
 Make = Callable[..., Any]
 Close = Callable[..., None]
@@ -61,30 +60,46 @@ def test_the_graph_can_be_walked_twice(make_problem: Make) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_encoder_and_decoder_share_one_sort(
-    make_problem: Make, monkeypatch: pytest.MonkeyPatch
+class Sorts:
+    """Shapes that are sorted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shapes: list[torch.Size] = []
+        original = torch.Tensor.sort
+
+        def counting(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.shapes.append(tensor.shape)
+            return original(tensor, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, "sort", counting)
+
+
+@pytest.mark.parametrize(("shared", "sorts"), [(True, 1), (False, 2)])
+def test_encoder_and_decoder_may_share_one_sort(
+    shared: bool, sorts: int, make_problem: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sorts = []
-    original = torch.Tensor.sort
-
-    def counting(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        sorts.append(self.shape)
-        return original(self, *args, **kwargs)
-
     problem = make_problem(16, 4, 64).leaves()
-    code = encode_topk(*problem.encoder, 3)
-    x_hat = sparse_decode(code.values, code.indices, problem.W_dec, problem.b_dec)
-    monkeypatch.setattr(torch.Tensor, "sort", counting)
+    order = PairOrder() if shared else None
+    code = encode_topk(*problem.encoder, 3, order=order)
+    x_hat = sparse_decode(code.values, code.indices, problem.W_dec, problem.b_dec, order=order)
+    counted = Sorts(monkeypatch)
     x_hat.square().sum().backward()
-    assert sorts == [(48,)]
+    assert counted.shapes == [(48,)] * sorts
 
 
-def test_indices_changed_in_place_are_sorted_anew() -> None:
-    indices = torch.tensor([[0, 1]])
-    first = shared_by(indices)
-    assert shared_by(indices) is first
+def test_an_order_of_other_indices_is_not_taken() -> None:
+    order, W_dec = PairOrder(), torch.eye(3).requires_grad_()
+    indices, values = torch.tensor([[0, 1]]), torch.tensor([[2.0, 3.0]])
+
+    def gradient() -> list[list[float]]:
+        loss = sparse_decode(values, indices, W_dec, order=order).sum()
+        return torch.autograd.grad(loss, W_dec)[0].tolist()
+
+    assert gradient() == [[2.0] * 3, [3.0] * 3, [0.0] * 3]
     indices[0, 0] = 2
-    assert shared_by(indices) is not first
+    assert gradient() == [[0.0] * 3, [3.0] * 3, [2.0] * 3]
+    indices = torch.tensor([[1, 0]])
+    assert gradient() == [[3.0] * 3, [2.0] * 3, [0.0] * 3]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightsae_kernels.shared import Shared
+from lightsae_kernels.types import DecoderPairs
 
 
 class LatentOrder(NamedTuple):
@@ -33,17 +33,27 @@ def latent_order(indices: Tensor, d_sae: int) -> LatentOrder:
     return LatentOrder(permutation, sample, counts.cumsum(0) - counts)
 
 
-def weight_gradient(
-    order: Shared[LatentOrder], indices: Tensor, coefficient: Tensor, rows: Tensor, d_sae: int
-) -> Tensor:
+def order_sizes(pairs: int, d_sae: int) -> list[int]:
+    """How long the tensors of an order are."""
+    return [pairs, pairs, d_sae]
+
+
+ORDER_DTYPE = torch.int64
+
+
+def weight_gradient(order: LatentOrder, coefficient: Tensor, rows: Tensor) -> Tensor:
     """Gradient of a [d_sae, d_in] matrix from coefficients [B, k] and sample rows [B, d_in]."""
-    if indices.numel() == 0:
-        return rows.new_zeros(d_sae, rows.shape[1])
-    by_latent = order.get(d_sae, lambda: latent_order(indices, d_sae))
-    weights = coefficient.reshape(-1)[by_latent.permutation].to(rows.dtype)
+    if coefficient.numel() == 0:
+        return rows.new_zeros(len(order.offsets), rows.shape[1])
+    weights = coefficient.reshape(-1)[order.permutation].to(rows.dtype)
     return F.embedding_bag(
-        by_latent.sample, rows, by_latent.offsets, mode="sum", per_sample_weights=weights
+        order.sample, rows, order.offsets, mode="sum", per_sample_weights=weights
     )
+
+
+def decoder_gradient(order: LatentOrder, pairs: DecoderPairs) -> Tensor:
+    """Gradient of W_dec, [d_sae, d_in]."""
+    return weight_gradient(order, pairs.z, pairs.g)
 
 
 def latent_sums(indices: Tensor, coefficient: Tensor, d_sae: int) -> Tensor:

@@ -6,14 +6,14 @@ import torch
 
 from .conftest import DTYPES
 
-support = pytest.importorskip("lightsae_kernels.fused.support")
+select = pytest.importorskip("lightsae_kernels.fused.select")
 
 
 def at_support(a: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, list[int], int]:
     values = torch.full(indices.shape, float("nan"), dtype=a.dtype, device=a.device)
     active = torch.zeros(a.shape[1], dtype=torch.int8, device=a.device)
     flag = torch.zeros(1, dtype=torch.int32, device=a.device)
-    support.support_fwd(a, values, indices, active, flag)
+    select.select_given(a, values, indices, active, flag)
     return values, active.nonzero().squeeze(1).tolist(), int(flag)
 
 

@@ -52,7 +52,7 @@ def test_an_index_outside_the_dictionary_reads_nothing_and_raises_the_flag(
     values, W_dec, b_dec, x, indices = draw(4, 6, 50, 3, torch.float32, device)
     indices[1, 2] = latent
     x_hat, flag = torch.empty_like(x), torch.zeros(1, dtype=torch.int32, device=device)
-    decode.sparse_decode_fwd(values, indices, W_dec, b_dec, x_hat, flag)
+    decode.decode(values, indices, W_dec, b_dec, x_hat, flag)
     assert int(flag) == 1
     indices[1, 2], values[1, 2] = 0, 0
     expected = reference.sparse_decode(values, indices, W_dec, b_dec)
@@ -73,7 +73,7 @@ def test_the_kernel_sees_nan_inf_and_overflow(value: float, device: torch.device
     values, W_dec, b_dec, x, indices = draw(4, 6, 50, 3, torch.float16, device)
     W_dec[indices[2, 1], 4], values[2, 1] = value, 30.0
     flag = torch.zeros(1, dtype=torch.int32, device=device)
-    decode.sparse_decode_fwd(values, indices, W_dec, b_dec, torch.empty_like(x), flag)
+    decode.decode(values, indices, W_dec, b_dec, torch.empty_like(x), flag)
     assert int(flag) == 1
 
 
@@ -85,7 +85,7 @@ def test_offsets_beyond_int32(device: torch.device) -> None:
     values = torch.ones(1, 2, dtype=torch.float16, device=device)
     x_hat = torch.full((1, 2100), float("nan"), dtype=torch.float16, device=device)
     flag = torch.zeros(1, dtype=torch.int32, device=device)
-    decode.sparse_decode_fwd(values, indices, W_dec, None, x_hat, flag)
+    decode.decode(values, indices, W_dec, None, x_hat, flag)
     assert int(flag) == 0
     assert x_hat.nonzero().tolist() == [[0, 3]]
     assert x_hat[0, 3] == 14

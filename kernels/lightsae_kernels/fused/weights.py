@@ -16,14 +16,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.fused.order import LatentOrder
+from lightsae_kernels.fused.weights_order import LatentOrder
+from lightsae_kernels.types import DecoderPairs
 
 # Chunks of a program; the interpreter pays by the program.
 _CHUNKS, _INTERPRETED = 1, 64
 
 
 @triton.jit
-def weight_gradient_bwd_kernel(
+def weight_gradients_kernel(
     pairs_ptr,
     offsets_ptr,
     owner_ptr,
@@ -97,7 +98,7 @@ def weight_gradient_bwd_kernel(
 
 
 @triton.jit
-def partial_sum_bwd_kernel(
+def partial_sums_kernel(
     slots_ptr, part_ptr, out_ptr, N, D,
     ACCUMULATE: tl.constexpr, LATENTS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -138,36 +139,26 @@ class EncoderPairs(NamedTuple):
     accumulate: bool = False
 
 
-class DecoderPairs(NamedTuple):
-    """What the decoder's gradient is made of, and where it goes.
-
-    Attributes:
-        z: Activations, [B, K].
-        g: Gradient of the reconstructions, [B, D].
-        d_W: To be written, [N, D] float32.
-    """
-
-    z: Tensor
-    g: Tensor
-    d_W: Tensor
-
-
-def weight_gradient_bwd(
+def weight_gradients(
     order: LatentOrder, encoder: EncoderPairs | None, decoder: DecoderPairs | None
-) -> None:
-    """Fill the gradients of the encoder, of the decoder, or of both in one pass."""
+) -> Tensor | None:
+    """Fill the encoder's gradient and make the decoder's, of both in one pass; [N, D] float32."""
     d_z, x, d_W_enc, d_b, accumulate = encoder or (None, None, None, None, False)
-    z, g, d_W_dec = decoder or (None, None, None)
-    some, out = (d_z, d_W_enc) if encoder is not None else (z, d_W_dec)
-    assert some is not None and out is not None, "neither gradient is asked for"
-    (N, D), K = out.shape, some.shape[1]
+    z, g = decoder or (None, None)
+    coefficients, rows = (d_z, x) if encoder is not None else (z, g)
+    assert coefficients is not None and rows is not None, "neither gradient is asked for"
+    N, D, K = len(order.offsets) - 1, rows.shape[1], coefficients.shape[1]
+    d_W_dec = None
+    if decoder is not None:
+        d_W_dec = torch.empty(N, D, dtype=torch.float32, device=rows.device)
+        z, g = decoder.z.float().contiguous(), decoder.g.contiguous()
     block = min(1024, max(16, triton.next_power_of_2(D)))
     columns = triton.cdiv(D, block)
     part_enc, part_b, part_dec = (
         None if target is None else _partials(order, target) for target in (d_W_enc, d_b, d_W_dec)
     )
-    C, together = len(order.owner), chunks_of(out.device)
-    weight_gradient_bwd_kernel[(triton.cdiv(C, together), columns)](
+    C, together = len(order.owner), chunks_of(rows.device)
+    weight_gradients_kernel[(triton.cdiv(C, together), columns)](
         order.pairs, order.offsets, order.owner, order.first, order.slots,
         d_z, x, z, g, d_W_enc, d_b, d_W_dec, part_enc, part_b, part_dec, C, N, K, D,
         ENC=encoder is not None, DEC=decoder is not None, ACCUMULATE=accumulate,
@@ -177,6 +168,14 @@ def weight_gradient_bwd(
         _add_partials(order, part_enc, d_W_enc, accumulate)
         _add_partials(order, part_b, d_b, accumulate)
         _add_partials(order, part_dec, d_W_dec, False)
+    return d_W_dec
+
+
+def decoder_gradient(order: LatentOrder, pairs: DecoderPairs) -> Tensor:
+    """Gradient of W_dec, [N, D] float32."""
+    d_W_dec = weight_gradients(order, None, pairs)
+    assert d_W_dec is not None
+    return d_W_dec
 
 
 def _partials(order: LatentOrder, target: Tensor) -> Tensor:
@@ -191,7 +190,7 @@ def _add_partials(
         width = part.shape[1]
         block = min(1024, max(16, triton.next_power_of_2(width)))
         together = chunks_of(part.device)
-        partial_sum_bwd_kernel[(triton.cdiv(len(target), together), triton.cdiv(width, block))](
+        partial_sums_kernel[(triton.cdiv(len(target), together), triton.cdiv(width, block))](
             order.slots, part, target, len(target), width,
             ACCUMULATE=accumulate, LATENTS=together, BLOCK_D=block,
         )  # fmt: skip

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from .conftest import DTYPES
 
-weight_gradient = pytest.importorskip("lightsae_kernels.fused.weight_gradient")
-from lightsae_kernels.fused.order import latent_order  # noqa: E402
-from lightsae_kernels.fused.weight_gradient import DecoderPairs, EncoderPairs  # noqa: E402
+weights = pytest.importorskip("lightsae_kernels.fused.weights")
+from lightsae_kernels.fused.weights import EncoderPairs  # noqa: E402
+from lightsae_kernels.fused.weights_order import latent_order  # noqa: E402
+from lightsae_kernels.types import DecoderPairs  # noqa: E402
 
 Close = Callable[..., None]
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-6, torch.bfloat16: 2e-6}
@@ -48,14 +49,14 @@ def test_equals_the_dense_products(
 
     d_z, z, x, g = draw(B, K), draw(B, K), draw(B, D, dtype=dtype), draw(B, D)
     accumulate = parts == "accumulated"
-    d_W, d_b, d_W_dec = (
+    d_W, d_b = (
         draw(*s) if accumulate else torch.full(s, float("nan"), device=device)
-        for s in ((N, D), (N,), (N, D))
+        for s in ((N, D), (N,))
     )
     before_W, before_b = d_W.clone().double(), d_b.clone().double()
     encoder = EncoderPairs(d_z, x, d_W, d_b, accumulate) if parts != "decoder" else None
-    decoder = DecoderPairs(z, g, d_W_dec) if parts in ("both", "decoder") else None
-    weight_gradient.weight_gradient_bwd(latent_order(indices, N, chunk), encoder, decoder)
+    decoder = DecoderPairs(z, g) if parts in ("both", "decoder") else None
+    d_W_dec = weights.weight_gradients(latent_order(indices, N, chunk), encoder, decoder)
     if encoder is not None:
         ones = torch.ones(B, 1, device=device)
         want_W, want_b = dense(indices, d_z, x, N), dense(indices, d_z, ones, N).squeeze(1)
@@ -86,9 +87,8 @@ def test_the_order_holds_every_pair_once(K: int) -> None:
 def test_wide_rows_are_split(device: torch.device, assert_close: Close) -> None:
     indices = torch.zeros(3, 1, dtype=torch.int64, device=device)
     rows = torch.randn(3, 1500, device=device)
-    out = torch.full((2, 1500), float("nan"), device=device)
-    pairs = DecoderPairs(torch.ones(3, 1, device=device), rows, out)
-    weight_gradient.weight_gradient_bwd(latent_order(indices, 2, chunk=2), None, pairs)
+    pairs = DecoderPairs(torch.ones(3, 1, device=device), rows)
+    out = weights.decoder_gradient(latent_order(indices, 2, chunk=2), pairs)
     assert_close("d_W_dec", out, torch.stack([rows.sum(0), torch.zeros_like(rows[0])]), 1e-6)
 
 

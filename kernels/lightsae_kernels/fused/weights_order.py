@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 128
+ORDER_DTYPE = torch.int32
 
 
 class LatentOrder(NamedTuple):
@@ -25,7 +26,6 @@ class LatentOrder(NamedTuple):
         owner: Latent of each chunk, d_sae for those that do not exist, [chunks].
         first: First chunk of each latent, [d_sae + 1].
         slots: First partial sum of each latent, [d_sae + 1].
-        partials: How many partial sums there are at most.
         chunk: Most pairs of a chunk.
     """
 
@@ -34,8 +34,13 @@ class LatentOrder(NamedTuple):
     owner: Tensor
     first: Tensor
     slots: Tensor
-    partials: int
-    chunk: int
+    chunk: int = CHUNK
+
+    @property
+    def partials(self) -> int:
+        """How many partial sums there are; the bound spares a GPU the wait for the number."""
+        most = 2 * (len(self.pairs) // self.chunk)
+        return most if self.slots.is_cuda else int(self.slots[-1])
 
 
 def latent_order(indices: Tensor, d_sae: int, chunk: int = CHUNK) -> LatentOrder:
@@ -61,13 +66,12 @@ def latent_order(indices: Tensor, d_sae: int, chunk: int = CHUNK) -> LatentOrder
     bound = d_sae + flat.numel() // chunk
     numbers = torch.arange(bound, dtype=torch.int32, device=flat.device)
     owner = torch.searchsorted(first, numbers, right=True, out_int32=True) - 1
-    partials = partials_at_most(slots, flat.numel(), chunk)
-    return LatentOrder(pairs.to(torch.int32), offsets, owner, first, slots, partials, chunk)
+    return LatentOrder(pairs.to(torch.int32), offsets, owner, first, slots, chunk)
 
 
-def partials_at_most(slots: Tensor, pairs: int, chunk: int = CHUNK) -> int:
-    """How many partial sums there are; the bound spares a GPU the wait for the number."""
-    return 2 * (pairs // chunk) if slots.is_cuda else int(slots[-1])
+def order_sizes(pairs: int, d_sae: int) -> list[int]:
+    """How long the tensors of an order are."""
+    return [pairs, d_sae + 1, d_sae + pairs // CHUNK, d_sae + 1, d_sae + 1]
 
 
 def _starts(lengths: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from lightsae_kernels import ArgumentError, encode_topk, memory, raise_if_flagged, reference
+from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.types import Encoder
 from torch import is_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -315,7 +317,9 @@ def test_the_kernels_see_nan_and_inf(
     tensors[NAMES.index(argument)].view(-1)[3] = value
     with pytest.raises(ArgumentError, match="encode_topk met NaN, inf or an index"):
         # Past the checks that CPU tensors get.
-        fused.encode_topk(*tensors, 3)
+        x, W_enc, b_enc, b_dec = tensors
+        plan = EncodePlan(3, x.dtype)
+        fused.encode_forward(fused.centre(x, b_dec, x.dtype), Encoder(W_enc, b_enc), plan)
         raise_if_flagged()
     raise_if_flagged()
 

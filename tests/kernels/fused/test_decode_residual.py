@@ -7,7 +7,7 @@ import torch
 from lightsae_kernels import sparse_residual
 
 from .conftest import DTYPES
-from .test_sparse_decode import TOLERANCE, draw
+from .test_decode import TOLERANCE, draw
 
 pytest.importorskip("lightsae_kernels.fused")
 Close = Callable[..., None]
