@@ -39,10 +39,13 @@ from lightsae.training.cuda_graph import (
     require_capturable,
     without_autocast,
 )
-from lightsae.training.dead_latents import DeadLatentTracker
+from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
+from lightsae.training.initial_state import is_untrained
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
+from lightsae.training.run_length import rows_of_run, steps_of_run
+from lightsae.training.schedule import fit_to_run, stepped
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -73,9 +76,11 @@ class SAEModule(LightningModule):
         centre: What the decoder bias starts as.
         normalization: What is done to inputs before they are encoded, and undone after; see
             `SparseAutoencoder`. Losses are of normalised inputs, R2 is of raw ones.
-        init_rows: Rows of the training split that set the input scale and the decoder bias.
+        init_rows: Rows of the training split that set the input scale and the decoder bias of an
+            autoencoder that is as its constructor made it; a trained one keeps its own.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
-        lr_scheduler: Made from the optimizer, stepped after every optimizer step.
+        lr_scheduler: Made from the optimizer, stepped after every optimizer step; one that has a
+            `monitor` after every validation.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
     Attributes:
@@ -130,13 +135,14 @@ class SAEModule(LightningModule):
         self.cuda_graph = cuda_graph
         self._captured: CapturedStep | None = None
         self._clock: tuple[float, int] | None = None
+        self._began = False
         self._shards: dict[str, str] = {}
         self._optimizer_projects = self._optimizer_normalizes = False
         if d_in is not None:
             self._build(d_in)
 
     def configure_model(self) -> None:
-        """Take the width from the data, and on a fresh run the scale and the decoder bias."""
+        """Take the width from the data, and for a fresh autoencoder scale and decoder bias."""
         if self._trainer is None:
             if not hasattr(self, "sae"):
                 raise LightsaeError("d_in is not given and there is no data that tells it")
@@ -154,7 +160,8 @@ class SAEModule(LightningModule):
             raise LightsaeError("d_in is not given and the data module does not tell it")
         else:
             self._build(found)
-        if self.trainer.training and data is not None and not self.trainer.ckpt_path:
+        fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
+        if self.trainer.training and data is not None and fresh:
             self.sae.initialize_(data.training_sample(self.init_rows), self.centre)
 
     def _build(self, d_in: int) -> None:
@@ -258,11 +265,26 @@ class SAEModule(LightningModule):
             self._captured = CapturedStep(self._whole_step, CudaRecorder(self.device))
         if self.make_lr_scheduler is None:
             return optimizer
-        schedule = self.make_lr_scheduler(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        try:
+            schedule = self.make_lr_scheduler(optimizer)
+        except (TypeError, ValueError) as error:
+            raise LightsaeError(f"the schedule cannot be made: {error}") from error
+        return {"optimizer": optimizer, "lr_scheduler": stepped(schedule)}  # type: ignore[return-value]
+
+    def on_train_start(self) -> None:
+        """Let schedules know how long the run is; when they are made no data is loaded."""
+        steps, trial = steps_of_run(self.trainer), bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        for config in self.trainer.lr_scheduler_configs:
+            fit_to_run(config.scheduler, steps, trial)
+        self._began = trial
+
+    def on_train_batch_start(self, batch: ActivationBatch, batch_idx: int) -> None:
+        """Compare the first batch with what AuxK waits for."""
+        if not self._began and self.aux_k is not None:
+            rows = rows_of_run(self.trainer, len(batch.activations))
+            counters = self.dead_latents.tokens_since_fired
+            warn_if_never_dead(counters, self.aux_k.dead_after, rows)
+        self._began = True
 
     def _leave_decoder_to(self, optimizer: Optimizer) -> None:
         """Projection and unit norm go with the step, but what is clipped is projected before."""
