@@ -54,6 +54,20 @@ def test_a_stray_image_next_to_classes_is_named(tmp_path: Path) -> None:
         FolderImages(tmp_path, _tensor)
 
 
+def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path: Path) -> None:
+    hidden = (".ipynb_checkpoints/1.png", "__MACOSX/1.png", "cat/._1.png", "._2.png", "Thumbs.db")
+    for name in ("cat/1.png", "dog/1.png"):
+        _save(tmp_path / name)
+    before = FolderImages(tmp_path, _tensor)
+    for name in hidden:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"hidden")
+    images = FolderImages(tmp_path, _tensor)
+    assert images.classes == ["cat", "dog"]
+    assert [images.load(i).label for i in range(len(images))] == [0, 1]
+    assert images.fingerprint == before.fingerprint
+
+
 def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
     _save(tmp_path / "photos" / "cat" / "1.png")
     _save(tmp_path / "elsewhere" / "deep" / "2.png")

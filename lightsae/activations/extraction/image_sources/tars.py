@@ -8,7 +8,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightsae.activations.extraction.image_sources.files import stamps
+from lightsae.activations.extraction.image_sources.files import is_hidden, stamps
 from lightsae.activations.extraction.models import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -46,8 +46,9 @@ class Sample(NamedTuple):
 class Tars:
     """The samples of WebDataset tars: members that share a name up to its first dot.
 
-    What follows the dot is the extension; of `v2.jpg` the last part counts where none is `jpg`. The
-    index is made in memory from the members' headers; no image is read for it.
+    What follows the dot is the extension; of `v2.jpg` the last part counts where none is `jpg`.
+    Hidden members, and those in hidden folders, are left out. The index is made in memory from the
+    members' headers; no image is read for it.
 
     Args:
         pattern: Path of a tar; braces and wildcards name several: `train-{0000..0146}.tar`.
@@ -142,11 +143,24 @@ def _paths(pattern: str) -> list[Path]:
             ) from error
     paths: list[Path] = []
     for name in names:
-        found = sorted(glob(name)) if not os.path.isfile(name) else [name]
+        found = [name] if os.path.isfile(name) else _matching(name)
         if not found:
             raise LightsaeError(f"data.webdataset: there is no file {name}")
         paths += [Path(path) for path in found]
     return paths
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files of a pattern, hidden ones only where it says so."""
+    asked = Path(pattern).parts
+    return [
+        name
+        for name in sorted(glob(pattern))
+        if not any(
+            is_hidden(part) and not wanted.startswith(".") and part != wanted
+            for part, wanted in zip(Path(name).parts, asked, strict=True)
+        )
+    ]
 
 
 def _grouped(path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
@@ -156,8 +170,6 @@ def _grouped(path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
         folder, _, base = name.rpartition("/")
         stem, _, extension = base.partition(".")
         extension = extension.lower()
-        if not stem:  # A hidden file, which belongs to no sample.
-            continue
         if f"{folder}/{stem}" != key and members:
             yield key.lstrip("/"), members
             members = {}
@@ -170,9 +182,11 @@ def _grouped(path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, Member]]:
-    """Name and place of every file of a tar, which must be whole; a hard link is its target."""
+    """Name and place of the files of a tar, which must be whole; a hard link is its target."""
     targets: dict[str, Member] | None = None
     for entry in _entries(path):
+        if is_hidden(entry.name):
+            continue
         if entry.issym():
             raise LightsaeError(
                 f"{path}: {entry.name} is a symbolic link, expected files and hard links (tar "

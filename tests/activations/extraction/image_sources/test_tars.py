@@ -169,6 +169,26 @@ def test_an_extension_as_it_is_goes_before_the_end_of_a_longer_one(tmp_path: Pat
     assert [_red(image) for image in tars] == [2]
 
 
+def test_hidden_members_are_left_out(tmp_path: Path) -> None:
+    members = {f"./{name}": data for name, data in _samples(range(2)).items()}
+    for folder in (".ipynb_checkpoints", "__MACOSX", "train/.thumbnails", "train/@eaDir/1.png"):
+        members |= {f"{folder}/9.png": b"hidden", f"{folder}/9.cls": b"hidden"}
+    members |= {"train/._1.png": b"hidden", "Thumbs.db": b"hidden", "train/.DS_Store": b"hidden"}
+    path = _write(tmp_path / "a.tar", members)
+    _add_link(path, "train/.latest", "1.png", tarfile.SYMTYPE)
+    assert [(_red(image), label) for image, label in Tars(str(path))] == [(0, 0), (1, 1)]
+
+
+def test_a_wildcard_names_no_hidden_tars(tmp_path: Path) -> None:
+    for folder in ("a", "b", "__MACOSX", ".cache"):
+        (tmp_path / folder).mkdir()
+        _write(tmp_path / folder / "t.tar", _samples(range(2)))
+        (tmp_path / folder / "._t.tar").write_bytes(b"hidden")
+    assert len(Tars(f"{tmp_path}/*/*.tar")) == 4
+    assert len(Tars(f"{tmp_path}/.cache/*.tar")) == 2
+    assert len(Tars(f"{tmp_path}/.c*/*.tar")) == 2
+
+
 def test_a_member_that_is_there_twice_is_named(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tar", {"x/1.jpg": _picture(1)})
     with tarfile.open(path, "a") as tar:
