@@ -99,6 +99,8 @@ class Extraction:
         self._choice = TokenChoice(
             self.tokens, self.prefix_tokens, self.tokens_per_image, self.seed
         )
+        for note in getattr(self.images, "notes", []):
+            self._say(note)
         model_hash = weights_hash(self.tap.module)
         folders = [self._folder(layer, model_hash) for layer in self.tap.layers]
         for folder in folders:

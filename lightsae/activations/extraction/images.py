@@ -1,6 +1,6 @@
 """Images by number: from a folder, any torch dataset, or what is read like one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from operator import index
 from pathlib import Path
@@ -10,16 +10,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.image_sources import ArrayFile, HuggingFace, Tars
-from lightsae.activations.extraction.image_sources.files import files_below, stamps
+from lightsae.activations.extraction.image_sources.folder_listing import list_images
+from lightsae.activations.extraction.image_sources.image_formats import open_image
 from lightsae.activations.extraction.image_sources.modes import converted
 from lightsae.activations.extraction.models import Inputs, import_object
 from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.extras import require
 from lightsae.messages import reason
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
 class Item(NamedTuple):
@@ -37,7 +35,7 @@ class Item(NamedTuple):
 
 
 class ImageSet(Protocol):
-    """Images by number.
+    """Images by number; one may have `notes`, lines that are told before they are read.
 
     Attributes:
         classes: Names of the labels, or empty.
@@ -68,37 +66,26 @@ class FolderImages:
         folder: The folder.
         transform: Makes a tensor `[C, H, W]` of a PIL image.
         mode: PIL mode that images are converted to: RGB or L.
+        begun: Fingerprints of extractions that are to go on, see `list_images`.
+
+    Attributes:
+        notes: What was left out, a line each.
 
     Raises:
         LightsaeError: If the folder is missing or holds no image, or an image lies next to folders
             of them, so that it has no class.
     """
 
-    def __init__(self, folder: str | Path, transform: Any, mode: str = "RGB") -> None:
+    def __init__(
+        self, folder: str | Path, transform: Any, mode: str = "RGB", begun: Collection[str] = ()
+    ) -> None:
         self._folder, self._transform, self._mode = Path(folder), transform, mode
-        if not self._folder.is_dir():
-            raise LightsaeError(f"data.folder: there is no folder {folder}")
-        found = (p.relative_to(self._folder) for p in files_below(self._folder))
-        self._paths = sorted(p for p in found if p.suffix.lower() in _SUFFIXES)
-        if not self._paths:
-            raise LightsaeError(f"data.folder: {folder} holds no images")
-        self.has_labels = self._in_subfolders()
-        names = sorted({path.parts[0] for path in self._paths}) if self.has_labels else []
-        self.classes = names
-        self._labels = {name: label for label, name in enumerate(names)}
+        listing = list_images(self._folder, begun)
+        self._paths, self.classes, self.fingerprint, self.notes = listing
+        self.has_labels = bool(self.classes)
+        self._labels = {name: label for label, name in enumerate(self.classes)}
         self.name = str(folder)
-        self.fingerprint = stamps(self._folder, self._paths)
         self.original_index: Array = np.arange(len(self._paths))
-
-    def _in_subfolders(self) -> bool:
-        """Whether all images are in subfolders; or else none is."""
-        stray = [path for path in self._paths if len(path.parts) == 1]
-        if stray and len(stray) < len(self._paths):
-            raise LightsaeError(
-                f"data.folder: {self._folder / stray[0]} is in no subfolder, expected every image "
-                "in one, which is its class, or none"
-            )
-        return not stray
 
     def __len__(self) -> int:
         """Number of images, readable or not."""
@@ -107,9 +94,8 @@ class FolderImages:
     def load(self, position: int) -> Item:
         """Read and prepare an image."""
         path = self._folder / self._paths[position]
-        image_module = require("PIL.Image", extra="vision")
         try:
-            with image_module.open(path) as image:
+            with open_image(path) as image:
                 tensor = self._transform(converted(image, self._mode))
         except LightsaeError:
             raise
@@ -132,6 +118,9 @@ class DatasetImages:
         mode: PIL mode that images are converted to: RGB or L.
         fingerprint: Tells one dataset from another; its name by default.
 
+    Attributes:
+        notes: What was left out, a line each.
+
     Raises:
         LightsaeError: If it has no length or items, or its `classes` or `original_index` cannot be.
     """
@@ -146,6 +135,7 @@ class DatasetImages:
     ) -> None:
         self._dataset, self._transform, self._mode = dataset, transform, mode
         self.name, self.fingerprint = name, fingerprint or name
+        self.notes: list[str] = []
         count = self._count()
         self.has_labels = self._first_is_pair(count)
         classes = getattr(dataset, "classes", None) or []
@@ -253,12 +243,15 @@ def _kind(item: Any) -> str:
     return f"a {type(item).__name__} ({', '.join(type(part).__name__ for part in item[:3])})"
 
 
-def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict[str, Any]]:
+def load_images(
+    options: DataOptions, module: nn.Module, begun: Collection[str] = ()
+) -> tuple[ImageSet, dict[str, Any]]:
     """Open the images that a model is to see.
 
     Args:
         options: Which images, and how they are prepared.
         module: The model; a timm model says what it wants.
+        begun: Fingerprints of extractions that are to go on, with the images that these had.
 
     Returns:
         The images, and the settings that were used to prepare them.
@@ -278,14 +271,16 @@ def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict
     mode = "L" if channels == 1 else "RGB"
     transform = Transform(settings)
     if options.folder is not None:
-        return FolderImages(options.folder, transform, mode), settings
+        return FolderImages(options.folder, transform, mode, begun), settings
     if options.dataset is not None:
         dataset = _torch_dataset(options.dataset, options.arguments)
         name = f"{options.dataset} {options.arguments}"
         return DatasetImages(dataset, transform, name, mode), settings
-    source = _source(options)
+    source = _source(options, begun)
     name = options.huggingface or options.webdataset or options.arrays or ""
-    return DatasetImages(source, transform, name, mode, source.fingerprint), settings
+    images = DatasetImages(source, transform, name, mode, source.fingerprint)
+    images.notes = source.notes if isinstance(source, Tars) else []
+    return images, settings
 
 
 def _torch_dataset(path: str, arguments: dict[str, Any]) -> Any:
@@ -297,11 +292,11 @@ def _torch_dataset(path: str, arguments: dict[str, Any]) -> Any:
         raise LightsaeError(f"data.dataset: cannot build {path}: {reason(error)}") from error
 
 
-def _source(options: DataOptions) -> HuggingFace | Tars | ArrayFile:
+def _source(options: DataOptions, begun: Collection[str]) -> HuggingFace | Tars | ArrayFile:
     """Images that are read like a torch dataset."""
     image, label = options.image_key, options.label_key
     if options.huggingface is not None:
         return HuggingFace(options.huggingface, options.split, image, label, options.arguments)
     if options.webdataset is not None:
-        return Tars(options.webdataset, image, label)
+        return Tars(options.webdataset, image, label, begun)
     return ArrayFile(options.arrays or "", image, label)

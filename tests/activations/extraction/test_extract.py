@@ -318,6 +318,53 @@ def test_a_folder_of_images_may_move(tmp_path: Path, pictures: Path) -> None:
     assert _extract_folder(moved, tmp_path / "out") == first
 
 
+@pytest.mark.parametrize("finished", [True, False], ids=["complete", "interrupted"])
+@pytest.mark.parametrize("labelled", [True, False], ids=["classes", "flat"])
+def test_a_folder_that_was_begun_when_fewer_files_were_read_goes_on_with_those(
+    tmp_path: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    finished: bool,
+    labelled: bool,
+) -> None:
+    if not labelled:
+        for path in pictures.glob("*/*"):
+            path.rename(pictures / path.name)
+        for name in "ab":
+            (pictures / name).rmdir()
+    out = tmp_path / "out"
+    whole = _extract_folder(pictures, tmp_path / "whole")
+    if finished:
+        _extract_folder(pictures, out)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ShardWriter, "finish", _interrupt)
+            _extract_folder(pictures, out)
+    folder = pictures / "a" if labelled else pictures
+    for name in ("x.jfif", "y.jpe"):
+        _save(folder / name, seed=3)
+    if labelled:
+        _save(pictures / "aa" / "x.tga", seed=4)
+    assert _extract_folder(pictures, out) == whole
+    assert contents(out) == contents(tmp_path / "whole")
+    count = 3 if labelled else 2
+    said = f"{pictures}: goes on with the 14 images that it was begun with; an extraction to anoth"
+    assert said in capsys.readouterr().err
+    more = _extract_folder(pictures, tmp_path / "more")
+    assert more.settings["images"] == 14 + count
+    assert more.settings["data"] != whole.settings["data"]
+
+
+def test_a_class_without_images_changes_no_labels_of_a_folder_that_was_begun(
+    tmp_path: Path, pictures: Path
+) -> None:
+    whole = _extract_folder(pictures, tmp_path / "out")
+    (pictures / "aa").mkdir()
+    assert _extract_folder(pictures, tmp_path / "out") == whole
+    assert _extract_folder(pictures, tmp_path / "more").classes == ["a", "aa", "b"]
+
+
 def test_a_dataset_that_grew_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _extract(tmp_path)
     monkeypatch.setattr(Noise, "__len__", lambda self: 41)

@@ -68,6 +68,47 @@ def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path: Path
     assert images.fingerprint == before.fingerprint
 
 
+def test_images_of_every_ending_are_read_and_the_rest_is_told(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.jpe", "c.jp2", "d.tga", "e.png"):
+        _save(tmp_path / name)
+    for name in ("x.txt", "y.txt", "z.eps"):
+        (tmp_path / name).touch()
+    images = FolderImages(tmp_path, _tensor)
+    assert len(images) == 5
+    assert all(images.load(i).image is not None for i in range(5))
+    assert images.notes == [
+        f"{tmp_path}: 3 files are no images that Pillow reads and are left out: 2 .txt, 1 .eps"
+    ]
+
+
+def test_a_class_without_images_stays_one_and_is_told(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        _save(tmp_path / name)
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "1.heiic").touch()
+    (tmp_path / "cow").mkdir()
+    (tmp_path / "pig").symlink_to(tmp_path / "gone")
+    images = FolderImages(tmp_path, _tensor)
+    assert images.classes == ["bird", "cat", "cow", "dog", "pig"]
+    assert [images.load(i).label for i in range(2)] == [1, 3]
+    assert images.notes[-1] == f"{tmp_path}: classes without an image: bird, cow, pig"
+
+
+def test_a_folder_beside_unlabelled_images_is_no_class(tmp_path: Path) -> None:
+    _save(tmp_path / "1.png")
+    (tmp_path / "notes").mkdir()
+    images = FolderImages(tmp_path, _tensor)
+    assert images.classes == []
+    assert not images.has_labels
+
+
+def test_a_folder_of_nothing_that_is_read_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.heiic").touch()
+    says = "holds no images: 1 file is no image that Pillow reads .*: 1 .heiic$"
+    with pytest.raises(LightsaeError, match=says):
+        FolderImages(tmp_path, _tensor)
+
+
 def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
     _save(tmp_path / "photos" / "cat" / "1.png")
     _save(tmp_path / "elsewhere" / "deep" / "2.png")

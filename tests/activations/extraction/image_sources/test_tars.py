@@ -11,6 +11,7 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import Tars
+from lightsae.activations.extraction.image_sources.files import stamps
 from lightsae.activations.extraction.images import load_images
 from lightsae.errors import LightsaeError
 
@@ -187,6 +188,40 @@ def test_a_wildcard_names_no_hidden_tars(tmp_path: Path) -> None:
     assert len(Tars(f"{tmp_path}/*/*.tar")) == 4
     assert len(Tars(f"{tmp_path}/.cache/*.tar")) == 2
     assert len(Tars(f"{tmp_path}/.c*/*.tar")) == 2
+
+
+def test_members_of_every_ending_that_pillow_reads_are_images(tmp_path: Path) -> None:
+    members = {}
+    for n, ending in enumerate(("png", "jfif", "tga", "v2.jp2", "heiic", "heiic")):
+        members |= {f"{n}.{ending}": _picture(n), f"{n}.cls": b"%d" % n}
+    tars = Tars(str(_write(tmp_path / "a.tar", members)))
+    assert [label for _, label in tars] == [0, 1, 2, 3]
+    assert tars.notes == [f"{tmp_path}/a.tar: 2 samples have no image that Pillow reads: 2 .heiic"]
+
+
+def test_a_usual_ending_goes_before_others_of_a_sample(tmp_path: Path) -> None:
+    members = {"1.jpg": _picture(1), "1.pbm": _picture(2), "1.tga": _picture(3)}
+    tars = Tars(str(_write(tmp_path / "a.tar", members)))
+    assert [_red(image) for image in tars] == [1]
+    assert tars.fingerprint.endswith(" None None")
+
+
+def test_tars_that_were_begun_when_fewer_members_were_read_go_on_with_those(
+    tmp_path: Path,
+) -> None:
+    members = {**_samples(range(2)), "2.tga": _picture(2), ".old/3.png": _picture(3)}
+    members |= {".old/3.cls": b"3"}
+    path = _write(tmp_path / "a.tar", members)
+    begun = f"{stamps(Path(), [path])} None None"
+    with pytest.raises(LightsaeError, match=r"2 has no .cls, expected a label for every image"):
+        Tars(str(path))
+    tars = Tars(str(path), begun={begun})
+    assert [_red(image) for image, _ in tars] == [0, 1, 3]
+    assert tars.fingerprint == begun
+    path = _write(tmp_path / "a.tar", {"2.tga": _picture(2), "2.cls": b"2", **_samples(range(2))})
+    tars = Tars(str(path))
+    assert [_red(image) for image, _ in tars] == [2, 0, 1]
+    assert tars.fingerprint != f"{stamps(Path(), [path])} None None"
 
 
 def test_a_member_that_is_there_twice_is_named(tmp_path: Path) -> None:
