@@ -25,12 +25,14 @@ class ImageBatch(NamedTuple):
         images: Those, `[B, C, H, W]`, or keyword arguments of the model; None if there are none.
         labels: Their classes, int64 `[B]`, or None if the images have no labels.
         problems: What is wrong with the others.
+        warnings: What was said of images that could be read all the same.
     """
 
     positions: list[int]
     images: Inputs | None
     labels: Tensor | None
     problems: list[str]
+    warnings: Sequence[str] = ()
 
 
 def image_batches(
@@ -158,8 +160,9 @@ def collate(items: list[tuple[int, Item]]) -> ImageBatch:
     if len(kinds) > 1:
         raise LightsaeError(f"data: images differ, expected one shape and dtype: {sorted(kinds)}")
     labels = [item.label for _, item in items if item.label is not None]
+    warnings = [item.warning for _, item in items if item.warning]
     return ImageBatch(
-        positions, _stacked(images), torch.tensor(labels) if labels else None, problems
+        positions, _stacked(images), torch.tensor(labels) if labels else None, problems, warnings
     )
 
 

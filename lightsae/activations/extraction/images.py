@@ -10,6 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.image_sources import ArrayFile, HuggingFace, Tars
+from lightsae.activations.extraction.image_sources.decoder_messages import (
+    decoder_messages,
+    said_of,
+)
 from lightsae.activations.extraction.image_sources.folder_listing import list_images
 from lightsae.activations.extraction.image_sources.image_formats import open_image
 from lightsae.activations.extraction.image_sources.modes import converted
@@ -17,7 +21,7 @@ from lightsae.activations.extraction.models import Inputs, import_object
 from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
+from lightsae.messages import one_line, reason
 
 
 class Item(NamedTuple):
@@ -27,11 +31,13 @@ class Item(NamedTuple):
         image: Float `[C, H, W]`, or keyword arguments of the model; or None.
         label: Its class, or None.
         problem: What is wrong with it, or an empty string.
+        warning: What was said of it though it could be read, or an empty string.
     """
 
     image: Inputs | None
     label: int | None
     problem: str
+    warning: str = ""
 
 
 class ImageSet(Protocol):
@@ -94,14 +100,16 @@ class FolderImages:
     def load(self, position: int) -> Item:
         """Read and prepare an image."""
         path = self._folder / self._paths[position]
-        try:
-            with open_image(path) as image:
-                tensor = self._transform(converted(image, self._mode))
-        except LightsaeError:
-            raise
-        except Exception as error:
-            return Item(None, None, f"{path} is not a readable image: {reason(error)}")
-        return Item(tensor, self._labels.get(self._paths[position].parts[0]), "")
+        with decoder_messages() as messages:
+            try:
+                with open_image(path) as image:
+                    tensor = self._transform(converted(image, self._mode))
+            except LightsaeError:
+                raise
+            except Exception as error:
+                return Item(None, None, f"{path} is not a readable image: {_why(error, messages)}")
+        label = self._labels.get(self._paths[position].parts[0])
+        return Item(tensor, label, "", said_of(str(path), messages))
 
 
 class DatasetImages:
@@ -163,7 +171,7 @@ class DatasetImages:
     def _first_is_pair(self, count: int) -> bool:
         """Whether the first item that can be read has a label."""
         for position in range(count):
-            with suppress(Exception):
+            with suppress(Exception), decoder_messages():
                 return isinstance(self._dataset[position], tuple | list)
         return False
 
@@ -178,18 +186,21 @@ class DatasetImages:
             LightsaeError: If it is neither an image nor (image, label), like the first item.
         """
         where = f"item {position} of {self.name}"
-        try:
-            image, label = self._parts(self._dataset[position], where)
-            if not isinstance(image, Tensor | Mapping):
-                image = self._transform(converted(image, self._mode))
-        except LightsaeError:
-            raise
-        except (Exception, SystemExit) as error:
-            return Item(None, None, f"{where} is unreadable: {reason(error)}")
+        with decoder_messages() as messages:
+            try:
+                image, label = self._parts(self._dataset[position], where)
+                if not isinstance(image, Tensor | Mapping):
+                    image = self._transform(converted(image, self._mode))
+            except LightsaeError:
+                raise
+            except (Exception, SystemExit) as error:
+                return Item(None, None, f"{where} is unreadable: {_why(error, messages)}")
         # A tensor with a graph cannot leave a worker.
         if isinstance(image, Mapping):
-            return Item({name: part.detach() for name, part in image.items()}, label, "")
-        return Item(image.detach(), label, "")
+            image = {name: part.detach() for name, part in image.items()}
+        else:
+            image = image.detach()
+        return Item(image, label, "", said_of(where, messages))
 
     def _parts(self, item: Any, where: str) -> tuple[Any, int | None]:
         """Image and label of an item."""
@@ -208,6 +219,11 @@ class DatasetImages:
                 "or that and a label"
             )
         return image, label
+
+
+def _why(error: BaseException, messages: list[str]) -> str:
+    """Why an image is unreadable, with what its decoder said last."""
+    return f"{reason(error)} ({one_line(messages[-1])})" if messages else reason(error)
 
 
 def _is_inputs(item: Any) -> bool:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from lightsae.activations.loading.label_mixing import in_random_order
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
+from tests.activations.tiffs import damaged_tiff
 
 STAND_INS = "tests.activations.stand_ins"
 
@@ -216,6 +218,23 @@ def test_unreadable_images_are_skipped_counted_and_listed(
     assert len(manifest.progress["skipped"]) == 2
     assert "2 images skipped" in " ".join(capsys.readouterr().err.split())
     assert not {11, 30} & {sample for sample, _ in _rows(tmp_path)}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_warnings_of_images_are_a_line_each_for_the_first_and_a_count(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        (tmp_path / "in" / f"{number}.tif").write_bytes(damaged_tiff(odd_tag=number > 0))
+    _extract_folder(tmp_path / "in", tmp_path / "out", workers=workers)
+    lines = capfd.readouterr().err.splitlines()
+    told = [line for line in lines if " read with " in line]
+    assert len(told) == 6
+    for line in told[:-1]:
+        assert re.match(rf"{tmp_path}/in/\d.tif: was read with \d warnings, the first: Tag", line)
+    assert told[-1] == "7 images were read with warnings, of which the first 5 are told"
+    assert not [line for line in lines if "TiffImagePlugin" in line]
 
 
 def test_only_unreadable_images_are_an_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lightsae.activations import DataOptions
 from lightsae.activations.extraction.images import DatasetImages, FolderImages, load_images
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise
+from tests.activations.tiffs import damaged_tiff
 
 STAND_INS = "tests.activations.stand_ins"
 OWN = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -150,6 +151,39 @@ def test_an_unreadable_image_is_named(tmp_path: Path, cut: int) -> None:
     item = FolderImages(tmp_path, _tensor).load(0)
     assert item.image is None
     assert item.problem.startswith(f"{tmp_path}/a.png is not a readable image: ")
+
+
+def test_what_pillow_and_libtiff_say_of_an_image_names_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.tif").write_bytes(damaged_tiff(odd_tag=True))
+    (tmp_path / "b.tif").write_bytes(damaged_tiff(torn=True))
+    folder = FolderImages(tmp_path, _tensor)
+    listed = DatasetImages(_Opened(tmp_path), _tensor, "listed")
+    for images, good, bad in (
+        (folder, f"{tmp_path}/a.tif", f"{tmp_path}/b.tif is not a readable image"),
+        (listed, "item 0 of listed", "item 1 of listed is unreadable"),
+    ):
+        item = images.load(0)
+        assert item.image is not None
+        assert item.warning.startswith(f"{good}: was read with ")
+        assert item.warning.endswith("the first: Tag data larger than file. Skipping tag 65001")
+        says = f"{bad}: OSError: decoder error -2 (ZIPDecode: Decoding error at scanline ..., ...)"
+        assert images.load(1).problem == says
+    assert capfd.readouterr().err == ""
+
+
+class _Opened(torch.utils.data.Dataset[Any]):
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.iterdir())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Any:
+        with Image.open(self.paths[i]) as image:
+            image.load()
+            return image
 
 
 def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:

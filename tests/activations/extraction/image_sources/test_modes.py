@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lightsae.activations.extraction.image_sources.modes import converted
+from tests.activations.tiffs import grey_tiff
 
 RAMP = np.arange(0, 65_000, 65, dtype=np.uint16).reshape(20, 50)
 SCALED = np.round(RAMP / 257).astype(np.uint8)
@@ -21,19 +22,10 @@ def test_grey_of_16_bits_is_scaled_to_8(tmp_path: Path, name: str, mode: str) ->
     assert np.array_equal(found.reshape(20, 50, -1)[..., -1], SCALED)
 
 
-def _tiff(bits: int, photometric: int, pixels: bytes, width: int) -> bytes:
-    """A grey TIFF of one row, not compressed."""
-    tags = [(256, width), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 110),
-            (278, 1), (279, len(pixels))]  # fmt: skip
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries
-    return (head + bytes(4)).ljust(110, b"\0") + pixels
-
-
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_tiff_of_12_bits_is_scaled_by_its_bits(mode: str) -> None:
     packed = b"\x00\x08\x00\xff\xff\xff"  # 0, 2048, 4095, 4095
-    with Image.open(io.BytesIO(_tiff(12, 1, packed, 4))) as image:
+    with Image.open(io.BytesIO(grey_tiff(12, 1, packed, 4))) as image:
         assert image.mode == "I;16"
         found = np.asarray(converted(image, mode)).reshape(4, -1)[:, -1]
     assert found.tolist() == [0, 128, 255, 255]
@@ -41,7 +33,7 @@ def test_a_tiff_of_12_bits_is_scaled_by_its_bits(mode: str) -> None:
 
 def test_white_is_zero_where_a_tiff_of_16_bits_says_so() -> None:
     pixels = struct.pack("<3H", 0, 257 * 100, 65_535)
-    with Image.open(io.BytesIO(_tiff(16, 0, pixels, 3))) as image:
+    with Image.open(io.BytesIO(grey_tiff(16, 0, pixels, 3))) as image:
         assert np.asarray(converted(image, "L")).tolist() == [[255, 155, 0]]
 
 
