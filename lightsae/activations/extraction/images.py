@@ -73,6 +73,7 @@ class FolderImages:
         transform: Makes a tensor `[C, H, W]` of a PIL image.
         mode: PIL mode that images are converted to: RGB or L.
         begun: Fingerprints of extractions that are to go on, see `list_images`.
+        labels: Whether subfolders are classes; if not, images may lie anywhere.
 
     Attributes:
         notes: What was left out, a line each.
@@ -83,10 +84,15 @@ class FolderImages:
     """
 
     def __init__(
-        self, folder: str | Path, transform: Any, mode: str = "RGB", begun: Collection[str] = ()
+        self,
+        folder: str | Path,
+        transform: Any,
+        mode: str = "RGB",
+        begun: Collection[str] = (),
+        labels: bool = True,
     ) -> None:
         self._folder, self._transform, self._mode = Path(folder), transform, mode
-        listing = list_images(self._folder, begun)
+        listing = list_images(self._folder, begun, labels=labels)
         self._paths, self.classes, self.fingerprint, self.notes = listing
         self.has_labels = bool(self.classes)
         self._labels = {name: label for label, name in enumerate(self.classes)}
@@ -125,6 +131,7 @@ class DatasetImages:
         name: What messages call it.
         mode: PIL mode that images are converted to: RGB or L.
         fingerprint: Tells one dataset from another; its name by default.
+        labels: Whether labels of items count.
 
     Attributes:
         notes: What was left out, a line each.
@@ -140,13 +147,15 @@ class DatasetImages:
         name: str,
         mode: str = "RGB",
         fingerprint: str | None = None,
+        labels: bool = True,
     ) -> None:
         self._dataset, self._transform, self._mode = dataset, transform, mode
         self.name, self.fingerprint = name, fingerprint or name
         self.notes: list[str] = []
         count = self._count()
-        self.has_labels = self._first_is_pair(count)
-        classes = getattr(dataset, "classes", None) or []
+        self._pairs = self._first_is_pair(count)
+        self.has_labels = labels and self._pairs
+        classes = (getattr(dataset, "classes", None) or []) if labels else []
         if not isinstance(classes, Iterable):
             raise LightsaeError(f"data: classes of {name} is {classes!r}, expected a list of names")
         self.classes = [str(item) for item in classes]
@@ -205,10 +214,12 @@ class DatasetImages:
     def _parts(self, item: Any, where: str) -> tuple[Any, int | None]:
         """Image and label of an item."""
         image, label = item, None
-        if self.has_labels:
+        if self._pairs:
             if not isinstance(item, tuple | list) or len(item) < 2:
                 raise LightsaeError(f"{where} is {_kind(item)}, expected (image, label)")
-            image, label = item[0], _label(item[1], where, len(self.classes))
+            image = item[0]
+        if self.has_labels:
+            label = _label(item[1], where, len(self.classes))
         if (
             not isinstance(image, Tensor)
             and not _is_inputs(image)
@@ -287,11 +298,11 @@ def load_images(
     mode = "L" if channels == 1 else "RGB"
     transform = Transform(settings)
     if options.folder is not None:
-        return FolderImages(options.folder, transform, mode, begun), settings
+        return FolderImages(options.folder, transform, mode, begun, options.labels), settings
     if options.dataset is not None:
         dataset = _torch_dataset(options.dataset, options.arguments)
         name = f"{options.dataset} {options.arguments}"
-        return DatasetImages(dataset, transform, name, mode), settings
+        return DatasetImages(dataset, transform, name, mode, labels=options.labels), settings
     source = _source(options, begun)
     name = options.huggingface or options.webdataset or options.arrays or ""
     images = DatasetImages(source, transform, name, mode, source.fingerprint)
@@ -310,9 +321,11 @@ def _torch_dataset(path: str, arguments: dict[str, Any]) -> Any:
 
 def _source(options: DataOptions, begun: Collection[str]) -> HuggingFace | Tars | ArrayFile:
     """Images that are read like a torch dataset."""
-    image, label = options.image_key, options.label_key
+    image, label, labels = options.image_key, options.label_key, options.labels
     if options.huggingface is not None:
-        return HuggingFace(options.huggingface, options.split, image, label, options.arguments)
+        return HuggingFace(
+            options.huggingface, options.split, image, label, options.arguments, labels=labels
+        )
     if options.webdataset is not None:
-        return Tars(options.webdataset, image, label, begun)
-    return ArrayFile(options.arrays or "", image, label)
+        return Tars(options.webdataset, image, label, begun, labels=labels)
+    return ArrayFile(options.arrays or "", image, label, labels=labels)

@@ -110,6 +110,35 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_holds(tmp_path: Path) -> 
         FolderImages(tmp_path, _tensor)
 
 
+def test_images_of_a_mixed_folder_are_taken_without_labels_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    for name in ("cat/1.png", "dog/deep/1.png", "stray.png"):
+        _save(tmp_path / name)
+    images, _ = load_images(DataOptions(folder=str(tmp_path), labels=False, **OWN), nn.Identity())
+    assert len(images) == 3
+    assert images.classes == []
+    assert not images.has_labels
+    assert [images.load(i).label for i in range(3)] == [None] * 3
+    with pytest.raises(LightsaeError, match=r"or none; data.labels false takes all without them$"):
+        load_images(DataOptions(folder=str(tmp_path), **OWN), nn.Identity())
+
+
+def test_items_of_a_dataset_are_taken_without_labels_where_that_is_asked_for() -> None:
+    for items in ([(IMAGE, "cat"), (IMAGE, None)], [IMAGE, IMAGE]):
+        images = DatasetImages(items, _tensor, "listed", labels=False)
+        assert not images.has_labels
+        assert images.classes == []
+        assert [images.load(i).label for i in range(2)] == [None] * 2
+        assert images.load(1).image is not None
+
+
+def test_a_key_of_labels_where_none_are_wanted_is_refused() -> None:
+    says = "^data.label_key is 'y' and data.labels is false: give one of them$"
+    with pytest.raises(LightsaeError, match=says):
+        load_images(DataOptions(arrays="a", label_key="y", labels=False), nn.Identity())
+
+
 def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
     _save(tmp_path / "photos" / "cat" / "1.png")
     _save(tmp_path / "elsewhere" / "deep" / "2.png")

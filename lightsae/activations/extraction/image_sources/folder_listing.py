@@ -32,30 +32,32 @@ class FolderListing(NamedTuple):
     notes: list[str]
 
 
-def list_images(folder: Path, begun: Collection[str] = ()) -> FolderListing:
+def list_images(folder: Path, begun: Collection[str] = (), *, labels: bool = True) -> FolderListing:
     """List the images below a folder, all in subfolders, which are their classes, or none.
 
     Args:
         folder: The folder; hidden files are left out, and what Pillow does not read.
         begun: Fingerprints of extractions that are to go on. If one is that of the fewer images
             that earlier versions listed here, those are listed.
+        labels: Whether subfolders are classes; if not, images may lie anywhere.
 
     Raises:
-        LightsaeError: If the folder is missing or holds no image, or an image lies next to folders
-            of them, so that it has no class.
+        LightsaeError: If the folder is missing or holds no image, or with labels an image lies next
+            to folders of them, so that it has no class.
     """
     if not folder.is_dir():
         raise LightsaeError(f"data.folder: there is no folder {folder}")
     found = sorted(path.relative_to(folder) for path in files_below(folder))
     endings = image_endings()
     paths = [path for path in found if path.suffix.lower() in endings]
-    if begun and (earlier := _earlier(folder, paths)).fingerprint in begun:
+    if begun and (earlier := _earlier(folder, paths, labels)).fingerprint in begun:
         return earlier
     others = sorted(set(found) - set(paths))
     if not paths:
         holds = f": {left_out(others)}" if others else ""
         raise LightsaeError(f"data.folder: {folder} holds no images{holds}")
-    classes = _top_folders(folder, endings) if _in_subfolders(folder, paths) else []
+    classed = labels and _in_subfolders(folder, paths)
+    classes = _top_folders(folder, endings) if classed else []
     without = sorted(set(classes) - {path.parts[0] for path in paths})
     notes = [f"{folder}: {left_out(others)}"] if others else []
     fingerprint = stamps(folder, paths)
@@ -67,11 +69,11 @@ def list_images(folder: Path, begun: Collection[str] = ()) -> FolderListing:
     return FolderListing(paths, classes, fingerprint, notes)
 
 
-def _earlier(folder: Path, now: list[Path]) -> FolderListing:
+def _earlier(folder: Path, now: list[Path], labels: bool) -> FolderListing:
     """The images as earlier versions listed them."""
     found = (path.relative_to(folder) for path in files_below(folder, hidden=True))
     paths = sorted(path for path in found if path.suffix.lower() in EARLIER_ENDINGS)
-    in_folders = all(len(path.parts) > 1 for path in paths)
+    in_folders = labels and all(len(path.parts) > 1 for path in paths)
     classes = sorted({path.parts[0] for path in paths}) if in_folders else []
     notes = []
     if paths != now:
@@ -88,7 +90,7 @@ def _in_subfolders(folder: Path, paths: list[Path]) -> bool:
     if stray and len(stray) < len(paths):
         raise LightsaeError(
             f"data.folder: {folder / stray[0]} is in no subfolder, expected every image "
-            "in one, which is its class, or none"
+            "in one, which is its class, or none; data.labels false takes all without them"
         )
     return not stray
 

@@ -20,6 +20,7 @@ class HuggingFace:
         label: Column of integer labels; by default the only one with class names, if any. Labels
             that are all -1, as in many test sets, are none.
         arguments: Further keyword arguments of `load_dataset`.
+        labels: Whether to look for labels.
 
     Attributes:
         classes: Names of the labels, or empty.
@@ -45,6 +46,8 @@ class HuggingFace:
         image: str | None = None,
         label: str | None = None,
         arguments: dict[str, Any] | None = None,
+        *,
+        labels: bool = True,
     ) -> None:
         datasets = require("datasets", extra="data")
         rows = _one_split(_opened(datasets, source, split, arguments or {}), source, split)
@@ -59,7 +62,9 @@ class HuggingFace:
                 f"data.image_key is needed: {source} has {', '.join(kinds)}, "
                 "of which not exactly one is a column of images"
             )
-        self._label = _column(label, "label_key", kinds, "ClassLabel", source)
+        self._label = None
+        if labels:
+            self._label = _column(label, "label_key", kinds, "ClassLabel", source)
         if self._label is not None and _all_unknown(rows, self._label):
             self._label = None
         wanted = [self._image] if self._label is None else [self._image, self._label]

@@ -61,6 +61,7 @@ class Tars:
         label: Extension of the labels, text files of one integer; by default `cls`, if there.
         begun: Fingerprints of extractions that are to go on. If one is that of the fewer images
             that earlier versions found in these tars, those are taken.
+        labels: Whether to look for labels.
 
     Attributes:
         classes: Empty: tars have numbers for labels.
@@ -85,25 +86,28 @@ class Tars:
         image: str | None = None,
         label: str | None = None,
         begun: Collection[str] = (),
+        *,
+        labels: bool = True,
     ) -> None:
         self.classes: list[str] = []
         self.notes: list[str] = []
         paths = _paths(pattern)
         self.fingerprint = f"{stamps(Path(), paths)} {image} {label}"
         earlier = self.fingerprint in begun
-        self._samples, extensions, without, more = _index(paths, image, label or "cls", earlier)
+        wanted = (label or "cls") if labels else None
+        self._samples, extensions, without, more = _index(paths, image, wanted, earlier)
         if not self._samples:
             asked = f"no member .{image}{closest(image, extensions)}" if image else "no images"
             holds = ", ".join(sorted(extensions)) or "hidden members only"
             raise LightsaeError(f"data.image_key: {pattern} has {asked} (it has {holds})")
-        self._labelled = self._all_labelled(pattern, label, extensions)
+        self._labelled = labels and self._all_labelled(pattern, label, extensions)
         if more and not earlier:
             self.fingerprint = f"{self.fingerprint}, {len(self._samples)} images"
         if without:
-            wanted = f"member .{image}" if image else "image that Pillow reads"
+            missing = f"member .{image}" if image else "image that Pillow reads"
             count = "1 sample has" if len(without) == 1 else f"{len(without)} samples have"
             held = by_ending(f".{extension}" for held in without for extension in held)
-            self.notes.append(f"{pattern}: {count} no {wanted}: {held}")
+            self.notes.append(f"{pattern}: {count} no {missing}: {held}")
 
     def _all_labelled(self, pattern: str, label: str | None, extensions: set[str]) -> bool:
         """Whether samples have labels: all or none."""
@@ -123,7 +127,7 @@ class Tars:
             raise LightsaeError(
                 f"{without[0].image.tar}: {without[0].key} has no .{label or 'cls'}, "
                 "expected a label for every image or for none: add it next to its image, or name "
-                "labels that all have with data.label_key"
+                "labels that all have with data.label_key, or take none with data.labels false"
             )
         return True
 
@@ -175,7 +179,7 @@ def _matching(pattern: str) -> list[str]:
     ]
 
 
-def _index(paths: list[Path], image: str | None, label: str, earlier: bool) -> _Index:
+def _index(paths: list[Path], image: str | None, label: str | None, earlier: bool) -> _Index:
     """Read the headers of tars, as earlier versions did or as this one."""
     samples: list[Sample] = []
     extensions: set[str] = set()
@@ -197,8 +201,8 @@ def _index(paths: list[Path], image: str | None, label: str, earlier: bool) -> _
             if found is None:
                 without.append(sorted({*members} - {label}))
                 continue
-            number = _label(_only(members, (label,), where, "label"), f"{key}.{label}")
-            samples.append(Sample(key, found, number))
+            text = _only(members, (label,), where, "label") if label else None
+            samples.append(Sample(key, found, _label(text, f"{key}.{label}")))
     return _Index(samples, extensions, without, more)
 
 

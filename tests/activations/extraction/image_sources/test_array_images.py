@@ -120,6 +120,15 @@ def test_arrays_that_do_not_fit_are_told(
         ArrayFile(str(path), **options)
 
 
+def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=LABELS.astype(np.float32), classes=CLASSES)
+    options = DataOptions(arrays=f"{tmp_path}/a.npz", labels=False, **OWN)
+    images, _ = load_images(options, nn.Identity())
+    assert not images.has_labels
+    assert images.classes == []
+    assert images.load(1).image is not None
+
+
 def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:
     for name, write in (("a.npz", _npz), ("b.npz", _packed_npz)):
         write(tmp_path / name, images=np.array([None, None]))

@@ -179,6 +179,15 @@ def test_some_labels_that_are_unknown_are_told(tmp_path: Path) -> None:
         images.load(0)
 
 
+def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = str(tmp_path / "some")
+    _rows(kind=[-1, 0, 1, 0, 1, 0]).save_to_disk(folder)
+    images, _ = load_images(DataOptions(huggingface=folder, labels=False, **OWN), nn.Identity())
+    assert not images.has_labels
+    assert images.classes == []
+    assert images.load(0).image is not None
+
+
 def test_a_row_without_an_image_is_unreadable(tmp_path: Path) -> None:
     folder = str(tmp_path / "gaps")
     pictures = [None, *(Image.new("RGB", (8, 8)) for _ in range(5))]

@@ -93,6 +93,19 @@ def test_tars_without_labels(tmp_path: Path) -> None:
     assert images.load(1).label is None
 
 
+@pytest.mark.parametrize("label", [b"cat", b""])
+def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(
+    tmp_path: Path, label: bytes
+) -> None:
+    members = {"1.png": _picture(1), "1.cls": label, "2.png": _picture(2)}
+    path = _write(tmp_path / "a.tar", members)
+    options = DataOptions(webdataset=str(path), labels=False, **OWN)
+    images, _ = load_images(options, nn.Identity())
+    assert not images.has_labels
+    assert images.load(1).image is not None
+    assert images.load(1).label is None
+
+
 def test_other_extensions_by_name(tmp_path: Path) -> None:
     members = {"1.seg.png": _picture(1), "1.png": _picture(2), "1.n.txt": b"7"}
     path = _write(tmp_path / "a.tar", members)
@@ -121,7 +134,8 @@ def test_an_extension_that_is_not_there_is_told(tmp_path: Path, options: Any, sa
         (
             {"1.png": b"", "1.cls": b"4", "2.png": b""},
             "TAR: 2 has no .cls, expected a label for every image or for none: add it next to its "
-            "image, or name labels that all have with data.label_key",
+            "image, or name labels that all have with data.label_key, or take none with "
+            "data.labels false",
         ),
         (
             {"1.png": b"", "2.png": b"", "1.cls": b"4", "2.cls": b"5"},
