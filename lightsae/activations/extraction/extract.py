@@ -10,7 +10,7 @@ from lightsae.activations.extraction.extraction_job import (
     usable_device,
 )
 from lightsae.activations.extraction.images import load_images
-from lightsae.activations.extraction.layer_folder import has_manifest
+from lightsae.activations.extraction.layer_folder import begun_with, has_manifest
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
 from lightsae.activations.extraction.parallel import run_in_processes
 from lightsae.activations.extraction.preparation import DataOptions
@@ -79,7 +79,8 @@ def extract(
     usable_device(device)
     module = load_model(model)
     tap = LayerTap(module, layer)
-    images, preparation = load_images(data, module)
+    folders = [folder] if len(tap.layers) == 1 else [folder / name for name in tap.layers]
+    images, preparation = load_images(data, module, begun_with(folders))
     extraction = Extraction(
         tap=tap,
         images=images,

@@ -38,6 +38,8 @@ class DataOptions:
         split: Split of the Hugging Face dataset, if it has several.
         image_key: Column, extension in the tars, or array of the images.
         label_key: Column, extension in the tars, or array of the labels.
+        labels: Whether images have labels where the source has some; false takes all images without
+            them, so also those of a folder that holds both images and folders of images.
         arguments: Keyword arguments of the dataset's constructor, or of `load_dataset`.
         size: Side of the square image that the model sees, in pixels; the model's own by default.
         mean: Per-channel mean that is subtracted; the model's own by default.
@@ -63,6 +65,7 @@ class DataOptions:
     std: list[float] | None = None
     crop: float | None = None
     interpolation: Interpolation | None = None
+    labels: bool = True
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
@@ -96,6 +99,10 @@ webdataset, arrays; here are folder, arrays
         if len(given) != 1:
             here = f"here are {', '.join(given)}" if given else "there is none"
             raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
+        if self.label_key and not self.labels:
+            raise LightsaeError(
+                f"data.label_key is {self.label_key!r} and data.labels is false: give one of them"
+            )
         for key, kinds in _FOR.items():
             if getattr(self, key) and given[0] not in kinds:
                 raise LightsaeError(

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from lightsae.activations.extraction.image_sources.array_files import HDF5, array_names, open_array
-from lightsae.activations.extraction.image_sources.files import stamp
+from lightsae.activations.extraction.image_sources.files import is_hidden, stamp
 from lightsae.activations.tools.foreign_activations import (
     Foreign,
     chosen,
@@ -152,7 +152,8 @@ def _saelens(source: Path, key: str | None) -> Foreign:
     datasets = require("datasets", extra="data")
     if not any((source / name).is_file() for name in ("state.json", "dataset_info.json")):
         raise LightsaeError(f"{source}: has no metadata.json of saev and no state.json of SAELens")
-    if not any(source.glob("*.arrow")):  # an empty one may have no file, and cannot be loaded
+    arrows = [path for path in source.glob("*.arrow") if not is_hidden(path.name)]
+    if not arrows:  # an empty one may have no file, and cannot be loaded
         raise LightsaeError(f"{source}: has no rows")
     rows = datasets.load_from_disk(str(source)).with_format("numpy")
     if len(rows) == 0:
