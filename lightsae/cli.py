@@ -18,6 +18,7 @@ _RUNS = {
 }
 _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
+    "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, fit with and without regularizers, compare",
 }
@@ -95,7 +96,8 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.runs.commands import RunCLI
 
         return RunCLI
-    return _shards if word == "shards" else partial(_call, word)
+    own_parser = {"shards": _shards, "export": _export}
+    return own_parser.get(word) or partial(_call, word)
 
 
 def _shards(words: list[str]) -> None:
@@ -104,6 +106,14 @@ def _shards(words: list[str]) -> None:
 
     with answering_sigterm():
         shards(words[1:])
+
+
+def _export(words: list[str]) -> None:
+    """The autoencoder of a checkpoint."""
+    from lightsae.runs.export import export
+
+    with answering_sigterm():
+        export(words[1:])
 
 
 def _call(word: str, words: list[str]) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 from lightsae.errors import LightsaeError
 from lightsae.messages import one_line, raised_in
 from lightsae.runs import exit_messages
-from lightsae.runs.checkpoint_files import AtomicCheckpointIO, read_checkpoint
+from lightsae.runs.checkpoint_files import AtomicCheckpointIO
 from lightsae.runs.cli_help import shorten
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.log_filter import quieten
@@ -32,6 +32,7 @@ from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
 from lightsae.runs.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
 from lightsae.runs.termination import EndTogether, lost_a_partner
+from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.module import SAEModule
 
 _ABOUT = {
