@@ -84,7 +84,7 @@ def module_settings(
     for name, build in (("regularizer", _regularizer), ("aux_k", _aux_k)):
         if name not in given:
             known[name] = build(said.get(name), path)
-    return {name: known[name] for name in known if name in accepted} | given
+    return {name: known[name] for name in known if name in accepted} | dict(given)
 
 
 def saved_autoencoder(content: Mapping[str, Any], path: Path) -> SparseAutoencoder:
