@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
 from lightsae.messages import one_line, raised_in
 from lightsae.runs import exit_messages
 from lightsae.runs.checkpoint_files import AtomicCheckpointIO
@@ -32,6 +33,7 @@ from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
 from lightsae.runs.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
 from lightsae.runs.termination import EndTogether, lost_a_partner
+from lightsae.runs.trainer_folders import expand_folders
 from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.module import SAEModule
 
@@ -86,6 +88,7 @@ class RunCLI(LightningCLI):
         except UnicodeDecodeError as error:
             message = f"a file among {' '.join(args[1:])} is not text: {error}"
             raise ArgumentError(None, message) from error
+        expand_folders(self.config[self._asked].trainer)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed, which numpy wants within bounds."""
@@ -107,7 +110,7 @@ class RunCLI(LightningCLI):
         """What a run folder needs."""
         parser.add_argument(
             "--run_dir",
-            type=Path | None,
+            type=NameOption | None,
             default=None,
             help="Folder of the run; the same command again goes on where it stopped. "
             "Without it, trainer.default_root_dir.",
@@ -130,7 +133,7 @@ class RunCLI(LightningCLI):
         """A trainer that logs to, and checkpoints into, the run folder."""
         config = self._get(self.config_init, "trainer")
         folder = self._get(self.config_init, "run_dir") or config.get("default_root_dir")
-        self.run = RunFolder(folder or "runs/default")
+        self.run = RunFolder(expanded(folder or "runs/default"))
         plugins = _listed(config.get("plugins"))
         callbacks = _listed(config.get("callbacks"))
         callbacks += self._callbacks(config, callbacks)
@@ -279,7 +282,7 @@ def _given_checkpoint(settings: Any) -> Path | None:
         raise LightsaeError(
             f"--ckpt_path must be a file, got {given!r}; without it the run's own is used"
         )
-    return None if given is None else Path(given)
+    return None if given is None else Path(expanded(given))
 
 
 @rank_zero_only

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 from lightsae.sae import storage
 from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.saved_settings import saved_autoencoder
@@ -28,7 +29,7 @@ def export(words: Sequence[str]) -> None:
     parser.add_argument("checkpoint", type=str, help="A checkpoint of fit or of Lightning.")
     parser.add_argument("--out", type=str, required=True, help="The folder to make.")
     given = parser.parse_args(list(words))
-    export_checkpoint(Path(given.checkpoint), Path(given.out))
+    export_checkpoint(Path(expanded(given.checkpoint)), Path(expanded(given.out)))
 
 
 def export_checkpoint(path: Path, out: Path) -> None:
