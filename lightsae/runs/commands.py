@@ -227,13 +227,30 @@ class RunCLI(LightningCLI):
         self._given = _given_checkpoint(settings)
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        dumped = self._parser("fit").dump(self.config["fit"], format="yaml")
-        self.run.claim(yaml.safe_load(dumped))
-        if self._given is not None:
-            read_checkpoint(self._given)
-        elif self.run.checkpoint.exists():
-            settings["ckpt_path"] = str(self.run.checkpoint)
-            self._resumed_from = read_checkpoint(self.run.checkpoint)["global_step"]
+        path = self._given
+        if path is None and self.run.checkpoint.exists():
+            path = self.run.checkpoint
+        content = {} if path is None else read_checkpoint(path)
+        self.run.claim(
+            self._plain(self.config["fit"]),
+            shards_told=bool(content.get("shards", {}).get("digest")),
+            complete=self._completed,
+        )
+        if self._given is None and path is not None:
+            settings["ckpt_path"] = str(path)
+            self._resumed_from = content["global_step"]
+
+    def _plain(self, settings: Any) -> dict[str, Any]:
+        """Settings of fit as plain values."""
+        plain: dict[str, Any] = yaml.safe_load(self._parser("fit").dump(settings, format="yaml"))
+        return plain
+
+    def _completed(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings of another version with the defaults that this one has."""
+        try:
+            return self._plain(self._parser("fit").parse_object(settings))
+        except (ArgumentError, ValueError, TypeError, KeyError):  # they are compared as they are
+            return settings
 
     def _say_start(self) -> None:
         self._trains = True
