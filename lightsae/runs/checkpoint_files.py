@@ -8,6 +8,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
+from lightsae.runs.readable_state import require_readable
 from lightsae.training.checkpoint_reading import read_checkpoint
 
 
@@ -17,8 +18,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint as a whole or not at all."""
+        """Write a checkpoint as a whole or not at all; nothing that could not be read back."""
         target = Path(path)
+        try:
+            require_readable(checkpoint)
+        except LightsaeError as error:
+            raise LightsaeError(f"{target} cannot be written: {error}") from error
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as temporary:
