@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     ProgressBar,
     RichProgressBar,
+    Timer,
 )
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -33,6 +34,7 @@ from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
 from lightsae.runs.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
 from lightsae.runs.termination import EndTogether, lost_a_partner
+from lightsae.runs.time_limit import TimeLimit, timer_that_ended
 from lightsae.runs.trainer_folders import expand_folders
 from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.module import SAEModule
@@ -138,6 +140,9 @@ class RunCLI(LightningCLI):
         callbacks = _listed(config.get("callbacks"))
         callbacks += self._callbacks(config, callbacks)
         self._require_one_last(callbacks)
+        if config.get("max_time") is not None and not any(isinstance(c, Timer) for c in callbacks):
+            callbacks.append(TimeLimit(config["max_time"]))
+            kwargs["max_time"] = None
         kwargs |= {
             "default_root_dir": self.run.path,
             "plugins": [*plugins, AtomicCheckpointIO()],
@@ -201,17 +206,20 @@ class RunCLI(LightningCLI):
 
     def _end_stopped(self, status: int) -> NoReturn:
         if self.subcommand == "fit":
-            point = self._resume_point
-            kept = None if point is None else point.step
-            text = exit_messages.stopped(
-                self.trainer.global_step,
-                kept=self._resumed_from if kept is None else kept,
-                resumes=self._given is None,
-            )
-            _say(f"{self.run.path}: {text}")
+            _say(f"{self.run.path}: {self._stopped()}")
         else:
             _say(f"{self.subcommand}: stopped")
         raise SystemExit(status) from None
+
+    def _stopped(self) -> str:
+        """Where the run stopped, and where the same command goes on."""
+        point = self._resume_point
+        kept = None if point is None else point.step
+        return exit_messages.stopped(
+            self.trainer.global_step,
+            kept=self._resumed_from if kept is None else kept,
+            resumes=self._given is None,
+        )
 
     def _end_after_partner(self) -> NoReturn:
         partners = self._together.partners
@@ -266,9 +274,17 @@ class RunCLI(LightningCLI):
             return
         if isinstance(self.model, SAEModule) and self.trainer.is_global_zero:
             self.model.sae.save(self.run.sae)
-            step, early = self.trainer.global_step, stopped_early(self.trainer)
-            message = exit_messages.finished(step, trained=self._trains, early=early)
-            _say(f"{self.run.path}: {message}")
+            _say(f"{self.run.path}: {self._closing()}")
+
+    def _closing(self) -> str:
+        """The last line of a run that no signal ended."""
+        step, timer = self.trainer.global_step, timer_that_ended(self.trainer)
+        if isinstance(timer, TimeLimit):
+            return f"time is up: {self._stopped()}"
+        if timer is not None:
+            return exit_messages.out_of_time(step, trained=self._trains)
+        early = stopped_early(self.trainer)
+        return exit_messages.finished(step, trained=self._trains, early=early)
 
     def _before_evaluation(self) -> None:
         settings = self.config_init[str(self.subcommand)]
