@@ -13,6 +13,7 @@ from lightsae.interrupts import (
     interrupt_in,
     repeating_lost_interrupts,
 )
+from lightsae.launch import require_whole_launch
 from lightsae.messages import one_line
 
 _RUNS = {
@@ -56,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     try:
         with repeating_lost_interrupts():
+            require_whole_launch()
             _command(words[0])(words)
     except BaseException as error:
         status = _status(words[0], error)

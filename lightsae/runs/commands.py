@@ -24,6 +24,7 @@ from rich.console import Console
 
 from lightsae.errors import LightsaeError
 from lightsae.files import NameOption, expanded
+from lightsae.launch import require_processes
 from lightsae.messages import one_line, raised_in
 from lightsae.runs import exit_messages
 from lightsae.runs.checkpoint_files import AtomicCheckpointIO
@@ -153,7 +154,16 @@ class RunCLI(LightningCLI):
             kwargs["logger"] = MetricsFile(self.run.metrics if fitting else self.run.evaluations)
         if not any(isinstance(callback, Checkpoint) for callback in callbacks):
             kwargs["enable_checkpointing"] = False
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (KeyError, RuntimeError) as error:  # a launcher whose environment Lightning misses
+            if isinstance(error, RuntimeError) and not raised_in(error, "lightning"):
+                raise
+            missing = f"{error.args[0]} is not set by the launcher of this process"
+            told = missing if isinstance(error, KeyError) else one_line(str(error))
+            raise LightsaeError(told) from error
+        require_processes(trainer.world_size, trainer.num_devices)
+        return trainer
 
     def _callbacks(self, config: Any, given: list[Callback]) -> list[Callback]:
         ours: list[Callback] = [self._together]
