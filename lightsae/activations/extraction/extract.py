@@ -19,13 +19,14 @@ from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.folder_lock import check_writable
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
 
 
 def extract(
     model: ModelOptions,
     data: DataOptions,
     layer: list[str] | str,
-    out: str,
+    out: NameOption,
     tokens: TokenKind = "class",
     dtype: StoredDtype = "float16",
     batch_size: int = 64,
@@ -104,11 +105,11 @@ def extract(
     return run_in_processes(extraction)
 
 
-def _out_folder(out: str) -> Path:
+def _out_folder(out: NameOption) -> Path:
     """The folder to write, refused before a model is loaded for nothing."""
-    if not out:
+    if out == "":
         raise LightsaeError("out is '', expected a folder")
-    folder = Path(out)
+    folder = Path(expanded(out))
     if not has_manifest(folder):
         check_writable(folder)
     return folder

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.preparation_checks import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
+from lightsae.files import NameOption, expanded
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _SOURCES = ("folder", "dataset", "huggingface", "webdataset", "arrays")
@@ -51,14 +52,14 @@ class DataOptions:
         LightsaeError: If a value cannot be, naming its key.
     """
 
-    folder: str | None = None
+    folder: NameOption | None = None
     dataset: str | None = None
-    huggingface: str | None = None
-    webdataset: str | None = None
-    arrays: str | None = None
-    split: str | None = None
-    image_key: str | None = None
-    label_key: str | None = None
+    huggingface: NameOption | None = None
+    webdataset: NameOption | None = None
+    arrays: NameOption | None = None
+    split: NameOption | None = None
+    image_key: NameOption | None = None
+    label_key: NameOption | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     mean: list[float] | None = None
@@ -68,6 +69,12 @@ class DataOptions:
     labels: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("folder", "huggingface", "webdataset", "arrays"):
+            if getattr(self, name) is not None:
+                setattr(self, name, expanded(getattr(self, name)))
+        for name in ("split", "image_key", "label_key"):
+            if getattr(self, name) is not None:
+                setattr(self, name, str(getattr(self, name)))
         if self.size is not None and self.size < 1:
             raise LightsaeError(f"data.size is {self.size}, expected at least 1 pixel")
         if self.crop is not None and not 0 < self.crop <= 1:

@@ -17,6 +17,7 @@ from lightsae.activations.tools.foreign_activations import Foreign
 from lightsae.activations.tools.open_foreign import open_foreign
 from lightsae.activations.tools.row_copy import Rows, out_of, tracked, write_pieces
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 from lightsae.messages import reason
 
 _PIECE_BYTES = 16 << 20
@@ -58,7 +59,8 @@ def convert(
         LightsaeError: If the source is not understood, not whole, has no such key or layer, or
             holds a value that cannot be stored; or if `out` was begun from other files.
     """
-    path = Path(source)
+    path = Path(expanded(source))
+    labels = labels and expanded(labels)
     folder = out_of(out, path)
     foreign = open_foreign(path, key, layer)
     N, T, D = foreign.shape

@@ -15,6 +15,7 @@ from lightsae.activations.shards.reader import Shard
 from lightsae.activations.shards.statistics import Moments
 from lightsae.activations.tools.row_copy import bar
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 
 def verify(folder: str, show_progress: bool = True) -> None:
@@ -29,6 +30,7 @@ def verify(folder: str, show_progress: bool = True) -> None:
     Raises:
         LightsaeError: If anything is not what was written.
     """
+    folder = expanded(folder)
     manifest = Manifest.load(folder)
     problems: list[str] = []
     whole, norms = Moments.empty(len(manifest.mean)), Counter[str]()
