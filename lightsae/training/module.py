@@ -48,13 +48,13 @@ from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
 from lightsae.training.run_length import rows_of_run, steps_of_run
-from lightsae.training.schedule import fit_to_run, stepped
 from lightsae.training.saved_settings import (
     described_losses,
     described_selection,
     module_settings,
     plain,
 )
+from lightsae.training.schedule import fit_to_run, stepped
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
