@@ -135,6 +135,8 @@ def tests(phase: Phase) -> list[str]:
         *TESTS, "--outcomes", str(phase.out), *(PROCESSES if at_once else ()), *files,
         limit=phase.left - SANITIZER_S,
     )  # fmt: skip
+    if code not in (0, 1, None) or not (phase.out / GPU_TESTS).is_file():
+        note(phase.out, f"pytest, exit code {code}", "error")
     if absent:
         print(f"not run without {', '.join(absent)}: {', '.join(OF_TRAINING)}", flush=True)
     sanitize(phase)

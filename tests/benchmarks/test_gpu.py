@@ -47,7 +47,8 @@ def calls(gpu, monkeypatch):
         noted.append(name)
         if name == "pytest":
             folder = Path(command[command.index("--outcomes") + 1])
-            write_outcomes(folder, outcomes)
+            if outcomes:
+                write_outcomes(folder, outcomes)
         if log is not None:
             log.write_text("a table\n")
         return codes[name]
@@ -153,12 +154,16 @@ def test_outcomes_of_another_version_say_nothing(tmp_path):
     assert read(tmp_path / "later.csv")[0]["gpu_tests"] == "not run"
 
 
-def test_a_test_run_that_breaks_down_is_not_green(gpu, calls, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("code", [3, None], ids=["internal error", "ended while collecting"])
+def test_a_test_run_that_breaks_down_is_red_whatever_the_sanitizers_say(
+    code, gpu, calls, monkeypatch, tmp_path, capsys
+):
     _, codes, outcomes = calls
-    codes["pytest"], outcomes = 3, outcomes.clear()
-    monkeypatch.setattr(gpu.shutil, "which", lambda *_, **__: None)
+    codes["pytest"] = code
+    outcomes.clear()
     assert run(gpu, monkeypatch, tmp_path, "tests") == 1
-    assert "GPU tests: none ran" in capsys.readouterr().out
+    assert f"  error: pytest, exit code {code}\n" in capsys.readouterr().out
+    assert common.gpu_tests(tmp_path) == "1 red"
 
 
 @pytest.mark.parametrize(
