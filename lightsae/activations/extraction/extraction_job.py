@@ -206,6 +206,7 @@ class Extraction:
             for folder in left:
                 folder.finish()
         finally:
+            batches.close()
             for folder in left:
                 folder.abort()
         if self._warnings > _TOLD_WARNINGS:

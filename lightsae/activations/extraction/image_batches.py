@@ -39,7 +39,7 @@ class ImageBatch(NamedTuple):
 
 def image_batches(
     images: ImageSet, order: Array, batch_size: int, workers: int
-) -> Iterator[ImageBatch]:
+) -> Generator[ImageBatch, None, None]:
     """Read images batch by batch; workers start at once.
 
     Args:

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -438,6 +439,7 @@ def test_an_unreadable_image_in_a_worker_ends_the_run_with_its_name(
     broken.write_bytes(b"broken")
     with pytest.raises(LightsaeError, match=f"^{broken} is not a readable image: ") as caught:
         _extract_folder(pictures, tmp_path / "out", workers=2)
+    assert not multiprocessing.active_children()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
