@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
 from lightsae.activations import ActivationBatch
+from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import L0, R2, DeadLatents
 from lightsae.sae import (
@@ -44,6 +45,7 @@ from lightsae.training.cuda_graph import (
 )
 from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
 from lightsae.training.initial_state import is_untrained
+from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
@@ -159,19 +161,24 @@ class SAEModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         self._shards = shards_of(data)
         found: int | None = getattr(data, "d_in", None)
-        if hasattr(self, "sae"):
-            if found is not None and found != self.sae.d_in:
-                raise LightsaeError(
-                    f"the model has d_in = {self.sae.d_in}, the activations in "
-                    f"{getattr(data, 'path', 'the data')} have d_in = {found}"
-                )
-        elif found is None:
-            raise LightsaeError("d_in is not given and the data module does not tell it")
-        else:
-            self._build(found)
+        if not hasattr(self, "sae"):
+            self._build(width_of_loader(self.trainer) if found is None else found)
+        elif found is not None and found != self.sae.d_in:
+            raise LightsaeError(
+                f"the model has d_in = {self.sae.d_in}, the activations in "
+                f"{getattr(data, 'path', 'the data')} have d_in = {found}"
+            )
         fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
-        if self.trainer.training and data is not None and fresh:
+        if self.trainer.training and fresh:
+            self._initialize(data)
+
+    def _initialize(self, data: Any) -> None:
+        """Scale and decoder bias from a sample of the training data."""
+        if hasattr(data, "training_sample"):
             self.sae.initialize_(data.training_sample(self.init_rows), self.centre)
+        elif self.normalization != "none":
+            sample = sample_of_loader(self.trainer, self.init_rows, self.sae.d_in)
+            self.sae.initialize_(sample, self.centre)
 
     def _build(self, d_in: int) -> None:
         self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection, self.normalization)
@@ -192,8 +199,18 @@ class SAEModule(LightningModule):
         """Code of activations x, [B, d_in]."""
         return self.sae.encode(x)
 
-    def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
+    def _taken(self, batch: Any) -> ActivationBatch:
+        """What any loader delivers, in the parameters' dtype unless autocast takes it as it is."""
+        taken = as_activation_batch(batch, self.sae.d_in)
+        x, dtype = taken.activations, self.sae.W_enc.dtype
+        autocast = torch.is_autocast_enabled(x.device.type)
+        if x.dtype == dtype or (autocast and x.dtype != torch.float64):
+            return taken
+        return taken._replace(activations=x.to(dtype))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of a batch."""
+        batch = self._taken(batch)
         if self._captured is None:
             parts = self._objective(batch.activations, self._update_dead).weighted(
                 share_of_rows(batch.activations, self.process_group)
@@ -287,10 +304,11 @@ class SAEModule(LightningModule):
             fit_to_run(config.scheduler, steps, trial)
         self._began = trial
 
-    def on_train_batch_start(self, batch: ActivationBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Compare the first batch with what AuxK waits for."""
         if not self._began and self.aux_k is not None:
-            rows = rows_of_run(self.trainer, len(batch.activations))
+            activations = as_activation_batch(batch, self.sae.d_in).activations
+            rows = rows_of_run(self.trainer, len(activations))
             counters = self.dead_latents.tokens_since_fired
             warn_if_never_dead(counters, self.aux_k.dead_after, rows)
         self._began = True
@@ -416,17 +434,17 @@ class SAEModule(LightningModule):
         """Raise for NaN and inf that a GPU has met since."""
         raise_if_flagged()
 
-    def validation_step(self, batch: ActivationBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Metrics of the validation split."""
-        self._evaluate(batch, self.val_metrics, "val/")
+        self._evaluate(self._taken(batch), self.val_metrics, "val/")
 
-    def test_step(self, batch: ActivationBatch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """Metrics of the test split."""
-        self._evaluate(batch, self.test_metrics, "test/")
+        self._evaluate(self._taken(batch), self.test_metrics, "test/")
 
-    def predict_step(self, batch: ActivationBatch, batch_idx: int) -> SparseCode:
+    def predict_step(self, batch: Any, batch_idx: int) -> SparseCode:
         """Code of a batch."""
-        return self.sae.encode(batch.activations)
+        return self.sae.encode(self._taken(batch).activations)
 
     def _objective(self, activations: Tensor, dead: Any = None) -> Objective:
         return objective(
