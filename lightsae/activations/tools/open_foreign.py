@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from lightsae.activations.extraction.image_sources.array_files import HDF5, array_names, open_array
 from lightsae.activations.extraction.image_sources.files import is_hidden, stamp
+from lightsae.activations.shards.hdf5_files import open_hdf5
 from lightsae.activations.tools.foreign_activations import (
     Foreign,
     chosen,
@@ -102,7 +103,7 @@ def _datasets(source: Path) -> list[str]:
         if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external:
             names.append(name)
 
-    with h5py.File(source) as file:
+    with open_hdf5(source) as file:
         file.visititems(visit)  # which follows neither soft nor external links
     return names
 
