@@ -12,12 +12,12 @@ from lightsae_kernels import Encoded, raise_if_flagged
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from lightsae.activations import ActivationBatch
 from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.errors import LightsaeError
-from lightsae.metrics import L0, R2, DeadLatents
+from lightsae.metrics import R2
 from lightsae.sae import (
     AuxK,
     Centre,
@@ -41,6 +41,7 @@ from lightsae.training.cuda_graph import (
     without_autocast,
 )
 from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
+from lightsae.training.evaluation_metrics import EvaluationMetrics
 from lightsae.training.initial_state import is_untrained
 from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
@@ -50,20 +51,6 @@ from lightsae.training.run_length import rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run, stepped
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-
-class EvaluationMetrics(nn.Module):
-    """What validation and test accumulate."""
-
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        super().__init__()
-        self.r2 = R2(d_in)
-        self.l0 = L0()
-        self.dead = DeadLatents(d_sae)
-        # Lightning's own mean over ranks forgets that one may have a row more.
-        self.loss = MeanMetric().set_dtype(torch.float64)
-        self.reconstruction = MeanMetric().set_dtype(torch.float64)
-        self.penalty = MeanMetric().set_dtype(torch.float64)
 
 
 class SAEModule(LightningModule):
