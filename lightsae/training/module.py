@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightsae_kernels import Encoded, raise_if_flagged
@@ -31,6 +31,7 @@ from lightsae.sae import (
     objective,
 )
 from lightsae.sae.normalization import require_known
+from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
 from lightsae.training.checkpoint_checks import require_resumable, require_same_model
 from lightsae.training.cuda_graph import (
     CapturedStep,
@@ -49,6 +50,7 @@ from lightsae.training.provenance import require_same_shards, require_same_sourc
 from lightsae.training.ranks import share_of_rows
 from lightsae.training.run_length import rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run, stepped
+from lightsae.training.shared_factory import SharedFactory
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -119,8 +121,8 @@ class SAEModule(LightningModule):
         self.centre: Centre = centre
         self.normalization: Normalization = normalization
         self.init_rows = init_rows
-        self.make_optimizer = optimizer
-        self.make_lr_scheduler = lr_scheduler
+        self.make_optimizer = SharedFactory(optimizer)
+        self.make_lr_scheduler = None if lr_scheduler is None else SharedFactory(lr_scheduler)
         self.cuda_graph = cuda_graph
         self._captured: CapturedStep | None = None
         self._clock: tuple[float, int] | None = None
@@ -157,6 +159,14 @@ class SAEModule(LightningModule):
         elif self.normalization != "none":
             sample = sample_of_loader(self.trainer, self.init_rows, self.sae.d_in)
             self.sae.initialize_(sample, self.centre)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this module: neither the trainer nor a recorded step."""
+        return {**super().__getstate__(), "_captured": None}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What completes a callback that averages weights, where there is one."""
+        return [AveragedDecoder()] if averages_weights(self.trainer) else []
 
     def _build(self, d_in: int) -> None:
         self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection, self.normalization)
@@ -259,7 +269,7 @@ class SAEModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and, if there is one, its schedule by step."""
         try:
-            optimizer = self.make_optimizer(self.sae.parameters())
+            optimizer: Optimizer = self.make_optimizer(self.sae.parameters())
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the optimizer cannot be made: {error}") from error
         self._leave_decoder_to(optimizer)
