@@ -52,6 +52,13 @@ class Activated(torch.nn.Sequential):
         super().__init__(getattr(torch.nn, kind)())
 
 
+class Numbered(nn.Sequential):
+    """Layers that are called 0, 1 and 2."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 4, 8, 8), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
 class Odd(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Three items of which none is right."""
 

@@ -11,7 +11,12 @@ from lightsae.activations.extraction.extraction_job import (
 )
 from lightsae.activations.extraction.images import load_images
 from lightsae.activations.extraction.layer_folder import has_manifest
-from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
+from lightsae.activations.extraction.models import (
+    LayerTap,
+    ModelOptions,
+    layer_names,
+    load_model,
+)
 from lightsae.activations.extraction.parallel import run_in_processes
 from lightsae.activations.extraction.preparation import DataOptions
 from lightsae.activations.extraction.tokens import TokenKind
@@ -24,7 +29,7 @@ from lightsae.errors import LightsaeError
 def extract(
     model: ModelOptions,
     data: DataOptions,
-    layer: list[str] | str,
+    layer: list[str | int | float] | str | int | float,
     out: str,
     tokens: TokenKind = "class",
     dtype: StoredDtype = "float16",
@@ -75,10 +80,11 @@ def extract(
     data.check_source()
     if data.folder is not None and not Path(data.folder).is_dir():
         raise LightsaeError(f"data.folder: there is no folder {data.folder}")
+    names = layer_names(layer)
     storage(dtype)
     usable_device(device)
     module = load_model(model)
-    tap = LayerTap(module, layer)
+    tap = LayerTap(module, names)
     images, preparation = load_images(data, module)
     extraction = Extraction(
         tap=tap,

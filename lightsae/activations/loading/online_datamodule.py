@@ -8,7 +8,13 @@ import torch
 
 from lightsae.activations.extraction.extraction_job import Compute, usable_device
 from lightsae.activations.extraction.images import ImageSet, load_images
-from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model, weights_hash
+from lightsae.activations.extraction.models import (
+    LayerTap,
+    ModelOptions,
+    layer_names,
+    load_model,
+    weights_hash,
+)
 from lightsae.activations.extraction.preparation import DataOptions
 from lightsae.activations.extraction.tokens import TokenKind
 from lightsae.activations.loading.online_rows import RunningModel, RunningRows, first_rows
@@ -89,7 +95,7 @@ class OnlineActivationDataModule(SplitDataModule):
         self,
         model: ModelOptions,
         data: DataOptions,
-        layer: str,
+        layer: str | int | float,
         tokens: TokenKind = "class",
         batch_size: int = 4096,
         val_fraction: float = 0.05,
@@ -119,7 +125,8 @@ class OnlineActivationDataModule(SplitDataModule):
                 raise LightsaeError(f"{name} is {value}, expected at least {least}")
         storage(buffer_dtype)
         self.model_options, self.data_options = model, data
-        self.layer, self.tokens, self.buffer_dtype = layer, tokens, buffer_dtype
+        self.layer = layer_names([layer])[0]
+        self.tokens, self.buffer_dtype = tokens, buffer_dtype
         self.forward_batch_size, self.device = forward_batch_size, device
         self.compute, self.workers = compute, workers
         self._open: _Opened | None = None

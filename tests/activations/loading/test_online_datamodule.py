@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightsae.activations import (
@@ -48,6 +49,16 @@ def make_data(
     options = {"buffer_rows": 80, "forward_batch_size": 4, "device": "cpu", **options}
     options = {"val_fraction": 0.1, "test_fraction": 0.1, **options}
     return OnlineActivationDataModule(model or model_options(), data or data_options(), **options)
+
+
+def test_a_layer_may_be_called_by_a_number() -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(OnlineActivationDataModule, "data")
+    model = {"module": f"{STAND_INS}.Numbered"}
+    arguments = {"model": model, "data": {"dataset": f"{STAND_INS}.Noise"}, "tokens": "pooled"}
+    parsed = parser.parse_object({"data": {**arguments, "layer": 0}})
+    data = parser.instantiate(parsed).data
+    assert (data.layer, data.d_in) == ("0", 4)
 
 
 def loader_of(
@@ -400,7 +411,7 @@ class Growing(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def test_images_of_other_sizes_are_an_error() -> None:
-    growing = DataOptions(dataset="tests.activations.test_online.Growing")
+    growing = DataOptions(dataset=f"{__name__}.Growing")
     data = make_data(data=growing, forward_batch_size=1)
     message = r"Growing .*: images give \[\d+, 8\] tokens and numbers, the first one \[5, 8\]; exp"
     with pytest.raises(LightsaeError, match=message):

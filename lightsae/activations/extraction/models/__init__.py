@@ -2,7 +2,7 @@
 
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
 from lightsae.activations.extraction.models.load import load_model, weights_hash
-from lightsae.activations.extraction.models.names import closest, import_object
+from lightsae.activations.extraction.models.names import closest, import_object, layer_names
 from lightsae.activations.extraction.models.options import Library, ModelOptions
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ModelOptions",
     "closest",
     "import_object",
+    "layer_names",
     "load_model",
     "weights_hash",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.models.names import closest
+from lightsae.activations.extraction.models.names import closest, layer_names
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
 
@@ -22,7 +22,8 @@ class LayerTap:
 
     Args:
         module: The model.
-        layers: Names of the modules whose outputs are wanted, as in `named_modules`, or one name.
+        layers: Names of the modules whose outputs are wanted, as in `named_modules`, or one name;
+            the modules of a Sequential may be given as numbers.
 
     Raises:
         LightsaeError: If there is no such module; the closest names are offered.
@@ -33,9 +34,9 @@ class LayerTap:
         torch.Size([4, 2])
     """
 
-    def __init__(self, module: nn.Module, layers: str | Sequence[str]) -> None:
+    def __init__(self, module: nn.Module, layers: str | int | Sequence[str | int]) -> None:
         self.module = module
-        self.layers = [layers] if isinstance(layers, str) else list(layers)
+        self.layers = layer_names(layers)
         modules = {name: item for name, item in module.named_modules() if name}
         for layer in self.layers:
             if layer not in modules:
@@ -44,8 +45,6 @@ class LayerTap:
                     f"layer: {kind} has no module {layer!r}{closest(layer, modules)}"
                 )
         self._targets = {layer: modules[layer] for layer in self.layers}
-        if not self._targets or len(self._targets) < len(self.layers):
-            raise LightsaeError(f"layer is {self.layers}, expected different names")
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """The output of the only layer; see `all`."""

@@ -1,7 +1,7 @@
-"""Objects by dotted path, and the closest known name for a misspelled one."""
+"""Names of layers, objects by dotted path, and the closest known name for a misspelled one."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -31,6 +31,32 @@ def import_object(path: str, argument: str) -> Any:
         return getattr(import_module(module), name)
     except Exception as error:
         raise LightsaeError(f"{argument}: cannot import {path!r}: {reason(error)}") from error
+
+
+def layer_names(layers: str | float | Sequence[str | float]) -> list[str]:
+    """Names of layers, as YAML and Python have them: the modules of a Sequential are numbered.
+
+    Args:
+        layers: One name or several.
+
+    Raises:
+        LightsaeError: If one is a fraction, as YAML reads 1.10 without quotes; or there are none,
+            or one is there twice.
+
+    Example:
+        >>> layer_names("blocks.1"), layer_names([0, "2"])
+        (['blocks.1'], ['0', '2'])
+    """
+    given = [layers] if isinstance(layers, str | float | int) else list(layers)
+    for layer in given:
+        if isinstance(layer, float):
+            raise LightsaeError(
+                f"layer is the number {layer}: write a name that looks like one in quotes, '1.10'"
+            )
+    names = [str(layer) for layer in given]
+    if not names or len(set(names)) < len(names):
+        raise LightsaeError(f"layer is {names}, expected different names")
+    return names
 
 
 def closest(name: str, known: Iterable[str]) -> str:
