@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, Metric
 from lightsae.activations import ActivationBatch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import L0, R2, DeadLatents
+from lightsae.module_names import named_as, plain_name
 from lightsae.sae import (
     AuxK,
     Centre,
@@ -278,6 +279,8 @@ class SAEModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the selection rule, which is no tensor, and what tells the shards from others."""
         raise_if_flagged()
+        state = checkpoint["state_dict"].items()
+        checkpoint["state_dict"] = {plain_name(name): tensor for name, tensor in state}
         checkpoint["selection"] = self._selection()
         checkpoint["normalization"] = self.normalization
         checkpoint["shards"] = self._shards
@@ -285,6 +288,7 @@ class SAEModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model or other shards, or one without a position."""
         path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
+        checkpoint["state_dict"] = named_as(self.state_dict(), checkpoint["state_dict"])
         try:
             require_same_model(checkpoint, self.state_dict(), self._selection(), self.normalization)
             if self._trainer is not None and self.trainer.training:

@@ -52,6 +52,11 @@ class Activated(torch.nn.Sequential):
         super().__init__(getattr(torch.nn, kind)())
 
 
+def compiled_net() -> nn.Module:
+    """A model that its maker has compiled."""
+    return torch.compile(TinyNet(), backend="eager")  # type: ignore[return-value]
+
+
 class Numbered(nn.Sequential):
     """Layers that are called 0, 1 and 2."""
 

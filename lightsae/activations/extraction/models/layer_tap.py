@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.models.names import closest, layer_names
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
+from lightsae.module_names import plain_name
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -21,9 +22,9 @@ class LayerTap:
     """Runs a model up to the last of its modules that is wanted.
 
     Args:
-        module: The model.
-        layers: Names of the modules whose outputs are wanted, as in `named_modules`, or one name;
-            the modules of a Sequential may be given as numbers.
+        module: The model; of one in DistributedDataParallel or DataParallel, what these run.
+        layers: Names of the modules whose outputs are wanted, as in `named_modules` of a model that
+            is not compiled, or one name; the modules of a Sequential may be given as numbers.
 
     Raises:
         LightsaeError: If there is no such module; the closest names are offered.
@@ -35,9 +36,14 @@ class LayerTap:
     """
 
     def __init__(self, module: nn.Module, layers: str | int | Sequence[str | int]) -> None:
+        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            module = module.module
         self.module = module
         self.layers = layer_names(layers)
-        modules = {name: item for name, item in module.named_modules() if name}
+        modules: dict[str, nn.Module] = {}
+        for name, item in module.named_modules():
+            modules.setdefault(plain_name(name), item)
+        del modules[""]
         for layer in self.layers:
             if layer not in modules:
                 kind = type(module).__name__

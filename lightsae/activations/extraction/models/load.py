@@ -21,6 +21,7 @@ from lightsae.activations.extraction.models.options import ModelOptions
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
+from lightsae.module_names import named_as, plain_name
 
 _BUILD: dict[str, Callable[[str, bool, dict[str, Any]], nn.Module]] = {
     "timm": timm_models.build,
@@ -83,9 +84,7 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     try:
         for key in ("state_dict", "model"):
             state = state[key] if isinstance(state.get(key), dict) else state
-        # What was trained under DistributedDataParallel has this before every name.
-        nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "module.")
-        module.load_state_dict(state)
+        module.load_state_dict(named_as(module.state_dict(), state))
     except Exception as error:
         raise LightsaeError(
             f"model.weights: {path} does not fit {type(module).__name__}: {reason(error)}"
@@ -120,9 +119,10 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _state_parts(module: nn.Module) -> list[bytes | Any]:
-    """Names and bytes of a module's state, in the order of names."""
+    """Names and bytes of a module's state, in the order of names; compiled or not, the same."""
     parts: list[bytes | Any] = []
-    for name, tensor in sorted(module.state_dict().items()):
+    state = {plain_name(name): tensor for name, tensor in module.state_dict().items()}
+    for name, tensor in sorted(state.items()):
         parts.append(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         parts.append(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return parts

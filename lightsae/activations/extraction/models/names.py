@@ -7,6 +7,7 @@ from typing import Any
 
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
+from lightsae.module_names import plain_name
 
 
 def import_object(path: str, argument: str) -> Any:
@@ -37,7 +38,7 @@ def layer_names(layers: str | float | Sequence[str | float]) -> list[str]:
     """Names of layers, as YAML and Python have them: the modules of a Sequential are numbered.
 
     Args:
-        layers: One name or several.
+        layers: One name or several, with or without the prefixes of compiled modules.
 
     Raises:
         LightsaeError: If one is a fraction, as YAML reads 1.10 without quotes; or there are none,
@@ -53,7 +54,7 @@ def layer_names(layers: str | float | Sequence[str | float]) -> list[str]:
             raise LightsaeError(
                 f"layer is the number {layer}: write a name that looks like one in quotes, '1.10'"
             )
-    names = [str(layer) for layer in given]
+    names = [plain_name(str(layer)) for layer in given]
     if not names or len(set(names)) < len(names):
         raise LightsaeError(f"layer is {names}, expected different names")
     return names

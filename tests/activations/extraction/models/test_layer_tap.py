@@ -1,8 +1,11 @@
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
@@ -126,6 +129,44 @@ def test_a_layer_that_runs_twice_gives_its_first_output() -> None:
     x = torch.randn(3, 2)
     shared = LayerTap(module, ["0", "1"]).all(x)[0]
     assert torch.equal(shared, module[0](x).detach())
+
+
+def _in_parallel(module: nn.Module, folder: Path) -> nn.Module:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(module)
+
+
+@pytest.mark.parametrize("wrapped", ["compiled", "child", "in place", "parallel", "both"])
+@pytest.mark.parametrize("ran", [False, True], ids=["new", "ran"])
+def test_a_wrapped_model_has_its_layers_under_their_own_names(
+    tmp_path: Path, wrapped: str, ran: bool
+) -> None:
+    plain, x = TinyNet().eval(), torch.rand(2, 3, 16, 16)
+    expected = LayerTap(plain, ["patches", "tokens"]).all(x)
+    module: Any = plain
+    if wrapped == "child":
+        module.tokens = torch.compile(module.tokens, backend="eager")
+    elif wrapped == "in place":
+        module.compile(backend="eager")
+    elif wrapped != "parallel":
+        module = torch.compile(module, backend="eager")
+    try:
+        module = _in_parallel(module, tmp_path) if wrapped in ("parallel", "both") else module
+        if ran:
+            module(x)
+        tap = LayerTap(module, ["patches", "tokens"])
+        found = tap.all(x)
+        assert tap.module.num_prefix_tokens == 1
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    for output, wanted in zip(found, expected, strict=True):
+        assert torch.equal(output, wanted)
+
+
+def test_a_layer_may_be_named_with_the_prefix_of_a_compiled_model() -> None:
+    module: Any = torch.compile(TinyNet(), backend="eager")
+    assert LayerTap(module, "_orig_mod.tokens").layers == ["tokens"]
 
 
 class _Named(nn.Module):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from lightsae.activations.extraction.models import ModelOptions, load_model, weights_hash
 from lightsae.errors import LightsaeError
@@ -120,6 +121,28 @@ def test_weights_that_were_trained_in_parallel_lose_their_prefix(tmp_path: Path)
     torch.save(state, tmp_path / "w.pt")
     module = load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.pt")))
     assert weights_hash(module) == weights_hash(source)
+
+
+@pytest.mark.parametrize("wrapped", ["whole", "child", "parallel"])
+def test_weights_of_a_compiled_model_lose_its_prefixes(tmp_path: Path, wrapped: str) -> None:
+    source, trained = TinyNet(), TinyNet()
+    trained.load_state_dict(source.state_dict())
+    if wrapped == "child":
+        trained.head = torch.compile(trained.head, backend="eager")  # type: ignore[assignment]
+    else:
+        trained = torch.compile(trained, backend="eager")  # type: ignore[assignment]
+    state = (nn.DataParallel(trained) if wrapped == "parallel" else trained).state_dict()
+    assert any("_orig_mod." in name for name in state)
+    torch.save(state, tmp_path / "w.pt")
+    module = load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.pt")))
+    assert weights_hash(module) == weights_hash(source)
+
+
+def test_a_model_that_is_compiled_takes_weights_of_one_that_is_not(tmp_path: Path) -> None:
+    source = TinyNet()
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    options = ModelOptions(module=f"{STAND_INS}.compiled_net", weights=str(tmp_path / "w.pt"))
+    assert weights_hash(load_model(options)) == weights_hash(source)
 
 
 def test_a_library_that_there_is_not_is_named() -> None:
