@@ -1,8 +1,7 @@
 """Frozen models, built and loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from lightsae.activations.shards.checked_read import checksum
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
 from lightsae.module_names import named_as, plain_name
+from lightsae.torch_files import read_torch_file
 
 _BUILD: dict[str, Callable[[str, bool, dict[str, Any]], nn.Module]] = {
     "timm": timm_models.build,
@@ -81,9 +81,12 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise LightsaeError(f"model.weights: there is no file {path}")
     state = _tensors(path)
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        raise LightsaeError(f"model.weights: {path} holds a {kind}, expected a state_dict")
+    for key in ("state_dict", "model"):
+        state = state[key] if isinstance(state.get(key), Mapping) else state
     try:
-        for key in ("state_dict", "model"):
-            state = state[key] if isinstance(state.get(key), dict) else state
         module.load_state_dict(named_as(module.state_dict(), state))
     except Exception as error:
         raise LightsaeError(
@@ -98,13 +101,10 @@ def _tensors(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise LightsaeError(f"model.weights: {path} cannot be read, {NO_TENSORS}") from error
+        return read_torch_file(path)
     except Exception as error:
-        raise LightsaeError(
-            f"model.weights: {path} cannot be read, {NO_TENSORS}: {reason(error)}"
-        ) from error
+        why = str(error) if isinstance(error, LightsaeError) else reason(error)
+        raise LightsaeError(f"model.weights: {path} cannot be read, {NO_TENSORS}: {why}") from error
 
 
 def weights_hash(module: nn.Module) -> str:

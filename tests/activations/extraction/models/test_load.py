@@ -35,7 +35,7 @@ def test_the_users_module_is_left_as_it_is() -> None:
     assert not hasattr(module, "num_prefix_tokens")
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pt"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pt", "old.pt"])
 def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     source = TinyNet()
     path = tmp_path / f"weights.{suffix}"
@@ -43,7 +43,8 @@ def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
         save_file(source.state_dict(), path)
     else:
         state = source.state_dict()
-        torch.save({"state_dict": state} if "nested" in suffix else state, path)
+        nested = {"state_dict": state} if "nested" in suffix else state
+        torch.save(nested, path, _use_new_zipfile_serialization="old" not in suffix)
     module = load_model(ModelOptions(module=TINY, weights=str(path)))
     assert weights_hash(module) == weights_hash(source)
 
@@ -72,6 +73,12 @@ def test_a_file_that_is_no_weights_is_named_without_advice_to_run_it(
     with pytest.raises(LightsaeError, match=says) as caught:
         load_model(ModelOptions(module=TINY, weights=str(tmp_path / name)))
     assert "weights_only" not in str(caught.value)
+
+
+def test_weights_that_are_no_state_dict_are_told(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "w.pt")
+    with pytest.raises(LightsaeError, match=r"w.pt holds a Tensor, expected a state_dict$"):
+        load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.pt")))
 
 
 @pytest.mark.parametrize(
