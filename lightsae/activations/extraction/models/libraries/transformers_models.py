@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightsae.activations.extraction.models.libraries.described import describe, share, square
-from lightsae.activations.extraction.models.libraries.failure import not_built
+from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.messages import reason
@@ -27,6 +27,8 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     Raises:
         LightsaeError: If it cannot be built, or its images are not of one size (NaFlex).
     """
+    options = {"pretrained_model_name_or_path": "model.name", "pretrained": "model.pretrained"}
+    refuse_arguments(arguments, options)
     transformers = require("transformers", extra="models")
     try:
         if pretrained:

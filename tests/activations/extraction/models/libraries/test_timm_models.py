@@ -25,6 +25,16 @@ def test_a_model_that_squashes_its_images_says_so() -> None:
     assert said["crop_pct"] == 0.9
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "option"),
+    [("pretrained", False, "pretrained"), ("model_name", "test_vit", "name")],
+)
+def test_what_is_an_option_is_no_argument(argument: str, value: object, option: str) -> None:
+    says = f"^model.arguments.{argument} is {value!r}: give --model.{option} instead$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(name="test_vit", arguments={argument: value}))
+
+
 def test_weights_that_cannot_be_fetched_may_come_from_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -59,6 +59,18 @@ def test_an_argument_that_there_is_not_is_named() -> None:
         load_model(_options("resnet18", nope=1))
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "option"),
+    [("pretrained", False, "pretrained"), ("name", "resnet18", "name")],
+)
+def test_what_is_an_option_is_no_argument(argument: str, value: object, option: str) -> None:
+    says = f"^model.arguments.{argument} is {value!r}: give --model.{option} instead$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(
+            ModelOptions(name="resnet18", library="torchvision", arguments={argument: value})
+        )
+
+
 def test_weights_that_cannot_be_fetched_may_come_from_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

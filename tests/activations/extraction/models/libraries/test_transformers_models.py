@@ -141,6 +141,26 @@ def test_a_folder_that_is_not_there_is_named(
         load_model(ModelOptions(name=name, library="transformers", pretrained=pretrained))
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "option"),
+    [("pretrained", False, "pretrained"), ("pretrained_model_name_or_path", "a", "name")],
+)
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_what_is_an_option_is_no_argument(
+    tmp_path: Path, argument: str, value: object, option: str, pretrained: bool
+) -> None:
+    _dinov2().save_pretrained(tmp_path)
+    options = ModelOptions(
+        name=str(tmp_path),
+        library="transformers",
+        pretrained=pretrained,
+        arguments={argument: value},
+    )
+    says = f"^model.arguments.{argument} is {value!r}: give --model.{option} instead$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(options)
+
+
 def test_a_siglip2_of_any_resolution_is_told_from_one_of_a_fixed_one(tmp_path: Path) -> None:
     vision = {name: value for name, value in VISION.items() if name != "image_size"}
     config = tf.Siglip2VisionConfig(**vision, intermediate_size=16, num_patches=16)
