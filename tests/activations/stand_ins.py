@@ -26,12 +26,18 @@ class TinyNet(nn.Module):
 
 
 class Noise(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """Tensors [3, 16, 16] whose label is their number modulo 4; some may be unreadable."""
+    """Tensors [3, 16, 16] whose label is their number modulo 4; some may be unreadable or large."""
 
     classes = ("a", "b", "c", "d")
 
-    def __init__(self, count: int = 40, bad: tuple[int, ...] = (), copies: int = 1) -> None:
-        self.count, self.bad, self.copies = count, bad, copies
+    def __init__(
+        self,
+        count: int = 40,
+        bad: tuple[int, ...] = (),
+        copies: int = 1,
+        large: tuple[int, ...] = (),
+    ) -> None:
+        self.count, self.bad, self.copies, self.large = count, bad, copies, large
         if copies > 1:
             self.original_index = [i % (count // copies) for i in range(count)]
 
@@ -42,7 +48,7 @@ class Noise(torch.utils.data.Dataset):  # type: ignore[type-arg]
         if i in self.bad:
             raise OSError("broken file")
         image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i))
-        return image, i % 4
+        return image * 1e6 if i in self.large else image, i % 4
 
 
 class Activated(torch.nn.Sequential):
@@ -62,6 +68,16 @@ class Numbered(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 4, 8, 8), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+class Amplified(nn.Sequential):
+    """Of an image a million times too bright layer 0 fits into float16 and layer 1 does not."""
+
+    def __init__(self) -> None:
+        layers = nn.Conv2d(3, 4, 8, 8), nn.Conv2d(4, 4, 1)
+        super().__init__(*layers)
+        nn.init.constant_(layers[0].weight, 1e-5)
+        nn.init.constant_(layers[1].weight, 100.0)
 
 
 class Odd(torch.utils.data.Dataset):  # type: ignore[type-arg]

@@ -61,7 +61,8 @@ def extract(
         batch_size: Images per forward pass.
         seed: Seed of the order of images.
         rows_per_shard: A shard ends with the forward pass that brings it to this many rows.
-        on_error: What to do at an unreadable image: raise, or skip and list it.
+        on_error: What to do at an image that cannot be read, or whose values do not fit the
+            dtype: raise, or skip and list it.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
         compute: Dtype of the forward pass.
         workers: Processes that read and prepare images; 0 does it in a thread of this one.

@@ -57,7 +57,7 @@ class Extraction:
         batch_size: Images per forward pass.
         seed: Seed of the order of images.
         rows_per_shard: A shard ends with the forward pass that brings it to this many rows.
-        on_error: "raise" or "skip".
+        on_error: "raise" or "skip", for images that cannot be read or stored.
         device: Device of the forward pass, or "auto".
         compute: Dtype of the forward pass.
         workers: Processes that read images.
@@ -132,7 +132,8 @@ class Extraction:
         out = self.folders()[self.tap.layers.index(layer)]
         part = Part() if is_complete(out) else self.part
         wanted = self._wanted(layer, model_hash, part)
-        return LayerFolder(part.folder(out), wanted, self.images, self.rows_per_shard)
+        skip = self.on_error == "skip"
+        return LayerFolder(part.folder(out), wanted, self.images, self.rows_per_shard, skip)
 
     def _wanted(self, layer: str, model_hash: str, part: Part) -> Manifest:
         """The manifest to be, its width unknown as yet."""
@@ -216,7 +217,8 @@ class Extraction:
         """Write the rows of a batch, if the budget allows."""
         self._check_spent(parts, folders, images)
         for folder, rows in parts:
-            folder.add(rows, batch, done)
+            for problem in folder.add(rows, batch, done):
+                self._say(f"skipped: {problem}")
 
     def _rows(
         self, tap: LayerTap, batch: ImageBatch, device: torch.device, wanted: list[bool]

@@ -29,6 +29,11 @@ class TokenRows(NamedTuple):
     token: Tensor
     span: int
 
+    def without(self, image: int | Tensor) -> "TokenRows":
+        """The rows of the other samples."""
+        keep = self.image != image
+        return TokenRows(self.activations[keep], self.image[keep], self.token[keep], self.span)
+
 
 @dataclass
 class TokenChoice:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightsae.activations.extraction.extraction_job import Compute
 from lightsae.activations.extraction.image_batches import ImageBatch, image_batches, listed_batches
-from lightsae.activations.extraction.images import ImageSet
+from lightsae.activations.extraction.images import ImageSet, image_name
 from lightsae.activations.extraction.layer_folder import copy_numbers
 from lightsae.activations.extraction.models import Inputs, LayerTap
 from lightsae.activations.extraction.token_rows import on_device, present_tokens
@@ -170,11 +170,16 @@ class RunningRows:
         if batch.labels is not None:
             self._labels[batch.positions] = batch.labels.numpy()
         dtype = self.manifest.dtype
-        raw: Array = rows.to(storage(dtype).torch_dtype).reshape(-1).view(torch.uint8).numpy()
+        stored = rows.to(storage(dtype).torch_dtype)
+        raw: Array = stored.reshape(-1).view(torch.uint8).numpy()
         if not all_finite(raw, dtype):
+            image, token, column = (int(i) for i in (~stored.isfinite()).nonzero()[0])
+            name = image_name(self._images, batch.positions[image])
+            value = float(rows[image, token, column])
+            larger = "use buffer_dtype float32 or bfloat16, or " if dtype == "float16" else ""
             raise LightsaeError(
-                f"{self.name}: layer {self.manifest.layer!r} gives a value for images "
-                f"{batch.positions} that is not finite in {dtype}"
+                f"{name}: layer {self.manifest.layer!r} gives {value:g}, which {dtype} cannot "
+                f"hold: {larger}leave the image out (lightsae extract --on_error skip does)"
             )
         return raw
 

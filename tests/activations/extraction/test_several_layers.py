@@ -97,6 +97,15 @@ def test_layers_that_are_complete_are_not_run_again(
     _assert_same(tmp_path, alone)
 
 
+def test_an_image_that_overflows_in_one_layer_has_rows_of_the_others(tmp_path: Path) -> None:
+    data = DataOptions(dataset=f"{STAND_INS}.Noise", arguments={"large": [7]})
+    model = ModelOptions(module=f"{STAND_INS}.Amplified")
+    options: dict[str, Any] = {"tokens": "pooled", "on_error": "skip"}
+    both = extract(model, data, ["0", "1"], str(tmp_path), **options)
+    assert [manifest.rows for manifest in both] == [40, 39]
+    assert [len(manifest.progress["skipped"]) for manifest in both] == [0, 1]
+
+
 def test_a_budget_is_for_all_layers(tmp_path: Path) -> None:
     _extract(tmp_path / "free", LAYERS)
     manifests = [
