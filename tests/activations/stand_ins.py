@@ -80,6 +80,53 @@ class Amplified(nn.Sequential):
         nn.init.constant_(layers[1].weight, 100.0)
 
 
+class Arranged(nn.Module):
+    """Six tokens of eight numbers; `layer` gives them in an order of axes, or what has none."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.embed = nn.Linear(128, 8)
+        self.layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x.reshape(-1, 6, 128))
+        again = self.layer(self._arranged(tokens))
+        return self.layer(again) if self.how == "twice" else again
+
+    def _arranged(self, x: Tensor) -> Tensor:
+        images = len(x)
+        return {
+            "BTD": lambda: x,
+            "twice": lambda: x,
+            "TBD": lambda: x.transpose(0, 1),
+            "BDT": lambda: x.transpose(1, 2),
+            "DBT": lambda: x.permute(2, 0, 1),
+            "BHWD": lambda: x.reshape(images, 3, 2, 8),
+            "BCTD": lambda: x.reshape(images, 6, 2, 4).transpose(1, 2),
+            "windows": lambda: x.reshape(-1, 2, 8),
+            "rows": lambda: x.flatten(0, 1),
+            "mean": lambda: x.mean(0),
+            "weights": lambda: (x[:, None, :, :6] * torch.ones(1, 2, 1, 1)).softmax(-1),
+            "gram": lambda: x.flatten(1) @ x.flatten(1).T,
+            "video": lambda: x.reshape(images, 1, 3, 2, 8),
+            "DB": lambda: x.flatten(1).T,
+            "one": lambda: x.flatten(1).sum(1),
+            "ids": lambda: x.flatten(1).argmax(1, keepdim=True),
+            "complex": lambda: x + 1j,
+            "fewer": lambda: x[:3],
+            "random": lambda: x + 1e-6 * torch.rand_like(x),
+        }[self.how]()
+
+
+class Convolutions(nn.Sequential):
+    """Maps of four channels, four rows and four columns."""
+
+    def __init__(self) -> None:
+        layers = nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+        super().__init__(*layers)
+
+
 class Odd(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Three items of which none is right."""
 

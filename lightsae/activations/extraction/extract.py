@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal
 
 from lightsae.activations.extraction.extraction_job import (
-    Compute,
     Extraction,
     check_numbers,
     usable_device,
@@ -12,8 +11,10 @@ from lightsae.activations.extraction.extraction_job import (
 from lightsae.activations.extraction.images import load_images
 from lightsae.activations.extraction.layer_folder import has_manifest
 from lightsae.activations.extraction.models import (
+    Compute,
     LayerTap,
     ModelOptions,
+    check_layout,
     layer_names,
     load_model,
 )
@@ -42,6 +43,7 @@ def extract(
     workers: int = 0,
     max_bytes: int | None = None,
     tokens_per_image: int | None = None,
+    layout: str | None = None,
 ) -> list[Manifest]:
     """Write a model's activations on a set of images to a folder of shards for each layer.
 
@@ -68,6 +70,8 @@ def extract(
         workers: Processes that read and prepare images; 0 does it in a thread of this one.
         max_bytes: Refuse to begin what would take more on the disk, and stop at it.
         tokens_per_image: Store this many of an image's tokens, drawn at random, instead of all.
+        layout: What the axes of the layer's output are, a letter for each: B images, T tokens, H
+            and W of a map, C and D features, such as TBD; by default it is found.
 
     Returns:
         The manifests of the complete folders, one for each layer.
@@ -82,6 +86,8 @@ def extract(
     if data.folder is not None and not Path(data.folder).is_dir():
         raise LightsaeError(f"data.folder: there is no folder {data.folder}")
     names = layer_names(layer)
+    if layout is not None:
+        check_layout(layout)
     storage(dtype)
     usable_device(device)
     module = load_model(model)
@@ -106,6 +112,7 @@ def extract(
         arguments=model.arguments,
         max_bytes=max_bytes,
         tokens_per_image=tokens_per_image,
+        layout=layout,
     )
     return run_in_processes(extraction)
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lightsae.activations.extraction.image_batches import ImageBatch, image_batches
 from lightsae.activations.extraction.images import ImageSet
 from lightsae.activations.extraction.layer_folder import LayerFolder, has_manifest, is_complete
-from lightsae.activations.extraction.models import LayerTap, weights_hash
+from lightsae.activations.extraction.models import Compute, LayerOutputs, LayerTap, weights_hash
 from lightsae.activations.extraction.process_part import Part
 from lightsae.activations.extraction.token_rows import TokenChoice, TokenRows, on_device
 from lightsae.activations.extraction.tokens import TokenKind
@@ -25,7 +25,6 @@ from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
 
-Compute = Literal["float32", "bfloat16", "float16"]
 LEAST = {
     "batch_size": 1,
     "rows_per_shard": 1,
@@ -68,6 +67,7 @@ class Extraction:
         max_bytes: Budget of bytes on the disk for all images and layers.
         tokens_per_image: How many tokens of an image become rows at most.
         part: Which part of the images this process visits; its folders are complete with them.
+        layout: A letter for each axis of the layers' outputs, see `LayerOutputs`; None to find it.
     """
 
     tap: LayerTap
@@ -90,6 +90,7 @@ class Extraction:
     max_bytes: int | None = None
     tokens_per_image: int | None = None
     part: Part = field(default_factory=Part)
+    layout: str | None = None
 
     def run(self) -> list[Manifest]:
         """Begin or continue, and return the manifest of each layer's complete folder."""
@@ -150,6 +151,8 @@ class Extraction:
         }
         if self.tokens_per_image is not None:
             settings["tokens_per_image"] = self.tokens_per_image
+        if self.layout is not None:
+            settings["layout"] = self.layout
         if part.world > 1:
             settings["part"] = list(part)
         return Manifest(
@@ -173,6 +176,7 @@ class Extraction:
         tap = LayerTap(self.tap.module, [folder.manifest.layer for folder in left])
         device = usable_device(self.device)
         tap.module.to(device)
+        outputs = LayerOutputs(tap, self.compute, self.layout)
         # Workers begin before the folders are locked, or the locks would outlive a killed parent.
         batches = image_batches(self.images, order[done:], self.batch_size, self.workers)
         starts, checked = [folder.done for folder in left], False
@@ -185,8 +189,10 @@ class Extraction:
                     self._handle(batch.problems)
                     # A folder whose shard ended later has these rows already.
                     wanted = [start <= done for start in starts]
-                    rows = self._rows(tap, batch, device, wanted)
+                    rows = self._rows(outputs, batch, device, wanted)
                     if not checked and batch.images is not None:
+                        for note in outputs.notes:
+                            self._say(note)
                         self._check_room(folders, left, rows, batch, len(order))
                         checked = True
                     done = min(done + self.batch_size, len(order))
@@ -221,19 +227,16 @@ class Extraction:
                 self._say(f"skipped: {problem}")
 
     def _rows(
-        self, tap: LayerTap, batch: ImageBatch, device: torch.device, wanted: list[bool]
+        self, outputs: LayerOutputs, batch: ImageBatch, device: torch.device, wanted: list[bool]
     ) -> list[TokenRows | None]:
         """Rows of a batch for each layer that wants them."""
         if batch.images is None:
             return [None] * len(wanted)
-        reduced = self.compute != "float32"
-        dtype = getattr(torch, self.compute) if reduced else None
         inputs = on_device(batch.images, device)
-        with torch.autocast(device.type, dtype=dtype, enabled=reduced):
-            outputs = tap.all(inputs)
+        module = outputs.tap.module
         return [
-            self._choice.rows(output, inputs, tap.module, batch.positions) if want else None
-            for output, want in zip(outputs, wanted, strict=True)
+            self._choice.rows(output, inputs, module, batch.positions) if want else None
+            for output, want in zip(outputs(inputs), wanted, strict=True)
         ]
 
     def _budget(self, images: int) -> int | None:

@@ -5,12 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
-from lightsae.activations.extraction.extraction_job import Compute, usable_device
+from lightsae.activations.extraction.extraction_job import usable_device
 from lightsae.activations.extraction.images import ImageSet, load_images
 from lightsae.activations.extraction.models import (
+    Compute,
     LayerTap,
     ModelOptions,
+    check_layout,
     layer_names,
     load_model,
     weights_hash,
@@ -74,6 +77,7 @@ class OnlineActivationDataModule(SplitDataModule):
         device: auto (the trainer's, or else a GPU if there is one), cpu, cuda, cuda:1, ...
         compute: Dtype of the forward pass.
         workers: Processes that read and prepare images; 0 does it in the thread of the model.
+        layout: What the axes of the layer's output are, as for `extract`.
 
     Raises:
         LightsaeError: If a size or seed is out of range. `setup` raises it if the model, the layer
@@ -109,6 +113,7 @@ class OnlineActivationDataModule(SplitDataModule):
         device: str = "auto",
         compute: Compute = "float32",
         workers: int = 0,
+        layout: str | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -128,7 +133,9 @@ class OnlineActivationDataModule(SplitDataModule):
         self.layer = layer_names([layer])[0]
         self.tokens, self.buffer_dtype = tokens, buffer_dtype
         self.forward_batch_size, self.device = forward_batch_size, device
-        self.compute, self.workers = compute, workers
+        self.compute, self.workers, self.layout = compute, workers, layout
+        if layout is not None:
+            check_layout(layout)
         self._open: _Opened | None = None
 
     @property
@@ -185,8 +192,11 @@ class OnlineActivationDataModule(SplitDataModule):
             tap = LayerTap(module, self.layer)
             images, preparation = load_images(self.data_options, module)
             prefix = self.model_options.prefix_tokens
-            model = RunningModel(tap, self.tokens, prefix, self.compute, self._device())
+            device = self._device()
+            model = RunningModel(tap, self.tokens, prefix, self.compute, device, self.layout)
             rows, token = first_rows(model, images)
+            for note in model.notes:
+                rank_zero_info(note)
             rule = split_rule(
                 np.unique(images.original_index),
                 val_fraction=self.val_fraction,
@@ -227,6 +237,8 @@ class OnlineActivationDataModule(SplitDataModule):
             "prefix_tokens": options.prefix_tokens,
             "arguments": options.arguments,
         }
+        if self.layout is not None:
+            settings["layout"] = self.layout
         return Manifest(
             d_in=1,
             dtype=self.buffer_dtype,

@@ -61,6 +61,27 @@ def test_a_layer_may_be_called_by_a_number() -> None:
     assert (data.layer, data.d_in) == ("0", 4)
 
 
+@pytest.mark.parametrize("how", ["TBD", "BDT"])
+def test_the_layout_of_a_layer_is_found_or_declared(how: str) -> None:
+    def opened(how: str, **options: Any) -> OnlineActivationDataModule:
+        model = ModelOptions(module=f"{STAND_INS}.Arranged", arguments={"how": how})
+        return make_data(model, layer="layer", **options)
+
+    found = opened(how, layout=how if how == "BDT" else None)
+    assert found.manifest.settings.get("layout") == (how if how == "BDT" else None)
+    batches = zip(found.train_dataloader(), opened("BTD").train_dataloader(), strict=True)
+    for batch, expected in batches:
+        assert torch.equal(batch.sample_index, expected.sample_index)
+        torch.testing.assert_close(batch.activations, expected.activations)
+
+
+def test_a_layer_that_runs_twice_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    model = ModelOptions(module=f"{STAND_INS}.Arranged", arguments={"how": "twice"})
+    with caplog.at_level("INFO"):
+        make_data(model, layer="layer").setup()
+    assert "layer 'layer' runs 2 times in a forward pass" in caplog.text
+
+
 def loader_of(
     data: OnlineActivationDataModule, rank: int = 0, world_size: int = 1
 ) -> ActivationLoader:

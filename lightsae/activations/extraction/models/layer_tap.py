@@ -1,6 +1,7 @@
 """Forward hooks that capture a layer's output and stop the model after the last one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ class LayerTap:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             if layer in outputs:
                 return
-            outputs[layer] = found = _first(output)
+            outputs[layer] = found = first_tensor(output)
             if len(outputs) == len(self._targets):
                 raise _Reached
             outputs[layer] = found.clone() if isinstance(found, Tensor) else found
@@ -122,11 +123,21 @@ class LayerTap:
         return output
 
 
-def _first(output: Any) -> Any:
-    """The first of several outputs."""
+def first_tensor(output: Any) -> Any:
+    """The first tensor of several outputs; what they are, where there is none.
+
+    Example:
+        >>> first_tensor((None, torch.ones(2)))
+        tensor([1., 1.])
+    """
+    parts: Any = (output,)
     if isinstance(output, Mapping):
-        return next((part for part in output.values() if isinstance(part, Tensor)), output)
-    return output[0] if isinstance(output, tuple | list) and output else output
+        parts = output.values()
+    elif isinstance(output, tuple | list):
+        parts = output
+    elif is_dataclass(output):
+        parts = vars(output).values()
+    return next((part for part in parts if isinstance(part, Tensor)), output)
 
 
 def _shapes(inputs: Inputs) -> str:

@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
+from lightsae.activations.extraction.models import (
+    LayerOutputs,
+    LayerTap,
+    ModelOptions,
+    load_model,
+)
 from lightsae.activations.extraction.preparation import DataOptions, preparation
 from lightsae.activations.extraction.tokens import select_tokens
 from lightsae.errors import LightsaeError
@@ -13,7 +18,7 @@ from lightsae.errors import LightsaeError
 )
 def test_models_say_their_tokens(name: str, layer: str, prefix: int) -> None:
     module = load_model(ModelOptions(name=name, pretrained=False))
-    output = LayerTap(module, layer)(torch.zeros(1, 3, 160, 160))
+    (output,) = LayerOutputs(LayerTap(module, layer))(torch.zeros(1, 3, 160, 160))
     assert select_tokens(output, "patch", module)[1][0] == prefix
 
 
