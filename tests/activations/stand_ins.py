@@ -1,5 +1,6 @@
 """Small models and datasets that tests name by their class path."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -125,6 +126,19 @@ class Convolutions(nn.Sequential):
     def __init__(self) -> None:
         layers = nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
         super().__init__(*layers)
+
+
+def unusable(kind: str) -> nn.Module:
+    """A module whose weights are not there, or that is a program."""
+    if kind == "meta":
+        with torch.device("meta"):
+            return nn.Sequential(nn.Linear(2, 2))
+    if kind == "lazy":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    module = nn.Sequential(nn.Linear(2, 2))
+    return torch.export.export(module, (torch.zeros(2, 2),)).module()
 
 
 class Odd(torch.utils.data.Dataset):  # type: ignore[type-arg]

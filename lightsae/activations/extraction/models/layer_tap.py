@@ -28,7 +28,8 @@ class LayerTap:
             is not compiled, or one name; the modules of a Sequential may be given as numbers.
 
     Raises:
-        LightsaeError: If there is no such module; the closest names are offered.
+        LightsaeError: If there is no such module (the closest names are offered), it is a list of
+            modules, or the model is a program of TorchScript.
 
     Example:
         >>> tap = LayerTap(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "0")
@@ -39,6 +40,11 @@ class LayerTap:
     def __init__(self, module: nn.Module, layers: str | int | Sequence[str | int]) -> None:
         if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
             module = module.module
+        if isinstance(module, torch.jit.ScriptModule):
+            raise LightsaeError(
+                f"model: {type(module).__name__} is a program of TorchScript, whose layers cannot "
+                "be watched; give the nn.Module that it was made of"
+            )
         self.module = module
         self.layers = layer_names(layers)
         modules: dict[str, nn.Module] = {}
@@ -50,6 +56,12 @@ class LayerTap:
                 kind = type(module).__name__
                 raise LightsaeError(
                     f"layer: {kind} has no module {layer!r}{closest(layer, modules)}"
+                )
+            if isinstance(modules[layer], nn.ModuleList | nn.ModuleDict):
+                kind = type(modules[layer]).__name__
+                raise LightsaeError(
+                    f"layer: {layer!r} is a {kind}, which does not run itself: name one of its "
+                    "modules"
                 )
         self._targets = {layer: modules[layer] for layer in self.layers}
 
@@ -120,6 +132,9 @@ class LayerTap:
             raise LightsaeError(
                 f"layer: {layer!r} returns {type(output).__name__}, expected a tensor"
             )
+        if output.is_nested or output.layout != torch.strided:
+            kind = "nested" if output.is_nested else "sparse"
+            raise LightsaeError(f"layer: {layer!r} returns a {kind} tensor, expected a dense one")
         return output
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
 from lightsae.activations.extraction.models.layout_evidence import LAST, SECOND, Evidence, watch
+from lightsae.activations.extraction.models.layouts import arranged
 from lightsae.errors import LightsaeError
 
 _MORE, _FEWER = 3, 2
@@ -35,8 +36,8 @@ def find_layouts(tap: LayerTap, inputs: Inputs, declared: str | None = None) -> 
         declared: The layout of every layer, if the user says it.
 
     Raises:
-        LightsaeError: If the model draws at random, an output has no axis of images, or it cannot
-            be told which of the others is which.
+        LightsaeError: If the model draws at random, an output has no axis of images, rows depend on
+            other images, or it cannot be told which of the other axes is which.
 
     Example:
         >>> tap = LayerTap(nn.Sequential(nn.Conv2d(3, 8, 2)), "0")
@@ -58,6 +59,11 @@ def find_layouts(tap: LayerTap, inputs: Inputs, declared: str | None = None) -> 
     for layer, output, other in zip(tap.layers, outputs, small, strict=True):
         seen = _Seen(layer, output, other, evidence.get(layer), _size(inputs))
         found.append(seen.declared(declared) if declared else seen.layout(tap.module))
+        if _depends_on_others(arranged(output, found[-1]), arranged(other, found[-1])):
+            raise LightsaeError(
+                f"model: {type(tap.module).__name__} gives other rows of layer {layer!r} for the "
+                "same images when another comes with them; expected rows of each image alone"
+            )
     runs = {layer: known.runs for layer, known in evidence.items() if known.runs > 1}
     notes = [
         f"layer {layer!r} runs {count} times in a forward pass: the output of the first is taken"
@@ -98,6 +104,12 @@ def _same(first: Tensor, second: Tensor) -> bool:
     return torch.equal(*raw)
 
 
+def _depends_on_others(more: Tensor, fewer: Tensor) -> bool:
+    """Whether images that are in both batches have rows that differ by more than rounding."""
+    first, second = more[: len(fewer)].float(), fewer.float()
+    return bool((first - second).abs().mean() > 0.1 * second.abs().mean())
+
+
 def _size(inputs: Inputs) -> tuple[int, int] | None:
     """Height and width of the images, if there are some."""
     tensors = inputs.values() if isinstance(inputs, Mapping) else [inputs]
@@ -131,7 +143,7 @@ class _Seen(NamedTuple):
         changed = [axis for axis, (more, fewer) in enumerate(pairs) if more != fewer]
         if self.output.ndim != self.other.ndim or len(changed) > 1:
             raise LightsaeError(f"{self.shapes}: expected one axis that is the number of images")
-        if not changed:
+        if not changed or self.output.numel() == 0:
             raise LightsaeError(f"{self.shapes}: expected a row or more for each image")
         (axis,) = changed
         more, fewer = pairs[axis]

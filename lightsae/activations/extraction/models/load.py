@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightsae.activations.extraction.models.libraries import (
     open_clip_models,
@@ -57,7 +57,22 @@ def load_model(options: ModelOptions) -> nn.Module:
         _load_weights(module, Path(options.weights))
     if options.name is not None:
         module = images_part(module)
-    return module.eval().requires_grad_(False)
+    given = f"name {options.name}" if options.name is not None else f"module {options.module}"
+    return _frozen(module, f"model.{given}")
+
+
+def _frozen(module: nn.Module, title: str) -> nn.Module:
+    """A module in evaluation mode, all of whose parameters have values."""
+    for name, tensor in module.named_parameters():
+        lazy = nn.parameter.is_lazy(tensor)
+        if lazy or tensor.is_meta:
+            kind = "lazy" if lazy else "meta"
+            raise LightsaeError(f"{title}: its parameter {name} has no values ({kind})")
+    try:
+        return module.eval().requires_grad_(False)
+    except Exception as error:
+        message = f"{title}: cannot be put into evaluation mode: {reason(error)}"
+        raise LightsaeError(message) from error
 
 
 def _build(options: ModelOptions) -> nn.Module:
@@ -110,6 +125,9 @@ def _tensors(path: Path) -> Any:
 def weights_hash(module: nn.Module) -> str:
     """Hash of a module's parameters and buffers, 16 hexadecimal digits.
 
+    Raises:
+        LightsaeError: If its state holds anything else.
+
     Example:
         >>> weights_hash(nn.Linear(2, 2)) == weights_hash(nn.Linear(2, 2))
         False
@@ -123,6 +141,9 @@ def _state_parts(module: nn.Module) -> list[bytes | Any]:
     parts: list[bytes | Any] = []
     state = {plain_name(name): tensor for name, tensor in module.state_dict().items()}
     for name, tensor in sorted(state.items()):
+        if not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise LightsaeError(f"model: its state {name} is a {kind}, expected a tensor")
         parts.append(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         parts.append(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return parts

@@ -1,5 +1,7 @@
 import re
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,56 @@ class _Const(nn.Module):
 def test_of_several_outputs_the_first_is_taken() -> None:
     output = LayerTap(_Pair((torch.ones(2), None)), "inner")(torch.zeros(1))
     assert output.tolist() == [1, 1]
+
+
+@dataclass
+class _Output:
+    loss: Tensor | None
+    hidden: Tensor
+
+
+@pytest.mark.parametrize(
+    "output", [(None, torch.ones(2)), [torch.ones(2)], _Output(None, torch.ones(2))], ids=type
+)
+def test_of_what_holds_a_tensor_beside_other_things_it_is_taken(output: object) -> None:
+    assert LayerTap(_Pair(output), "inner")(torch.zeros(1)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (((torch.ones(2),),), "'inner' returns tuple, expected a tensor"),
+        (_Output(None, None), "'inner' returns _Output, expected a tensor"),  # type: ignore[arg-type]
+        (None, "'inner' returns NoneType, expected a tensor"),
+        (torch.ones(2, 2).to_sparse(), "'inner' returns a sparse tensor, expected a dense one"),
+        (torch.nested.as_nested_tensor([torch.ones(2)], layout=torch.jagged),
+         "'inner' returns a nested tensor, expected a dense one"),
+    ],
+)  # fmt: skip
+def test_an_output_that_is_no_dense_tensor_is_named(output: object, says: str) -> None:
+    with pytest.raises(LightsaeError, match=f"^layer: {says}$"):
+        LayerTap(_Pair(output), "inner")(torch.zeros(1))
+
+
+def test_a_list_of_modules_does_not_run_itself() -> None:
+    module = TinyNet()
+    module.blocks = nn.ModuleList([nn.Identity()])
+    says = "^layer: 'blocks' is a ModuleList, which does not run itself: name one of its modules$"
+    with pytest.raises(LightsaeError, match=says):
+        LayerTap(module, "blocks")
+
+
+def test_a_program_of_torchscript_cannot_be_looked_into() -> None:
+    module = _scripted(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    says = r"^model: \w+ is a program of TorchScript, whose layers cannot be watched; give the nn.M"
+    with pytest.raises(LightsaeError, match=says):
+        LayerTap(module, "0")
+
+
+def _scripted(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(module, torch.zeros(2, 2))  # type: ignore[no-any-return]
 
 
 def test_an_output_that_is_no_tensor_is_named() -> None:

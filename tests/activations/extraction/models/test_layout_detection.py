@@ -149,6 +149,39 @@ def test_windows_of_a_block_are_refused_and_its_output_is_taken() -> None:
     assert _layout(module, "stages.0.blocks.0.attn_block", 1, 3, 160, 160) == "BHWC"
 
 
+class _Mixing(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.layer = how, nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "sorted":
+            return self.layer(x[x.flatten(1).sum(1).argsort()])
+        return self.layer(x - x.mean(0))
+
+
+@pytest.mark.parametrize("how", ["sorted", "centred"])
+def test_rows_that_depend_on_the_other_images_are_refused(how: str) -> None:
+    images = torch.rand(3, 5, 4) - torch.tensor([0.0, 0.1, 0.2])[:, None, None]
+    says = r"^model: _Mixing gives other rows of layer 'layer' for the same images when another com"
+    with pytest.raises(LightsaeError, match=says):
+        find_layouts(LayerTap(_Mixing(how), "layer"), images)
+
+
+def test_an_output_without_numbers_is_refused() -> None:
+    module = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(2, 2), nn.Unflatten(2, (1,)))
+    module.append(_Nothing())
+    with pytest.raises(
+        LightsaeError, match=r"gives \[3, 0, 1\] .*: expected a row or more for each"
+    ):
+        _layout(module, "3", 2, 3, 4)
+
+
+class _Nothing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :0]
+
+
 def test_batch_statistics_in_training_mode_are_refused() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     says = r"^model: 1 is in training mode, rows would depend on the other images of a batch: call"

@@ -75,6 +75,31 @@ def test_a_file_that_is_no_weights_is_named_without_advice_to_run_it(
     assert "weights_only" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("meta", r"^model.module .*unusable: its parameter 0.weight has no values \(meta\)$"),
+        ("lazy", r"^model.module .*unusable: its parameter 1.weight has no values \(lazy\)$"),
+        ("export", r"^model.module .*unusable: cannot be put into evaluation mode: NotImplemented"),
+    ],
+)
+def test_a_module_that_cannot_be_run_is_named(kind: str, says: str) -> None:
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(module=f"{STAND_INS}.unusable", arguments={"kind": kind}))
+
+
+class _Packed(nn.Module):
+    def get_extra_state(self) -> tuple[str, int]:
+        return "packed", 1
+
+
+def test_a_state_that_is_no_tensor_is_named() -> None:
+    with pytest.raises(
+        LightsaeError, match=r"^model: its state _extra_state is a tuple, expected a"
+    ):
+        weights_hash(_Packed())
+
+
 def test_weights_that_are_no_state_dict_are_told(tmp_path: Path) -> None:
     torch.save(torch.zeros(3), tmp_path / "w.pt")
     with pytest.raises(LightsaeError, match=r"w.pt holds a Tensor, expected a state_dict$"):
