@@ -233,10 +233,12 @@ class Extraction:
         if batch.images is None:
             return [None] * len(wanted)
         inputs = on_device(batch.images, device)
-        module = outputs.tap.module
+        found = outputs(inputs)
         return [
-            self._choice.rows(output, inputs, module, batch.positions) if want else None
-            for output, want in zip(outputs(inputs), wanted, strict=True)
+            self._choice.rows(output, inputs, outputs.tap.module, batch.positions, prefix)
+            if want
+            else None
+            for output, prefix, want in zip(found, outputs.prefix_tokens, wanted, strict=True)
         ]
 
     def _budget(self, images: int) -> int | None:

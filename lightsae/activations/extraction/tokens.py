@@ -80,7 +80,7 @@ def _as_sequence(
     prefix = int(prefix) if prefix is not None else 0
     if kind == "class" and (prefix == 0 or getattr(module, "cls_token", prefix) is None):
         raise LightsaeError(
-            "tokens is 'class', but the model has no class token; all or pooled take its tokens"
+            "tokens is 'class', but the layer has no class token; all or pooled take its tokens"
         )
     return output, prefix
 

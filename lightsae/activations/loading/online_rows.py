@@ -82,7 +82,9 @@ class RunningModel:
                     "data: attention_mask is 0 for some tokens: online each sample must have as "
                     "many; lightsae extract leaves them out"
                 )
-            rows, token = select_tokens(output, self.tokens, self.tap.module, self.prefix_tokens)
+            (known,) = self._outputs.prefix_tokens
+            prefix = known if self.prefix_tokens is None else self.prefix_tokens
+            rows, token = select_tokens(output, self.tokens, self.tap.module, prefix)
             return rows.cpu(), token
 
 

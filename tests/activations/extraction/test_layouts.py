@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lightsae.activations import DataOptions, Manifest, ModelOptions, extract
+from lightsae.activations.loading.online_datamodule import OnlineActivationDataModule
 from lightsae.errors import LightsaeError
 from tests.activations.extraction.test_extract import _rows
 
@@ -139,3 +140,38 @@ def test_maps_by_the_layers_that_made_them(
         layer=layer, tokens="all", out=str(tmp_path),
     )  # fmt: skip
     assert (manifest.d_in, manifest.rows) == (d_in if layer != "3" else 16, 40 * rows)
+
+
+# 2 x 2 patches, and a class token before them from pos_drop on.
+VIT = ModelOptions(
+    name="vit_tiny_patch16_224", pretrained=False,
+    arguments={"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2},
+)  # fmt: skip
+NOISE = DataOptions(dataset=f"{STAND_INS}.Noise")
+
+
+@pytest.mark.parametrize("tokens", ["patch", "all"])
+def test_a_layer_before_the_class_token_has_no_token_less(
+    tmp_path: Path, tokens: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers: list[str | int | float] = ["patch_embed", "pos_drop"]
+    embedded, with_class = extract(VIT, NOISE, layers, str(tmp_path), tokens=tokens)
+    assert embedded.rows == 40 * 4
+    assert with_class.rows == 40 * (4 if tokens == "patch" else 5)
+    says = "layer 'patch_embed' gives a token for each of 4 patches: none is a class or register"
+    assert says in capsys.readouterr().err
+
+
+def test_a_layer_before_the_class_token_has_none(tmp_path: Path) -> None:
+    says = "^tokens is 'class', but the layer has no class token; all or pooled take its tokens$"
+    with pytest.raises(LightsaeError, match=says):
+        extract(VIT, NOISE, "patch_embed", str(tmp_path), tokens="class")
+    data = OnlineActivationDataModule(VIT, NOISE, "patch_embed", "patch")
+    data.setup()
+    assert data.manifest.rows == 40 * 4
+
+
+def test_prefix_tokens_that_are_given_count_at_every_layer(tmp_path: Path) -> None:
+    options = ModelOptions(**{**vars(VIT), "prefix_tokens": 1})
+    (manifest,) = extract(options, NOISE, "patch_embed", str(tmp_path), tokens="patch")
+    assert manifest.rows == 40 * 3

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
-from lightsae.activations.extraction.models.layout_detection import Layouts, find_layouts
+from lightsae.activations.extraction.models.layout_detection import KnownLayer, find_layouts
 from lightsae.activations.extraction.models.layouts import arranged, check_layout
 from lightsae.errors import LightsaeError
 
@@ -38,12 +38,17 @@ class LayerOutputs:
         if layout is not None:
             check_layout(layout)
         self.tap, self._compute, self._declared = tap, compute, layout
-        self._layouts: Layouts | None = None
+        self._known: list[KnownLayer] = []
 
     @property
     def notes(self) -> list[str]:
         """What a user may not expect of the layers, once they have run."""
-        return [] if self._layouts is None else self._layouts.notes
+        return [note for layer in self._known for note in layer.notes]
+
+    @property
+    def prefix_tokens(self) -> list[int | None]:
+        """For each layer that ran, 0 if it is before class and register tokens come, or None."""
+        return [layer.prefix_tokens for layer in self._known]
 
     def __call__(self, inputs: Inputs) -> list[Tensor]:
         """Run a batch.
@@ -62,13 +67,14 @@ class LayerOutputs:
         reduced = self._compute != "float32"
         dtype = getattr(torch, self._compute) if reduced else None
         with torch.autocast(some.device.type, dtype=dtype, enabled=reduced):
-            if self._layouts is None:
-                self._layouts = find_layouts(self.tap, inputs, self._declared)
+            if not self._known:
+                self._known = find_layouts(self.tap, inputs, self._declared)
             outputs = self.tap.all(inputs)
-        for layer, output, layout in zip(self.tap.layers, outputs, self._layouts.of, strict=True):
+        layouts = [known.layout for known in self._known]
+        for layer, output, layout in zip(self.tap.layers, outputs, layouts, strict=True):
             if output.ndim != len(layout) or output.shape[layout.index("B")] != len(some):
                 raise LightsaeError(
                     f"layer {layer!r} gives {list(output.shape)} for {len(some)} images, expected "
                     f"{layout} with B = {len(some)}"
                 )
-        return [arranged(*pair) for pair in zip(outputs, self._layouts.of, strict=True)]
+        return [arranged(*pair) for pair in zip(outputs, layouts, strict=True)]

@@ -31,12 +31,14 @@ class Evidence:
         features: The axis of the features, SECOND or LAST, by the layer itself or those before it
             whose output had this shape; None if there are none or they disagree.
         in_sequence: Whether the layer, or the module that it is a part of, was given `[B, T, D]`.
+        places: Numbers of places of the maps that convolutions made before.
         runs: How many times the layer ran in the whole forward pass.
     """
 
     shape: tuple[int, ...]
     features: int | None
     in_sequence: bool
+    places: set[int]
     runs: int = 1
 
 
@@ -71,12 +73,17 @@ class _Watcher:
         self._wanted = set(tap.layers)
         self._by_shape: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._given: dict[str, int] = {}
+        self._places: set[int] = set()
 
     def hooks(self, module: nn.Module) -> list[Any]:
         """Register on a model and its parts."""
-        handles = []
+        handles: list[Any] = []
+        hooked: set[str] = set()
         for name, part in module.named_modules():
             plain = plain_name(name)
+            if plain in hooked:  # by the compiled module that stands around this one
+                continue
+            hooked.add(plain)
             handles.append(part.register_forward_pre_hook(self._before(plain), with_kwargs=True))
             handles.append(part.register_forward_hook(self._after(plain)))
         return handles
@@ -98,12 +105,15 @@ class _Watcher:
             own = features_axis(module, shape)
             if own is not None:
                 self._by_shape[shape].add(own)
+            if own == SECOND and len(shape) == 4:
+                self._places.add(shape[2] * shape[3])
             if name in self.found:
                 self.found[name].runs += 1
             elif name in self._wanted:
                 known = self._by_shape[shape] if own is None else {own}
                 features = next(iter(known)) if len(known) == 1 else None
-                self.found[name] = Evidence(shape, features, self._in_sequence(name))
+                in_sequence, places = self._in_sequence(name), set(self._places)
+                self.found[name] = Evidence(shape, features, in_sequence, places)
 
         return gave
 

@@ -21,8 +21,8 @@ class _Permute(nn.Module):
 
 
 def _layout(module: nn.Module, layer: str, *shape: int, **options: Any) -> str:
-    (found,) = find_layouts(LayerTap(module.eval(), layer), torch.rand(shape), **options).of
-    return found
+    (found,) = find_layouts(LayerTap(module.eval(), layer), torch.rand(shape), **options)
+    return found.layout
 
 
 def _convnext(size: int) -> nn.Module:
@@ -137,7 +137,7 @@ def test_of_a_model_with_channels_last_its_convolutions_have_them_second() -> No
     assert module.output_fmt == "NHWC"
     layers = ["stem.conv1", "stem.act", "stages.0.blocks.0"]
     found = find_layouts(LayerTap(module, layers), torch.rand(1, 3, 64, 64))
-    assert found.of == ["BCHW", "BCHW", "BHWC"]
+    assert [known.layout for known in found] == ["BCHW", "BCHW", "BHWC"]
 
 
 def test_windows_of_a_block_are_refused_and_its_output_is_taken() -> None:
@@ -203,7 +203,8 @@ def test_a_model_that_the_layers_do_not_need_to_the_end_may_fail_behind_them() -
 
 
 def test_a_compiled_model_tells_as_much() -> None:
-    module: Any = torch.compile(
-        nn.Sequential(nn.Conv1d(3, 5, 2), nn.GELU()).eval(), backend="eager"
-    )
-    assert find_layouts(LayerTap(module, "1"), torch.rand(2, 3, 7)).of == ["BDT"]
+    module: Any = nn.Sequential(nn.Conv1d(3, 5, 2), nn.GELU()).eval()
+    module[1] = torch.compile(module[1], backend="eager")
+    compiled: Any = torch.compile(module, backend="eager")
+    (found,) = find_layouts(LayerTap(compiled, "1"), torch.rand(2, 3, 7))
+    assert (found.layout, found.notes) == ("BDT", [])
