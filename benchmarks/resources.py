@@ -33,13 +33,10 @@ import triton
 from lightsae_kernels.fused import (
     adam,
     decode,
-    encode,
     encode_gradient,
-    l1_l2_ratio,
+    encode_product,
     select,
-    support,
-    values_gradient,
-    weight_gradient,
+    weights,
 )
 from lightsae_kernels.fused.configs import GRADIENT, PRODUCT, RAGGED, ProductConfig, programs
 from triton.backends.compiler import GPUTarget
@@ -49,7 +46,7 @@ ARCHITECTURES = (80, 90, 100)
 MATRIX_UNIT = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 # Bytes that triton 3.8 spills in three variants, for sizes that 16 does not divide; 3.9 none.
 SPILLS = {
-    ("3.8", "sparse_decode 1024, any sizes", "fp16", 90): 16,
+    ("3.8", "decode 1024, any sizes", "fp16", 90): 16,
     ("3.8", "select 8191, k 32", "fp32", 90): 8,
     ("3.8", "encode_gradient 64x64x32, d_in 77", "fp32", 100): 16,
 }
@@ -115,15 +112,15 @@ WEIGHT_GRADIENTS = [
 ]
 KERNELS = {
     "adam_step": adam.adam_step_kernel,
-    "encode": encode.encode_fwd_kernel,
-    "select": select.select_fwd_kernel,
-    "support": support.support_fwd_kernel,
-    "l1_l2_ratio": l1_l2_ratio.l1_l2_ratio_fwd_kernel,
-    "sparse_decode": decode.sparse_decode_fwd_kernel,
-    "encode_gradient": encode_gradient.encode_gradient_bwd_kernel,
-    "weight_gradient": weight_gradient.weight_gradient_bwd_kernel,
-    "partial_sum": weight_gradient.partial_sum_bwd_kernel,
-    "values_gradient": values_gradient.values_gradient_bwd_kernel,
+    "encode": encode_product.encode_product_kernel,
+    "encode_norms": encode_product.encode_norms_kernel,
+    "encode_gradient": encode_gradient.encode_gradient_kernel,
+    "select": select.select_kernel,
+    "select_given": select.select_given_kernel,
+    "decode": decode.decode_kernel,
+    "values_gradient": decode.values_gradient_kernel,
+    "weight_gradients": weights.weight_gradients_kernel,
+    "partial_sums": weights.partial_sums_kernel,
 }
 # Types of the arguments that are not elements of x.
 TYPES = {
@@ -197,7 +194,7 @@ def may_spill(found: Resources) -> int:
 
 def fingerprint(wanted: list[tuple["Case", int]]) -> str:
     """Hash of all that decides what is compiled: the kernels, their variants and the compiler."""
-    sources = sorted(Path(support.__file__).parents[1].rglob("*.py"))
+    sources = sorted(Path(select.__file__).parents[1].rglob("*.py"))
     parts = [triton.__version__, repr(wanted), *(path.read_text() for path in sources)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -210,31 +207,33 @@ def cases(arch: int, dtype: str) -> Iterator[Case]:
     yield from select_cases(dtype)
     for k in (32, 512):
         rows, warps = programs(k, GPU)
-        yield Case(f"support, k {k}", "support", dtype, {"BLOCK_B": rows, "BLOCK_K": k}, warps)
+        yield Case(
+            f"select_given, k {k}", "select_given", dtype, {"BLOCK_B": rows, "BLOCK_K": k}, warps
+        )
     rows, warps = programs(4096, GPU, per_warp=512)
     tiles = {"BLOCK_B": rows, "BLOCK_N": 4096}
-    yield Case("l1_l2_ratio", "l1_l2_ratio", dtype, tiles, warps)
+    yield Case("encode_norms", "encode_norms", dtype, tiles, warps)
     for d_in in (384, 1024, 8192):
         block = decode.block_d(d_in)
         rows, warps = programs(block, GPU)
-        for name, residual in (("sparse_decode", False), ("sparse_residual", True)):
+        for name, residual in (("decode", False), ("decode_residual", True)):
             tiles = {"BIAS": True, "RESIDUAL": residual, "BLOCK_B": rows, "BLOCK_D": block,
                      "UNROLL": 4}  # fmt: skip
-            yield Case(f"{name} {d_in}", "sparse_decode", dtype, tiles, warps)
+            yield Case(f"{name} {d_in}", "decode", dtype, tiles, warps)
             if size == 2 and d_in == 1024:
                 wide = ("w_ptr", "bias_ptr", "x_ptr", "out_ptr")
                 mixed = tuple((pointer, "*fp32") for pointer in wide)
                 yield Case(
-                    f"{name} {d_in}, float32 decoder", "sparse_decode", dtype, tiles, warps,
+                    f"{name} {d_in}, float32 decoder", "decode", dtype, tiles, warps,
                     types=mixed,
                 )  # fmt: skip
     block = decode.block_d(1024)
     tiles = {"BIAS": False, "RESIDUAL": False, "BLOCK_B": 1, "BLOCK_D": block, "UNROLL": 4}
     warps = programs(block, GPU)[1]
     through = (("out_ptr", "*fp32"), ("values_ptr", "*fp32"))
-    yield Case("sparse_decode 1024, gradient of x", "sparse_decode", dtype, tiles, warps,
+    yield Case("decode 1024, gradient of x", "decode", dtype, tiles, warps,
                types=through)  # fmt: skip
-    yield Case("sparse_decode 1024, any sizes", "sparse_decode", dtype, tiles | {"BIAS": True},
+    yield Case("decode 1024, any sizes", "decode", dtype, tiles | {"BIAS": True},
                warps, aligned=False)  # fmt: skip
     yield from adam_cases(dtype)
 
@@ -327,18 +326,20 @@ def gradient_cases(arch: int, dtype: str) -> Iterator[Case]:
     for block in (512, 1024):
         for enc, dec, accumulate in WEIGHT_GRADIENTS:
             yield Case(
-                f"weight_gradient {block}{' encoder' * enc}{' decoder' * dec}"
-                f"{' accumulated' * accumulate}", "weight_gradient", dtype,
+                f"weight_gradients {block}{' encoder' * enc}{' decoder' * dec}"
+                f"{' accumulated' * accumulate}", "weight_gradients", dtype,
                 {"ENC": enc, "DEC": dec, "ACCUMULATE": accumulate, "LENGTH": 128, "CHUNKS": 1,
                  "BLOCK_D": block}, 4,
             )  # fmt: skip
     tiles = {"ENC": True, "DEC": True, "ACCUMULATE": True, "LENGTH": 128, "CHUNKS": 1,
              "BLOCK_D": 1024}  # fmt: skip
-    yield Case("weight_gradient 1024, any sizes", "weight_gradient", dtype, tiles, 4, aligned=False)
+    yield Case(
+        "weight_gradients 1024, any sizes", "weight_gradients", dtype, tiles, 4, aligned=False
+    )
     for block, accumulate in ((1024, True), (1024, False), (16, True)):
         tiles = {"ACCUMULATE": accumulate, "LATENTS": 1, "BLOCK_D": block}
-        name = f"partial_sum {block}{' accumulated' * accumulate}"
-        yield Case(name, "partial_sum", dtype, tiles, 4, odd=("D",) if block == 16 else ())
+        name = f"partial_sums {block}{' accumulated' * accumulate}"
+        yield Case(name, "partial_sums", dtype, tiles, 4, odd=("D",) if block == 16 else ())
     tiles = {"BLOCK_K": 16, "BLOCK_D": 256}
     yield Case("values_gradient", "values_gradient", dtype, tiles, 4)
     yield Case("values_gradient, any sizes", "values_gradient", dtype, tiles, 4, aligned=False)
@@ -348,7 +349,7 @@ def gradient_cases(arch: int, dtype: str) -> Iterator[Case]:
                    types=upstream)  # fmt: skip
         tiles = {"ENC": False, "DEC": True, "ACCUMULATE": False, "LENGTH": 128, "CHUNKS": 1,
                  "BLOCK_D": 1024}  # fmt: skip
-        yield Case(f"weight_gradient 1024 decoder, {dtype} upstream", "weight_gradient", dtype,
+        yield Case(f"weight_gradients 1024 decoder, {dtype} upstream", "weight_gradients", dtype,
                    tiles, 4, types=upstream)  # fmt: skip
 
 

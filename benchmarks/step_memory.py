@@ -134,15 +134,17 @@ def measure(
         parameters = meter.held() - start
         optimizer = SAEAdam(sae.parameters())
         optimizer.keep_unit_rows(sae.W_dec)
-        optimizer.keep_copy(sae.W_enc, torch.empty_like(sae.W_enc, dtype=dtype))
+        copy = sae.keep_narrow("W_enc", dtype)
+        optimizer.keep_copy(sae.W_enc, copy)
         for _ in range(2):
             optimizer.zero_grad()
             before = meter.restart()
             with torch.autocast(device.type, dtype):
                 weights = sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec
                 encoded, left = encode_residual(
-                    x / sae.scale, *weights, k, backend="triton", **options
-                )
+                    x / sae.scale, *weights, k, W_enc_narrow=copy.of(sae.W_enc), backend="triton",
+                    **options,
+                )  # fmt: skip
                 loss = left.error.mean() + 0.01 * encoded.penalty
             del encoded, left
             forward, kept = meter.peak(), meter.restart()

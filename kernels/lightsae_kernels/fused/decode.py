@@ -3,20 +3,25 @@
     x_hat_i = sum_s values[i, s] W_dec[indices[i, s]] + b_dec
     residual = x - x_hat            error[i, c] = sum over the columns of block c of residual_i^2
 
+    d_z[i, s] = sum over d of g[i, d] W_dec[indices[i, s], d]        gradient of the values
+
 An index outside the dictionary counts for nothing and raises the flag, as NaN and inf do.
 
-Shapes: values and indices [B, K], W_dec [N, D], x, x_hat and residual [B, D].
+Shapes: values, indices and d_z [B, K], W_dec [N, D], x, x_hat, residual and g [B, D].
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
 from lightsae_kernels.fused.configs import programs
+from lightsae_kernels.types import Residual
 
 
 @triton.jit
-def sparse_decode_fwd_kernel(
+def decode_kernel(
     values_ptr,
     indices_ptr,
     w_ptr,
@@ -74,7 +79,26 @@ def sparse_decode_fwd_kernel(
     tl.store(flag_ptr, 1, mask=tl.max(wrong.to(tl.int32)) > 0)
 
 
-def sparse_decode_fwd(
+@triton.jit
+def values_gradient_kernel(
+    g_ptr, indices_ptr, w_ptr, dz_ptr, N, D, K, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """One program: BLOCK_K latents of a row."""
+    row = tl.program_id(0).to(tl.int64)
+    s = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    latent = tl.load(indices_ptr + row * K + s, mask=s < K, other=0)
+    known = (s < K) & (latent >= 0) & (latent < N)
+    total = tl.zeros((BLOCK_K, BLOCK_D), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        g = tl.load(g_ptr + row * D + d, mask=d < D, other=0.0).to(tl.float32)
+        w_at = w_ptr + latent[:, None] * D + d[None, :]
+        w = tl.load(w_at, mask=known[:, None] & (d < D)[None, :], other=0.0)
+        total += g[None, :] * w.to(tl.float32)
+    tl.store(dz_ptr + row * K + s, tl.sum(total, axis=1), mask=s < K)
+
+
+def decode(
     values: Tensor,
     indices: Tensor,
     W_dec: Tensor,
@@ -86,7 +110,7 @@ def sparse_decode_fwd(
     _launch(values, indices, W_dec, b_dec, None, x_hat, None, flag)
 
 
-def sparse_residual_fwd(
+def decode_residual(
     x: Tensor,
     values: Tensor,
     indices: Tensor,
@@ -107,7 +131,7 @@ def _launch(
     (B, K), (N, D) = values.shape, W_dec.shape
     block = block_d(D)
     rows, warps = programs(block, W_dec.device)
-    sparse_decode_fwd_kernel[(triton.cdiv(B, rows), triton.cdiv(D, block))](
+    decode_kernel[(triton.cdiv(B, rows), triton.cdiv(D, block))](
         values, indices, W_dec, b_dec, x, out, error, flag, B, N, D, K,
         BIAS=b_dec is not None, RESIDUAL=x is not None,
         BLOCK_B=rows, BLOCK_D=block, UNROLL=4, num_warps=warps,
@@ -122,3 +146,44 @@ def block_d(D: int) -> int:
         (512, 2048)
     """
     return min(2048, max(16, int(triton.next_power_of_2(D))))
+
+
+def values_gradient(g: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
+    """Gradient of the values given that of the reconstructions, [B, K] float32."""
+    (B, K), (N, D) = indices.shape, W_dec.shape
+    d_z = torch.empty(B, K, dtype=torch.float32, device=g.device)
+    block_k = min(16, triton.next_power_of_2(K))
+    block_d = min(256, max(16, triton.next_power_of_2(D)))
+    values_gradient_kernel[(B, triton.cdiv(K, block_k))](
+        g.contiguous(), indices.contiguous(), W_dec.contiguous(), d_z, N, D, K,
+        BLOCK_K=block_k, BLOCK_D=block_d, num_warps=4,
+    )  # fmt: skip
+    return d_z
+
+
+def decode_forward(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> Tensor:
+    """Reconstructions, [B, d_in] in the dtype of W_dec."""
+    x_hat = W_dec.new_empty(len(values), W_dec.shape[1])
+    decode(*_dense(values, indices, W_dec, b_dec), x_hat, flag_on(W_dec.device, "sparse_decode"))
+    raise_where_nothing_waits(W_dec.device)
+    return x_hat
+
+
+def residual_forward(
+    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None
+) -> Residual:
+    """X less the reconstructions and its squared norms, in float32."""
+    B, d_in = x.shape
+    residual = torch.empty(B, d_in, dtype=torch.float32, device=x.device)
+    error = residual.new_empty(B, -(-d_in // block_d(d_in)))
+    operands = (x.contiguous(), *_dense(values, indices, W_dec, b_dec))
+    decode_residual(*operands, residual, error, flag_on(x.device, "sparse_decode"))
+    raise_where_nothing_waits(x.device)
+    return Residual(residual, error.sum(dim=1))
+
+
+def _dense(
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    bias = None if b_dec is None else b_dec.contiguous()
+    return values.contiguous(), indices.contiguous(), W_dec.contiguous(), bias

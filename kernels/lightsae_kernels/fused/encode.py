@@ -1,165 +1,201 @@
-"""Encoder product with everything that can be taken from a tile before it leaves the registers.
+"""The fused encoder: product, selection, mask, penalty, in row blocks of bounded size.
 
-    a = ReLU(x W_enc^T + b_enc)           x is already centred, x - b_dec
-    maxima[i, m] = max of a[i, m GROUP : (m + 1) GROUP]        the bound that selection starts from
-    sums[r, j] = sum of a[i, j] over the rows i of tile row r           Reg 1 (arXiv 2606.27321)
-    norms[i, 0, c] = sum of mu_j a[i, j] over the columns j of tile column c, norms[i, 1, c] of
-    their squares                                                       Reg 2 (arXiv 2606.27321)
-
-All are of the values as stored, so they agree with what is selected later. NaN and -inf are stored
-as inf: the largest of its row is selected, and is seen there at no cost here.
-
-Shapes: x [B, D], W_enc [N, D], a [B, N], maxima [B, M], M >= cdiv(N, GROUP); B rows of one block.
+Shapes: x [B, D] centred, W_enc [N, D], a [B, N], values and indices [B, K].
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
+import torch.distributed as dist
 from torch import Tensor
 
+from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
 from lightsae_kernels.fused.configs import ProductConfig
+from lightsae_kernels.fused.encode_product import Taken, encode_norms, encode_product
+from lightsae_kernels.fused.select import group_size, maxima_columns, select, select_given
+from lightsae_kernels.fused.tune import product_config
+from lightsae_kernels.memory import memory, rows_in_block
+from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.reference import norm_ratio
+from lightsae_kernels.types import Encoder, Encoding
 
 
-@triton.jit
-def tile_of(B, N, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, SUPER: tl.constexpr):
-    """Tile row and tile column of this program.
-
-    SUPER tile rows visit the same rows of W_enc one after the other, so they are read from L2.
-    """
-    pid = tl.program_id(0)
-    blocks_b, blocks_n = tl.cdiv(B, BLOCK_B), tl.cdiv(N, BLOCK_N)
-    band = SUPER * blocks_n
-    first = (pid // band) * SUPER
-    height = tl.minimum(blocks_b - first, SUPER)
-    return first + (pid % band) % height, (pid % band) // height
+def centre(x: Tensor, b_dec: Tensor, dtype: torch.dtype) -> Tensor:
+    """Centred inputs in the dtype of the product."""
+    return (x - b_dec).to(dtype)
 
 
-@triton.jit
-def product_tile(
-    x_ptr, w_ptr, row, column, B, N, D,
-    PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, WHOLE_D: tl.constexpr,
-):  # fmt: skip
-    """X W_enc^T at some rows and columns, in float32."""
-    x_row = x_ptr + row.to(tl.int64)[:, None] * D
-    w_row = w_ptr + column.to(tl.int64)[None, :] * D
-    accumulator = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        d = start + tl.arange(0, BLOCK_D)
-        if WHOLE_D:
-            x = tl.load(x_row + d[None, :], mask=(row < B)[:, None], other=0.0)
-            w = tl.load(w_row + d[:, None], mask=(column < N)[None, :], other=0.0)
-        else:
-            within = d < D
-            x = tl.load(x_row + d[None, :], mask=(row < B)[:, None] & within[None, :], other=0.0)
-            w = tl.load(w_row + d[:, None], mask=(column < N)[None, :] & within[:, None], other=0.0)
-        accumulator = tl.dot(x, w, accumulator, input_precision=PRECISION)
-    return accumulator
+def keeps(plan: EncodePlan, differentiated: bool) -> bool:
+    """Whether the activations of the whole batch stay: a second use follows, in two bytes."""
+    masked_ratio = plan.regularizer == "l1_l2_ratio" and plan.batch_active_only
+    used_again = masked_ratio or (plan.regularizer is not None and differentiated)
+    return used_again and plan.dtype.itemsize == 2 and not memory().recompute
 
 
-@triton.jit
-def encode_fwd_kernel(
-    x_ptr,
-    w_ptr,
-    bias_ptr,
-    a_ptr,
-    maxima_ptr,
-    sums_ptr,
-    norms_ptr,
-    mask_ptr,
-    B,
-    N,
-    D,
-    M,
-    GROUP: tl.constexpr,
-    STORE: tl.constexpr,
-    MAXIMA: tl.constexpr,
-    SUMS: tl.constexpr,
-    NORMS: tl.constexpr,
-    MASKED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    WHOLE_D: tl.constexpr,
-    SUPER: tl.constexpr,
-):
-    """One program: a tile of BLOCK_B rows and BLOCK_N latents."""
-    block_b, block_n = tile_of(B, N, BLOCK_B, BLOCK_N, SUPER)
-    blocks_n = tl.cdiv(N, BLOCK_N)
-    row = block_b * BLOCK_B + tl.arange(0, BLOCK_B)
-    column = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    product = product_tile(x_ptr, w_ptr, row, column, B, N, D, PRECISION, BLOCK_D, WHOLE_D)
-    bias = tl.load(bias_ptr + column, mask=column < N, other=0.0).to(tl.float32)
-    z = product + bias[None, :]
-    inside = (row < B)[:, None] & (column < N)[None, :]
-    rectified = tl.where(z > 0, z, tl.where(z > float("-inf"), 0.0, float("inf")))
-    a = tl.where(inside, rectified, 0.0).to(x_ptr.dtype.element_ty)  # [BLOCK_B, BLOCK_N]
-    if STORE:
-        tl.store(a_ptr + row.to(tl.int64)[:, None] * N + column[None, :], a, mask=inside)
-    if MAXIMA:
-        group = block_n * (BLOCK_N // GROUP) + tl.arange(0, BLOCK_N // GROUP)
-        tile = tl.reshape(a.to(tl.float32), (BLOCK_B, BLOCK_N // GROUP, GROUP))
-        maxima_at = maxima_ptr + row.to(tl.int64)[:, None] * M + group[None, :]
-        maxima = tl.max(tile, axis=2).to(maxima_ptr.dtype.element_ty)
-        tl.store(maxima_at, maxima, mask=(row < B)[:, None] & (group < M)[None, :])
-    if SUMS:
-        total = tl.sum(a.to(tl.float32), axis=0)
-        tl.store(sums_ptr + block_b.to(tl.int64) * N + column, total, mask=column < N)
-    if NORMS:
-        masked = a.to(tl.float32)
-        if MASKED:
-            mask = tl.load(mask_ptr + column, mask=column < N, other=0)
-            masked = tl.where((mask != 0)[None, :], masked, 0.0)
-        norms_at = norms_ptr + row.to(tl.int64) * (2 * blocks_n) + block_n
-        tl.store(norms_at, tl.sum(masked, axis=1), mask=row < B)
-        tl.store(norms_at + blocks_n, tl.sum(masked * masked, axis=1), mask=row < B)
+def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
+    """Encode centred inputs."""
+    product = Product.of(x, encoder, plan.dtype)
+    found = _select(product, plan)
+    active = plan.batch_active
+    if active is None:
+        if plan.process_group is not None:
+            dist.all_reduce(found.active, op=dist.ReduceOp.MAX, group=plan.process_group)
+        active = found.active.bool()
+    mask, norms = plan.mask(active), None
+    penalty = _float32(x).zero_()
+    if plan.regularizer == "off_support_l1":
+        penalty = _off_support_l1(found, mask, plan.indices)
+    elif plan.regularizer == "l1_l2_ratio":
+        l1, l2 = norms = _norms(product, found, mask)
+        penalty = norm_ratio(l1, l2, plan.eps).sum() / max(len(x), 1)
+    raise_where_nothing_waits(x.device)
+    return Encoding(found.values, found.indices, penalty, active, norms, found.kept)
 
 
-class Taken(NamedTuple):
-    """What an encoder product leaves behind; None is not taken.
+class Product(NamedTuple):
+    """Operands of the encoder product in its dtype, contiguous, and the tiles it runs in."""
+
+    x: Tensor
+    W_enc: Tensor
+    b_enc: Tensor
+    config: ProductConfig
+
+    @classmethod
+    def of(cls, x: Tensor, encoder: Encoder, dtype: torch.dtype) -> "Product":
+        """Convert what is not of the product's dtype, dense or aligned to 16 bytes."""
+        operands = (x.to(dtype), encoder.weight(dtype), encoder.b.to(dtype))
+        centred, weight, bias = (_aligned(t.contiguous()) for t in operands)
+        return cls(centred, weight, bias, product_config(centred, weight))
+
+    def row_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The activations, made once more block by block."""
+        B, N = len(self.x), len(self.W_enc)
+        rows = rows_in_block(B, N, self.x.element_size(), self.config.block_b)
+        buffer = self.x.new_empty(rows, N)
+        for block in blocks(B, rows):
+            a = buffer[: block.stop - block.start]
+            encode_product(self.x[block], self.W_enc, self.b_enc, Taken(a), self.config)
+            yield block, a
+
+
+class Selection(NamedTuple):
+    """What the first pass over a batch leaves; tensors that no regularizer asked for are None.
 
     Attributes:
-        a: Activations, [B, N].
-        maxima: Maxima of groups of `group` columns, [B, M], dtype of x; M is at least
-            cdiv(N, group), and what lies behind is left alone or zero.
-        sums: Column sums of each tile row, [cdiv(B, block_b), N] float32.
-        norms: Sums and sums of squares of each tile column, [B, 2, cdiv(N, block_n)] float32.
-        mask: Latents that count in `norms`, [N] int8; None is all of them.
-        group: Columns of a group, a power of two up to block_n.
+        values: [B, k].
+        indices: [B, k] int64.
+        active: Latents in the support of this process, [N] int8.
+        kept: Activations of the whole batch, [B, N].
+        sums: Column sums by tile row, [T, N] float32.
+        norms: Row sums and squares by tile column, [B, 2, C] float32, over all latents.
     """
 
-    a: Tensor | None = None
-    maxima: Tensor | None = None
-    sums: Tensor | None = None
-    norms: Tensor | None = None
-    mask: Tensor | None = None
-    group: int = 1
+    values: Tensor
+    indices: Tensor
+    active: Tensor
+    kept: Tensor | None
+    sums: Tensor | None
+    norms: Tensor | None
 
 
-def encode_fwd(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, taken: Taken, config: ProductConfig
-) -> None:
-    """Run the product and fill what is taken.
+def _select(product: Product, plan: EncodePlan) -> Selection:
+    """Run the product block by block and select in each block."""
+    x, W_enc, b_enc, config = product
+    (B, N), k = (len(x), len(W_enc)), plan.k
+    given = None if plan.indices is None else plan.indices.contiguous()
+    group = group_size(N, k, config.block_n)
+    rows = B if plan.keep else rows_in_block(B, N, x.element_size(), config.block_b)
+    a = x.new_empty(rows, N)
+    maxima = None if given is not None else _maxima(x, rows, N, group)
+    indices = torch.empty(B, k, dtype=torch.int64, device=x.device) if given is None else given
+    active = torch.zeros(N, dtype=torch.int8, device=x.device)
+    sums = norms = None
+    if plan.regularizer == "off_support_l1":
+        sums = _float32(x, -(-B // config.block_b), N)
+    elif plan.regularizer == "l1_l2_ratio" and not plan.batch_active_only:
+        norms = _float32(x, B, 2, -(-N // config.block_n))
+    found = Selection(x.new_empty(B, k), indices, active, a if plan.keep else None, sums, norms)
+    flag = flag_on(x.device, "encode_topk")
+    for block in blocks(B, rows):
+        here = slice(0, block.stop - block.start)
+        part = Taken(
+            a[here],
+            None if maxima is None else maxima[here],
+            None if sums is None else sums[block.start // config.block_b :],
+            None if norms is None else norms[block],
+            group=group,
+        )
+        encode_product(x[block], W_enc, b_enc, part, config)
+        outputs = (found.values[block], indices[block], active, flag)
+        if part.maxima is None:
+            select_given(a[here], *outputs)
+        else:
+            select(a[here], part.maxima, *outputs, group)
+    return found
 
-    Args:
-        x: Centred inputs, [B, D], contiguous.
-        W_enc: Encoder, [N, D], contiguous, of x's dtype.
-        b_enc: Bias, [N].
-        taken: Tensors to fill.
-        config: Tile sizes.
-    """
-    (B, D), N = x.shape, len(W_enc)
-    grid = (triton.cdiv(B, config.block_b) * triton.cdiv(N, config.block_n),)
-    tf32 = x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    encode_fwd_kernel[grid](
-        x, W_enc, b_enc, taken.a, taken.maxima, taken.sums, taken.norms, taken.mask,
-        B, N, D, 0 if taken.maxima is None else taken.maxima.shape[1],
-        GROUP=taken.group, STORE=taken.a is not None, MAXIMA=taken.maxima is not None,
-        SUMS=taken.sums is not None, NORMS=taken.norms is not None,
-        MASKED=taken.mask is not None, PRECISION="tf32" if tf32 else "ieee",
-        BLOCK_B=config.block_b, BLOCK_N=config.block_n, BLOCK_D=config.block_d,
-        WHOLE_D=D % config.block_d == 0, SUPER=config.super_rows,
-        num_warps=config.warps, num_stages=config.stages,
-    )  # fmt: skip
+
+def _maxima(x: Tensor, rows: int, N: int, group: int) -> Tensor:
+    """Memory for the maxima of each row; what no group fills is zero."""
+    maxima = x.new_empty(rows, maxima_columns(N, group))
+    maxima[:, -(-N // group) :].zero_()
+    return maxima
+
+
+def _off_support_l1(found: Selection, mask: Tensor | None, given: Tensor | None) -> Tensor:
+    """Masked column sums less what was selected, over the batch."""
+    assert found.sums is not None
+    if given is None and found.values.shape[1] == found.sums.shape[1]:
+        return found.sums.new_zeros(())
+    total, selected = found.sums.sum(dim=0, dtype=torch.float64), found.values.double()
+    if given is not None:
+        selected = selected * first_of_row(given)
+    if mask is not None:
+        total, selected = total * mask, selected * at_support(mask, found.indices)
+    return ((total.sum() - selected.sum()) / max(len(selected), 1)).clamp_min_(0.0).float()
+
+
+def _norms(product: Product, found: Selection, mask: Tensor | None) -> Tensor:
+    """l1 and l2 of each row: from the first pass, from what it kept, or by a second product."""
+    x, W_enc, b_enc, config = product
+    if mask is None:
+        assert found.norms is not None
+        norms = found.norms.sum(dim=2).t().contiguous()
+    elif found.kept is not None:
+        norms = _float32(x, 2, len(x))
+        encode_norms(found.kept, mask.to(torch.int8), norms)
+    else:
+        parts = _float32(x, len(x), 2, -(-len(W_enc) // config.block_n))
+        taken = Taken(norms=parts, mask=mask.to(torch.int8))
+        encode_product(x, W_enc, b_enc, taken, config)
+        norms = parts.sum(dim=2).t().contiguous()
+    norms[1].sqrt_()
+    return norms
+
+
+def first_of_row(indices: Tensor) -> Tensor:
+    """Where an index occurs for the first time in its row, [B, k] bool: a given one may repeat."""
+    latents, places = indices.sort(dim=1, stable=True)
+    first = torch.ones_like(latents, dtype=torch.bool)
+    first[:, 1:] = latents[:, 1:] != latents[:, :-1]
+    return torch.empty_like(first).scatter_(1, places, first)
+
+
+def at_support(mask: Tensor, indices: Tensor) -> Tensor:
+    """The mask at each index; one outside the dictionary is flagged and must not end the device."""
+    return mask[indices.clamp(0, len(mask) - 1)]
+
+
+def blocks(B: int, rows: int) -> Iterator[slice]:
+    """Slices of `rows` that cover B rows."""
+    for start in range(0, B, max(rows, 1)):
+        yield slice(start, min(start + rows, B))
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """A view may begin anywhere; the tiles spill registers where they cannot load 16 bytes."""
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
+def _float32(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=like.device)

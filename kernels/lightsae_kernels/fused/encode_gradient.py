@@ -20,7 +20,7 @@ from lightsae_kernels.fused.configs import ProductConfig
 
 
 @triton.jit
-def encode_gradient_bwd_kernel(
+def encode_gradient_kernel(
     a_ptr,
     x_ptr,
     mask_ptr,
@@ -81,7 +81,7 @@ def encode_gradient_bwd_kernel(
         tl.store(db_ptr + column, db, mask=column < N)
 
 
-def encode_gradient_bwd(
+def encode_gradient(
     a: Tensor,
     x: Tensor,
     mask: Tensor | None,
@@ -110,7 +110,7 @@ def encode_gradient_bwd(
     alpha, beta = (None, None) if coefficients is None else coefficients
     tf32 = x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     grid = (triton.cdiv(N, config.block_b) * triton.cdiv(D, config.block_n),)
-    encode_gradient_bwd_kernel[grid](
+    encode_gradient_kernel[grid](
         a, x, mask, alpha, beta, scale, d_W, d_b, B, N, D,
         MASKED=mask is not None, RATIO=alpha is not None, ACCUMULATE=accumulate,
         PRECISION="tf32" if tf32 else "ieee", BLOCK_N=config.block_b, BLOCK_D=config.block_n,

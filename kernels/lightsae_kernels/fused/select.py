@@ -7,6 +7,9 @@ from the left, so every group left out lies to the right of one that holds an eq
 Non-negative floats order as their bits do: the threshold is found bit by bit, one count each, and a
 cumulative sum compacts what is taken. Nothing is compared twice and no order is left to chance.
 
+A support that is given instead reads values[i, s] = a[i, indices[i, s]]; an index outside the
+dictionary reads nothing and raises the flag, as an infinite value does.
+
 Shapes: maxima [B, M] with 16 dividing M, a [B, N], groups [B, K] int32, values and indices [B, K].
 """
 
@@ -55,7 +58,7 @@ def descending(value, index, here):
 
 
 @triton.jit
-def select_fwd_kernel(
+def select_kernel(
     a_ptr,
     maxima_ptr,
     groups_ptr,
@@ -108,6 +111,25 @@ def select_fwd_kernel(
     tl.store(flag_ptr, 1, mask=tl.max(infinite.to(tl.int32)) > 0)
 
 
+@triton.jit
+def select_given_kernel(
+    a_ptr, values_ptr, indices_ptr, active_ptr, flag_ptr, B, N, K,
+    BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_B rows."""
+    row = (tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B))[:, None]
+    s = tl.arange(0, BLOCK_K)[None, :]
+    here = (row < B) & (s < K)
+    at = row.to(tl.int64) * K + s
+    index = tl.load(indices_ptr + at, mask=here, other=0)
+    known = here & (index >= 0) & (index < N)
+    value = tl.load(a_ptr + row.to(tl.int64) * N + index, mask=known, other=0.0)
+    tl.store(values_ptr + at, value, mask=here)
+    tl.store(active_ptr + index, tl.full(here.shape, 1, tl.int8), mask=known)
+    wrong = (here & (index >= N)) | (index < 0) | (value.to(tl.float32) == float("inf"))
+    tl.store(flag_ptr, 1, mask=tl.max(wrong.to(tl.int32)) > 0)
+
+
 def group_size(N: int, k: int, widest: int = 64) -> int:
     """Columns per group: the power of two next below sqrt(N / k), so that both stages are equal.
 
@@ -152,7 +174,7 @@ def select_programs(maxima: int, candidates: int, N: int, device: torch.device) 
     return rows, 32 if widest == 8192 and N % 16 == 0 else warps
 
 
-def select_fwd(
+def select(
     a: Tensor,
     maxima: Tensor,
     values: Tensor,
@@ -177,8 +199,18 @@ def select_fwd(
     groups = torch.empty(B, K, dtype=torch.int32, device=a.device)
     block_m, block_k = triton.next_power_of_2(M), max(2, triton.next_power_of_2(K))
     rows, warps = select_programs(block_m, block_k * group, N, a.device)
-    select_fwd_kernel[(triton.cdiv(B, rows),)](
+    select_kernel[(triton.cdiv(B, rows),)](
         a, maxima, groups, values, indices, active, flag, B, N, M, K,
         GROUP=group, BITS=8 * a.element_size() - 1,
         BLOCK_B=rows, BLOCK_M=block_m, BLOCK_K=block_k, num_warps=warps,
     )  # fmt: skip
+
+
+def select_given(a: Tensor, values: Tensor, indices: Tensor, active: Tensor, flag: Tensor) -> None:
+    """Fill `values` [B, k] from `a` at `indices`, and mark the latents in `active`."""
+    (B, N), K = a.shape, values.shape[1]
+    block_k = triton.next_power_of_2(K)
+    rows, warps = programs(block_k, a.device)
+    select_given_kernel[(triton.cdiv(B, rows),)](
+        a, values, indices, active, flag, B, N, K, BLOCK_B=rows, BLOCK_K=block_k, num_warps=warps
+    )

@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from lightsae_kernels.fused.configs import ProductConfig, product_configs
-from lightsae_kernels.fused.encode import Taken, encode_fwd
+from lightsae_kernels.fused.encode_product import Taken, encode_product
 from lightsae_kernels.fused.select import maxima_columns
 from lightsae_kernels.memory import rows_in_block
 
@@ -89,7 +89,7 @@ def _time(x: Tensor, W_enc: Tensor, config: ProductConfig) -> float:
     maxima = x.new_empty(len(x), maxima_columns(len(W_enc), group))
     bias = x.new_zeros(len(W_enc))
     taken = Taken(a, maxima, group=group)
-    run = lambda: encode_fwd(x, W_enc, bias, taken, config)  # noqa: E731
+    run = lambda: encode_product(x, W_enc, bias, taken, config)  # noqa: E731
     try:
         return float(triton.testing.do_bench(run, warmup=5, rep=20, return_mode="median"))
     except triton.OutOfResources:

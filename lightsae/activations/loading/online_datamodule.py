@@ -191,6 +191,8 @@ class OnlineActivationDataModule(SplitDataModule):
             module = load_model(self.model_options)
             tap = LayerTap(module, self.layer)
             images, preparation = load_images(self.data_options, module)
+            for note in getattr(images, "notes", []):
+                rank_zero_info(note)
             prefix = self.model_options.prefix_tokens
             device = self._device()
             model = RunningModel(tap, self.tokens, prefix, self.compute, device, self.layout)

@@ -8,7 +8,7 @@ import torch
 from lightsae_kernels import AdamSettings
 from torch import Tensor
 
-from ..test_adam_step import (
+from ..test_adam import (
     SETTINGS,
     UNIT_ROWS,
     Stepped,

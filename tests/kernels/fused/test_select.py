@@ -21,7 +21,7 @@ def fused(a: Tensor, k: int, group: int | None = None) -> tuple[Tensor, Tensor, 
     indices = torch.full((B, k), -77, device=a.device)
     active = torch.zeros(N, dtype=torch.int8, device=a.device)
     flag = torch.zeros(1, dtype=torch.int32, device=a.device)
-    select.select_fwd(a, maxima, values, indices, active, flag, group)
+    select.select(a, maxima, values, indices, active, flag, group)
     return values, indices, active, flag
 
 
