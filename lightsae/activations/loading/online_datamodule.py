@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightsae.activations.extraction.extraction_job import usable_device
 from lightsae.activations.extraction.images import ImageSet, load_images
@@ -198,7 +198,7 @@ class OnlineActivationDataModule(SplitDataModule):
             model = RunningModel(tap, self.tokens, prefix, self.compute, device, self.layout)
             rows, token = first_rows(model, images)
             for note in model.notes:
-                rank_zero_info(note)
+                rank_zero_warn(note)
             rule = split_rule(
                 np.unique(images.original_index),
                 val_fraction=self.val_fraction,

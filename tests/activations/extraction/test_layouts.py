@@ -167,7 +167,8 @@ def test_a_layer_before_the_class_token_has_none(tmp_path: Path) -> None:
     with pytest.raises(LightsaeError, match=says):
         extract(VIT, NOISE, "patch_embed", str(tmp_path), tokens="class")
     data = OnlineActivationDataModule(VIT, NOISE, "patch_embed", "patch")
-    data.setup()
+    with pytest.warns(UserWarning, match="none is a class or register token"):
+        data.setup()
     assert data.manifest.rows == 40 * 4
 
 

@@ -76,11 +76,10 @@ def test_the_layout_of_a_layer_is_found_or_declared(how: str) -> None:
         torch.testing.assert_close(batch.activations, expected.activations)
 
 
-def test_a_layer_that_runs_twice_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_layer_that_runs_twice_is_told() -> None:
     model = ModelOptions(module=f"{STAND_INS}.Arranged", arguments={"how": "twice"})
-    with caplog.at_level("INFO"):
+    with pytest.warns(UserWarning, match="layer 'layer' runs 2 times in a forward pass"):
         make_data(model, layer="layer").setup()
-    assert "layer 'layer' runs 2 times in a forward pass" in caplog.text
 
 
 def loader_of(
