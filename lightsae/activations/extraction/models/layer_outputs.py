@@ -16,7 +16,7 @@ Compute = Literal["float32", "bfloat16", "float16"]
 class LayerOutputs:
     """Runs a model, and brings what its layers give into one order of axes.
 
-    The first batch is run on two and on three of its images before, to see which axis is theirs.
+    A few images of the first batch and one less are run before it, to see which axis is theirs.
 
     Args:
         tap: The model and the layers.

@@ -1,4 +1,4 @@
-"""Find the layout of each layer's output from forward passes of two and of three images."""
+"""Find the layout of each layer's output from forward passes of a few images and of one less."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
 from lightsae.activations.extraction.models.layout_evidence import Evidence, watch
-from lightsae.activations.extraction.models.layout_inference import FEWER, MORE, SeenOutput
+from lightsae.activations.extraction.models.layout_inference import SeenOutput
 from lightsae.activations.extraction.models.layouts import arranged
 from lightsae.errors import LightsaeError
 
@@ -47,7 +47,9 @@ def find_layouts(tap: LayerTap, inputs: Inputs, declared: str | None = None) -> 
     """
     module = tap.module
     _refuse_batch_statistics(module)
-    more, fewer = _images(inputs, MORE), _images(inputs, FEWER)
+    # A batch may be as large as the memory allows.
+    count = min(3, max(2, len(_tensors(inputs)[0])))
+    more, fewer = _images(inputs, count), _images(inputs, count - 1)
     outputs, again, small = tap.all(more), tap.all(more), tap.all(fewer)
     for layer, first, second in zip(tap.layers, outputs, again, strict=True):
         if not _same(first, second):
@@ -57,8 +59,9 @@ def find_layouts(tap: LayerTap, inputs: Inputs, declared: str | None = None) -> 
                 "model.arguments or by eval()"
             )
     evidence = watch(tap, fewer)
+    size = _size(inputs)
     return [
-        _known(SeenOutput(layer, output, other, evidence[layer], _size(inputs)), module, declared)
+        _known(SeenOutput(layer, count, output, other, evidence[layer], size), module, declared)
         for layer, output, other in zip(tap.layers, outputs, small, strict=True)
     ]
 
@@ -135,5 +138,9 @@ def _depends_on_others(more: Tensor, fewer: Tensor) -> bool:
 
 def _size(inputs: Inputs) -> tuple[int, int] | None:
     """Height and width of the images, if there are some."""
-    tensors = inputs.values() if isinstance(inputs, Mapping) else [inputs]
-    return next(((t.shape[2], t.shape[3]) for t in tensors if t.ndim == 4), None)
+    return next(((t.shape[2], t.shape[3]) for t in _tensors(inputs) if t.ndim == 4), None)
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    """What a model is given."""
+    return list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]

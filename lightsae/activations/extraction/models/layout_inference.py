@@ -1,4 +1,4 @@
-"""The layout of a layer's output, by its shapes for two and for three images and by evidence."""
+"""The layout of a layer's output, by its shapes for two numbers of images and by evidence."""
 
 from typing import NamedTuple
 
@@ -7,22 +7,23 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.models.layout_evidence import LAST, SECOND, Evidence
 from lightsae.errors import LightsaeError
 
-MORE, FEWER = 3, 2
 _SAY = "say which axis is which with --layout"
 
 
 class SeenOutput(NamedTuple):
-    """The output of a layer for three images and for two, and what else is known of it.
+    """The output of a layer for a few images and without the last of them, and what else is known.
 
     Attributes:
         layer: Its name.
-        output: For three images.
-        other: For the first two of them.
+        images: How many images.
+        output: For all of them.
+        other: Without the last.
         evidence: What the layers before it tell.
         size: Height and width of the images, if there are some.
     """
 
     layer: str
+    images: int
     output: Tensor
     other: Tensor
     evidence: Evidence
@@ -31,8 +32,10 @@ class SeenOutput(NamedTuple):
     @property
     def shapes(self) -> str:
         """Both shapes, for messages."""
-        more, fewer = list(self.output.shape), list(self.other.shape)
-        return f"layer {self.layer!r} gives {more} for {MORE} images and {fewer} for {FEWER}"
+        return (
+            f"layer {self.layer!r} gives {list(self.output.shape)} for {self.images} images and "
+            f"{list(self.other.shape)} for {self.images - 1}"
+        )
 
     def axis(self) -> int:
         """The axis of the images.
@@ -50,7 +53,7 @@ class SeenOutput(NamedTuple):
             raise LightsaeError(f"{self.shapes}: expected a row or more for each image")
         (axis,) = changed
         more, fewer = pairs[axis]
-        if (more, fewer) != (MORE, FEWER):
+        if (more, fewer) != (self.images, self.images - 1):
             raise LightsaeError(
                 f"{self.shapes}: images are one axis with windows, heads or tokens; name the block "
                 "around it instead"

@@ -116,7 +116,7 @@ class _OverPlaces(nn.Module):
 
 def test_attention_weights_over_a_map_are_not_a_map() -> None:
     with pytest.raises(LightsaeError, match=r"gives \[3, 1, 64, 64\] .* not known to be a map"):
-        _layout(nn.Sequential(_OverPlaces()), "0.weights", 2, 3, 8, 8)
+        _layout(nn.Sequential(_OverPlaces()), "0.weights", 3, 3, 8, 8)
 
 
 @pytest.mark.parametrize(("said", "layout"), [("NHWC", "BHWC"), ("NCHW", None), (None, None)])
@@ -143,7 +143,7 @@ def test_of_a_model_with_channels_last_its_convolutions_have_them_second() -> No
 def test_windows_of_a_block_are_refused_and_its_output_is_taken() -> None:
     module = load_model(ModelOptions(name="test_maxvit", pretrained=False))
     with pytest.raises(
-        LightsaeError, match=r"gives \[192, 5, 5, 32\] for 3 .*name the block aroun"
+        LightsaeError, match=r"gives \[128, 5, 5, 32\] for 2 .*name the block aroun"
     ):
         _layout(module, "stages.0.blocks.0.attn_block.attn", 1, 3, 160, 160)
     assert _layout(module, "stages.0.blocks.0.attn_block", 1, 3, 160, 160) == "BHWC"
@@ -174,7 +174,7 @@ def test_an_output_without_numbers_is_refused() -> None:
     with pytest.raises(
         LightsaeError, match=r"gives \[3, 0, 1\] .*: expected a row or more for each"
     ):
-        _layout(module, "3", 2, 3, 4)
+        _layout(module, "3", 3, 3, 4)
 
 
 class _Nothing(nn.Module):
@@ -208,3 +208,12 @@ def test_a_compiled_model_tells_as_much() -> None:
     compiled: Any = torch.compile(module, backend="eager")
     (found,) = find_layouts(LayerTap(compiled, "1"), torch.rand(2, 3, 7))
     assert (found.layout, found.notes) == ("BDT", [])
+
+
+@pytest.mark.parametrize(("images", "runs"), [(1, [2, 2, 1]), (2, [2, 2, 1]), (64, [3, 3, 2])])
+def test_no_more_images_than_a_batch_has_are_run_but_two(images: int, runs: list[int]) -> None:
+    module, found = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), []
+    module[0].register_forward_hook(lambda *parts: found.append(len(parts[2])))
+    assert _layout(module, "0", images, 4) == "BD"
+    assert found[:3] == runs
+    assert max(found) <= max(2, images)
