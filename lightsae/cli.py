@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from lightsae.errors import LightsaeError
@@ -48,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if args is None else args)
+    _look_in_current_folder()
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -65,6 +67,14 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return status
     return 0
+
+
+def _look_in_current_folder() -> None:
+    """Let class paths find files of the current folder, as under `python -m` (and not under -P)."""
+    with suppress(FileNotFoundError):  # the folder is gone
+        here = os.getcwd()
+        if not sys.flags.safe_path and not {here, ""} & set(sys.path):
+            sys.path.insert(0, here)
 
 
 def _status(word: str, error: BaseException) -> int | None:

@@ -20,6 +20,7 @@ from lightsae.activations import ActivationBatch
 from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import R2
+from lightsae.module_names import named_as, plain_name
 from lightsae.sae import (
     AuxK,
     Centre,
@@ -324,6 +325,8 @@ class SAEModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what builds the module again, and what tells the shards from others."""
         raise_if_flagged()
+        state = checkpoint["state_dict"].items()
+        checkpoint["state_dict"] = {plain_name(name): tensor for name, tensor in state}
         name = self.CHECKPOINT_HYPER_PARAMS_KEY
         checkpoint[name] = plain(checkpoint.get(name, {}))
         checkpoint["selection"] = described_selection(self.selection)
@@ -353,6 +356,8 @@ class SAEModule(LightningModule):
             raise LightsaeError(f"{folder}: {path} was trained on {error}") from error
 
     def _require_same_model(self, checkpoint: dict[str, Any]) -> None:
+        # Either may be compiled.
+        checkpoint["state_dict"] = named_as(self.state_dict(), checkpoint["state_dict"])
         rule = described_selection(self.selection)
         require_same_model(checkpoint, self.state_dict(), rule, self.normalization)
 

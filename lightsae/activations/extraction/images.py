@@ -103,6 +103,10 @@ class FolderImages:
         """Number of images, readable or not."""
         return len(self._paths)
 
+    def name_of(self, position: int) -> str:
+        """The path of an image."""
+        return str(self._folder / self._paths[position])
+
     def load(self, position: int) -> Item:
         """Read and prepare an image."""
         path = self._folder / self._paths[position]
@@ -268,6 +272,12 @@ def _kind(item: Any) -> str:
     if not isinstance(item, tuple | list):
         return f"a {type(item).__name__}"
     return f"a {type(item).__name__} ({', '.join(type(part).__name__ for part in item[:3])})"
+
+
+def image_name(images: ImageSet, position: int) -> str:
+    """What messages call one of the images."""
+    name_of = getattr(images, "name_of", None)
+    return str(name_of(position)) if name_of else f"item {position} of {images.name}"
 
 
 def load_images(

@@ -21,6 +21,7 @@ from lightsae.activations.tools.saev import open_saev
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.messages import reason
+from lightsae.torch_files import read_torch_file
 
 _ARRAYS = {".npy", ".npz", *HDF5}
 
@@ -123,11 +124,11 @@ def _safetensors(source: Path, key: str | None) -> Foreign:
 
 
 def _torch_file(source: Path, key: str | None) -> Foreign:
-    """A tensor that torch saved, or one of a dictionary of them; mapped, not read."""
+    """A tensor that torch saved, or one of a dictionary of them."""
     try:
-        found = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises whatever its parts do
-        raise LightsaeError(f"{source}: cannot be read as tensors: {reason(error)}") from error
+        found = read_torch_file(source)
+    except LightsaeError as error:
+        raise LightsaeError(f"{source}: cannot be read as tensors: {error}") from error
     if isinstance(found, dict):
         tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
         found = tensors[chosen(list(tensors), key, source)]

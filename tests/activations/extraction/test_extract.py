@@ -38,6 +38,7 @@ STAND_INS = "tests.activations.stand_ins"
 
 def _extract(out: Path, count: int = 40, bad: tuple[int, ...] = (), **options: Any) -> Manifest:
     noise = {"count": count, "bad": bad, "copies": options.pop("copies", 1)}
+    noise["large"] = options.pop("large", ())
     model = {"scale": options.pop("scale", 1.0)}
     options = {"layer": "tokens", "tokens": "patch", "dtype": "float32", **options}
     options = {"batch_size": 6, "rows_per_shard": 50, **options}
@@ -246,7 +247,7 @@ def test_only_unreadable_images_are_an_error(tmp_path: Path) -> None:
         model_name="tiny",
         on_error="skip",
     )
-    with pytest.raises(LightsaeError, match="none of the 5 images is readable"):
+    with pytest.raises(LightsaeError, match="none of the 5 images gives rows: bad"):
         extraction.run()
 
 
@@ -261,6 +262,59 @@ def test_float16_overflow_names_the_sample(tmp_path: Path) -> None:
     ):
         _extract(tmp_path, dtype="float16", scale=1e6)
     assert _extract(tmp_path, dtype="bfloat16", scale=1e6).rows == 160
+
+
+def test_an_image_that_overflows_is_named_with_what_to_do(tmp_path: Path) -> None:
+    says = (
+        r"^item 11 of .*Noise.*: sample 11, token [1-4], layer 'tokens': activation \[\d\] is .*, "
+        r"too large for float16: use dtype float32 or bfloat16 \(on_error skip goes on without "
+        r"it\)$"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        _extract(tmp_path, dtype="float16", large=(11,))
+
+
+def test_images_that_overflow_are_skipped_counted_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"dtype": "float16", "on_error": "skip", "bad": (3,)}
+    manifest = _extract(tmp_path / "out", large=(11, 30), **options)
+    rows = _rows(tmp_path / "out")
+    assert {sample for sample, _ in rows} == set(range(40)) - {3, 11, 30}
+    assert manifest.rows == len(rows) == 37 * 4
+    skipped = sorted(manifest.progress["skipped"])
+    assert [line.split(" of ")[0] for line in skipped] == ["item 11", "item 3", "item 30"]
+    for number in (0, 2):
+        assert skipped[number].endswith("too large for float16: use dtype float32 or bfloat16")
+        assert f"skipped: {skipped[number]}" in capsys.readouterr().err or number
+    whole = _extract(tmp_path / "whole", **options)
+    assert whole.rows == 39 * 4
+    for place, row in _rows(tmp_path / "whole").items():
+        if place in rows:
+            np.testing.assert_array_equal(row, rows[place])
+
+
+@pytest.mark.parametrize("fails_after", [0, 2, 4])
+def test_an_interrupted_run_skips_the_same_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int
+) -> None:
+    options: dict[str, Any] = {"dtype": "float16", "on_error": "skip", "large": (3, 11, 30)}
+    _extract(tmp_path / "whole", **options)
+    _cut(tmp_path / "cut", monkeypatch, fails_after, **options)
+    _extract(tmp_path / "cut", **options)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_images_that_all_overflow_are_an_error(tmp_path: Path) -> None:
+    says = r"^data: none of the 5 images gives rows: item . of .* too large for float16"
+    with pytest.raises(LightsaeError, match=says):
+        _extract(tmp_path, 5, dtype="float16", on_error="skip", large=tuple(range(5)))
+
+
+def test_an_image_that_overflows_is_named_by_its_file(tmp_path: Path, pictures: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(LightsaeError, match=rf"^{pictures}/[ab]/\d+.png: sample \d+, token"):
+        _extract_folder(pictures, out, std=[1e-6] * 3, dtype="float16")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +344,7 @@ def _save(path: Path, seed: int) -> None:
 
 
 def _extract_folder(folder: Path, out: Path, **options: Any) -> Manifest:
-    own: dict[str, Any] = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    own: dict[str, Any] = {"size": 16, "mean": [0.5] * 3, "std": options.pop("std", [0.25] * 3)}
     return extract(
         ModelOptions(module=f"{STAND_INS}.TinyNet"),
         DataOptions(folder=str(folder), **own),
@@ -560,7 +614,7 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     assert contents(cut) == contents(whole)
 
 
-def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int, **options: Any) -> None:
     """Begin an extraction or go on with it, and stop before one more call."""
     real, left = ShardWriter.write, calls
 
@@ -573,7 +627,7 @@ def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ShardWriter, "write", write)
-        _extract(out)
+        _extract(out, **options)
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])

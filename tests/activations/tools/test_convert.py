@@ -44,6 +44,12 @@ def _pt(folder: Path) -> Path:
     return folder / "a.pt"
 
 
+def _old_pt(folder: Path) -> Path:
+    tensors = {"acts": torch.from_numpy(VALUES)}
+    torch.save(tensors, folder / "a.pt", _use_new_zipfile_serialization=False)
+    return folder / "a.pt"
+
+
 def _safetensors(folder: Path) -> Path:
     save_file({"acts": torch.from_numpy(VALUES)}, folder / "a.safetensors")
     return folder / "a.safetensors"
@@ -72,7 +78,7 @@ def _saelens(folder: Path) -> Path:
     return folder / "cached"
 
 
-@pytest.mark.parametrize("save", [_npy, _npz, _hdf5, _pt, _safetensors, _saev, _saelens])
+@pytest.mark.parametrize("save", [_npy, _npz, _hdf5, _pt, _old_pt, _safetensors, _saev, _saelens])
 def test_rows_of_other_programs(
     save: Save, tmp_path: Path, all_rows: Callable[[Path], np.ndarray]
 ) -> None:
@@ -328,7 +334,7 @@ def _nothing(folder: Path) -> Path:
         (_integers, "a.npy: the array is int64, expected floats"),
         (_several, "several arrays, key says which .it has acts, other"),
         (_flat, r"a.npy: the array is \[3\], expected \[N, D\] or \[N, T, D\]"),
-        (_module, "a.pt: cannot be read as tensors: "),
+        (_module, "a.pt: cannot be read as tensors: it holds objects: torch.nn"),
         (_saev, r"layer is None, it has the layers \[3, 7\]"),
         (_cut, r"acts000000.bin: is not \[20, 1, 4, 6\] float32, it has 1824 bytes"),
         (_escaping, "names '../acts000000.bin', expected a file of it"),

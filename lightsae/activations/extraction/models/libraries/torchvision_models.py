@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from lightsae.activations.extraction.models.libraries.described import describe, share, square
-from lightsae.activations.extraction.models.libraries.failure import not_built
+from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
 from lightsae.activations.extraction.models.names import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -28,6 +28,7 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         >>> module.num_prefix_tokens, module.preparation["crop_pct"]
         (1, 0.875)
     """
+    refuse_arguments(arguments, {"name": "model.name", "pretrained": "model.pretrained"})
     models = require("torchvision.models", extra="vision")
     known = models.list_models()
     if name not in known:
