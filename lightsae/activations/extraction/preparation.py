@@ -251,7 +251,12 @@ class Transform:
         self._made: Callable[[Any], Tensor] | None = None
 
     def __call__(self, image: Any) -> Tensor:
-        """Prepare a PIL image."""
+        """Prepare a PIL image.
+
+        Raises:
+            ValueError: If it is so narrow that resizing would make more pixels than Pillow opens.
+        """
+        self._check_growth(*image.size)
         if self._made is None:
             data = require("timm.data", extra="vision")
             made: Callable[[Any], Tensor] = data.create_transform(
@@ -259,3 +264,15 @@ class Transform:
             )
             self._made = made
         return self._made(image)
+
+    def _check_growth(self, width: int, height: int) -> None:
+        """Refuse an image that is so narrow that resizing its short side makes it huge."""
+        limit = require("PIL.Image", extra="vision").MAX_IMAGE_PIXELS
+        if limit is None or self._settings.get("crop_mode", "center") != "center":
+            return
+        side = max(self._settings["input_size"][1:]) / self._settings["crop_pct"]
+        pixels = int(side * side * max(width, height) / min(width, height))
+        if pixels > 2 * limit:
+            raise ValueError(
+                f"its sides are {width} and {height}, resized it would be {pixels} pixels"
+            )
