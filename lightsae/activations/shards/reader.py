@@ -50,6 +50,10 @@ class Shard:
             self.close()
             raise self._broken(f"cannot be read as a shard: {_first_line(error)}") from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy opens the file anew."""
+        return Shard, (self.path, self._entry, self._manifest)
+
     def __enter__(self) -> "Shard":
         return self
 
