@@ -184,6 +184,10 @@ class OnlineActivationDataModule(SplitDataModule):
         """The images."""
         return self._ready().images.name
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this data module; it loads the model when it is asked for rows."""
+        return {**super().__getstate__(), "_open": None}
+
     def _ready(self) -> _Opened:
         """The model and the images, loaded once."""
         if self._open is None:
