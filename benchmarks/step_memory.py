@@ -101,7 +101,8 @@ def parts(
     group = group_size(N, k)
     maxima = part * maxima_columns(N, group) // N
     kept = regularizer != "none" and not recompute
-    again = part + 4 * B * k if regularizer != "none" and recompute else 0
+    # A row block made again is gone before the decoder's gradient is there.
+    again = 4 * B * k + max(0, part - 4 * N * D) if regularizer != "none" and recompute else 0
     # torch's update on the CPU goes through the decoder in blocks.
     block = min(4 * N * D, 16 << 20) if device.type == "cpu" else 0
     return [
@@ -114,7 +115,11 @@ def parts(
             max(4 * B * D + 6 * B * k, part * (not kept) + maxima + 4 * B * k),
         ),
         Part("gradients", "4 (2 N D + N + D)", 4 * elements),
-        Part("peak of backward besides", "17 B k [+ 2 B N + 4 B k]", 17 * B * k + again),
+        Part(
+            "peak of backward besides",
+            "17 B k [+ 4 B k +\nmax(0, 2 B N - 4 N D)]",
+            17 * B * k + again,
+        ),
         Part("peak of update besides", "0, on the CPU 4 N D", block),
     ]
 
