@@ -84,8 +84,8 @@ def raise_if_flagged() -> None:
             torch.cuda.synchronize(device)
     for device in devices:
         _raise_if_set(device)
-        if _faults[device].item():
-            _faults[device].zero_()
+        if fault_on(device).item():
+            fault_on(device).zero_()
             raise ArgumentError(_OF_ANOTHER.format(device=device))
 
 
@@ -100,6 +100,6 @@ def _raise_if_set(device: torch.device) -> None:
     flags = {name: flag for (where, name), flag in _flags.items() if where == device}
     met = [name for name, flag in flags.items() if flag.item()]
     if met:
-        for flag in (*flags.values(), _faults[device]):
+        for flag in (*flags.values(), fault_on(device)):
             flag.zero_()
         raise ArgumentError(_MESSAGES[met[0]].format(device=device))
