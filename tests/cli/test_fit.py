@@ -1,9 +1,11 @@
 """`lightsae fit`: what it leaves, says and refuses."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lightsae.activations import ActivationDataModule
 from lightsae.cli import main
@@ -225,3 +227,36 @@ def test_further_checkpoints_lie_beside_the_last(shards: Path, tmp_path: Path) -
     found = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert len(found) == 2
     assert found[0].startswith("epoch=") and found[1] == "last.ckpt"
+
+
+def test_a_run_goes_on_with_a_copy_of_its_shards(
+    config: Path, shards: Path, tmp_path: Path, line: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    words = ["fit", "--config", str(config), "--run_dir", str(run)]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    copied = shutil.copytree(shards, tmp_path / "node" / "shards")
+    other = write_shards(tmp_path / "other", dtype="float16")
+    monkeypatch.chdir(tmp_path)
+    path = "--data.init_args.path"
+    status, text = line(*words, path, other)
+    assert status == 1
+    assert "was trained on other shards" in text
+    assert main([*words, path, "node/shards", "--trainer.max_steps=4"]) == 0
+    assert main([*words, path, str(copied), "--trainer.max_steps=6"]) == 0
+    assert main([*words, "--trainer.max_steps=7"]) == 0
+
+
+def test_settings_that_a_run_of_an_earlier_version_does_not_have_are_at_their_defaults(
+    config: Path, tmp_path: Path, line: Ask
+) -> None:
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path)]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    written = tmp_path / "config.yaml"
+    settings = yaml.safe_load(written.read_text())
+    del settings["model"]["init_args"]["normalization"], settings["data"]["init_args"]["verify"]
+    written.write_text(yaml.safe_dump(settings))
+    status, text = line(*words, "--data.init_args.verify=false")
+    assert status == 1
+    assert "data.init_args.verify was True, is False" in text
+    assert main([*words, "--trainer.max_steps=3"]) == 0

@@ -247,7 +247,7 @@ def test_without_gradients_the_scratch_buffer_goes_back(make_problem: Make) -> N
     problem = make_problem(8, 3, 16).leaves(torch.float32)
     with torch.no_grad():
         encode_topk(*problem.encoder, 2, regularizer="l1_l2_ratio")
-    assert workspace._free[torch.float32].numel() >= 8 * 16
+    assert any(buffer.numel() >= 8 * 16 for buffer in workspace._free[torch.float32])
 
 
 @pytest.mark.parametrize("scale", [1e-17, 1.0, 1e14])

@@ -57,25 +57,6 @@ def test_a_width_that_disagrees_is_refused_with_both_and_the_folder(
         getattr(trainer, task)(make_module(d_in=7), make_data(shards))
 
 
-def test_without_a_width_and_without_data_that_tell_it_nothing_starts(
-    shards: Path, tmp_path: Path
-) -> None:
-    data = make_data(shards)
-    data.setup()
-    with pytest.raises(LightsaeError, match="d_in is not given"):
-        make_trainer(tmp_path).fit(make_module(), data.train_dataloader(), data.val_dataloader())
-
-
-def test_any_dataloader_will_do_when_the_width_is_given(shards: Path, tmp_path: Path) -> None:
-    data = make_data(shards)
-    data.setup()
-    module = make_module(d_in=D_IN)
-    trainer = make_trainer(tmp_path, max_epochs=1)
-    trainer.fit(module, data.train_dataloader(), data.val_dataloader())
-    assert module.sae.scale == 1
-    assert len(metrics(tmp_path)) == 10 + 1
-
-
 def test_k_larger_than_the_dictionary_is_refused() -> None:
     with pytest.raises(LightsaeError, match="k = 9 is larger than d_sae = 8"):
         SAEModule(d_sae=8, selection=TopK(9))

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightsae_kernels import reference
 from lightsae_kernels.checks import require_finite_activations
 from lightsae_kernels.cpu import workspace
+from lightsae_kernels.cpu.screen import pays, screened_topk
 from lightsae_kernels.cpu.select import select_topk
 from lightsae_kernels.plan import EncodePlan
 from lightsae_kernels.types import Encoder, Encoding
@@ -50,6 +51,8 @@ def product_and_select(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Values and indices of every row, and all pre-activations if a regularizer wants them."""
     dtype, d_sae = plan.dtype, len(encoder.W)
+    if plan.regularizer is None and plan.indices is None and pays(centred, encoder.W, plan):
+        return *screened_topk(centred, encoder, plan.k), None
     x, weight, bias = centred.to(dtype), encoder.weight(dtype).t(), encoder.b.to(dtype)
     rows = len(x)
     values = torch.empty(rows, plan.k, dtype=dtype)

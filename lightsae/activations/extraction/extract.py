@@ -10,7 +10,7 @@ from lightsae.activations.extraction.extraction_job import (
     usable_device,
 )
 from lightsae.activations.extraction.images import load_images
-from lightsae.activations.extraction.layer_folder import has_manifest
+from lightsae.activations.extraction.layer_folder import begun_with, has_manifest
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
 from lightsae.activations.extraction.parallel import run_in_processes
 from lightsae.activations.extraction.preparation import DataOptions
@@ -19,13 +19,14 @@ from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.folder_lock import check_writable
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
 
 
 def extract(
     model: ModelOptions,
     data: DataOptions,
     layer: list[str] | str,
-    out: str,
+    out: NameOption,
     tokens: TokenKind = "class",
     dtype: StoredDtype = "float16",
     batch_size: int = 64,
@@ -79,7 +80,8 @@ def extract(
     usable_device(device)
     module = load_model(model)
     tap = LayerTap(module, layer)
-    images, preparation = load_images(data, module)
+    folders = [folder] if len(tap.layers) == 1 else [folder / name for name in tap.layers]
+    images, preparation = load_images(data, module, begun_with(folders))
     extraction = Extraction(
         tap=tap,
         images=images,
@@ -103,11 +105,11 @@ def extract(
     return run_in_processes(extraction)
 
 
-def _out_folder(out: str) -> Path:
+def _out_folder(out: NameOption) -> Path:
     """The folder to write, refused before a model is loaded for nothing."""
-    if not out:
+    if out == "":
         raise LightsaeError("out is '', expected a folder")
-    folder = Path(out)
+    folder = Path(expanded(out))
     if not has_manifest(folder):
         check_writable(folder)
     return folder

@@ -1,6 +1,7 @@
 """An extraction as set up: run the model, write each layer's rows, resume, report progress."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
 
+_TOLD_WARNINGS = 5
 Compute = Literal["float32", "bfloat16", "float16"]
 LEAST = {
     "batch_size": 1,
@@ -96,9 +98,12 @@ class Extraction:
         check_numbers(**{name: getattr(self, name) for name in LEAST})
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
+        self._warnings = 0
         self._choice = TokenChoice(
             self.tokens, self.prefix_tokens, self.tokens_per_image, self.seed
         )
+        for note in getattr(self.images, "notes", []):
+            self._say(note)
         model_hash = weights_hash(self.tap.module)
         folders = [self._folder(layer, model_hash) for layer in self.tap.layers]
         for folder in folders:
@@ -182,6 +187,7 @@ class Extraction:
                 task = bar.add_task("extract", total=len(order), completed=done, speed="")
                 for batch in batches:
                     self._handle(batch.problems)
+                    self._tell_warnings(batch.warnings)
                     # A folder whose shard ended later has these rows already.
                     wanted = [start <= done for start in starts]
                     rows = self._rows(tap, batch, device, wanted)
@@ -200,8 +206,12 @@ class Extraction:
             for folder in left:
                 folder.finish()
         finally:
+            batches.close()
             for folder in left:
                 folder.abort()
+        if self._warnings > _TOLD_WARNINGS:
+            told = f"of which the first {_TOLD_WARNINGS} are told"
+            self._say(f"{self._warnings} images were read with warnings, {told}")
         for folder in left:
             self._tell(folder)
 
@@ -272,6 +282,12 @@ class Extraction:
             raise LightsaeError(f"{problems[0]} (on_error skip goes on without it)")
         for problem in problems:
             self._say(f"skipped: {problem}")
+
+    def _tell_warnings(self, warnings: Sequence[str]) -> None:
+        """What was said of images that could be read: of the first, the others are counted."""
+        for warning in warnings[: max(0, _TOLD_WARNINGS - self._warnings)]:
+            self._say(warning)
+        self._warnings += len(warnings)
 
     def _tell(self, folder: LayerFolder) -> None:
         """What was written, as the closing line."""

@@ -1,6 +1,8 @@
 """The shard folder of one layer while an extraction writes it."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,17 @@ def has_manifest(folder: Path) -> bool:
 def is_complete(folder: Path) -> bool:
     """Whether a folder is the whole result of an extraction."""
     return has_manifest(folder) and Manifest.load(folder).complete
+
+
+def begun_with(folders: Iterable[Path]) -> set[str]:
+    """Fingerprints of the images that folders, or parts of them, were begun with."""
+    found = set()
+    for folder in folders:
+        parts = folder.glob(".rank-*-of-*") if os.path.isdir(folder) else ()
+        for path in filter(has_manifest, (folder, *parts)):
+            with suppress(LightsaeError):  # which is told when it is gone on with
+                found.add(str(Manifest.load(path).settings.get("data")))
+    return found
 
 
 class LayerFolder:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.preparation_checks import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
+from lightsae.files import NameOption, expanded
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _SOURCES = ("folder", "dataset", "huggingface", "webdataset", "arrays")
@@ -38,6 +39,8 @@ class DataOptions:
         split: Split of the Hugging Face dataset, if it has several.
         image_key: Column, extension in the tars, or array of the images.
         label_key: Column, extension in the tars, or array of the labels.
+        labels: Whether images have labels where the source has some; false takes all images without
+            them, so also those of a folder that holds both images and folders of images.
         arguments: Keyword arguments of the dataset's constructor, or of `load_dataset`.
         size: Side of the square image that the model sees, in pixels; the model's own by default.
         mean: Per-channel mean that is subtracted; the model's own by default.
@@ -49,22 +52,29 @@ class DataOptions:
         LightsaeError: If a value cannot be, naming its key.
     """
 
-    folder: str | None = None
+    folder: NameOption | None = None
     dataset: str | None = None
-    huggingface: str | None = None
-    webdataset: str | None = None
-    arrays: str | None = None
-    split: str | None = None
-    image_key: str | None = None
-    label_key: str | None = None
+    huggingface: NameOption | None = None
+    webdataset: NameOption | None = None
+    arrays: NameOption | None = None
+    split: NameOption | None = None
+    image_key: NameOption | None = None
+    label_key: NameOption | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     crop: float | None = None
     interpolation: Interpolation | None = None
+    labels: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("folder", "huggingface", "webdataset", "arrays"):
+            if getattr(self, name) is not None:
+                setattr(self, name, expanded(getattr(self, name)))
+        for name in ("split", "image_key", "label_key"):
+            if getattr(self, name) is not None:
+                setattr(self, name, str(getattr(self, name)))
         if self.size is not None and self.size < 1:
             raise LightsaeError(f"data.size is {self.size}, expected at least 1 pixel")
         if self.crop is not None and not 0 < self.crop <= 1:
@@ -96,6 +106,10 @@ webdataset, arrays; here are folder, arrays
         if len(given) != 1:
             here = f"here are {', '.join(given)}" if given else "there is none"
             raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
+        if self.label_key and not self.labels:
+            raise LightsaeError(
+                f"data.label_key is {self.label_key!r} and data.labels is false: give one of them"
+            )
         for key, kinds in _FOR.items():
             if getattr(self, key) and given[0] not in kinds:
                 raise LightsaeError(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightsae.activations.extraction.extraction_job import Compute, usable_device
 from lightsae.activations.extraction.images import ImageSet, load_images
@@ -177,6 +178,8 @@ class OnlineActivationDataModule(SplitDataModule):
             module = load_model(self.model_options)
             tap = LayerTap(module, self.layer)
             images, preparation = load_images(self.data_options, module)
+            for note in getattr(images, "notes", []):
+                rank_zero_info(note)
             prefix = self.model_options.prefix_tokens
             model = RunningModel(tap, self.tokens, prefix, self.compute, self._device())
             rows, token = first_rows(model, images)

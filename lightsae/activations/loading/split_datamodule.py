@@ -142,6 +142,8 @@ class SplitDataModule(LightningDataModule):
             batch_size=self.batch_size,
             shuffle=shuffle,
             seed=self.seed,
+            # Overfitting is to see the same few batches again and again.
+            reshuffle=trainer is None or not trainer.overfit_batches,  # type: ignore[attr-defined]
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
             buffer_rows=self.buffer_rows,

@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 
 from lightsae.activations.extraction.image_sources.array_files import HDF5, array_names, open_array
-from lightsae.activations.extraction.image_sources.files import stamp
+from lightsae.activations.extraction.image_sources.files import is_hidden, stamp
+from lightsae.activations.shards.hdf5_files import open_hdf5
 from lightsae.activations.tools.foreign_activations import (
     Foreign,
     chosen,
@@ -102,7 +103,7 @@ def _datasets(source: Path) -> list[str]:
         if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external:
             names.append(name)
 
-    with h5py.File(source) as file:
+    with open_hdf5(source) as file:
         file.visititems(visit)  # which follows neither soft nor external links
     return names
 
@@ -152,7 +153,8 @@ def _saelens(source: Path, key: str | None) -> Foreign:
     datasets = require("datasets", extra="data")
     if not any((source / name).is_file() for name in ("state.json", "dataset_info.json")):
         raise LightsaeError(f"{source}: has no metadata.json of saev and no state.json of SAELens")
-    if not any(source.glob("*.arrow")):  # an empty one may have no file, and cannot be loaded
+    arrows = [path for path in source.glob("*.arrow") if not is_hidden(path.name)]
+    if not arrows:  # an empty one may have no file, and cannot be loaded
         raise LightsaeError(f"{source}: has no rows")
     rows = datasets.load_from_disk(str(source)).with_format("numpy")
     if len(rows) == 0:

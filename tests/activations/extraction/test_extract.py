@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +31,7 @@ from lightsae.activations.loading.label_mixing import in_random_order
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
+from tests.activations.tiffs import damaged_tiff
 
 STAND_INS = "tests.activations.stand_ins"
 
@@ -218,6 +221,23 @@ def test_unreadable_images_are_skipped_counted_and_listed(
     assert not {11, 30} & {sample for sample, _ in _rows(tmp_path)}
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_warnings_of_images_are_a_line_each_for_the_first_and_a_count(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        (tmp_path / "in" / f"{number}.tif").write_bytes(damaged_tiff(odd_tag=number > 0))
+    _extract_folder(tmp_path / "in", tmp_path / "out", workers=workers)
+    lines = capfd.readouterr().err.splitlines()
+    told = [line for line in lines if " read with " in line]
+    assert len(told) == 6
+    for line in told[:-1]:
+        assert re.match(rf"{tmp_path}/in/\d.tif: was read with \d warnings, the first: Tag", line)
+    assert told[-1] == "7 images were read with warnings, of which the first 5 are told"
+    assert not [line for line in lines if "TiffImagePlugin" in line]
+
+
 def test_only_unreadable_images_are_an_error(tmp_path: Path) -> None:
     extraction = Extraction(
         tap=LayerTap(_model(), "tokens"),
@@ -318,6 +338,53 @@ def test_a_folder_of_images_may_move(tmp_path: Path, pictures: Path) -> None:
     assert _extract_folder(moved, tmp_path / "out") == first
 
 
+@pytest.mark.parametrize("finished", [True, False], ids=["complete", "interrupted"])
+@pytest.mark.parametrize("labelled", [True, False], ids=["classes", "flat"])
+def test_a_folder_that_was_begun_when_fewer_files_were_read_goes_on_with_those(
+    tmp_path: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    finished: bool,
+    labelled: bool,
+) -> None:
+    if not labelled:
+        for path in pictures.glob("*/*"):
+            path.rename(pictures / path.name)
+        for name in "ab":
+            (pictures / name).rmdir()
+    out = tmp_path / "out"
+    whole = _extract_folder(pictures, tmp_path / "whole")
+    if finished:
+        _extract_folder(pictures, out)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ShardWriter, "finish", _interrupt)
+            _extract_folder(pictures, out)
+    folder = pictures / "a" if labelled else pictures
+    for name in ("x.jfif", "y.jpe"):
+        _save(folder / name, seed=3)
+    if labelled:
+        _save(pictures / "aa" / "x.tga", seed=4)
+    assert _extract_folder(pictures, out) == whole
+    assert contents(out) == contents(tmp_path / "whole")
+    count = 3 if labelled else 2
+    said = f"{pictures}: goes on with the 14 images that it was begun with; an extraction to anoth"
+    assert said in capsys.readouterr().err
+    more = _extract_folder(pictures, tmp_path / "more")
+    assert more.settings["images"] == 14 + count
+    assert more.settings["data"] != whole.settings["data"]
+
+
+def test_a_class_without_images_changes_no_labels_of_a_folder_that_was_begun(
+    tmp_path: Path, pictures: Path
+) -> None:
+    whole = _extract_folder(pictures, tmp_path / "out")
+    (pictures / "aa").mkdir()
+    assert _extract_folder(pictures, tmp_path / "out") == whole
+    assert _extract_folder(pictures, tmp_path / "more").classes == ["a", "aa", "b"]
+
+
 def test_a_dataset_that_grew_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _extract(tmp_path)
     monkeypatch.setattr(Noise, "__len__", lambda self: 41)
@@ -372,6 +439,7 @@ def test_an_unreadable_image_in_a_worker_ends_the_run_with_its_name(
     broken.write_bytes(b"broken")
     with pytest.raises(LightsaeError, match=f"^{broken} is not a readable image: ") as caught:
         _extract_folder(pictures, tmp_path / "out", workers=2)
+    assert not multiprocessing.active_children()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
 
 from lightsae.activations import (
     ActivationBatch,
@@ -331,6 +332,21 @@ def test_the_global_generator_is_left_as_it_is() -> None:
     list(data.train_dataloader())
     data.training_sample()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_left_out_of_a_folder_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    own: dict[str, Any] = {"size": 16, "mean": [0.0] * 3, "std": [1.0] * 3}
+    data = OnlineActivationDataModule(
+        model_options(), DataOptions(folder=str(tmp_path), **own), layer="tokens"
+    )
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        assert data.d_in == 8
+    assert f"{tmp_path}: 1 file is no image that Pillow reads" in caplog.text
 
 
 def test_d_in_needs_no_setup_and_teardown_lets_go() -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardSet
+from lightsae.activations.extraction.image_sources.files import stamps
 from lightsae.activations.loading.label_mixing import label_chi_square
 from lightsae.activations.tools.convert import convert
 from lightsae.activations.tools.foreign_activations import Foreign
@@ -473,6 +474,27 @@ def test_other_files_than_it_was_begun_with_are_refused(
     os.utime(tmp_path / changed, (0, 0))
     with pytest.raises(LightsaeError, match=r"was begun with (label_)?data = 'names, sizes and ti"):
         convert(str(tmp_path / "saev"), out, labels=labels, rows_per_shard=40)
+
+
+@pytest.mark.parametrize("save", [_saev, _saelens])
+def test_hidden_files_are_no_part_of_a_source(save: Save, tmp_path: Path) -> None:
+    source, options = save(tmp_path), {"layer": 7} if save is _saev else {}
+    convert(str(source), str(tmp_path / "out"), **options)  # type: ignore[arg-type]
+    for name in (".DS_Store", "._state.json", "._0.arrow", "Thumbs.db"):
+        (source / name).write_bytes(b"hidden")
+    with pytest.raises(LightsaeError, match="out: is complete already"):
+        convert(str(source), str(tmp_path / "out"), **options)  # type: ignore[arg-type]
+
+
+def test_a_conversion_that_was_begun_when_hidden_files_counted_is_known(tmp_path: Path) -> None:
+    source, out = _saelens(tmp_path), tmp_path / "out"
+    (source / ".DS_Store").write_bytes(b"hidden")
+    convert(str(source), str(out))
+    manifest = Manifest.load(out)
+    manifest.settings["data"] = stamps(Path(), sorted(filter(Path.is_file, source.iterdir())))
+    manifest.save(out)
+    with pytest.raises(LightsaeError, match="out: is complete already"):
+        convert(str(source), str(out))
 
 
 @pytest.mark.parametrize(("first", "second"), [("a.npy", "b.npy"), ("a/x.npy", "b/x.npy")])
