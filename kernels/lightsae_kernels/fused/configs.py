@@ -66,14 +66,15 @@ PRODUCT: dict[int, tuple[ProductConfig, ...]] = {
 LIBRARY_FROM = {80: 16384, 90: 16384, 100: 8192}
 # Bytes of pre-activations that stay in L2 beside what streams through it.
 LIBRARY_BLOCK = {80: 16 << 20, 90: 32 << 20, 100: 64 << 20}
-# The gradient of a regularizer keeps its left operand in registers: latents, columns, rows.
-GRADIENT: dict[tuple[int, int], ProductConfig] = {
-    (80, 2): ProductConfig(64, 128, 64, 1, 8, 3),
-    (80, 4): ProductConfig(64, 64, 16, 1, 8, 2),
-    (90, 2): ProductConfig(128, 128, 64, 1, 8, 3),
-    (90, 4): ProductConfig(64, 64, 32, 1, 8, 2),
-    (100, 2): ProductConfig(128, 128, 64, 1, 8, 3),
-    (100, 4): ProductConfig(64, 64, 32, 1, 8, 2),
+# The gradient of a regularizer keeps its left operand in registers: latents, columns, rows a step.
+# The first row is for one block of rows; the second adds to what is there, which takes registers.
+GRADIENT: dict[tuple[int, int], tuple[ProductConfig, ProductConfig]] = {
+    (80, 2): (ProductConfig(128, 128, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
+    (80, 4): (ProductConfig(64, 64, 16, 1, 8, 2), ProductConfig(64, 64, 16, 1, 8, 2)),
+    (90, 2): (ProductConfig(128, 256, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
+    (90, 4): (ProductConfig(64, 64, 32, 1, 8, 2), ProductConfig(64, 64, 32, 1, 8, 2)),
+    (100, 2): (ProductConfig(128, 256, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
+    (100, 4): (ProductConfig(64, 64, 32, 1, 8, 2), ProductConfig(64, 64, 32, 1, 8, 2)),
 }
 # Rows that do not begin at 16 bytes are read word by word and fill the registers sooner.
 RAGGED = ProductConfig(64, 64, 32, 8, 8, 2)
@@ -109,13 +110,16 @@ def library_rows(device: torch.device, row_bytes: int) -> int:
     return max(16, size // row_bytes // 16 * 16)
 
 
-def gradient_config(device: torch.device, dtype: torch.dtype, d_in: int) -> ProductConfig:
+def gradient_config(
+    device: torch.device, dtype: torch.dtype, d_in: int, *, accumulate: bool
+) -> ProductConfig:
     """Tiles of a regularizer's gradient: block_b latents, block_n columns, block_d rows a step."""
     if device.type == "cpu":
         return INTERPRETED
     if d_in % 16:
         return RAGGED
-    return GRADIENT[_architecture(device), dtype.itemsize]
+    alone, added = GRADIENT[_architecture(device), dtype.itemsize]
+    return added if accumulate or d_in <= added.block_n else alone
 
 
 def programs(elements: int, device: torch.device, per_warp: int = 256) -> tuple[int, int]:

@@ -118,7 +118,7 @@ class Selection(NamedTuple):
         values: [B, k].
         indices: [B, k] int64.
         active: Latents in the support of this process, [N] int8.
-        block: Memory of a row block of activations, or of all of them.
+        block: Memory of a row block, where the norms need another product.
         kept: Activations or pre-activations of the whole batch, [B, N].
         sums: Column sums by tile row or row block, [T, N] float32.
         norms: Row sums and squares by tile column or of the row, [B, 2, C] float32, over all
@@ -128,7 +128,7 @@ class Selection(NamedTuple):
     values: Tensor
     indices: Tensor
     active: Tensor
-    block: Tensor
+    block: Tensor | None
     kept: Tensor | None
     sums: Tensor | None
     norms: Tensor | None
@@ -152,8 +152,10 @@ def _select(product: Product, plan: EncodePlan, flag: Flag) -> Selection:
         sums = _float32(x, -(-B // max(tile[0], 1)), N)
     elif plan.regularizer == "l1_l2_ratio" and not plan.batch_active_only:
         norms = _float32(x, B, 2, -(-N // tile[1]))
-    kept = a if plan.keep else None
-    found = Selection(x.new_empty(B, k), indices, active, a, kept, sums, norms)
+    kept, again = (a, None) if plan.keep else (None, a)
+    if config is not None or plan.regularizer != "l1_l2_ratio" or norms is not None:
+        again = None
+    found = Selection(x.new_empty(B, k), indices, active, again, kept, sums, norms)
     for block in blocks(B, step):
         here = block if plan.keep else slice(0, block.stop - block.start)
         part = Taken(
@@ -245,6 +247,7 @@ def _norms(product: Product, found: Selection, mask: Tensor | None) -> Tensor:
         encode_product(x, W_enc, b_enc, taken, config)
         norms = parts.sum(dim=2).t().contiguous()
     else:
+        assert found.block is not None
         norms = _norms_from_l2(product, mask.to(torch.int8), found.block)
     norms[1].sqrt_()
     return norms

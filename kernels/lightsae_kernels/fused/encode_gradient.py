@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lightsae_kernels.flags import unwatched
-from lightsae_kernels.fused.configs import ProductConfig, gradient_config
+from lightsae_kernels.fused.configs import gradient_config
 from lightsae_kernels.fused.decode import decode
 from lightsae_kernels.fused.encode import Product, at_support, blocks, first_of_row
 from lightsae_kernels.fused.weights import EncoderPairs, weight_gradients
@@ -80,13 +80,13 @@ def encode_gradient_kernel(
         x_at = x_ptr + row.to(tl.int64)[:, None] * D + d[None, :]
         x = tl.load(x_at, mask=(row < B)[:, None] & (d < D)[None, :], other=0.0)
         accumulator = tl.dot(g.to(x.dtype), x, accumulator, input_precision=PRECISION)
-    scale = tl.load(scale_ptr)
+    # Of each latent: what is not in the mask is finite, and counts for nothing.
+    scale = tl.load(scale_ptr) + tl.zeros((BLOCK_N,), tl.float32)
     dw_at = dw_ptr + column.to(tl.int64)[:, None] * D + d[None, :]
     inside = (column < N)[:, None] & (d < D)[None, :]
     if MASKED:
-        accumulator = tl.where(counted[:, None], accumulator, 0.0)
-        sums = tl.where(counted, sums, 0.0)
-    dw = scale * accumulator
+        scale = tl.where(counted, scale, 0.0)
+    dw = scale[:, None] * accumulator
     if ACCUMULATE:
         dw += tl.load(dw_at, mask=inside, other=0.0)
     tl.store(dw_at, dw, mask=inside)
@@ -105,7 +105,6 @@ def encode_gradient(
     scale: Tensor,
     d_W: Tensor,
     d_b: Tensor,
-    config: ProductConfig,
     *,
     accumulate: bool,
 ) -> None:
@@ -119,10 +118,10 @@ def encode_gradient(
         scale: Gradient of the penalty over the batch size, [1] float32.
         d_W: Gradient of W_enc, float32.
         d_b: Gradient of b_enc, float32.
-        config: Tiles: block_b latents, block_n columns, block_d rows of a step.
         accumulate: Add to what `d_W` and `d_b` hold.
     """
     (B, N), D = a.shape, x.shape[1]
+    config = gradient_config(x.device, x.dtype, D, accumulate=accumulate)
     alpha, beta = (None, None) if coefficients is None else coefficients
     tf32 = x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     grid = (triton.cdiv(N, config.block_b) * triton.cdiv(D, config.block_n),)
@@ -192,12 +191,10 @@ def _regularizer_gradient(
         if plan.dtype == torch.float16:
             coefficients, scale = _within_float16(l1, coefficients, scale)
     narrow_mask = None if mask is None else mask.to(torch.int8)
-    config = gradient_config(x.device, x.dtype, x.shape[1])
     for block, a in _activations(x, encoder, plan, found.kept):
         rows = None if coefficients is None else (coefficients[0][block], coefficients[1][block])
         encode_gradient(
-            a, x[block], narrow_mask, rows, scale, d_W, d_b, config,
-            accumulate=block.start > 0,
+            a, x[block], narrow_mask, rows, scale, d_W, d_b, accumulate=block.start > 0
         )  # fmt: skip
         if d_x is not None:
             _through_rows(encoder, found, mask, coefficients, scale, block, a, d_x)

@@ -139,7 +139,9 @@ def select_kernel(
     group = tl.load(groups_ptr + row * K + place // GROUP, mask=within, other=0)
     column = group * GROUP + place % GROUP
     listed = within & (column < N)
-    a = rectified(tl.load(z_ptr + row * N + column, mask=listed, other=0.0))
+    a = tl.load(z_ptr + row * N + column, mask=listed, other=0.0)
+    if SCAN:
+        a = rectified(a)
     taken = largest(tl.where(listed, bits_of(a), -1), K, BITS)
     slot = tl.cumsum(taken.to(tl.int32), 1) - 1
     tl.store(values_ptr + row * K + slot, a, mask=taken)
@@ -255,7 +257,7 @@ def select(
     """Select the k largest of each row of ReLU(z), values descending, and mark their latents.
 
     Args:
-        z: Activations, or pre-activations, [B, N].
+        z: Activations, or pre-activations where they are scanned, [B, N].
         maxima: Maxima of groups of `group` contiguous columns, at least k, then zeros: [B,
             maxima_columns(N, group)], dtype of `z`.
         values: To be written, [B, k], dtype of `z`.

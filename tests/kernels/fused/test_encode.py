@@ -122,7 +122,7 @@ def test_tiles_of_a_gpu_equal_the_definition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(configs, "INTERPRETED_PRODUCT", configs.PRODUCT[arch][row])
-    gradient = configs.GRADIENT[arch, 2] if d_in % 64 == 0 else configs.RAGGED
+    gradient = configs.GRADIENT[arch, 2][0] if d_in % 64 == 0 else configs.RAGGED
     monkeypatch.setattr(configs, "INTERPRETED", gradient)
     tensors = leaves(make_problem(150, d_in, 301), torch.float16, torch.device("cpu"))
     options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
