@@ -330,6 +330,9 @@ class SAEModule(LightningModule):
             dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
             if dtype is not None:
                 optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
+            if dtype is not None and self.sae.W_dec.is_cuda:
+                # The CPU gathers rows of float32.
+                optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what builds the module again, and what tells the shards from others."""
