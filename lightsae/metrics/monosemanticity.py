@@ -18,6 +18,7 @@ from torch.nn.functional import embedding_bag
 from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.codes import integers, pair_keys, within
 
 # Pair weight over (sum w)^2 below which float64 cannot tell a second activation from none.
 _RESOLUTION = 1e-10
@@ -150,11 +151,12 @@ def _entries(
         )
     if not ((values >= 0) & values.isfinite()).all():
         raise LightsaeError("values must be finite and not negative")
-    for name, index, size in (("indices", indices, d_sae), ("rows", rows, n_images)):
-        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-            raise LightsaeError(f"{name} must lie in [0, {size})")
+    indices = within("indices", integers("indices", indices), d_sae, f"d_sae = {d_sae}")
+    rows = within("rows", integers("rows", rows), n_images, f"{n_images}")
     positive = values > 0
-    keys, order = (indices[positive] * n_images + rows[positive]).sort()
+    legend = f"d_sae = {d_sae} and {n_images} images"
+    keys = pair_keys(indices[positive], rows[positive], d_sae, n_images, legend)
+    keys, order = keys.sort()
     if (keys[1:] == keys[:-1]).any():
         raise LightsaeError("a latent occurs twice in one row: pool tokens with pool_by_sample")
     latents = keys.div(max(n_images, 1), rounding_mode="floor")
@@ -228,11 +230,11 @@ def monosemanticity(
 
     Args:
         values: Activations, finite and not negative: [images, k], or [entries] with `rows`.
-        indices: Latents, int64, of the shape of `values`. No latent twice in one image.
+        indices: Latents, integers of the shape of `values`. No latent twice in one image.
         embeddings: Embedding of each image [images, d_embed] from a separate encoder; scaled to
             unit norm here. Scores under different encoders do not compare.
         d_sae: Number of latents.
-        rows: Image of each entry [entries], int64, where the number of latents varies.
+        rows: Image of each entry [entries], integers, where the number of latents varies.
 
     Returns:
         The scores, with dead and undefined latents marked.
@@ -300,9 +302,9 @@ class Monosemanticity(Metric):
 
         Args:
             values: Activations: [images, k], or [entries] with `rows`.
-            indices: Latents, int64, of the shape of `values`.
+            indices: Latents, integers of the shape of `values`.
             embeddings: Embedding of each image [images, d_embed], any positive norm.
-            rows: Image of each entry, as a row of `embeddings` [entries], int64.
+            rows: Image of each entry, as a row of `embeddings` [entries], integers.
 
         Raises:
             LightsaeError: As in `monosemanticity`, or if the width is not `d_embed`.

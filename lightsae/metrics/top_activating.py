@@ -6,8 +6,8 @@ from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
 
-# A place in a list: [activation, sample], float64 (exact for float32 and samples below 2^53).
-_VACANT = (0.0, -1.0)
+# A place in a list: [bits of the activation as float64, sample], int64, so that both are exact.
+_VACANT = (0, -1)
 
 
 class TopActivations:
@@ -40,13 +40,18 @@ def _ranked(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int, n: int
     rank = torch.arange(len(latents), device=latents.device) - (counts.cumsum(0) - counts)[latents]
     kept = rank < n
     lists = _vacant(d_sae, n, latents.device)
-    lists[latents[kept], rank[kept]] = torch.stack([values, samples.double()], dim=1)[kept]
+    lists[latents[kept], rank[kept]] = torch.stack([values.view(torch.long), samples], dim=1)[kept]
     return lists
 
 
 def _vacant(d_sae: int, n: int, device: torch.device | None = None) -> Tensor:
     """Return lists without entries."""
-    return torch.tensor(_VACANT, dtype=torch.float64, device=device).repeat(d_sae, n, 1)
+    return torch.tensor(_VACANT, device=device).repeat(d_sae, n, 1)
+
+
+def _activations(lists: Tensor) -> Tensor:
+    """Return the activations of lists [..., 2], float64 [...]."""
+    return lists[..., 0].contiguous().view(torch.double)
 
 
 def _merge_lists(lists: Tensor) -> Tensor:
@@ -54,8 +59,7 @@ def _merge_lists(lists: Tensor) -> Tensor:
     _, d_sae, n, _ = lists.shape
     latents = torch.arange(d_sae, device=lists.device).view(1, -1, 1).expand(lists.shape[:-1])
     taken = lists[..., 0] > 0
-    values, samples = lists[taken].unbind(-1)
-    return _ranked(latents[taken], values, samples.long(), d_sae, n)
+    return _ranked(latents[taken], _activations(lists[taken]), lists[taken][:, 1], d_sae, n)
 
 
 def _top_activating_update(
@@ -73,7 +77,7 @@ def _top_activating_update(
         sample_index = sample_index.unsqueeze(1).expand_as(values)
     values = values.detach().double()
     # An activation below the last place of its latent's list cannot enter it.
-    candidate = (values > 0) & (values >= lists[:, -1, 0][indices])
+    candidate = (values > 0) & (values >= _activations(lists[:, -1])[indices])
     added = (indices[candidate], values[candidate], sample_index[candidate])
     touched, compact = added[0].unique(return_inverse=True)
     new = _ranked(compact, added[1], added[2], len(touched), n)
@@ -84,7 +88,7 @@ def _top_activating_update(
 
 def _top_activating_compute(lists: Tensor) -> TopActivations:
     """Split the lists into activations and samples."""
-    return TopActivations(lists[..., 0].clone(), lists[..., 1].long())
+    return TopActivations(_activations(lists).clone(), lists[..., 1].clone())
 
 
 def top_activating(
@@ -122,7 +126,7 @@ def top_activating(
 class TopActivating(Metric):
     """The images with the largest activation of each latent, over everything seen.
 
-    The state is [d_sae, n, 2] float64 whatever the number of images, and exact: an image whose
+    The state is [d_sae, n, 2] int64 whatever the number of images, and exact: an image whose
     tokens are spread over batches or ranks enters once, with its largest activation. See
     `top_activating`.
 
