@@ -1,5 +1,10 @@
 """Explained variance R2, merged exactly over batches and ranks."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -11,6 +16,25 @@ _SCALARS = 3
 
 # Numbers per block on a CPU: their float64 copies stay in cache.
 _BLOCK = 2**15
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _by_name(call: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Refuse x_hat and x by position: in the other order R2 would be wrong without a word."""
+    positional = len(inspect.signature(call).parameters) - 2
+
+    @wraps(call)
+    def named(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if len(args) > positional:
+            raise LightsaeError(
+                f"{call.__qualname__} takes x_hat and x by name, as x_hat=..., x=...: in the other "
+                "order R2 would be wrong without a word"
+            )
+        return call(*args, **kwargs)
+
+    return named
 
 
 def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -57,11 +81,13 @@ def _r2_compute(moments: Tensor) -> Tensor:
     return torch.where(total > 0, 1 - residual / total, torch.nan)
 
 
-def r2(x_hat: Tensor, x: Tensor) -> Tensor:
+@_by_name
+def r2(*, x_hat: Tensor, x: Tensor) -> Tensor:
     """Share of the variance of `x` that `x_hat` explains.
 
     `1 - sum ||x - x_hat||^2 / sum ||x - mean(x)||^2`, with the mean taken per dimension. All sums
-    are float64, so that a mean far larger than the standard deviation costs no digits.
+    are float64, so that a mean far larger than the standard deviation costs no digits. Both are
+    given by name.
 
     Args:
         x_hat: Reconstructions [..., d_in], any float dtype.
@@ -72,11 +98,11 @@ def r2(x_hat: Tensor, x: Tensor) -> Tensor:
         there is nothing to explain.
 
     Raises:
-        LightsaeError: If the shapes differ.
+        LightsaeError: If the shapes differ, or they are given by position.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
-        >>> r2(x + 0.5, x)
+        >>> r2(x_hat=x + 0.5, x=x)
         tensor(0.9062, dtype=torch.float64)
     """
     return _r2_compute(_r2_update(x_hat, x))
@@ -97,7 +123,7 @@ class R2(Metric):
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
         >>> metric = R2(d_in=2)
         >>> for row in x:
-        ...     metric.update(row[None] + 0.5, row[None])
+        ...     metric.update(x_hat=row[None] + 0.5, x=row[None])
         >>> metric.compute()
         tensor(0.9062, dtype=torch.float64)
     """
@@ -113,15 +139,17 @@ class R2(Metric):
         empty = torch.zeros(_SCALARS + d_in, dtype=torch.float64)
         self.add_state("moments", empty, dist_reduce_fx=_r2_merge)
 
-    def update(self, x_hat: Tensor, x: Tensor) -> None:
-        """Add a batch.
+    @_by_name
+    def update(self, *, x_hat: Tensor, x: Tensor) -> None:
+        """Add a batch, both given by name.
 
         Args:
             x_hat: Reconstructions [..., d_in].
             x: Inputs [..., d_in].
 
         Raises:
-            LightsaeError: If the shapes differ or the width is not `d_in`.
+            LightsaeError: If the shapes differ, the width is not `d_in`, or they are given by
+                position.
         """
         if x.shape[-1] != self.d_in:
             raise LightsaeError(f"x has width {x.shape[-1]}, expected d_in = {self.d_in}")
