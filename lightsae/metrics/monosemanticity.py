@@ -18,7 +18,7 @@ from torch.nn.functional import embedding_bag
 from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import integers, pair_keys, within
+from lightsae.metrics.codes import Code, after, integers, pair_keys, unpacked, within
 
 # Pair weight over (sum w)^2 below which float64 cannot tell a second activation from none.
 _RESOLUTION = 1e-10
@@ -122,6 +122,15 @@ def _empty_moments(d_sae: int, d_embed: int, device: torch.device | None = None)
     )
 
 
+def _width(embeddings: Tensor) -> int:
+    """Return d_embed."""
+    if embeddings.ndim != 2:
+        raise LightsaeError(
+            f"embeddings has shape {list(embeddings.shape)}, expected [images, d_embed]"
+        )
+    return embeddings.shape[1]
+
+
 def _unit_rows(embeddings: Tensor) -> Tensor:
     """Return float64 embeddings of norm one."""
     embeddings = embeddings.detach().double()
@@ -144,14 +153,10 @@ def _entries(
         )
     if rows is None:
         rows = torch.arange(n_images, device=values.device).unsqueeze(1).expand_as(values)
-    if not values.shape == indices.shape == rows.shape:
-        raise LightsaeError(
-            f"values, indices and rows have shapes {list(values.shape)}, {list(indices.shape)} and "
-            f"{list(rows.shape)}, expected the same"
-        )
+    if values.shape != rows.shape:
+        raise LightsaeError(f"rows has shape {list(rows.shape)}, expected {list(values.shape)}")
     if not ((values >= 0) & values.isfinite()).all():
         raise LightsaeError("values must be finite and not negative")
-    indices = within("indices", integers("indices", indices), d_sae, f"d_sae = {d_sae}")
     rows = within("rows", integers("rows", rows), n_images, f"{n_images}")
     positive = values > 0
     legend = f"d_sae = {d_sae} and {n_images} images"
@@ -183,7 +188,7 @@ def _monosemanticity_update(
     """Add a batch; `sum_ae` is updated in place."""
     d_sae, n_images = len(moments.sum_a), len(embeddings)
     unit = _unit_rows(embeddings)
-    a, latents, rows = _entries(values.detach(), indices, rows, n_images, d_sae)
+    a, latents, rows = _entries(values, indices, rows, n_images, d_sae)
     if n_images == 0:
         return moments
     counts = torch.bincount(latents, minlength=d_sae)
@@ -219,21 +224,23 @@ def _monosemanticity_compute(moments: _Moments) -> MonosemanticityScores:
 
 
 def monosemanticity(
-    values: Tensor,
-    indices: Tensor,
-    embeddings: Tensor,
-    d_sae: int,
+    values: Code,
+    indices: Tensor | None = None,
+    embeddings: Tensor | None = None,
+    d_sae: int | None = None,
     *,
     rows: Tensor | None = None,
 ) -> MonosemanticityScores:
     """Monosemanticity score of every latent over a set of images.
 
     Args:
-        values: Activations, finite and not negative: [images, k], or [entries] with `rows`.
-        indices: Latents, integers of the shape of `values`. No latent twice in one image.
+        values: A `SparseCode`, or activations, finite and not negative: [images, k], or [entries]
+            with `rows`. No latent twice in one image.
+        indices: Latents, integers of the shape of `values`; a `SparseCode` has them.
         embeddings: Embedding of each image [images, d_embed] from a separate encoder; scaled to
-            unit norm here. Scores under different encoders do not compare.
-        d_sae: Number of latents.
+            unit norm here. Scores under different encoders do not compare. Behind a `SparseCode`
+            it may be the second argument.
+        d_sae: Number of latents; a `SparseCode` tells it.
         rows: Image of each entry [entries], integers, where the number of latents varies.
 
     Returns:
@@ -253,7 +260,9 @@ def monosemanticity(
         >>> result.scores
         tensor([0.1818,    nan,    nan], dtype=torch.float64)
     """
-    moments = _empty_moments(d_sae, embeddings.shape[1], values.device)
+    indices, embeddings = after(values, indices, embeddings, "embeddings")
+    values, indices, d_sae = unpacked(values, indices, d_sae)
+    moments = _empty_moments(d_sae, _width(embeddings), values.device)
     moments = _monosemanticity_update(moments, values, indices, embeddings, rows)
     return _monosemanticity_compute(moments)
 
@@ -272,10 +281,11 @@ class Monosemanticity(Metric):
         **kwargs: Passed to `torchmetrics.Metric`.
 
     Example:
+        >>> from lightsae.sae import SparseCode
+        >>> code = SparseCode(torch.ones(2, 1), torch.tensor([[0], [0]]), d_sae=3)
         >>> metric = Monosemanticity(d_sae=3, d_embed=2)
-        >>> metric.update(torch.ones(1, 1), torch.zeros(1, 1).long(), torch.tensor([[1.0, 0.0]]))
-        >>> metric.update(torch.ones(1, 1), torch.zeros(1, 1).long(), torch.tensor([[3.0, 4.0]]))
-        >>> metric.update(torch.ones(1, 1), torch.ones(1, 1).long(), torch.tensor([[0.0, 1.0]]))
+        >>> metric.update(code, torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
+        >>> metric.update(torch.ones(1, 1), torch.tensor([[1]]), torch.tensor([[0.0, 1.0]]))
         >>> metric.compute().scores
         tensor([0.6000,    nan,    nan], dtype=torch.float64)
     """
@@ -293,23 +303,26 @@ class Monosemanticity(Metric):
 
     def update(
         self,
-        values: Tensor,
-        indices: Tensor,
-        embeddings: Tensor,
+        values: Code,
+        indices: Tensor | None = None,
+        embeddings: Tensor | None = None,
         rows: Tensor | None = None,
     ) -> None:
         """Add images.
 
         Args:
-            values: Activations: [images, k], or [entries] with `rows`.
-            indices: Latents, integers of the shape of `values`.
-            embeddings: Embedding of each image [images, d_embed], any positive norm.
+            values: A `SparseCode`, or activations: [images, k], or [entries] with `rows`.
+            indices: Latents, integers of the shape of `values`; a `SparseCode` has them.
+            embeddings: Embedding of each image [images, d_embed], any positive norm; behind a
+                `SparseCode` it may be the second argument.
             rows: Image of each entry, as a row of `embeddings` [entries], integers.
 
         Raises:
             LightsaeError: As in `monosemanticity`, or if the width is not `d_embed`.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.d_embed:
+        indices, embeddings = after(values, indices, embeddings, "embeddings")
+        values, indices, _ = unpacked(values, indices, self.d_sae)
+        if _width(embeddings) != self.d_embed:
             raise LightsaeError(
                 f"embeddings has shape {list(embeddings.shape)}, expected [images, {self.d_embed}]"
             )

@@ -11,7 +11,7 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import integers, pair_keys, within
+from lightsae.metrics.codes import Code, after, integers, pair_keys, unpacked
 
 Pooling = Literal["max", "mean"]
 
@@ -51,21 +51,23 @@ class _Entries(NamedTuple):
 
 
 def _checked(
-    values: Tensor, indices: Tensor, sample_index: Tensor, d_sae: int, pooling: str
-) -> tuple[Tensor, Tensor]:
-    """Indices and sample indices as int64; raise on arguments that do not fit together."""
+    values: Code,
+    indices: Tensor | None,
+    sample_index: Tensor | None,
+    d_sae: int | None,
+    pooling: str,
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Values, indices, sample indices and d_sae; raise on what does not fit together."""
     _check_pooling(pooling)
-    if values.ndim != 2 or values.shape != indices.shape:
-        raise LightsaeError(
-            f"values and indices have shapes {list(values.shape)} and {list(indices.shape)}, "
-            "expected [tokens, k] for both"
-        )
+    indices, sample_index = after(values, indices, sample_index, "sample_index")
+    values, indices, d_sae = unpacked(values, indices, d_sae)
+    if values.ndim != 2:
+        raise LightsaeError(f"values has shape {list(values.shape)}, expected [tokens, k]")
     if sample_index.shape != values.shape[:1]:
         raise LightsaeError(
             f"sample_index has shape {list(sample_index.shape)}, expected [{len(values)}]"
         )
-    indices = within("indices", integers("indices", indices), d_sae, f"d_sae = {d_sae}")
-    return indices, integers("sample_index", sample_index)
+    return values, indices, integers("sample_index", sample_index), d_sae
 
 
 def _check_pooling(pooling: str) -> None:
@@ -119,10 +121,10 @@ def _codes(entries: _Entries, pooling: str) -> PooledCodes:
 
 
 def pool_by_sample(
-    values: Tensor,
-    indices: Tensor,
-    sample_index: Tensor,
-    d_sae: int,
+    values: Code,
+    indices: Tensor | None = None,
+    sample_index: Tensor | None = None,
+    d_sae: int | None = None,
     *,
     pooling: Pooling = "max",
 ) -> PooledCodes:
@@ -131,10 +133,11 @@ def pool_by_sample(
     All tokens of an image must be in the one call; `ImageCodes` is the streaming form.
 
     Args:
-        values: Activations [tokens, k].
-        indices: Latents [tokens, k], integers.
-        sample_index: Image of each token [tokens], any integers in any order.
-        d_sae: Number of latents.
+        values: A `SparseCode`, or activations [tokens, k].
+        indices: Latents [tokens, k], integers; a `SparseCode` has them.
+        sample_index: Image of each token [tokens], any integers in any order; behind a `SparseCode`
+            it may be the second argument.
+        d_sae: Number of latents; a `SparseCode` tells it.
         pooling: `max`, or the `mean` over all tokens of the image (those where the latent is
             silent count as zero).
 
@@ -151,8 +154,8 @@ def pool_by_sample(
         >>> pooled.values, pooled.indices, pooled.sample_index
         (tensor([1., 2., 3.], dtype=torch.float64), tensor([0, 1, 2]), tensor([7]))
     """
-    indices, sample_index = _checked(values, indices, sample_index, d_sae, pooling)
-    return _codes(_of_tokens(values, indices, sample_index, d_sae, pooling), pooling)
+    checked = _checked(values, indices, sample_index, d_sae, pooling)
+    return _codes(_of_tokens(*checked, pooling), pooling)
 
 
 class ImageCodes(Metric):
@@ -196,19 +199,25 @@ class ImageCodes(Metric):
         for name in _Entries._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, values: Tensor, indices: Tensor, sample_index: Tensor) -> None:
+    def update(
+        self,
+        values: Code,
+        indices: Tensor | None = None,
+        sample_index: Tensor | None = None,
+    ) -> None:
         """Add a batch of token codes.
 
         Args:
-            values: Activations [tokens, k].
-            indices: Latents [tokens, k], integers.
-            sample_index: Image of each token [tokens], any integers.
+            values: A `SparseCode`, or activations [tokens, k].
+            indices: Latents [tokens, k], integers; a `SparseCode` has them.
+            sample_index: Image of each token [tokens], any integers; behind a `SparseCode` it may
+                be the second argument.
 
         Raises:
             LightsaeError: If shapes disagree or an index is out of range.
         """
-        indices, sample_index = _checked(values, indices, sample_index, self.d_sae, self.pooling)
-        added = _of_tokens(values.detach(), indices, sample_index, self.d_sae, self.pooling)
+        checked = _checked(values, indices, sample_index, self.d_sae, self.pooling)
+        added = _of_tokens(*checked, self.pooling)
         for name, part in added._asdict().items():
             getattr(self, name).append(part)
         if sum(map(len, self.keys[1:])) > len(self.keys[0]):

@@ -249,7 +249,7 @@ GOOD = {
         ({"values": -torch.ones(2, 2)}, "values must be finite and not negative"),
         ({"indices": torch.tensor([[0, 1], [1, 9]])}, r"indices must lie in \[0, d_sae = 3\)"),
         ({"indices": torch.tensor([[0, 0], [1, 2]])}, "a latent occurs twice in one row"),
-        ({"indices": torch.tensor([[0], [1]])}, "expected the same"),
+        ({"indices": torch.tensor([[0], [1]])}, r"indices has shape \[2, 1\], expected values'"),
         ({"embeddings": torch.eye(3)}, r"expected \[images, 2\]"),
         ({"embeddings": torch.ones(3, 2)}, "values has 2 rows, expected one per embedding: 3"),
         ({"embeddings": torch.tensor([[1.0, 0.0], [0.0, 0.0]])}, "embeddings row 1 has norm"),

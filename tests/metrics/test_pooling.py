@@ -98,10 +98,14 @@ def test_no_tokens_give_no_codes() -> None:
     [
         ({"pooling": "sum"}, "pooling is 'sum', expected 'max' or 'mean'"),
         ({"indices": torch.tensor([[0], [4]])}, r"indices must lie in \[0, d_sae = 4\)"),
-        ({"indices": torch.tensor([[0, 1], [1, 2]])}, r"expected \[tokens, k\]"),
+        ({"indices": torch.tensor([[0, 1], [1, 2]])}, r"expected values' \[2, 1\]"),
+        (
+            {"values": torch.ones(2), "indices": torch.tensor([0, 1])},
+            r"values has shape \[2\], expected \[tokens, k\]",
+        ),
         ({"sample_index": torch.tensor([1])}, r"sample_index has shape \[1\], expected \[2\]"),
     ],
-    ids=["pooling", "latent-out-of-range", "shape", "samples"],
+    ids=["pooling", "latent-out-of-range", "shape", "no-rows", "samples"],
 )
 def test_bad_input_is_named(bad: dict[str, Any], message: str) -> None:
     good = {
