@@ -119,9 +119,7 @@ def test_wrong_shapes_are_named() -> None:
 @pytest.mark.parametrize("call", [r2, R2(3).update, R2(3)], ids=["function", "update", "forward"])
 def test_by_position_one_line_says_to_name_them(call: Callable[..., Tensor]) -> None:
     x_hat, x = noisy(5, 3)
-    with pytest.raises(
-        LightsaeError, match="takes x_hat and x by name, as x_hat=..., x=...: in the"
-    ):
+    with pytest.raises(LightsaeError, match="takes x_hat and x by name, as x_hat="):
         call(x, x_hat)
     with pytest.raises(LightsaeError, match="by name"):
         call(x, x_hat=x_hat)
