@@ -47,7 +47,11 @@ def delivered(loader: ActivationLoader) -> list[tuple[list[list[float]], list[in
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "checked_read.py" in " ".join(child.cmdline())]
+    return [
+        child
+        for child in psutil.Process().children()
+        if "checked_read.py" in " ".join(child.cmdline())
+    ]
 
 
 @pytest.mark.parametrize(
