@@ -28,7 +28,7 @@ demo: $(READY) ## digits: train a ViT, extract, fit baseline and both regularize
 	$(BIN)/python -m lightsae demo --run_dir runs/demo
 
 test: $(READY) $(MODELS_READY) ## the whole suite with coverage
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 20 --cov --cov-report=
 	$(MODELS)/bin/python -m pytest tests/activations/extraction/models --cov --cov-append --cov-report=term
 
 lint: $(READY) ## ruff, mypy strict, import rules

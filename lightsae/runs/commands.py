@@ -246,9 +246,8 @@ class RunCLI(LightningCLI):
         if isinstance(self.model, SAEModule) and self.trainer.is_global_zero:
             self.model.sae.save(self.run.sae)
             step, early = self.trainer.global_step, stopped_early(self.trainer)
-            _say(
-                f"{self.run.path}: {exit_messages.finished(step, trained=self._trains, early=early)}"
-            )
+            message = exit_messages.finished(step, trained=self._trains, early=early)
+            _say(f"{self.run.path}: {message}")
 
     def _before_evaluation(self) -> None:
         settings = self.config_init[str(self.subcommand)]

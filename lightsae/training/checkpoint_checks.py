@@ -26,6 +26,7 @@ def require_same_model(
         LightsaeError: Naming the first tensor, or the rule or kind, that differs.
 
     Example:
+        >>> import torch
         >>> require_same_model({"state_dict": {}}, {"sae.b_dec": torch.zeros(4)}, {})
         Traceback (most recent call last):
         ...

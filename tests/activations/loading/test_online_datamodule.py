@@ -400,7 +400,7 @@ class Growing(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def test_images_of_other_sizes_are_an_error() -> None:
-    growing = DataOptions(dataset="tests.activations.test_online.Growing")
+    growing = DataOptions(dataset="tests.activations.loading.test_online_datamodule.Growing")
     data = make_data(data=growing, forward_batch_size=1)
     message = r"Growing .*: images give \[\d+, 8\] tokens and numbers, the first one \[5, 8\]; exp"
     with pytest.raises(LightsaeError, match=message):
