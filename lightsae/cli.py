@@ -9,6 +9,7 @@ from functools import partial
 from lightsae.errors import LightsaeError
 from lightsae.interrupts import Terminated, answering_sigterm, repeating_lost_interrupts
 from lightsae.messages import one_line
+from lightsae.run_help import run_help
 
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
@@ -48,8 +49,9 @@ def main(args: Sequence[str] | None = None) -> int:
         known = ", ".join(_RUNS | _TOOLS)
         print(f"lightsae: error: no command {words[0]!r}; there are {known}", file=sys.stderr)
         return 2
-    from lightsae_kernels import ArgumentError
-
+    if words[0] in _RUNS and {"-h", "--help"} & set(words):
+        print(run_help(words[0]), end="")
+        raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
             _command(words[0])(words)
@@ -57,7 +59,9 @@ def main(args: Sequence[str] | None = None) -> int:
         hint = f"(lightsae {words[0]} --help lists the options)"
         print(f"lightsae {words[0]}: error: {one_line(str(error))} {hint}", file=sys.stderr)
         return 2
-    except (LightsaeError, ArgumentError) as error:
+    except ValueError as error:
+        if not _is_meant_for_users(error):
+            raise
         message = " ".join(str(error).split())
         print(f"lightsae {words[0]}: error: {message}", file=sys.stderr)
         return 1
@@ -67,6 +71,14 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"lightsae {words[0]}: stopped{again}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+def _is_meant_for_users(error: ValueError) -> bool:
+    """Whether its message is one line; the kernels, if anything loaded them, have their own."""
+    kernels = sys.modules.get("lightsae_kernels")
+    return isinstance(error, LightsaeError) or (
+        kernels is not None and isinstance(error, kernels.ArgumentError)
+    )
 
 
 def lightning_main() -> int:

@@ -240,12 +240,14 @@ class ShardWriter:
         index |= {} if label is None else {"label": label}
         return [int64_index(name, given, rows) for name, given in index.items()]
 
-    def _stored(self, rows: Tensor, index: list[Array]) -> Tensor:
-        """The rows in the stored dtype, refused where a value is lost."""
-        stored = rows.to(storage(self.manifest.dtype).torch_dtype).contiguous()
-        if not all_finite(stored.view(-1).view(torch.uint8).numpy(), self.manifest.dtype):
+    def _stored(self, rows: Tensor, index: list[Array]) -> Array:
+        """The rows as they lie on disk, refused where a value is lost."""
+        kind = storage(self.manifest.dtype)
+        stored = rows.to(kind.torch_dtype).contiguous()
+        raw: Array = stored.view(-1).view(torch.uint8).numpy()
+        if not all_finite(raw, self.manifest.dtype):
             raise self._lost_value(rows, ~torch.isfinite(stored), index)
-        return stored
+        return raw.view(kind.disk_dtype).reshape(stored.shape)
 
     def _lost_value(self, rows: Tensor, wrong: Tensor, index: list[Array]) -> UnstorableError:
         """The first value that cannot be stored."""
