@@ -68,7 +68,7 @@ def cases(shards: str) -> dict[str, Case]:
 
 
 def measure(words: list[str]) -> Start:
-    """Start a process from a small one, whose memory would count as its own, and wait for its end."""
+    """Start a process from a small one, whose memory counts as its own, and wait for its end."""
     done = subprocess.run(
         [sys.executable, "-c", _LAUNCH, sys.executable, *words],
         check=True, capture_output=True, text=True,
