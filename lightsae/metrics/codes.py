@@ -1,16 +1,16 @@
 """Codes as metrics take them: a `SparseCode`, or values and indices, checked."""
 
-from typing import TypeVar
+from operator import index
+from typing import SupportsIndex, TypeVar, cast
 
-import torch
-from torch import Tensor
+from torch import Tensor, iinfo, int64
 
 from lightsae.errors import LightsaeError
 from lightsae.sae.code import SparseCode
+from lightsae.sae.index_checks import latent_indices
 
 Code = SparseCode | Tensor
 
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 _T = TypeVar("_T")
 
 
@@ -26,9 +26,11 @@ def unpacked(values: Code, indices: Tensor | None, d_sae: int | None) -> tuple[T
         Values, int64 indices and d_sae.
 
     Raises:
-        LightsaeError: If they do not fit together, or a latent is not in the dictionary.
+        LightsaeError: If they do not fit together, a value is not finite or a latent is not in
+            the dictionary.
 
     Example:
+        >>> import torch
         >>> code = SparseCode(torch.ones(1, 1), torch.tensor([[3]]), d_sae=4)
         >>> unpacked(code, None, None)
         (tensor([[1.]]), tensor([[3]]), 4)
@@ -42,14 +44,11 @@ def unpacked(values: Code, indices: Tensor | None, d_sae: int | None) -> tuple[T
     if indices is None:
         raise LightsaeError("indices is missing: give values and indices, or a SparseCode")
     d_sae = required("d_sae", d_sae)
-    if values.shape != indices.shape:
-        raise LightsaeError(
-            f"indices has shape {list(indices.shape)}, expected values' {list(values.shape)}"
-        )
-    if values.device != indices.device:
-        raise LightsaeError(f"values is on {values.device} but indices is on {indices.device}")
-    indices = within("indices", integers("indices", indices), d_sae, f"d_sae = {d_sae}")
-    return values.detach(), indices, d_sae
+    require_tensors(values=values, indices=indices)
+    indices, values = latent_indices(values, indices, d_sae), values.detach()
+    if not values.isfinite().all():
+        raise LightsaeError("values must be finite")
+    return values, indices, d_sae
 
 
 def after(
@@ -87,37 +86,40 @@ def required(name: str, given: _T | None) -> _T:
     return given
 
 
-def integers(name: str, tensor: Tensor) -> Tensor:
-    """An integer tensor as int64, so that no product of its numbers overflows early.
-
-    Args:
-        name: What the message calls it.
-        tensor: int8, int16, int32, int64 or uint8.
-
-    Raises:
-        LightsaeError: If it holds something else; float64 counts only to 2^53.
+def size(name: str, given: SupportsIndex) -> int:
+    """A size, refused if it is none.
 
     Example:
-        >>> integers("indices", torch.tensor([3], dtype=torch.int32))
-        tensor([3])
-    """
-    if tensor.dtype not in _INTEGERS:
-        raise LightsaeError(f"{name} is {tensor.dtype}, expected integers such as int64")
-    return tensor.long()
-
-
-def within(name: str, index: Tensor, size: int, legend: str) -> Tensor:
-    """The index, refused if a number of it is negative or not below `size`.
-
-    Example:
-        >>> within("indices", torch.tensor([4]), 4, "d_sae = 4")
+        >>> size("n", 0)
         Traceback (most recent call last):
         ...
-        lightsae.errors.LightsaeError: indices must lie in [0, d_sae = 4)
+        lightsae.errors.LightsaeError: n = 0, expected at least 1
     """
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise LightsaeError(f"{name} must lie in [0, {legend})")
-    return index
+    if not hasattr(given, "__index__"):
+        raise LightsaeError(f"{name} = {given!r}, expected an integer of at least 1")
+    if index(given) < 1:
+        raise LightsaeError(f"{name} = {given}, expected at least 1")
+    return index(given)
+
+
+def require_tensors(**given: object) -> None:
+    """Refuse what is no tensor, and tensors on several devices.
+
+    Example:
+        >>> require_tensors(x=[1.0])
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: x is a list, expected a tensor
+    """
+    for name, thing in given.items():
+        if not isinstance(thing, Tensor):
+            kind = type(thing)
+            package = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+            raise LightsaeError(f"{name} is a {package}{kind.__name__}, expected a tensor")
+    (first, leader), *others = cast("dict[str, Tensor]", given).items()
+    for name, tensor in others:
+        if tensor.device != leader.device:
+            raise LightsaeError(f"{first} is on {leader.device} but {name} is on {tensor.device}")
 
 
 def pair_keys(rows: Tensor, columns: Tensor, n_rows: int, n_columns: int, legend: str) -> Tensor:
@@ -135,9 +137,10 @@ def pair_keys(rows: Tensor, columns: Tensor, n_rows: int, n_columns: int, legend
         LightsaeError: If there are more pairs than int64 can count.
 
     Example:
+        >>> import torch
         >>> pair_keys(torch.tensor([2]), torch.tensor([1]), 3, 10, "3 rows and 10 columns")
         tensor([21])
     """
-    if n_rows * n_columns > torch.iinfo(torch.int64).max:
+    if n_rows * n_columns > iinfo(int64).max:
         raise LightsaeError(f"{legend}: more pairs than int64 can count")
     return rows * n_columns + columns

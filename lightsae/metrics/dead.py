@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightsae.metrics.codes import Code, unpacked
+from lightsae.metrics.codes import Code, size, unpacked
+from lightsae.metrics.exact import ExactMetric
 
 
 def _dead_latents_update(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
@@ -55,7 +55,7 @@ def dead_latents(
     return _dead_latents_compute(_dead_latents_update(*unpacked(values, indices, d_sae)), normalize)
 
 
-class DeadLatents(Metric):
+class DeadLatents(ExactMetric):
     """Number (or share) of latents that never fired, over everything seen.
 
     In a `MetricCollection` the count and the share keep one common state.
@@ -81,9 +81,9 @@ class DeadLatents(Metric):
 
     def __init__(self, d_sae: int, *, normalize: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.d_sae = d_sae
+        self.d_sae = size("d_sae", d_sae)
         self.normalize = normalize
-        self.add_state("firings", torch.zeros(d_sae, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("firings", torch.zeros(self.d_sae, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, values: Code, indices: Tensor | None = None) -> None:
         """Add a batch of codes.

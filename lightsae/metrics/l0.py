@@ -2,15 +2,16 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightsae.metrics.codes import Code
+from lightsae.metrics.codes import Code, require_tensors
+from lightsae.metrics.exact import ExactMetric
 from lightsae.sae.code import SparseCode
 
 
 def _l0_update(values: Code) -> tuple[Tensor, int]:
     """Return the number of non-zero entries and of rows."""
     values = values.values if isinstance(values, SparseCode) else values
+    require_tensors(values=values)
     return values.detach().count_nonzero(), values.shape[:-1].numel()
 
 
@@ -36,7 +37,7 @@ def l0(values: Code) -> Tensor:
     return _l0_compute(nonzero, nonzero.new_tensor(rows))
 
 
-class L0(Metric):
+class L0(ExactMetric):
     """Mean number of non-zero latents per row, over everything seen.
 
     Zero fill-ins (a row with fewer positive pre-activations than k) do not count.

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, segment_reduce
 from torch.nn.functional import embedding_bag
-from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import Code, after, integers, pair_keys, unpacked, within
+from lightsae.metrics.codes import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.exact import ExactMetric
+from lightsae.sae.index_checks import integers, within
 
 # Pair weight over (sum w)^2 below which float64 cannot tell a second activation from none.
 _RESOLUTION = 1e-10
@@ -124,6 +125,7 @@ def _empty_moments(d_sae: int, d_embed: int, device: torch.device | None = None)
 
 def _width(embeddings: Tensor) -> int:
     """Return d_embed."""
+    require_tensors(embeddings=embeddings)
     if embeddings.ndim != 2:
         raise LightsaeError(
             f"embeddings has shape {list(embeddings.shape)}, expected [images, d_embed]"
@@ -155,7 +157,7 @@ def _entries(
         rows = torch.arange(n_images, device=values.device).unsqueeze(1).expand_as(values)
     if values.shape != rows.shape:
         raise LightsaeError(f"rows has shape {list(rows.shape)}, expected {list(values.shape)}")
-    if not ((values >= 0) & values.isfinite()).all():
+    if not (values >= 0).all():
         raise LightsaeError("values must be finite and not negative")
     rows = within("rows", integers("rows", rows), n_images, f"{n_images}")
     positive = values > 0
@@ -186,6 +188,9 @@ def _monosemanticity_update(
     rows: Tensor | None = None,
 ) -> _Moments:
     """Add a batch; `sum_ae` is updated in place."""
+    require_tensors(
+        values=values, embeddings=embeddings, **({} if rows is None else {"rows": rows})
+    )
     d_sae, n_images = len(moments.sum_a), len(embeddings)
     unit = _unit_rows(embeddings)
     a, latents, rows = _entries(values, indices, rows, n_images, d_sae)
@@ -267,7 +272,7 @@ def monosemanticity(
     return _monosemanticity_compute(moments)
 
 
-class Monosemanticity(Metric):
+class Monosemanticity(ExactMetric):
     """Monosemanticity score of every latent, exact in one pass and merged exactly over ranks.
 
     Each image must be given once: patch tokens are pooled first, by `pool_by_sample` or, when an
@@ -296,9 +301,8 @@ class Monosemanticity(Metric):
 
     def __init__(self, d_sae: int, d_embed: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.d_sae = d_sae
-        self.d_embed = d_embed
-        for name, empty in _empty_moments(d_sae, d_embed)._asdict().items():
+        self.d_sae, self.d_embed = size("d_sae", d_sae), size("d_embed", d_embed)
+        for name, empty in _empty_moments(self.d_sae, self.d_embed)._asdict().items():
             self.add_state(name, empty, dist_reduce_fx=_REDUCTIONS[name])
 
     def update(

@@ -6,12 +6,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import Code, after, integers, pair_keys, unpacked
+from lightsae.metrics.codes import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.exact import ExactMetric
+from lightsae.sae.index_checks import integers
 
 Pooling = Literal["max", "mean"]
 
@@ -61,6 +62,7 @@ def _checked(
     _check_pooling(pooling)
     indices, sample_index = after(values, indices, sample_index, "sample_index")
     values, indices, d_sae = unpacked(values, indices, d_sae)
+    require_tensors(values=values, sample_index=sample_index)
     if values.ndim != 2:
         raise LightsaeError(f"values has shape {list(values.shape)}, expected [tokens, k]")
     if sample_index.shape != values.shape[:1]:
@@ -158,7 +160,7 @@ def pool_by_sample(
     return _codes(_of_tokens(*checked, pooling), pooling)
 
 
-class ImageCodes(Metric):
+class ImageCodes(ExactMetric):
     """Pooled codes of images whose tokens are spread over batches and ranks.
 
     Shuffled batches of patch tokens hold pieces of many images. This keeps one entry per (image,
@@ -194,7 +196,7 @@ class ImageCodes(Metric):
     def __init__(self, d_sae: int, *, pooling: Pooling = "max", **kwargs: object) -> None:
         super().__init__(**kwargs)
         _check_pooling(pooling)
-        self.d_sae = d_sae
+        self.d_sae = size("d_sae", d_sae)
         self.pooling = pooling
         for name in _Entries._fields:
             self.add_state(name, [], dist_reduce_fx="cat")

@@ -7,9 +7,10 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.codes import require_tensors, size
+from lightsae.metrics.exact import ExactMetric
 
 # Packed moments, float64: [rows, residual sum of squares, total sum of squares, mean (d_in)].
 _SCALARS = 3
@@ -52,6 +53,9 @@ def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
 
 def _r2_update(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the packed moments of one batch."""
+    require_tensors(x_hat=x_hat, x=x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise LightsaeError(f"x has shape {list(x.shape)}, expected [..., d_in]")
     if x_hat.shape != x.shape:
         raise LightsaeError(f"x_hat has shape {list(x_hat.shape)}, expected x's {list(x.shape)}")
     d_in = x.shape[-1]
@@ -108,7 +112,7 @@ def r2(*, x_hat: Tensor, x: Tensor) -> Tensor:
     return _r2_compute(_r2_update(x_hat, x))
 
 
-class R2(Metric):
+class R2(ExactMetric):
     """Share of the variance of x that x_hat explains, over everything seen.
 
     The state is the float64 count, residual, total and mean; parts are merged with Chan's formula,
@@ -135,8 +139,8 @@ class R2(Metric):
 
     def __init__(self, d_in: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.d_in = d_in
-        empty = torch.zeros(_SCALARS + d_in, dtype=torch.float64)
+        self.d_in = size("d_in", d_in)
+        empty = torch.zeros(_SCALARS + self.d_in, dtype=torch.float64)
         self.add_state("moments", empty, dist_reduce_fx=_r2_merge)
 
     @_by_name
@@ -151,9 +155,10 @@ class R2(Metric):
             LightsaeError: If the shapes differ, the width is not `d_in`, or they are given by
                 position.
         """
+        moments = _r2_update(x_hat, x)
         if x.shape[-1] != self.d_in:
             raise LightsaeError(f"x has width {x.shape[-1]}, expected d_in = {self.d_in}")
-        self.moments = _r2_merge(torch.stack([self.moments, _r2_update(x_hat, x)]))
+        self.moments = _r2_merge(torch.stack([self.moments, moments]))
 
     def compute(self) -> Tensor:
         """Return R2 as a float64 scalar; NaN when nothing seen so far varies."""

@@ -2,10 +2,11 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import Code, after, integers, required, unpacked
+from lightsae.metrics.codes import Code, after, require_tensors, required, size, unpacked
+from lightsae.metrics.exact import ExactMetric
+from lightsae.sae.index_checks import integers
 
 # A place in a list: [bits of the activation as float64, sample], int64, so that both are exact.
 _VACANT = (0, -1)
@@ -69,6 +70,7 @@ def _checked(
     """Values, indices, sample indices and d_sae; raise on what does not fit together."""
     indices, sample_index = after(values, indices, sample_index, "sample_index")
     values, indices, d_sae = unpacked(values, indices, d_sae)
+    require_tensors(values=values, sample_index=sample_index)
     if values.ndim not in (1, 2) or sample_index.shape != values.shape[:1]:
         raise LightsaeError(
             f"values, indices and sample_index have shapes {list(values.shape)}, "
@@ -76,12 +78,6 @@ def _checked(
             "[rows], or [entries] for all three"
         )
     return values, indices, integers("sample_index", sample_index), d_sae
-
-
-def _check_places(n: int) -> None:
-    """Raise on lists without a place."""
-    if n < 1:
-        raise LightsaeError(f"n = {n}, expected at least 1")
 
 
 def _top_activating_update(
@@ -140,13 +136,13 @@ def top_activating(
         tensor([[11, 10],
                 [12, -1]])
     """
-    _check_places(n := required("n", n))
+    n = size("n", required("n", n))
     values, indices, sample_index, d_sae = _checked(values, indices, sample_index, d_sae)
     empty = _vacant(d_sae, n, values.device)
     return _top_activating_compute(_top_activating_update(empty, values, indices, sample_index))
 
 
-class TopActivating(Metric):
+class TopActivating(ExactMetric):
     """The images with the largest activation of each latent, over everything seen.
 
     The state is [d_sae, n, 2] int64 whatever the number of images, and exact: an image whose
@@ -174,9 +170,8 @@ class TopActivating(Metric):
 
     def __init__(self, d_sae: int, n: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        _check_places(n)
-        self.d_sae = d_sae
-        self.add_state("lists", _vacant(d_sae, n), dist_reduce_fx=_merge_lists)
+        self.d_sae = size("d_sae", d_sae)
+        self.add_state("lists", _vacant(self.d_sae, size("n", n)), dist_reduce_fx=_merge_lists)
 
     def update(
         self,
