@@ -240,6 +240,7 @@ class SparseAutoencoder(nn.Module):
         Raises:
             ValueError: If x is not [B, d_in] or k does not fit.
         """
+        _require_tensor(x, self.d_in)
         scaled, statistics = self.normalize(x)
         encoded = self.encode_scaled(scaled, k=k)
         return SparseCode(encoded.values, encoded.indices, self.d_sae, statistics)
@@ -248,8 +249,10 @@ class SparseAutoencoder(nn.Module):
         """Reconstruction of a code in the units of the inputs, [B, d_in].
 
         Raises:
-            LightsaeError: If normalisation is by row and the code lacks what `encode` keeps.
+            LightsaeError: If it is none of this dictionary, or normalisation is by row and the code
+                lacks what `encode` keeps.
         """
+        _require_code(code, self.d_sae)
         x_hat = self.decode_scaled(code.values, code.indices)
         if self.normalization not in ROW_WISE:
             return x_hat * self.scale
@@ -352,3 +355,18 @@ class SparseAutoencoder(nn.Module):
             raise LightsaeError(f"{Path(folder) / storage.TENSORS}: tensor 'scale' is not positive")
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         return sae
+
+
+def _require_tensor(x: object, d_in: int) -> None:
+    """Refuse arrays and lists, which would fail deep inside."""
+    if not isinstance(x, Tensor):
+        raise LightsaeError(f"x is a {type(x).__name__}, expected a tensor [B, d_in = {d_in}]")
+
+
+def _require_code(code: object, d_sae: int) -> None:
+    """Refuse what is no code of this dictionary."""
+    if not isinstance(code, SparseCode):
+        kind = type(code).__name__
+        raise LightsaeError(f"code is a {kind}, expected a SparseCode, as encode gives it")
+    if code.d_sae != d_sae:
+        raise LightsaeError(f"the code has d_sae = {code.d_sae}, the autoencoder d_sae = {d_sae}")

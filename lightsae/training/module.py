@@ -478,7 +478,7 @@ class SAEModule(LightningModule):
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
         parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(self._reconstruction(parts, batch), batch.activations)
+        metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -503,7 +503,7 @@ class SAEModule(LightningModule):
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(self._reconstruction(parts, batch), x),
+            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),

@@ -69,9 +69,7 @@ def test_a_dataset_by_name_is_loaded_with_its_arguments(tmp_path: Path) -> None:
 def test_rows_without_a_label_are_told_at_once(tmp_path: Path) -> None:
     folder = str(tmp_path / "some")
     _rows(kind=[None, 0, 1, 0, 1, 0]).save_to_disk(folder)
-    says = (
-        "^data.label_key: .*some: kind is None in some rows, expected an integer; data.l"
-    )
+    says = "^data.label_key: .*some: kind is None in some rows, expected an integer; data.l"
     with pytest.raises(LightsaeError, match=says):
         HuggingFace(folder)
 
