@@ -667,8 +667,10 @@ def test_names_are_told_as_they_are(
     name = "[bold]" + "x" * 100 + "[/red].png"
     (pictures / "a" / name).parent.mkdir()
     (pictures / "a" / name).write_bytes(b"no image")
+    (pictures / "a" / "two\nlines.png").write_bytes(b"no image")
     _extract_folder(pictures, tmp_path / "out[/b]", on_error="skip")
     lines = capsys.readouterr().err.splitlines()
+    assert any("two\\nlines.png is not a readable image" in line for line in lines)
     assert any(name in line and line.startswith("skipped: ") for line in lines)
     assert any(line.startswith(f"{tmp_path}/out[/b]: 14 rows") for line in lines)
 
