@@ -192,7 +192,7 @@ def _channels(module: "nn.Module", said: int) -> int:
     return getattr(convolution, "in_channels", said)
 
 
-def _built_for(module: nn.Module) -> tuple[tuple[int, int] | None, bool]:
+def _built_for(module: "nn.Module") -> tuple[tuple[int, int] | None, bool]:
     """The height and width that a model of timm was built for, and whether it takes no other.
 
     Its configuration tells those of its weights, whatever `img_size` was among its arguments.
@@ -206,7 +206,7 @@ def _built_for(module: nn.Module) -> tuple[tuple[int, int] | None, bool]:
     return None, False
 
 
-def _check_size(options: DataOptions, module: nn.Module) -> None:
+def _check_size(options: DataOptions, module: "nn.Module") -> None:
     """Refuse images of another size than a model of timm takes."""
     if options.size is None or options.dataset is not None or not hasattr(module, "pretrained_cfg"):
         return
