@@ -36,7 +36,7 @@ from lightsae.runs.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
 from lightsae.runs.termination import EndTogether, lost_a_partner
 from lightsae.runs.time_limit import TimeLimit, timer_that_ended
-from lightsae.runs.trainer_folders import expand_folders
+from lightsae.runs.trainer_settings import make_plain
 from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.module import SAEModule
 
@@ -91,7 +91,7 @@ class RunCLI(LightningCLI):
         except UnicodeDecodeError as error:
             message = f"a file among {' '.join(args[1:])} is not text: {error}"
             raise ArgumentError(None, message) from error
-        expand_folders(self.config[self._asked].trainer)
+        make_plain(self.config[self._asked].trainer)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed, which numpy wants within bounds."""
@@ -266,7 +266,9 @@ class RunCLI(LightningCLI):
     def _completed(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Settings of another version with the defaults that this one has."""
         try:
-            return self._plain(self._parser("fit").parse_object(settings))
+            parsed = self._parser("fit").parse_object(settings)
+            make_plain(parsed.trainer)
+            return self._plain(parsed)
         except (ArgumentError, ValueError, TypeError, KeyError):  # they are compared as they are
             return settings
 

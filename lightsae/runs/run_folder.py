@@ -1,7 +1,7 @@
 """A run folder: config.yaml, metrics.jsonl, checkpoints/last.ckpt and the trained sae/."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightsae.activations.shards.folder_lock import lock_folder
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
-from lightsae.runs.settings_comparison import changed_settings
-
-Complete = Callable[[dict[str, Any]], dict[str, Any]]
+from lightsae.runs.settings_comparison import Complete, changed_settings
 
 
 class RunFolder:
@@ -84,15 +82,16 @@ class RunFolder:
                 how long the run is, where it lies and what is shown of it.
             shards_told: Whether the checkpoint holds the digest of its shards: they may then lie
                 elsewhere.
-            complete: Gives the settings of a run of an earlier version the defaults of what it did
-                not know.
+            complete: See `changed_settings`.
 
         Raises:
             LightsaeError: If the folder holds a run with other settings, naming each, or one whose
                 settings are lost, or cannot be written.
         """
         if self.checkpoint.exists():
-            changed = changed_settings(complete(self._settings()), config, shards_told=shards_told)
+            changed = changed_settings(
+                self._settings(), config, shards_told=shards_told, complete=complete
+            )
             if changed:
                 raise LightsaeError(
                     f"{self.path} holds a run with other settings: {'; '.join(changed)}; "

@@ -1,7 +1,7 @@
 """Whether two commands have the settings of one run, and which of them differ."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -32,8 +32,15 @@ _PLACES = (
 )  # fmt: skip
 
 
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
+
+
 def changed_settings(
-    before: Mapping[str, Any], now: Mapping[str, Any], *, shards_told: bool = False
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    shards_told: bool = False,
+    complete: Complete = dict,
 ) -> list[str]:
     """The settings that make a run what it is and differ, each with both values.
 
@@ -43,18 +50,29 @@ def changed_settings(
         before: Settings of the run, as plain values.
         now: Settings of the command.
         shards_told: Whether the shards are told by a digest, so that they may lie elsewhere.
+        complete: Gives the settings of a run of an earlier version the defaults of what it did not
+            know.
 
     Example:
         >>> changed_settings({"seed_everything": 0, "run_dir": "a"}, {"seed_everything": 1})
         ['seed_everything was 0, is 1']
     """
     free = _MAY_CHANGE + (_PLACES if shards_told else ())
-    was, now = _identity(before, free), _identity(now, free)
+    was, found = _identity(complete(dict(before)), free), _identity(now, free)
     return [
-        f"{key} was {was.get(key)}, is {now.get(key)}"
-        for key in sorted(was.keys() | now.keys())
-        if not _same(was.get(key), now.get(key))
+        f"{key} was {was.get(key)}, is {found.get(key)}"
+        for key in sorted((was.keys() | found.keys()) - _unknown(before, found))
+        if not _same(was.get(key), found.get(key))
     ]
+
+
+def _unknown(before: Mapping[str, Any], found: Mapping[str, Any]) -> set[str]:
+    """Earlier versions wrote those settings of the trainer alone that `--help` shows."""
+    trainer = before.get("trainer") or {}
+    if "num_nodes" in trainer:
+        return set()
+    keys = {key for key in found if key.startswith("trainer.")}
+    return {key for key in keys if key.split(".")[1] not in trainer}
 
 
 def _identity(config: Mapping[str, Any], free: tuple[str, ...]) -> dict[str, Any]:

@@ -7,19 +7,19 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightsae_kernels import Encoded, raise_if_flagged
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from lightsae.activations import ActivationBatch
 from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.errors import LightsaeError
-from lightsae.metrics import L0, R2, DeadLatents
+from lightsae.metrics import R2
 from lightsae.module_names import named_as, plain_name
 from lightsae.sae import (
     AuxK,
@@ -34,6 +34,7 @@ from lightsae.sae import (
     objective,
 )
 from lightsae.sae.normalization import require_known
+from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
 from lightsae.training.checkpoint_checks import require_resumable, require_same_model
 from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.cuda_graph import (
@@ -45,6 +46,7 @@ from lightsae.training.cuda_graph import (
     without_autocast,
 )
 from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
+from lightsae.training.evaluation_metrics import EvaluationMetrics
 from lightsae.training.initial_state import is_untrained
 from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
@@ -58,22 +60,9 @@ from lightsae.training.saved_settings import (
     plain,
 )
 from lightsae.training.schedule import fit_to_run, stepped
+from lightsae.training.shared_factory import SharedFactory
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-
-class EvaluationMetrics(nn.Module):
-    """What validation and test accumulate."""
-
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        super().__init__()
-        self.r2 = R2(d_in)
-        self.l0 = L0()
-        self.dead = DeadLatents(d_sae)
-        # Lightning's own mean over ranks forgets that one may have a row more.
-        self.loss = MeanMetric().set_dtype(torch.float64)
-        self.reconstruction = MeanMetric().set_dtype(torch.float64)
-        self.penalty = MeanMetric().set_dtype(torch.float64)
 
 
 class SAEModule(LightningModule):
@@ -142,8 +131,8 @@ class SAEModule(LightningModule):
         self.centre: Centre = centre
         self.normalization: Normalization = normalization
         self.init_rows = init_rows
-        self.make_optimizer = optimizer
-        self.make_lr_scheduler = lr_scheduler
+        self.make_optimizer = SharedFactory(optimizer)
+        self.make_lr_scheduler = None if lr_scheduler is None else SharedFactory(lr_scheduler)
         self.cuda_graph = cuda_graph
         self._captured: CapturedStep | None = None
         self._clock: tuple[float, int] | None = None
@@ -180,6 +169,14 @@ class SAEModule(LightningModule):
         elif self.normalization != "none":
             sample = sample_of_loader(self.trainer, self.init_rows, self.sae.d_in)
             self.sae.initialize_(sample, self.centre)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this module: neither the trainer nor a recorded step."""
+        return {**super().__getstate__(), "_captured": None}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What completes a callback that averages weights, where there is one."""
+        return [AveragedDecoder()] if averages_weights(self.trainer) else []
 
     def _build(self, d_in: int) -> None:
         self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection, self.normalization)
@@ -282,7 +279,7 @@ class SAEModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and, if there is one, its schedule by step."""
         try:
-            optimizer = self.make_optimizer(self.sae.parameters())
+            optimizer: Optimizer = self.make_optimizer(self.sae.parameters())
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the optimizer cannot be made: {error}") from error
         self._leave_decoder_to(optimizer)

@@ -11,7 +11,7 @@ from lightsae.runs.run_folder import RunFolder, exclusive
 
 SETTINGS: dict[str, Any] = {
     "seed_everything": 0,
-    "trainer": {"max_epochs": 3, "precision": None, "devices": "auto"},
+    "trainer": {"max_epochs": 3, "precision": None, "devices": "auto", "num_nodes": 1},
     "model": {"class_path": "SAEModule", "init_args": {"d_sae": 64, "aux_k": None}},
     "data": {"init_args": {"path": "shards", "batch_size": 16}},
     "checkpoint_every": 500,

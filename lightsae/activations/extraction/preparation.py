@@ -131,13 +131,14 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
 
     Raises:
         LightsaeError: If nothing says how to prepare images that are no tensors, or what is said
-            cannot be.
+            cannot be, or the model was built for images of another size.
 
     Example:
         >>> preparation(DataOptions(folder="photos", size=32, mean=[0.5], std=[0.5]), nn.Identity())
         {'input_size': [1, 32, 32], 'mean': [0.5], 'std': [0.5], 'crop_pct': 1.0, \
 'interpolation': 'bicubic'}
     """
+    _check_size(options, module)
     settings = _said_by(module)
     if (
         not settings
@@ -174,8 +175,9 @@ def _said_by(module: nn.Module) -> dict[str, Any]:
     if not hasattr(module, "pretrained_cfg"):
         return {}
     found = require("timm.data", extra="vision").resolve_model_data_config(module)
-    size = found["input_size"]
-    found["input_size"] = (_channels(module, size[0]), *size[1:])
+    channels, height, width = found["input_size"]
+    built, _ = _built_for(module)
+    found["input_size"] = (_channels(module, channels), *(built or (height, width)))
     return {key: found[key] for key in _KEYS if key in found}
 
 
@@ -186,6 +188,33 @@ def _channels(module: nn.Module, said: int) -> int:
     name = first[0] if isinstance(first, list | tuple) else first
     convolution = dict(module.named_modules()).get(name or "")
     return getattr(convolution, "in_channels", said)
+
+
+def _built_for(module: nn.Module) -> tuple[tuple[int, int] | None, bool]:
+    """The height and width that a model of timm was built for, and whether it takes no other.
+
+    Its configuration tells those of its weights, whatever `img_size` was among its arguments.
+    """
+    for part in module.modules():
+        size = getattr(part, "img_size", None)
+        if isinstance(size, int):
+            size = (size, size)
+        if isinstance(size, tuple | list) and len(size) == 2:
+            return (size[0], size[1]), getattr(part, "strict_img_size", False) is True
+    return None, False
+
+
+def _check_size(options: DataOptions, module: nn.Module) -> None:
+    """Refuse images of another size than a model of timm takes."""
+    if options.size is None or options.dataset is not None or not hasattr(module, "pretrained_cfg"):
+        return
+    built, strict = _built_for(module)
+    if built is not None and strict and built != (options.size, options.size):
+        raise LightsaeError(
+            f"data.size is {options.size}: {type(module).__name__} was built for images of "
+            f"{built[0]} x {built[1]} (img_size among its arguments says for which): leave "
+            "data.size out, or make both the same"
+        )
 
 
 def _plain(value: Any) -> Any:

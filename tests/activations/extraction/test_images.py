@@ -265,6 +265,52 @@ def test_a_timm_model_says_how_images_are_prepared(tmp_path: Path) -> None:
     assert images.load(0).image.shape == (3, 16, 16)  # type: ignore[union-attr]
 
 
+SMALL_VIT = {"img_size": 32, "depth": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "size"),
+    [
+        ("test_vit", SMALL_VIT, [32, 32]),
+        ("test_vit", {**SMALL_VIT, "img_size": [32, 48]}, [32, 48]),
+        ("test_vit", {**SMALL_VIT, "dynamic_img_size": False}, [32, 32]),
+        ("test_vit", {"depth": 1}, [160, 160]),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 64, "depths": [1], "num_heads": [2]},
+            [64] * 2,
+        ),
+        ("test_resnet", {}, [160, 160]),
+    ],
+)
+def test_images_have_the_size_that_a_timm_model_was_built_for(
+    tmp_path: Path, name: str, arguments: dict[str, Any], size: list[int]
+) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    module = timm.create_model(name, **arguments)
+    images, settings = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert settings["input_size"] == [3, *size]
+    image = images.load(0).image
+    assert isinstance(image, torch.Tensor)
+    module(image[None])
+
+
+def test_another_size_than_a_timm_model_was_built_for_is_refused(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    options = DataOptions(folder=str(tmp_path), size=48)
+    module = timm.create_model("test_vit", **SMALL_VIT, dynamic_img_size=False)
+    says = (
+        "data.size is 48: VisionTransformer was built for images of 32 x 32 (img_size among its a"
+    )
+    with pytest.raises(LightsaeError, match=f"^{re.escape(says)}"):
+        load_images(options, module)
+    module = timm.create_model("test_vit", **SMALL_VIT)
+    images, _ = load_images(options, module)
+    module(images.load(0).image[None])  # type: ignore[index]
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
 def test_a_timm_model_of_one_channel_gets_grey_images(tmp_path: Path, name: str) -> None:
     timm = pytest.importorskip("timm")

@@ -55,6 +55,13 @@ def test_images_are_prepared_as_torchvision_does(
     torch.testing.assert_close(Transform(settings)(picture), expected)
 
 
+def test_images_have_the_size_that_a_vit_was_built_for(picture: Image.Image) -> None:
+    module = load_model(_options("vit_b_16", image_size=32))
+    settings = preparation(DataOptions(folder="photos"), module)
+    assert settings["input_size"] == [3, 32, 32]
+    LayerTap(module, "encoder.layers.encoder_layer_0")(Transform(settings)(picture)[None])
+
+
 def test_a_name_that_there_is_not_offers_the_closest() -> None:
     with pytest.raises(LightsaeError, match=r"torchvision has no 'vit_b16'; closest: 'vit_b_16'"):
         load_model(_options("vit_b16"))
