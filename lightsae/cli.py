@@ -16,6 +16,7 @@ from lightsae.interrupts import (
 )
 from lightsae.launch import require_whole_launch
 from lightsae.messages import one_line
+from lightsae.run_help import run_help
 
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
@@ -57,6 +58,9 @@ def main(args: Sequence[str] | None = None) -> int:
         known = ", ".join(_RUNS | _TOOLS)
         print(f"lightsae: error: no command {words[0]!r}; there are {known}", file=sys.stderr)
         return 2
+    if words[0] in _RUNS and {"-h", "--help"} & set(words):
+        print(run_help(words[0]), end="")
+        raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
             require_whole_launch()

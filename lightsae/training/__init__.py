@@ -37,3 +37,8 @@ def __getattr__(name: str) -> Any:
     if name not in _IN_RUNS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"lightsae.runs.{_IN_RUNS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The names of both rooms."""
+    return sorted({*globals(), *_IN_RUNS})

@@ -1,5 +1,6 @@
 """Training a sparse autoencoder under Lightning."""
 
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from time import perf_counter
@@ -174,6 +175,14 @@ class SAEModule(LightningModule):
         """What a copy has of this module: neither the trainer nor a recorded step."""
         return {**super().__getstate__(), "_captured": None}
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over weights, and the width where there is none; either may be compiled."""
+        if not hasattr(self, "sae") and "sae.W_enc" in state_dict:
+            self._build(state_dict["sae.W_enc"].shape[1])
+        return super().load_state_dict(named_as(self.state_dict(), state_dict), strict, assign)
+
     def configure_callbacks(self) -> list[Callback]:
         """What completes a callback that averages weights, where there is one."""
         return [AveragedDecoder()] if averages_weights(self.trainer) else []
@@ -321,6 +330,9 @@ class SAEModule(LightningModule):
             dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
             if dtype is not None:
                 optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
+            if dtype is not None and self.sae.W_dec.is_cuda:
+                # The CPU gathers rows of float32.
+                optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what builds the module again, and what tells the shards from others."""
@@ -466,7 +478,7 @@ class SAEModule(LightningModule):
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
         parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(self._reconstruction(parts, batch), batch.activations)
+        metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -491,7 +503,7 @@ class SAEModule(LightningModule):
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(self._reconstruction(parts, batch), x),
+            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
@@ -508,3 +520,8 @@ class SAEModule(LightningModule):
             rate = tokens * (step - self._clock[1]) / (now - self._clock[0])
             self.log("train/tokens_per_second", rate, prog_bar=True, batch_size=rows)
         self._clock = now, step
+
+
+# Processes that are spawned find functions by name.
+_default_optimizer = signature(SAEModule).parameters["optimizer"].default
+_default_optimizer.__qualname__ = "_default_optimizer"

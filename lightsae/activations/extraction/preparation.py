@@ -3,14 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lightsae.activations.extraction.preparation_checks import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.files import NameOption, expanded
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _SOURCES = ("folder", "dataset", "huggingface", "webdataset", "arrays")
@@ -118,7 +119,7 @@ webdataset, arrays; here are folder, arrays
                 )
 
 
-def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
+def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:
     """What the model says of its images, with the options' values on top.
 
     Args:
@@ -134,6 +135,7 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
             cannot be, or the model was built for images of another size.
 
     Example:
+        >>> from torch import nn
         >>> preparation(DataOptions(folder="photos", size=32, mean=[0.5], std=[0.5]), nn.Identity())
         {'input_size': [1, 32, 32], 'mean': [0.5], 'std': [0.5], 'crop_pct': 1.0, \
 'interpolation': 'bicubic'}
@@ -167,7 +169,7 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _said_by(module: nn.Module) -> dict[str, Any]:
+def _said_by(module: "nn.Module") -> dict[str, Any]:
     """What the model says, nothing if it is neither timm's nor described."""
     said = getattr(module, "preparation", None)
     if isinstance(said, dict):
@@ -181,7 +183,7 @@ def _said_by(module: nn.Module) -> dict[str, Any]:
     return {key: found[key] for key in _KEYS if key in found}
 
 
-def _channels(module: nn.Module, said: int) -> int:
+def _channels(module: "nn.Module", said: int) -> int:
     """The channels that a model of timm takes, which its configuration says of its weights."""
     cfg: Any = module.pretrained_cfg
     first = cfg.get("first_conv")
@@ -250,8 +252,13 @@ class Transform:
         self._settings = {**settings, "input_size": tuple(settings["input_size"])}
         self._made: Callable[[Any], Tensor] | None = None
 
-    def __call__(self, image: Any) -> Tensor:
-        """Prepare a PIL image."""
+    def __call__(self, image: Any) -> "Tensor":
+        """Prepare a PIL image.
+
+        Raises:
+            ValueError: If it is so narrow that resizing would make more pixels than Pillow opens.
+        """
+        self._check_growth(*image.size)
         if self._made is None:
             data = require("timm.data", extra="vision")
             made: Callable[[Any], Tensor] = data.create_transform(
@@ -259,3 +266,15 @@ class Transform:
             )
             self._made = made
         return self._made(image)
+
+    def _check_growth(self, width: int, height: int) -> None:
+        """Refuse an image that is so narrow that resizing its short side makes it huge."""
+        limit = require("PIL.Image", extra="vision").MAX_IMAGE_PIXELS
+        if limit is None or self._settings.get("crop_mode", "center") != "center":
+            return
+        side = max(self._settings["input_size"][1:]) / self._settings["crop_pct"]
+        pixels = int(side * side * max(width, height) / min(width, height))
+        if pixels > 2 * limit:
+            raise ValueError(
+                f"its sides are {width} and {height}, resized it would be {pixels} pixels"
+            )

@@ -1,13 +1,12 @@
 """Which tokens of a layer's output become rows: class, patch, pooled or all."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from lightsae.activations.extraction.choices import TokenKind
 from lightsae.errors import LightsaeError
-
-TokenKind = Literal["class", "patch", "pooled", "all"]
 
 
 def select_tokens(

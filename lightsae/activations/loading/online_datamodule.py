@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightsae.activations.extraction.choices import Compute, TokenKind
 from lightsae.activations.extraction.extraction_job import usable_device
 from lightsae.activations.extraction.images import ImageSet, load_images
 from lightsae.activations.extraction.models import (
-    Compute,
     LayerTap,
     ModelOptions,
     check_layout,
@@ -19,7 +19,6 @@ from lightsae.activations.extraction.models import (
     weights_hash,
 )
 from lightsae.activations.extraction.preparation import DataOptions
-from lightsae.activations.extraction.tokens import TokenKind
 from lightsae.activations.loading.online_rows import RunningModel, RunningRows, first_rows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split, SplitRule, split_rule
@@ -183,6 +182,10 @@ class OnlineActivationDataModule(SplitDataModule):
     def _name(self) -> str:
         """The images."""
         return self._ready().images.name
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this data module; it loads the model when it is asked for rows."""
+        return {**super().__getstate__(), "_open": None}
 
     def _ready(self) -> _Opened:
         """The model and the images, loaded once."""

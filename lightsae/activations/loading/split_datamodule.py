@@ -59,6 +59,10 @@ class SplitDataModule(LightningDataModule):
         self.split_seed, self.seed = split_seed, seed
         self.buffer_rows, self.drop_last = buffer_rows, drop_last
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this data module; it belongs to no trainer."""
+        return {**self.__dict__, "trainer": None}
+
     @property
     def _name(self) -> str:
         """What messages call the data."""

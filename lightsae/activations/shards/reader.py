@@ -56,6 +56,10 @@ class Shard:
             what = f"cannot be read as a shard: {_first_line(error)}"
             raise self._broken(what, error) from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy opens the file anew."""
+        return Shard, (self.path, self._entry, self._manifest)
+
     def __enter__(self) -> "Shard":
         return self
 

@@ -21,6 +21,7 @@ from lightsae.activations.shards.folder_lock import (
     put_in_place,
     system_message,
 )
+from lightsae.activations.shards.given_rows import Given, float_rows, int64_index
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, shard_name
 from lightsae.activations.shards.manifest_comparison import check_same
 from lightsae.activations.shards.reader import Shard
@@ -154,28 +155,30 @@ class ShardWriter:
 
     def write(
         self,
-        activations: Tensor,
-        sample_index: Tensor,
-        token_index: Tensor | None = None,
-        label: Tensor | None = None,
+        activations: Given,
+        sample_index: Given,
+        token_index: Given | None = None,
+        label: Given | None = None,
         progress: dict[str, Any] | None = None,
     ) -> None:
-        """Append rows.
+        """Append rows, given as tensors, numpy arrays or lists.
 
         Args:
-            activations: Float `[B, d_in]` on any device; stored in the manifest's dtype.
-            sample_index: Int64 `[B]`, the sample of each row.
-            token_index: Int64 `[B]`, the token of each row; zeros by default.
-            label: Int64 `[B]`, wanted exactly if the manifest says `has_labels`.
+            activations: Floats `[B, d_in]` on any device; stored in the manifest's dtype.
+            sample_index: Integers `[B]`, the sample of each row.
+            token_index: Integers `[B]`, the token of each row; zeros by default.
+            label: Integers `[B]`, wanted exactly if the manifest says `has_labels`.
             progress: Stored in the manifest together with the shard that these rows end up in.
 
         Raises:
-            LightsaeError: On a wrong shape, a value that is not finite or does not fit the dtype
-                (naming sample and layer), or a full disk, after which the writer is at its end.
+            LightsaeError: On a wrong shape or dtype, a value that is not finite or does not fit the
+                stored dtype (naming sample and layer), or a full disk, after which the writer is at
+                its end.
         """
         self._check_open()
-        index = self._index_arrays(activations, sample_index, token_index, label)
-        rows = self._stored(activations, index)
+        given = float_rows(activations, self.manifest.d_in)
+        index = self._index(len(given), sample_index, token_index, label)
+        rows = self._stored(given, index)
         self._progress = progress if progress is not None else self._progress
         if len(rows) == 0:
             return
@@ -232,36 +235,28 @@ class ShardWriter:
         if self._lock < 0 or self.manifest.complete:
             raise LightsaeError(f"{self.folder}: this writer has ended, open another one")
 
-    def _index_arrays(
-        self, rows: Tensor, sample: Tensor, token: Tensor | None, label: Tensor | None
+    def _index(
+        self, rows: int, sample: Given, token: Given | None, label: Given | None
     ) -> list[Array]:
-        """The index tensors as int64 arrays, their shapes checked."""
-        d_in = self.manifest.d_in
-        if rows.ndim != 2 or rows.shape[1] != d_in or not rows.is_floating_point():
-            raise LightsaeError(
-                f"activations is {rows.dtype} {list(rows.shape)}, expected floats [B, {d_in}]"
-            )
+        """The columns that are stored beside the rows, int64."""
         if (label is not None) != self.manifest.has_labels:
-            wanted = "a label" if self.manifest.has_labels else "no label"
-            raise LightsaeError(f"{self.folder}: expected {wanted} for every row")
-        token = torch.zeros_like(sample) if token is None else token
+            raise LightsaeError(
+                f"{self.folder}: {'no ' if label is None else ''}label is given, the manifest has "
+                f"has_labels = {self.manifest.has_labels}"
+            )
+        token = np.zeros(rows, np.int64) if token is None else token
         index = {"sample_index": sample, "token_index": token}
         index |= {} if label is None else {"label": label}
-        for name, values in index.items():
-            if values.shape != rows.shape[:1] or values.is_floating_point():
-                raise LightsaeError(
-                    f"{name} is {values.dtype} {list(values.shape)}, "
-                    f"expected integers [{len(rows)}]"
-                )
-        return [values.detach().cpu().to(torch.int64).numpy() for values in index.values()]
+        return [int64_index(name, given, rows) for name, given in index.items()]
 
-    def _stored(self, activations: Tensor, index: list[Array]) -> Tensor:
-        """The rows in the stored dtype, refused where a value is lost."""
-        rows = activations.detach().cpu()
-        stored = rows.to(storage(self.manifest.dtype).torch_dtype).contiguous()
-        if not all_finite(stored.view(-1).view(torch.uint8).numpy(), self.manifest.dtype):
+    def _stored(self, rows: Tensor, index: list[Array]) -> Array:
+        """The rows as they lie on disk, refused where a value is lost."""
+        kind = storage(self.manifest.dtype)
+        stored = rows.to(kind.torch_dtype).contiguous()
+        raw: Array = stored.view(-1).view(torch.uint8).numpy()
+        if not all_finite(raw, self.manifest.dtype):
             raise self._lost_value(rows, ~torch.isfinite(stored), index)
-        return stored
+        return raw.view(kind.disk_dtype).reshape(stored.shape)
 
     def _lost_value(self, rows: Tensor, wrong: Tensor, index: list[Array]) -> UnstorableError:
         """The first value that cannot be stored."""

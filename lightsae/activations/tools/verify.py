@@ -13,7 +13,7 @@ from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardE
 from lightsae.activations.shards.norm_histogram import count_norms
 from lightsae.activations.shards.reader import Shard, UnreadableShardError
 from lightsae.activations.shards.statistics import Moments
-from lightsae.activations.tools.row_copy import bar
+from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 

@@ -677,7 +677,7 @@ def test_names_are_told_as_they_are(
 def test_what_is_cheap_to_check_is_checked_before_a_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
 ) -> None:
-    monkeypatch.setattr(sys.modules["lightsae.activations.extraction.extract"], "load_model", None)
+    monkeypatch.setattr("lightsae.activations.extraction.models.load_model", None)
     options = {"data": DataOptions(dataset=f"{STAND_INS}.Noise"), **options}
     with pytest.raises(LightsaeError, match=message):
         extract(ModelOptions(name="vit"), layer="norm", out=str(tmp_path / "out"), **options)

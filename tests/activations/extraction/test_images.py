@@ -95,6 +95,16 @@ def test_a_class_without_images_stays_one_and_is_told(tmp_path: Path) -> None:
     assert images.notes[-1] == f"{tmp_path}: classes without an image: bird, cow, pig"
 
 
+def test_classes_whose_names_read_alike_are_told(tmp_path: Path) -> None:
+    for name in ("Cat", "cat", "dog", "Caf\u00e9", "Cafe\u0301"):
+        (tmp_path / name).mkdir()
+        _save(tmp_path / name / "1.png")
+    if len(list(tmp_path.iterdir())) < 5:
+        pytest.skip("the system takes these names for the same")
+    (note,) = FolderImages(tmp_path, _tensor).notes
+    assert note == f"{tmp_path}: classes whose names read alike: Cafe\u0301, Caf\u00e9, Cat, cat"
+
+
 def test_a_folder_beside_unlabelled_images_is_no_class(tmp_path: Path) -> None:
     _save(tmp_path / "1.png")
     (tmp_path / "notes").mkdir()
@@ -375,6 +385,23 @@ def test_a_preparation_may_say_the_side_alone(tmp_path: Path) -> None:
     module.preparation = {"input_size": 12, "mean": [0.5], "std": [0.5]}  # type: ignore[assignment]
     images, _ = load_images(DataOptions(folder=str(tmp_path)), module)
     assert images.load(0).image.shape == (1, 12, 12)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 1)])
+def test_an_image_that_would_grow_beyond_memory_is_unreadable(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    options = DataOptions(folder=str(tmp_path), **{**OWN, "size": 256})
+    images, _ = load_images(options, nn.Identity())
+    says = (
+        f"ValueError: its sides are {size[0]} and {size[1]}, resized it would be 589824000 pixels"
+    )
+    assert says in images.load(0).problem
+    module = nn.Identity()
+    module.preparation = {"crop_mode": "squash", "input_size": 256}  # type: ignore[assignment]
+    images, _ = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert images.load(0).image is not None
 
 
 def test_one_source_of_images_is_given() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lightsae.activations.extraction.image_sources.array_files import array_names, open_array
 from lightsae.activations.extraction.image_sources.files import stamp, stamps
+from lightsae.activations.extraction.image_sources.labels import check_range
 from lightsae.activations.extraction.models import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -67,6 +68,8 @@ class ArrayFile:
         self._count = len(images)
         self._check_labels()
         self.classes = self._classes() if labels and "classes" in names else []
+        if self._label is not None and self.classes:
+            check_range(f"{path}: {self._label}", self._array(self._label), len(self.classes))
         files = [Path(self._path.name)]
         if self._label is not None and self._path.suffix.lower() == ".npy":
             files.append(Path(self._label))

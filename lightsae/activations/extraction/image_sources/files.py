@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
+from typing import Literal
 
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.errors import LightsaeError
@@ -34,7 +35,9 @@ def is_hidden(path: str | PurePath) -> bool:
 def files_below(
     folder: Path, *, hidden: bool = False, within: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[Path]:
-    """The files below a folder, links to folders followed, but not to one that they lie in.
+    """The files below a folder, pipes and devices left out.
+
+    Links to folders are followed, but not to one that they lie in.
 
     Args:
         folder: The folder.
@@ -55,21 +58,24 @@ def files_below(
             return
         with os.scandir(folder) as listing:
             shown = [entry for entry in listing if hidden or not is_hidden(entry.name)]
-            entries = [(entry.name, _is_folder(entry)) for entry in shown]
+            entries = [(entry.name, _kind(entry)) for entry in shown]
     except OSError as error:
         raise LightsaeError(f"data.folder: {folder} cannot be read: {reason(error)}") from error
-    for name, is_folder in entries:
-        if is_folder:
+    for name, kind in entries:
+        if kind == "folder":
             yield from files_below(folder / name, hidden=hidden, within=(*within, here))
-        else:
+        elif kind == "file":
             yield folder / name
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a folder is one, or a link to one; a link to itself is none."""
-    if entry.is_symlink():
-        return os.path.isdir(entry.path)
-    return entry.is_dir()
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
+    """What an entry of a folder is, or a link leads to; one that leads nowhere is a file."""
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "file"
+    if entry.is_dir():
+        return "folder"
+    # To open a pipe would be to wait for whoever writes to it.
+    return "file" if entry.is_file() else "other"
 
 
 def stamp(path: Path) -> str:

@@ -1,6 +1,8 @@
 """The images below a folder and their classes."""
 
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +68,16 @@ def list_images(folder: Path, begun: Collection[str] = (), *, labels: bool = Tru
         told = ", ".join(without[:_TOLD_CLASSES]) + more
         notes.append(f"{folder}: classes without an image: {told}")
         fingerprint = f"{fingerprint}, classes without an image: {', '.join(without)}"
+    if alike := _alike(classes):
+        notes.append(f"{folder}: classes whose names read alike: {', '.join(alike)}")
     return FolderListing(paths, classes, fingerprint, notes)
+
+
+def _alike(names: list[str]) -> list[str]:
+    """Names that differ from another only in the case of letters or in how accents are coded."""
+    forms = [unicodedata.normalize("NFC", name).casefold() for name in names]
+    counts = Counter(forms)
+    return [name for name, form in zip(names, forms, strict=True) if counts[form] > 1]
 
 
 def _earlier(folder: Path, now: list[Path], labels: bool) -> FolderListing:

@@ -129,6 +129,15 @@ def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(tmp_path: P
     assert images.load(1).image is not None
 
 
+@pytest.mark.parametrize("labels", [[0] * 6 + [2], [0] * 6 + [-1]])
+def test_labels_of_no_class_are_told_at_once(tmp_path: Path, labels: list[int]) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=np.array(labels), classes=CLASSES)
+    low, high = min(labels), max(labels)
+    says = rf"a.npz: labels has {low} to {high}, expected 0 to 1; data.labels false takes none$"
+    with pytest.raises(LightsaeError, match=says):
+        ArrayFile(f"{tmp_path}/a.npz")
+
+
 def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:
     for name, write in (("a.npz", _npz), ("b.npz", _packed_npz)):
         write(tmp_path / name, images=np.array([None, None]))

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,14 @@ def test_a_folder_that_is_asked_for_may_be_hidden_itself(tmp_path: Path) -> None
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "1.jpg").touch()
     assert list(files_below(tmp_path / ".cache")) == [tmp_path / ".cache" / "1.jpg"]
+
+
+@pytest.mark.timeout(20)
+def test_pipes_and_sockets_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.jpg")
+    (tmp_path / "2.jpg").symlink_to(tmp_path / "1.jpg")
+    (tmp_path / "3.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "4.jpg").touch()
+    (tmp_path / "5.jpg").symlink_to(tmp_path / "4.jpg")
+    found = sorted(path.name for path in files_below(tmp_path))
+    assert found == ["3.jpg", "4.jpg", "5.jpg"]

@@ -315,6 +315,32 @@ def test_a_tar_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
         Tars(str(path))
 
 
+def test_tars_that_were_joined_as_files_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", _samples(range(2)))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole)
+    says = (
+        f"^{path}: goes on behind its end at byte [0-9]+, expected one tar .tar -A joins several.$"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        Tars(str(path))
+    path.write_bytes(whole + bytes(3 << 20))
+    assert len(Tars(str(path))) == 2
+
+
+def test_a_tar_of_nothing_says_so(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", {})
+    with pytest.raises(LightsaeError, match=r"a.tar has no images \(it has nothing\)$"):
+        Tars(str(path))
+
+
+@pytest.mark.parametrize("label", ["1_0", "\u0663", "3.0", "", str(1 << 63)])
+def test_a_label_that_is_no_integer_is_told_at_once(tmp_path: Path, label: str) -> None:
+    path = _write(tmp_path / "a.tar", {"1.png": b"", "1.cls": label.encode()})
+    with pytest.raises(LightsaeError, match=rf"^{path}: 1.cls is '{label}', expected an integer$"):
+        Tars(str(path))
+
+
 def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tar.gz", _samples(range(2)), "w:gz")
     with pytest.raises(LightsaeError, match=r"\(random access needs a plain, whole tar\)$"):
