@@ -21,6 +21,7 @@ from lightsae.demo.study import (
     train_all,
 )
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
 from lightsae.report import comparison_table, pareto_figure
 
 GRID_SEEDS = (100, 101)
@@ -30,7 +31,7 @@ SEEDS_NOTE = (
 )
 
 
-def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
+def demo(run_dir: NameOption = "runs/demo", seeds: int = 5) -> None:
     """Digits end to end: extract, fit baseline, Reg 1 and Reg 2, compare them on the test split.
 
     Trains a small ViT on scikit-learn's digits and writes its activations to HDF5 shards; chooses
@@ -43,7 +44,7 @@ def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
     """
     if seeds < 1:
         raise LightsaeError(f"seeds must be at least 1, got {seeds}")
-    console, start, out = Console(), perf_counter(), Path(run_dir)
+    console, start, out = Console(), perf_counter(), Path(expanded(run_dir))
     setting = prepare(out, console)
     tried = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
     choices = [choose_weight(name, tried.values()) for name in REGULARIZERS]

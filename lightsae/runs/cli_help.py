@@ -31,13 +31,28 @@ def shorten(parser: LightningArgumentParser, word: str) -> None:
         parser: The parser of the command; what it parses stays the same.
         word: The command.
     """
+    hidden = []
     parser.usage = f"lightsae {word} --config FILE [--run_dir DIR] [options]"
     for action in parser._actions:
         key = action.dest
         if key.startswith("trainer.") and key.removeprefix("trainer.") not in _SHOWN:
-            action.help = SUPPRESS
+            hidden.append(action)
         elif isinstance(action.help, str) and action.help is not SUPPRESS:
             action.help = _OWN.get(key, action.help.split("\n\n")[0].partition(". ")[0])
     for name, (title, description) in {**_TITLES, word: ("checkpoint", None)}.items():
         group = (parser.groups or {})[name]
         group.title, group.description = title, description
+    whole = parser.format_help
+
+    def format_help() -> str:
+        """The help without what is hidden; an action that is suppressed for good is not dumped."""
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = SUPPRESS
+        try:
+            return whole()
+        finally:
+            for action, text in zip(hidden, texts, strict=True):
+                action.help = text
+
+    parser.format_help = format_help  # type: ignore[method-assign, assignment]

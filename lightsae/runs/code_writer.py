@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.activations.shards.folder_lock import system_message
+from lightsae.activations.shards.hdf5_files import ObstacleError, open_hdf5
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.sae import SparseCode
@@ -184,9 +185,11 @@ def read_codes(path: str | Path) -> tuple[Tensor, Tensor, Tensor, int]:
     if not Path(path).is_file():
         raise LightsaeError(f"{path} is not a file of codes: no such file")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(Path(path)) as file:
             values = torch.from_numpy(file["values"][:])
             indices = torch.from_numpy(file["indices"][:].astype(np.int64))
             return values, indices, torch.from_numpy(file["indptr"][:]), int(file.attrs["d_sae"])
-    except (OSError, KeyError) as error:
+    except ObstacleError as error:
+        raise LightsaeError(f"{path} cannot be read here: {error}") from error
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise LightsaeError(f"{path} is not a file of codes: {error}") from error

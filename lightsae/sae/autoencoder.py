@@ -30,9 +30,7 @@ from lightsae.sae.normalization import (
     row_statistics,
 )
 from lightsae.sae.regularizers import Regularizer
-from lightsae.sae.selection import Selection, TopK, fused_options
-
-_SELECTIONS = {"TopK": TopK}
+from lightsae.sae.selection import SELECTIONS, Selection, TopK, fused_options
 
 
 class SparseAutoencoder(nn.Module):
@@ -297,8 +295,8 @@ class SparseAutoencoder(nn.Module):
                 inf, or the folder cannot be written.
         """
         rule = type(self.selection).__name__
-        if _SELECTIONS.get(rule) is not type(self.selection):
-            raise LightsaeError(f"selection rule {rule} has no file format: {list(_SELECTIONS)}")
+        if SELECTIONS.get(rule) is not type(self.selection):
+            raise LightsaeError(f"selection rule {rule} has no file format: {list(SELECTIONS)}")
         settings = {
             "d_in": self.d_in,
             "d_sae": self.d_sae,
@@ -333,12 +331,12 @@ class SparseAutoencoder(nn.Module):
         path = Path(folder) / storage.SETTINGS
         rule = dict(settings["selection"])
         name = rule.pop("rule", None)
-        if not isinstance(name, str) or name not in _SELECTIONS:
-            raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(_SELECTIONS)}")
+        if not isinstance(name, str) or name not in SELECTIONS:
+            raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(SELECTIONS)}")
         # Files that are older than the choice have no kind.
         kind = settings["normalization"].get("kind", "variance")
         try:
-            selection = _SELECTIONS[name](**rule)
+            selection = SELECTIONS[name](**rule)
             # On meta, wrong sizes allocate nothing and no random number is drawn.
             with torch.device("meta"):
                 sae = cls(settings["d_in"], settings["d_sae"], selection, kind)

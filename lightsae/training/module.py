@@ -1,7 +1,9 @@
 """Training a sparse autoencoder under Lightning."""
 
+from inspect import signature
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,7 @@ from lightsae.activations import ActivationBatch
 from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import R2
+from lightsae.module_names import named_as, plain_name
 from lightsae.sae import (
     AuxK,
     Centre,
@@ -33,6 +36,7 @@ from lightsae.sae import (
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
 from lightsae.training.checkpoint_checks import require_resumable, require_same_model
+from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.cuda_graph import (
     CapturedStep,
     CudaRecorder,
@@ -49,6 +53,12 @@ from lightsae.training.optimizer import SAEAdam
 from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
 from lightsae.training.run_length import rows_of_run, steps_of_run
+from lightsae.training.saved_settings import (
+    described_losses,
+    described_selection,
+    module_settings,
+    plain,
+)
 from lightsae.training.schedule import fit_to_run, stepped
 from lightsae.training.shared_factory import SharedFactory
 
@@ -313,9 +323,14 @@ class SAEModule(LightningModule):
                 optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the selection rule, which is no tensor, and what tells the shards from others."""
+        """Keep what builds the module again, and what tells the shards from others."""
         raise_if_flagged()
-        checkpoint["selection"] = self._selection()
+        state = checkpoint["state_dict"].items()
+        checkpoint["state_dict"] = {plain_name(name): tensor for name, tensor in state}
+        name = self.CHECKPOINT_HYPER_PARAMS_KEY
+        checkpoint[name] = plain(checkpoint.get(name, {}))
+        checkpoint["selection"] = described_selection(self.selection)
+        checkpoint |= described_losses(self.regularizer, self.aux_k)
         checkpoint["normalization"] = self.normalization
         checkpoint["shards"] = self._shards
 
@@ -323,7 +338,7 @@ class SAEModule(LightningModule):
         """Refuse a checkpoint of another model or other shards, or one without a position."""
         path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
         try:
-            require_same_model(checkpoint, self.state_dict(), self._selection(), self.normalization)
+            self._require_same_model(checkpoint)
             if self._trainer is not None and self.trainer.training:
                 require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
         except LightsaeError as error:
@@ -340,8 +355,55 @@ class SAEModule(LightningModule):
             folder = getattr(getattr(self.trainer, "datamodule", None), "path", "the data")
             raise LightsaeError(f"{folder}: {path} was trained on {error}") from error
 
-    def _selection(self) -> dict[str, Any]:
-        return {"rule": type(self.selection).__name__, **self.selection.settings()}
+    def _require_same_model(self, checkpoint: dict[str, Any]) -> None:
+        # Either may be compiled.
+        checkpoint["state_dict"] = named_as(self.state_dict(), checkpoint["state_dict"])
+        rule = described_selection(self.selection)
+        require_same_model(checkpoint, self.state_dict(), rule, self.normalization)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        weights_only: bool | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Build the module of a checkpoint, with its weights.
+
+        Args:
+            checkpoint_path: A checkpoint of `fit`, of a `ModelCheckpoint` or of `Trainer`.
+            map_location: Where its tensors go.
+            weights_only: Of no effect: nothing that a checkpoint holds is ever run.
+            settings: Arguments of the module that stand above those that were saved. Optimizer and
+                schedule are not saved: give them to train on.
+
+        Raises:
+            LightsaeError: If it is no checkpoint of a `SAEModule`, does not say what builds the
+                module, or was trained with a class that is not of this package and is not given.
+
+        Example:
+            >>> SAEModule.load_from_checkpoint("no.ckpt")
+            Traceback (most recent call last):
+            ...
+            lightsae.errors.LightsaeError: no.ckpt: no such checkpoint
+        """
+        path = Path(checkpoint_path)
+        content = read_checkpoint(path, map_location)
+        accepted = signature(cls.__init__).parameters
+        known = module_settings(content, path, settings, accepted)
+        try:
+            module = cls(**known)
+        except (TypeError, ValueError) as error:
+            raise LightsaeError(f"{path}: {error}") from error
+        try:
+            module._require_same_model(content)
+        except LightsaeError as error:
+            raise LightsaeError(f"{path} {error}") from error
+        module.on_load_checkpoint(content)
+        weights = content["state_dict"]["sae.W_enc"]
+        module.to(weights.device, weights.dtype).load_state_dict(content["state_dict"])
+        return module
 
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""

@@ -171,5 +171,5 @@ def command(*words: object) -> list[str]:
 
 def environment(modules: Path | None = None) -> dict[str, str]:
     """One thread, and where user's own modules lie."""
-    found = {"OMP_NUM_THREADS": "1"} | ({} if modules is None else {"PYTHONPATH": str(modules)})
-    return os.environ | found
+    path = [str(modules)] * (modules is not None) + [os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, path))}

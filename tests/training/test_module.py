@@ -376,3 +376,25 @@ def test_a_checkpoint_of_another_model_is_refused(
     make_trainer(tmp_path, max_epochs=1).fit(make_module(), make_data(shards))
     with pytest.raises(LightsaeError, match=message):
         SAEModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True, **options)
+
+
+@pytest.mark.parametrize("compiled", ["saved", "loaded"])
+def test_a_checkpoint_fits_whether_its_autoencoder_was_compiled_or_not(compiled: str) -> None:
+    saved, loaded = make_module(d_in=D_IN), make_module(d_in=D_IN)
+    module = saved if compiled == "saved" else loaded
+    module.sae = torch.compile(module.sae, backend="eager")  # type: ignore[assignment]
+    checkpoint: dict[str, Any] = {"state_dict": saved.state_dict()}
+    saved.on_save_checkpoint(checkpoint)
+    assert "sae.W_enc" in checkpoint["state_dict"]
+    loaded.on_load_checkpoint(checkpoint)
+    loaded.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(loaded.sae.W_enc, saved.sae.W_enc)
+
+
+def test_a_checkpoint_that_was_written_with_the_prefix_of_a_compiled_one_is_read() -> None:
+    saved, loaded = make_module(d_in=D_IN), make_module(d_in=D_IN)
+    saved.sae = torch.compile(saved.sae, backend="eager")  # type: ignore[assignment]
+    checkpoint: dict[str, Any] = {"state_dict": saved.state_dict()}
+    loaded.on_load_checkpoint(checkpoint)
+    loaded.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(loaded.sae.W_enc, saved.sae.W_enc)

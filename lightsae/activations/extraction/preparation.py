@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.preparation_checks import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
+from lightsae.files import NameOption, expanded
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _SOURCES = ("folder", "dataset", "huggingface", "webdataset", "arrays")
@@ -38,6 +39,8 @@ class DataOptions:
         split: Split of the Hugging Face dataset, if it has several.
         image_key: Column, extension in the tars, or array of the images.
         label_key: Column, extension in the tars, or array of the labels.
+        labels: Whether images have labels where the source has some; false takes all images without
+            them, so also those of a folder that holds both images and folders of images.
         arguments: Keyword arguments of the dataset's constructor, or of `load_dataset`.
         size: Side of the square image that the model sees, in pixels; the model's own by default.
         mean: Per-channel mean that is subtracted; the model's own by default.
@@ -49,22 +52,29 @@ class DataOptions:
         LightsaeError: If a value cannot be, naming its key.
     """
 
-    folder: str | None = None
+    folder: NameOption | None = None
     dataset: str | None = None
-    huggingface: str | None = None
-    webdataset: str | None = None
-    arrays: str | None = None
-    split: str | None = None
-    image_key: str | None = None
-    label_key: str | None = None
+    huggingface: NameOption | None = None
+    webdataset: NameOption | None = None
+    arrays: NameOption | None = None
+    split: NameOption | None = None
+    image_key: NameOption | None = None
+    label_key: NameOption | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     crop: float | None = None
     interpolation: Interpolation | None = None
+    labels: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("folder", "huggingface", "webdataset", "arrays"):
+            if getattr(self, name) is not None:
+                setattr(self, name, expanded(getattr(self, name)))
+        for name in ("split", "image_key", "label_key"):
+            if getattr(self, name) is not None:
+                setattr(self, name, str(getattr(self, name)))
         if self.size is not None and self.size < 1:
             raise LightsaeError(f"data.size is {self.size}, expected at least 1 pixel")
         if self.crop is not None and not 0 < self.crop <= 1:
@@ -96,6 +106,10 @@ webdataset, arrays; here are folder, arrays
         if len(given) != 1:
             here = f"here are {', '.join(given)}" if given else "there is none"
             raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
+        if self.label_key and not self.labels:
+            raise LightsaeError(
+                f"data.label_key is {self.label_key!r} and data.labels is false: give one of them"
+            )
         for key, kinds in _FOR.items():
             if getattr(self, key) and given[0] not in kinds:
                 raise LightsaeError(
@@ -117,13 +131,14 @@ def preparation(options: DataOptions, module: nn.Module) -> dict[str, Any]:
 
     Raises:
         LightsaeError: If nothing says how to prepare images that are no tensors, or what is said
-            cannot be.
+            cannot be, or the model was built for images of another size.
 
     Example:
         >>> preparation(DataOptions(folder="photos", size=32, mean=[0.5], std=[0.5]), nn.Identity())
         {'input_size': [1, 32, 32], 'mean': [0.5], 'std': [0.5], 'crop_pct': 1.0, \
 'interpolation': 'bicubic'}
     """
+    _check_size(options, module)
     settings = _said_by(module)
     if (
         not settings
@@ -160,8 +175,9 @@ def _said_by(module: nn.Module) -> dict[str, Any]:
     if not hasattr(module, "pretrained_cfg"):
         return {}
     found = require("timm.data", extra="vision").resolve_model_data_config(module)
-    size = found["input_size"]
-    found["input_size"] = (_channels(module, size[0]), *size[1:])
+    channels, height, width = found["input_size"]
+    built, _ = _built_for(module)
+    found["input_size"] = (_channels(module, channels), *(built or (height, width)))
     return {key: found[key] for key in _KEYS if key in found}
 
 
@@ -172,6 +188,33 @@ def _channels(module: nn.Module, said: int) -> int:
     name = first[0] if isinstance(first, list | tuple) else first
     convolution = dict(module.named_modules()).get(name or "")
     return getattr(convolution, "in_channels", said)
+
+
+def _built_for(module: nn.Module) -> tuple[tuple[int, int] | None, bool]:
+    """The height and width that a model of timm was built for, and whether it takes no other.
+
+    Its configuration tells those of its weights, whatever `img_size` was among its arguments.
+    """
+    for part in module.modules():
+        size = getattr(part, "img_size", None)
+        if isinstance(size, int):
+            size = (size, size)
+        if isinstance(size, tuple | list) and len(size) == 2:
+            return (size[0], size[1]), getattr(part, "strict_img_size", False) is True
+    return None, False
+
+
+def _check_size(options: DataOptions, module: nn.Module) -> None:
+    """Refuse images of another size than a model of timm takes."""
+    if options.size is None or options.dataset is not None or not hasattr(module, "pretrained_cfg"):
+        return
+    built, strict = _built_for(module)
+    if built is not None and strict and built != (options.size, options.size):
+        raise LightsaeError(
+            f"data.size is {options.size}: {type(module).__name__} was built for images of "
+            f"{built[0]} x {built[1]} (img_size among its arguments says for which): leave "
+            "data.size out, or make both the same"
+        )
 
 
 def _plain(value: Any) -> Any:

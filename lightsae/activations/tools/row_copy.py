@@ -19,6 +19,7 @@ from lightsae.activations.shards.manifest_comparison import differences
 from lightsae.activations.shards.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 _PIECE_BYTES = 512 << 10
 
@@ -185,7 +186,7 @@ def bar(show: bool = True) -> Progress:
 
 def out_of(out: str, other: Path) -> Path:
     """Where to write: not into what is read."""
-    folder = Path(out)
+    folder = Path(expanded(out))
     if not out or folder.resolve() == other.resolve():
         raise LightsaeError(f"out is {out!r}, expected another folder than {other}")
     return folder

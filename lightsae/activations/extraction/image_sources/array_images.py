@@ -27,6 +27,7 @@ class ArrayFile:
         image: Name of the array of images, `images` by default.
         label: Name of the array of labels, `labels` by default, if there. For a .npy file: of
             another .npy file beside it.
+        labels: Whether to look for labels and classes.
 
     Attributes:
         classes: The strings of the array `classes`, if there.
@@ -45,20 +46,27 @@ class ArrayFile:
         ((8, 8), 3)
     """
 
-    def __init__(self, path: str, image: str | None = None, label: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        image: str | None = None,
+        label: str | None = None,
+        *,
+        labels: bool = True,
+    ) -> None:
         self._path = Path(path)
         if not self._path.is_file():
             raise LightsaeError(f"data.arrays: there is no file {path}")
         names = self._names()
         self._image = self._named(image, "images", "image_key", names)
         self._label = None
-        if label is not None or "labels" in names:
+        if labels and (label is not None or "labels" in names):
             self._label = self._named(label, "labels", "label_key", names)
         images = self._array(self._image)
         self._channels_last = _channels_last(images, f"{path}: {self._image}")
         self._count = len(images)
         self._check_labels()
-        self.classes = self._classes() if "classes" in names else []
+        self.classes = self._classes() if labels and "classes" in names else []
         files = [Path(self._path.name)]
         if self._label is not None and self._path.suffix.lower() == ".npy":
             files.append(Path(self._label))
