@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+
+from lightsae.module_names import plain_name
 
 DECODER = "sae.W_dec"
 # In a checkpoint: what training goes on with, and the decoder's mean as the callback has it.
@@ -43,9 +45,9 @@ def find_average(trainer: Trainer, module: LightningModule) -> Average | None:
         if model is None:
             continue
         if isinstance(callback, WeightAveraging):
-            return Average(model.module.state_dict(), bool(model.n_averaged > 0), swapped=True)
-        state = model.state_dict()
-        means = {name: state[name] for name, _ in module.named_parameters()}
+            return Average(_tensors(model.module), bool(model.n_averaged > 0), swapped=True)
+        state = _tensors(model)
+        means = {plain_name(name): state[plain_name(name)] for name, _ in module.named_parameters()}
         begun = callback.n_averaged or callback._init_n_averaged
         return Average(means, bool(begun), swapped=False)
     return None
@@ -86,7 +88,7 @@ class AveragedDecoder(Callback):
             self._mean = _decoder(pl_module).clone()
             _decoder(pl_module).copy_(unit_rows(self._mean))
         else:
-            _put(average.state, pl_module.state_dict())
+            _put(average.state, _tensors(pl_module))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The callback has swapped the trained weights back."""
@@ -99,13 +101,13 @@ class AveragedDecoder(Callback):
         """What training may end with is never less than the trained weights."""
         average = find_average(trainer, pl_module)
         if average is not None and not average.begun:
-            _put(pl_module.state_dict(), average.state)
+            _put(_tensors(pl_module), average.state)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Training ends with the averaged weights."""
         average = find_average(trainer, pl_module)
         if average is not None and average.begun:
-            _put(average.state, pl_module.state_dict())
+            _put(average.state, _tensors(pl_module))
             _decoder(pl_module).copy_(unit_rows(average.state[DECODER]))
 
     def on_save_checkpoint(
@@ -115,7 +117,7 @@ class AveragedDecoder(Callback):
         average = find_average(trainer, pl_module)
         if average is None:
             return
-        current = checkpoint.get(CURRENT, checkpoint["state_dict"])
+        current = _plainly(checkpoint.get(CURRENT, checkpoint["state_dict"]))
         checkpoint["state_dict"] = current
         if average.begun:
             decoder = average.state[DECODER]
@@ -153,8 +155,17 @@ def _within_epoch(trainer: Trainer) -> bool:
     return bool(trainer.fit_loop.restarted_mid_epoch)
 
 
-def _decoder(module: LightningModule) -> Tensor:
-    return module.state_dict()[DECODER]  # type: ignore[no-any-return]
+def _plainly(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that they have where nothing is compiled."""
+    return {plain_name(name): tensor for name, tensor in state.items()}
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return _plainly(module.state_dict())
+
+
+def _decoder(module: nn.Module) -> Tensor:
+    return _tensors(module)[DECODER]
 
 
 def _put(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:

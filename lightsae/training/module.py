@@ -1,5 +1,6 @@
 """Training a sparse autoencoder under Lightning."""
 
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from time import perf_counter
@@ -173,6 +174,14 @@ class SAEModule(LightningModule):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has of this module: neither the trainer nor a recorded step."""
         return {**super().__getstate__(), "_captured": None}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over weights, and the width where there is none; either may be compiled."""
+        if not hasattr(self, "sae") and "sae.W_enc" in state_dict:
+            self._build(state_dict["sae.W_enc"].shape[1])
+        return super().load_state_dict(named_as(self.state_dict(), state_dict), strict, assign)
 
     def configure_callbacks(self) -> list[Callback]:
         """What completes a callback that averages weights, where there is one."""
@@ -508,3 +517,8 @@ class SAEModule(LightningModule):
             rate = tokens * (step - self._clock[1]) / (now - self._clock[0])
             self.log("train/tokens_per_second", rate, prog_bar=True, batch_size=rows)
         self._clock = now, step
+
+
+# Processes that are spawned find functions by name.
+_default_optimizer = signature(SAEModule).parameters["optimizer"].default
+_default_optimizer.__qualname__ = "_default_optimizer"

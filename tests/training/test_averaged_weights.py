@@ -181,6 +181,26 @@ def test_narrow_copies_follow_the_mean(name: str, shards: Path, tmp_path: Path) 
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("name", ["ema", "swa"])
+def test_a_compiled_autoencoder_ends_as_one_that_is_not(
+    name: str, shards: Path, tmp_path: Path
+) -> None:
+    def compiled() -> SAEModule:
+        module = make(d_in=D_IN)
+        module.sae = torch.compile(module.sae, backend="eager")  # type: ignore[assignment]
+        return module
+
+    def go(module: SAEModule, run: Path, **options: Any) -> dict[str, Tensor]:
+        last = run / "last.ckpt"
+        trainer = make_trainer(run, callbacks=[CALLBACKS[name]()], **options)
+        trainer.fit(module, make_data(shards), ckpt_path=last if last.exists() else None)
+        return read_checkpoint(last)["state_dict"]
+
+    expected = go(make(d_in=D_IN), tmp_path / "plain")
+    go(compiled(), tmp_path / "compiled", max_steps=13)
+    assert same(go(compiled(), tmp_path / "compiled"), expected)
+
+
 class Files:
     """Like an open file, it cannot be copied."""
 
