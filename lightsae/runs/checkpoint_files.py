@@ -39,4 +39,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read a checkpoint without running anything it contains."""
+        if Path(path).name == ".temp.ckpt":  # the weights that a spawned process ends with
+            return super().load_checkpoint(path, map_location, weights_only=True)
         return read_checkpoint(Path(path), map_location)
