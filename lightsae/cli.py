@@ -4,10 +4,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from lightsae.errors import LightsaeError
-from lightsae.interrupts import Terminated, answering_sigterm, repeating_lost_interrupts
+from lightsae.interrupts import (
+    Terminated,
+    answering_sigterm,
+    interrupt_in,
+    repeating_lost_interrupts,
+)
+from lightsae.launch import require_whole_launch
 from lightsae.messages import one_line
 from lightsae.run_help import run_help
 
@@ -19,6 +26,7 @@ _RUNS = {
 }
 _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
+    "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, fit with and without regularizers, compare",
 }
@@ -42,6 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if args is None else args)
+    _look_in_current_folder()
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -54,31 +63,47 @@ def main(args: Sequence[str] | None = None) -> int:
         raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
+            require_whole_launch()
             _command(words[0])(words)
-    except argparse.ArgumentError as error:
-        hint = f"(lightsae {words[0]} --help lists the options)"
-        print(f"lightsae {words[0]}: error: {one_line(str(error))} {hint}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        if not _is_meant_for_users(error):
+    except BaseException as error:
+        status = _status(words[0], error)
+        if status is None:
             raise
-        message = " ".join(str(error).split())
-        print(f"lightsae {words[0]}: error: {message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            again = "; the same command goes on" if words[0] in ("extract", "shards") else ""
-            print(f"lightsae {words[0]}: stopped{again}", file=sys.stderr)
-        return 143 if isinstance(stop, Terminated) else 130
+        return status
     return 0
 
 
-def _is_meant_for_users(error: ValueError) -> bool:
-    """Whether its message is one line; the kernels, if anything loaded them, have their own."""
-    kernels = sys.modules.get("lightsae_kernels")
-    return isinstance(error, LightsaeError) or (
-        kernels is not None and isinstance(error, kernels.ArgumentError)
-    )
+def _look_in_current_folder() -> None:
+    """Let class paths find files of the current folder, as under `python -m` (and not under -P)."""
+    with suppress(FileNotFoundError):  # the folder is gone
+        here = os.getcwd()
+        if not sys.flags.safe_path and not {here, ""} & set(sys.path):
+            sys.path.insert(0, here)
+
+
+def _status(word: str, error: BaseException) -> int | None:
+    """Tell the user in one line why a command ended; None if that is nothing for the user."""
+    stop = interrupt_in(error)
+    if isinstance(error, argparse.ArgumentError):
+        hint = f"(lightsae {word} --help lists the options)"
+        print(f"lightsae {word}: error: {one_line(str(error))} {hint}", file=sys.stderr)
+        return 2
+    if isinstance(error, (LightsaeError, *_kernel_errors())):
+        message = " ".join(str(error).split())
+        print(f"lightsae {word}: error: {message}", file=sys.stderr)
+        return 1
+    if stop is None or isinstance(error, SystemExit):
+        return None
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        again = "; the same command goes on" if word in ("extract", "shards") else ""
+        print(f"lightsae {word}: stopped{again}", file=sys.stderr)
+    return 143 if isinstance(stop, Terminated) else 130
+
+
+def _kernel_errors() -> tuple[type[Exception], ...]:
+    """What the kernels raise for the user, if they were imported at all."""
+    found = getattr(sys.modules.get("lightsae_kernels"), "ArgumentError", None)
+    return () if found is None else (found,)
 
 
 def lightning_main() -> int:
@@ -107,7 +132,8 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.runs.commands import RunCLI
 
         return RunCLI
-    return _shards if word == "shards" else partial(_call, word)
+    own_parser = {"shards": _shards, "export": _export}
+    return own_parser.get(word) or partial(_call, word)
 
 
 def _shards(words: list[str]) -> None:
@@ -116,6 +142,14 @@ def _shards(words: list[str]) -> None:
 
     with answering_sigterm():
         shards(words[1:])
+
+
+def _export(words: list[str]) -> None:
+    """The autoencoder of a checkpoint."""
+    from lightsae.runs.export import export
+
+    with answering_sigterm():
+        export(words[1:])
 
 
 def _call(word: str, words: list[str]) -> None:

@@ -1,9 +1,50 @@
-"""Atomic file writes: a crash leaves the old file or the new one."""
+"""Paths as a user gives them, and atomic writes: a crash leaves the old file or the new one."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightsae.errors import LightsaeError
+
+# An option that is a name: YAML reads that of the folder 2024 as a number, `expanded` or `str`
+# makes it text again.
+if TYPE_CHECKING:
+    NameOption = str
+else:
+    NameOption = str | int
+
+_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})", re.ASCII)
+
+
+def expanded(path: str | Path | int) -> str:
+    """The path that a user means: `~` is the home folder, `$NAME` and `${NAME}` are variables.
+
+    Args:
+        path: As given in an option, in YAML or in Python.
+
+    Raises:
+        LightsaeError: If there is no such variable or user, and no file of that very name.
+
+    Example:
+        >>> os.environ["DISK"] = "/scratch"
+        >>> expanded("$DISK/shards"), expanded("shards"), expanded(2024)
+        ('/scratch/shards', 'shards', '2024')
+        >>> expanded("$NO_DISK/shards")
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: $NO_DISK/shards: $NO_DISK is not set
+    """
+    text = os.path.expanduser(os.path.expandvars(path if isinstance(path, str) else str(path)))
+    first, _, _ = text.partition("/")
+    if first.startswith("~") and not os.path.lexists(first):
+        raise LightsaeError(f"{path}: there is no user {first[1:]}")
+    unset = _VARIABLE.search(text)
+    if unset and not os.path.lexists(text[: unset.end()]):
+        raise LightsaeError(f"{path}: {unset[0]} is not set")
+    return text
 
 
 @contextmanager

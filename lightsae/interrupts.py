@@ -51,5 +51,24 @@ def repeating_lost_interrupts() -> Iterator[None]:
         sys.unraisablehook = before
 
 
+def interrupt_in(error: BaseException) -> KeyboardInterrupt | None:
+    """The signal that an error comes from: code that is imported may turn it into any other.
+
+    Example:
+        >>> try:
+        ...     try:
+        ...         raise KeyboardInterrupt
+        ...     except KeyboardInterrupt:
+        ...         raise ImportError("half of it")
+        ... except ImportError as error:
+        ...     interrupt_in(error)
+        KeyboardInterrupt()
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
 def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
 
 
-def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
+def demo(run_dir: NameOption = "runs/demo", seeds: int = 5) -> None:
     """Digits end to end: extract, fit baseline, Reg 1 and Reg 2, compare them on the test split.
 
     Trains a small ViT on scikit-learn's digits and writes its activations to HDF5 shards; chooses
@@ -21,4 +22,4 @@ def demo(run_dir: str = "runs/demo", seeds: int = 5) -> None:
     # What follows needs torch and Lightning; the options and their help do not.
     from lightsae.demo.comparison import compare
 
-    compare(Path(run_dir), seeds)
+    compare(Path(expanded(run_dir)), seeds)

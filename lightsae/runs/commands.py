@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     ProgressBar,
     RichProgressBar,
+    Timer,
 )
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,15 +24,20 @@ from rich.console import Console
 
 from lightsae.activations import ActivationDataModule, OnlineActivationDataModule
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
+from lightsae.launch import require_processes
 from lightsae.messages import one_line, raised_in
 from lightsae.runs import exit_messages
-from lightsae.runs.checkpoint_files import AtomicCheckpointIO, read_checkpoint
+from lightsae.runs.checkpoint_files import AtomicCheckpointIO
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.log_filter import quieten
 from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
 from lightsae.runs.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
 from lightsae.runs.termination import EndTogether, lost_a_partner
+from lightsae.runs.time_limit import TimeLimit, timer_that_ended
+from lightsae.runs.trainer_settings import make_plain
+from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.module import SAEModule
 
 # Class paths may be short where the class was imported.
@@ -81,6 +87,7 @@ class RunCLI(LightningCLI):
         except UnicodeDecodeError as error:
             message = f"a file among {' '.join(args[1:])} is not text: {error}"
             raise ArgumentError(None, message) from error
+        make_plain(self.config[self._asked].trainer)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed, which numpy wants within bounds."""
@@ -95,7 +102,7 @@ class RunCLI(LightningCLI):
         """What a run folder needs."""
         parser.add_argument(
             "--run_dir",
-            type=Path | None,
+            type=NameOption | None,
             default=None,
             help="Folder of the run.",
         )
@@ -117,11 +124,14 @@ class RunCLI(LightningCLI):
         """A trainer that logs to, and checkpoints into, the run folder."""
         config = self._get(self.config_init, "trainer")
         folder = self._get(self.config_init, "run_dir") or config.get("default_root_dir")
-        self.run = RunFolder(folder or "runs/default")
+        self.run = RunFolder(expanded(folder or "runs/default"))
         plugins = _listed(config.get("plugins"))
         callbacks = _listed(config.get("callbacks"))
         callbacks += self._callbacks(config, callbacks)
         self._require_one_last(callbacks)
+        if config.get("max_time") is not None and not any(isinstance(c, Timer) for c in callbacks):
+            callbacks.append(TimeLimit(config["max_time"]))
+            kwargs["max_time"] = None
         kwargs |= {
             "default_root_dir": self.run.path,
             "plugins": [*plugins, AtomicCheckpointIO()],
@@ -132,7 +142,16 @@ class RunCLI(LightningCLI):
             kwargs["logger"] = MetricsFile(self.run.metrics if fitting else self.run.evaluations)
         if not any(isinstance(callback, Checkpoint) for callback in callbacks):
             kwargs["enable_checkpointing"] = False
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (KeyError, RuntimeError) as error:  # a launcher whose environment Lightning misses
+            if isinstance(error, RuntimeError) and not raised_in(error, "lightning"):
+                raise
+            missing = f"{error.args[0]} is not set by the launcher of this process"
+            told = missing if isinstance(error, KeyError) else one_line(str(error))
+            raise LightsaeError(told) from error
+        require_processes(trainer.world_size, trainer.num_devices)
+        return trainer
 
     def _callbacks(self, config: Any, given: list[Callback]) -> list[Callback]:
         ours: list[Callback] = [self._together]
@@ -185,17 +204,20 @@ class RunCLI(LightningCLI):
 
     def _end_stopped(self, status: int) -> NoReturn:
         if self.subcommand == "fit":
-            point = self._resume_point
-            kept = None if point is None else point.step
-            text = exit_messages.stopped(
-                self.trainer.global_step,
-                kept=self._resumed_from if kept is None else kept,
-                resumes=self._given is None,
-            )
-            _say(f"{self.run.path}: {text}")
+            _say(f"{self.run.path}: {self._stopped()}")
         else:
             _say(f"{self.subcommand}: stopped")
         raise SystemExit(status) from None
+
+    def _stopped(self) -> str:
+        """Where the run stopped, and where the same command goes on."""
+        point = self._resume_point
+        kept = None if point is None else point.step
+        return exit_messages.stopped(
+            self.trainer.global_step,
+            kept=self._resumed_from if kept is None else kept,
+            resumes=self._given is None,
+        )
 
     def _end_after_partner(self) -> NoReturn:
         partners = self._together.partners
@@ -211,13 +233,32 @@ class RunCLI(LightningCLI):
         self._given = _given_checkpoint(settings)
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        dumped = self._parser("fit").dump(self.config["fit"], format="yaml")
-        self.run.claim(yaml.safe_load(dumped))
-        if self._given is not None:
-            read_checkpoint(self._given)
-        elif self.run.checkpoint.exists():
-            settings["ckpt_path"] = str(self.run.checkpoint)
-            self._resumed_from = read_checkpoint(self.run.checkpoint)["global_step"]
+        path = self._given
+        if path is None and self.run.checkpoint.exists():
+            path = self.run.checkpoint
+        content = {} if path is None else read_checkpoint(path)
+        self.run.claim(
+            self._plain(self.config["fit"]),
+            shards_told=bool(content.get("shards", {}).get("digest")),
+            complete=self._completed,
+        )
+        if self._given is None and path is not None:
+            settings["ckpt_path"] = str(path)
+            self._resumed_from = content["global_step"]
+
+    def _plain(self, settings: Any) -> dict[str, Any]:
+        """Settings of fit as plain values."""
+        plain: dict[str, Any] = yaml.safe_load(self._parser("fit").dump(settings, format="yaml"))
+        return plain
+
+    def _completed(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings of another version with the defaults that this one has."""
+        try:
+            parsed = self._parser("fit").parse_object(settings)
+            make_plain(parsed.trainer)
+            return self._plain(parsed)
+        except (ArgumentError, ValueError, TypeError, KeyError):  # they are compared as they are
+            return settings
 
     def _say_start(self) -> None:
         self._trains = True
@@ -233,9 +274,17 @@ class RunCLI(LightningCLI):
             return
         if isinstance(self.model, SAEModule) and self.trainer.is_global_zero:
             self.model.sae.save(self.run.sae)
-            step, early = self.trainer.global_step, stopped_early(self.trainer)
-            message = exit_messages.finished(step, trained=self._trains, early=early)
-            _say(f"{self.run.path}: {message}")
+            _say(f"{self.run.path}: {self._closing()}")
+
+    def _closing(self) -> str:
+        """The last line of a run that no signal ended."""
+        step, timer = self.trainer.global_step, timer_that_ended(self.trainer)
+        if isinstance(timer, TimeLimit):
+            return f"time is up: {self._stopped()}"
+        if timer is not None:
+            return exit_messages.out_of_time(step, trained=self._trains)
+        early = stopped_early(self.trainer)
+        return exit_messages.finished(step, trained=self._trains, early=early)
 
     def _before_evaluation(self) -> None:
         settings = self.config_init[str(self.subcommand)]
@@ -266,7 +315,7 @@ def _given_checkpoint(settings: Any) -> Path | None:
         raise LightsaeError(
             f"--ckpt_path must be a file, got {given!r}; without it the run's own is used"
         )
-    return None if given is None else Path(given)
+    return None if given is None else Path(expanded(given))
 
 
 @rank_zero_only

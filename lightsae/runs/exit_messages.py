@@ -1,4 +1,4 @@
-"""The closing line of a run: finished, stopped early, or stopped by a signal."""
+"""The closing line of a run: finished, stopped early, out of time, or stopped by a signal."""
 
 
 def finished(step: int, *, trained: bool, early: str | None) -> str:
@@ -15,6 +15,21 @@ def finished(step: int, *, trained: bool, early: str | None) -> str:
     """
     idle = "" if trained else "nothing left to do, "
     return f"{idle}finished after step {step}" + (f", stopped early: {early}" if early else "")
+
+
+def out_of_time(step: int, *, trained: bool) -> str:
+    """A run that a `Timer` of the user's ended, for this command and the next.
+
+    Example:
+        >>> out_of_time(20, trained=False)
+        'nothing left to do, the time of its Timer, which counts all commands of the run, is up \
+after step 20'
+    """
+    idle = "" if trained else "nothing left to do, "
+    return (
+        f"{idle}the time of its Timer, which counts all commands of the run, is up "
+        f"after step {step}"
+    )
 
 
 def stopped(step: int, *, kept: int | None, resumes: bool) -> str:

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from lightsae.errors import LightsaeError
+from lightsae.runs.readable_state import require_readable
+from lightsae.training.saved_settings import plain
 
 
 class ResumePoint(Checkpoint):
@@ -43,8 +45,10 @@ class ResumePoint(Checkpoint):
         trainer.should_stop |= stopped_early(trainer) is not None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from where this run starts."""
+        """Count from where this run starts, if what is kept of it can be read back."""
         self._counted_from = trainer.global_step
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            require_readable(_states(trainer, pl_module))
 
     def on_train_batch_end(
         self,
@@ -89,6 +93,17 @@ class ResumePoint(Checkpoint):
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns
+
+
+def _states(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """What a checkpoint holds of classes that may be the user's."""
+    data = getattr(trainer, "datamodule", None)
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    return {
+        "callbacks": {callback.state_key: callback.state_dict() for callback in callbacks},
+        "hyper_parameters": plain(module.hparams),
+        type(data).__qualname__: None if data is None else data.state_dict(),
+    }
 
 
 def stopped_early(trainer: Trainer) -> str | None:

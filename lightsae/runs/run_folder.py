@@ -12,21 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightsae.activations.shards.folder_lock import lock_folder
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
-
-_MAY_CHANGE = (
-    # where things are and how often the run is kept
-    "run_dir", "checkpoint_every", "config", "ckpt_path", "weights_only",
-    "trainer.default_root_dir",
-    # how long it is
-    "trainer.max_epochs", "trainer.min_epochs", "trainer.max_steps", "trainer.min_steps",
-    "trainer.max_time",
-    # what is shown or logged of it
-    "trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar",
-    "trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry",
-    "trainer.enable_autolog_hparams",
-    # what fit does not do
-    "trainer.limit_test_batches", "trainer.limit_predict_batches",
-)  # fmt: skip
+from lightsae.runs.settings_comparison import Complete, changed_settings
 
 
 class RunFolder:
@@ -80,7 +66,13 @@ class RunFolder:
         """The trained autoencoder."""
         return self.path / "sae"
 
-    def claim(self, config: Mapping[str, Any]) -> None:
+    def claim(
+        self,
+        config: Mapping[str, Any],
+        *,
+        shards_told: bool = False,
+        complete: Complete = dict,
+    ) -> None:
         """Write the settings of a new run, or check that they are those of the run that is here.
 
         A run is here once it has a checkpoint; before, there is nothing to go on from.
@@ -88,13 +80,23 @@ class RunFolder:
         Args:
             config: Settings as plain values. All of them must stay as they are but those that say
                 how long the run is, where it lies and what is shown of it.
+            shards_told: Whether the checkpoint holds the digest of its shards: they may then lie
+                elsewhere.
+            complete: See `changed_settings`.
 
         Raises:
             LightsaeError: If the folder holds a run with other settings, naming each, or one whose
                 settings are lost, or cannot be written.
         """
         if self.checkpoint.exists():
-            self._require_same(config)
+            changed = changed_settings(
+                self._settings(), config, shards_told=shards_told, complete=complete
+            )
+            if changed:
+                raise LightsaeError(
+                    f"{self.path} holds a run with other settings: {'; '.join(changed)}; "
+                    "choose another --run_dir"
+                )
         else:
             self._write(config)
 
@@ -107,7 +109,8 @@ class RunFolder:
         except OSError as error:
             raise LightsaeError(f"{self.config} cannot be written: {error.strerror}") from error
 
-    def _require_same(self, config: Mapping[str, Any]) -> None:
+    def _settings(self) -> dict[str, Any]:
+        """The settings that the run was started with."""
         if not self.config.exists():
             raise LightsaeError(
                 f"{self.config} is missing: nothing tells the settings of {self.checkpoint}; "
@@ -119,17 +122,7 @@ class RunFolder:
             raise LightsaeError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(before, dict):
             raise LightsaeError(f"{self.config} does not hold the settings of a run")
-        was, now = _identity(before), _identity(config)
-        changed = [
-            f"{key} was {was.get(key)}, is {now.get(key)}"
-            for key in sorted(was.keys() | now.keys())
-            if was.get(key) != now.get(key)
-        ]
-        if changed:
-            raise LightsaeError(
-                f"{self.path} holds a run with other settings: {'; '.join(changed)}; "
-                "choose another --run_dir"
-            )
+        return before
 
 
 @contextmanager
@@ -174,20 +167,3 @@ def _lock(folder: Path) -> int | None:
         return lock_folder(folder)
     except OSError:
         return None
-
-
-def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a run what it is, flat."""
-    plain = yaml.safe_load(yaml.safe_dump(dict(config)))
-    return {key: value for key, value in _flat("", plain) if not _may_change(key)}
-
-
-def _may_change(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE)
-
-
-def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        return [(prefix, value)]
-    parts = ((f"{prefix}.{key}" if prefix else str(key), child) for key, child in value.items())
-    return [pair for key, child in parts for pair in _flat(key, child)]

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from lightsae_kernels import Encoded, Residual, encode_residual, sparse_decode, sparse_residual
+from lightsae_kernels import (
+    Encoded,
+    NarrowCopy,
+    Residual,
+    encode_residual,
+    encode_topk,
+    sparse_decode,
+    sparse_residual,
+)
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
@@ -22,9 +30,7 @@ from lightsae.sae.normalization import (
     row_statistics,
 )
 from lightsae.sae.regularizers import Regularizer
-from lightsae.sae.selection import Selection, TopK, fused_options
-
-_SELECTIONS = {"TopK": TopK}
+from lightsae.sae.selection import SELECTIONS, Selection, TopK, fused_options
 
 
 class SparseAutoencoder(nn.Module):
@@ -100,6 +106,7 @@ class SparseAutoencoder(nn.Module):
         self.W_dec = nn.Parameter(rows.clone())
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_buffer("scale", torch.ones(()))
+        self._narrow: dict[str, NarrowCopy] = {}
 
     @property
     def d_in(self) -> int:
@@ -110,6 +117,24 @@ class SparseAutoencoder(nn.Module):
     def d_sae(self) -> int:
         """Size of the dictionary."""
         return self.W_enc.shape[0]
+
+    def keep_narrow(self, name: str, dtype: torch.dtype) -> NarrowCopy:
+        """Let products in a dtype take a copy of a weight instead of casting it each time.
+
+        Args:
+            name: "W_enc" or "W_dec".
+            dtype: Of the product, under autocast.
+
+        Returns:
+            The copy, to be written by whoever steps the weight (`SAEAdam.keep_copy` does). It is
+            in no state dict, and is taken only while the weight is as it was written.
+        """
+        self._narrow[name] = NarrowCopy(dtype)
+        return self._narrow[name]
+
+    def narrow(self, name: str) -> Tensor | None:
+        """The copy of a weight as it is now, if one is kept."""
+        return self._narrow[name].of(getattr(self, name)) if name in self._narrow else None
 
     @torch.no_grad()
     def initialize_(self, sample: Tensor, centre: Centre = "mean") -> None:
@@ -168,6 +193,11 @@ class SparseAutoencoder(nn.Module):
     ) -> Encoded:
         """Encode inputs that are already normalised; see `Selection.encode`."""
         encoder = self.W_enc, self.b_enc, self.b_dec
+        options = fused_options(self.selection, regularizer, process_group)
+        if options is not None:
+            narrow = self.narrow("W_enc")
+            kept = self.selection.k if k is None else k
+            return encode_topk(x, *encoder, kept, W_enc_narrow=narrow, **options)
         return self.selection.encode(
             x, encoder, k=k, regularizer=regularizer, process_group=process_group
         )
@@ -183,13 +213,19 @@ class SparseAutoencoder(nn.Module):
         options = fused_options(self.selection, regularizer, process_group)
         if options is not None:
             weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
-            return encode_residual(x, *weights, self.selection.k, **options)
+            return encode_residual(
+                x, *weights, self.selection.k, W_enc_narrow=self.narrow("W_enc"),
+                W_dec_narrow=self.narrow("W_dec"), **options,
+            )  # fmt: skip
         encoded = self.encode_scaled(x, regularizer=regularizer, process_group=process_group)
-        return encoded, sparse_residual(x, encoded.values, encoded.indices, self.W_dec, self.b_dec)
+        code, decoder = (encoded.values, encoded.indices), (self.W_dec, self.b_dec)
+        narrow = self.narrow("W_dec")
+        return encoded, sparse_residual(x, *code, *decoder, W_dec_narrow=narrow)
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct normalised inputs, [B, d_in]."""
-        return sparse_decode(values, indices, self.W_dec, self.b_dec)
+        narrow = self.narrow("W_dec")
+        return sparse_decode(values, indices, self.W_dec, self.b_dec, W_dec_narrow=narrow)
 
     def encode(self, x: Tensor, k: int | None = None) -> SparseCode:
         """Code of a batch.
@@ -267,8 +303,8 @@ class SparseAutoencoder(nn.Module):
                 inf, or the folder cannot be written.
         """
         rule = type(self.selection).__name__
-        if _SELECTIONS.get(rule) is not type(self.selection):
-            raise LightsaeError(f"selection rule {rule} has no file format: {list(_SELECTIONS)}")
+        if SELECTIONS.get(rule) is not type(self.selection):
+            raise LightsaeError(f"selection rule {rule} has no file format: {list(SELECTIONS)}")
         settings = {
             "d_in": self.d_in,
             "d_sae": self.d_sae,
@@ -303,12 +339,12 @@ class SparseAutoencoder(nn.Module):
         path = Path(folder) / storage.SETTINGS
         rule = dict(settings["selection"])
         name = rule.pop("rule", None)
-        if not isinstance(name, str) or name not in _SELECTIONS:
-            raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(_SELECTIONS)}")
+        if not isinstance(name, str) or name not in SELECTIONS:
+            raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(SELECTIONS)}")
         # Files that are older than the choice have no kind.
         kind = settings["normalization"].get("kind", "variance")
         try:
-            selection = _SELECTIONS[name](**rule)
+            selection = SELECTIONS[name](**rule)
             # On meta, wrong sizes allocate nothing and no random number is drawn.
             with torch.device("meta"):
                 sae = cls(settings["d_in"], settings["d_sae"], selection, kind)

@@ -118,3 +118,10 @@ class L1L2Ratio(Regularizer):
     def penalty(self, a: Tensor, indices: Tensor, batch_active: Tensor) -> Tensor:
         """Mean l1 / l2 ratio, a scalar; see `Regularizer.penalty`."""
         return reference.l1_l2_ratio(a, batch_active, self.eps)
+
+
+# Penalties that checkpoints can name.
+REGULARIZERS: dict[str, type[Regularizer]] = {
+    "OffSupportL1": OffSupportL1,
+    "L1L2Ratio": L1L2Ratio,
+}

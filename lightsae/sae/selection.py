@@ -88,6 +88,10 @@ class TopK:
         return encode_topk(x, *encoder, kept, **options)
 
 
+# Rules that files can name.
+SELECTIONS: dict[str, type[TopK]] = {"TopK": TopK}
+
+
 def fused_options(
     selection: Selection, regularizer: Regularizer | None, process_group: ProcessGroup | None
 ) -> EncodeOptions | None:

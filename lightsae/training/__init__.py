@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from lightsae.training.checkpoint_reading import read_checkpoint
 from lightsae.training.dead_latents import DeadLatentTracker
 from lightsae.training.module import SAEModule
 from lightsae.training.optimizer import SAEAdam
@@ -15,7 +16,6 @@ _IN_RUNS = {
     "ResumePoint": "resume_point",
     "RewindMetrics": "metrics_file",
     "quieten": "log_filter",
-    "read_checkpoint": "checkpoint_files",
 }
 
 __all__ = [

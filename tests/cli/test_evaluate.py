@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+import torch
 
 from lightsae.activations import ActivationDataModule
 from lightsae.cli import main
+from lightsae.sae import SparseAutoencoder
 from lightsae.training import MetricsFile
 
-from ..training.helpers import D_SAE, write_config, write_shards
+from ..training.helpers import D_SAE, make_data, write_config, write_shards
 from .helpers import Ask, files
 
 
@@ -41,6 +44,30 @@ def test_predict_writes_codes_of_all_rows(run: Path, config: Path) -> None:
     with h5py.File(run / "codes" / "codes-00000.h5") as file:
         assert file.attrs["rows"] == 200
         assert file.attrs["d_sae"] == D_SAE
+
+
+def example(after: str) -> str:
+    """The first program behind a heading of docs/runs.md."""
+    text = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    return text.partition(after)[2].partition("```python\n")[2].partition("```")[0]
+
+
+def test_the_example_of_the_docs_reads_what_predict_writes(
+    run: Path, config: Path, shards: Path
+) -> None:
+    assert main(["predict", "--config", str(config), "--run_dir", str(run)]) == 0
+    program = example("## What `predict` writes")
+    assert "runs/quickstart" in program
+    found: dict[str, np.ndarray] = {}
+    exec(program.replace("runs/quickstart", str(run)), found)
+    data = make_data(shards)
+    data.setup()
+    x = torch.cat([batch.activations for batch in data.predict_dataloader()])
+    dense = SparseAutoencoder.load(run / "sae").encode(x).to_dense().detach().numpy()
+    assert np.array_equal(found["dense"], dense)
+    assert np.array_equal(found["fires"], (dense > 0).mean(axis=0))
+    rows = torch.cat([batch.sample_index for batch in data.test_dataloader()])
+    assert np.array_equal(found["test"], dense[rows])
 
 
 @pytest.mark.parametrize(

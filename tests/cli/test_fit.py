@@ -1,9 +1,11 @@
 """`lightsae fit`: what it leaves, says and refuses."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lightsae.activations import ActivationDataModule
 from lightsae.cli import main
@@ -225,3 +227,83 @@ def test_further_checkpoints_lie_beside_the_last(shards: Path, tmp_path: Path) -
     found = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert len(found) == 2
     assert found[0].startswith("epoch=") and found[1] == "last.ckpt"
+
+
+def test_a_run_goes_on_with_a_copy_of_its_shards(
+    config: Path, shards: Path, tmp_path: Path, line: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    words = ["fit", "--config", str(config), "--run_dir", str(run)]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    copied = shutil.copytree(shards, tmp_path / "node" / "shards")
+    other = write_shards(tmp_path / "other", dtype="float16")
+    monkeypatch.chdir(tmp_path)
+    path = "--data.init_args.path"
+    status, text = line(*words, path, other)
+    assert status == 1
+    assert "was trained on other shards" in text
+    assert main([*words, path, "node/shards", "--trainer.max_steps=4"]) == 0
+    assert main([*words, path, str(copied), "--trainer.max_steps=6"]) == 0
+    assert main([*words, "--trainer.max_steps=7"]) == 0
+
+
+def test_settings_that_a_run_of_an_earlier_version_does_not_have_are_at_their_defaults(
+    config: Path, tmp_path: Path, line: Ask
+) -> None:
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path)]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    written = tmp_path / "config.yaml"
+    settings = yaml.safe_load(written.read_text())
+    del settings["model"]["init_args"]["normalization"], settings["data"]["init_args"]["verify"]
+    written.write_text(yaml.safe_dump(settings))
+    status, text = line(*words, "--data.init_args.verify=false")
+    assert status == 1
+    assert "data.init_args.verify was True, is False" in text
+    assert main([*words, "--trainer.max_steps=3"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--trainer.check_val_every_n_epoch=2", "trainer.check_val_every_n_epoch was 1, is 2"),
+        ("--trainer.limit_train_batches=3", "trainer.limit_train_batches was None, is 3"),
+        ("--trainer.callbacks=Timer", "trainer.callbacks.class_path was None, is "),
+        ("--trainer.num_sanity_val_steps=1", "trainer.num_sanity_val_steps was 0, is 1"),
+    ],
+)
+def test_settings_that_the_help_leaves_out_are_part_of_the_run_too(
+    option: str, says: str, run: Path, config: Path, line: Ask
+) -> None:
+    before = files(run)
+    status, text = line("fit", "--config", config, "--run_dir", run, option)
+    assert status == 1
+    assert says in text
+    assert files(run) == before
+
+
+def test_the_settings_of_a_run_are_all_written(shards: Path, tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path / "config.yaml", shards, trainer__val_check_interval=0.5, trainer__max_steps=1
+    )
+    assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run")]) == 0
+    trainer = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]
+    assert (trainer["val_check_interval"], trainer["num_sanity_val_steps"]) == (0.5, 0)
+    assert main(["fit", "--config", str(tmp_path / "run" / "config.yaml")]) == 0
+
+
+def test_a_run_of_an_earlier_version_that_kept_fewer_settings_goes_on(
+    shards: Path, tmp_path: Path, line: Ask
+) -> None:
+    config = write_config(
+        tmp_path / "config.yaml", shards, trainer__val_check_interval=0.5, trainer__max_steps=1
+    )
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    written = tmp_path / "run" / "config.yaml"
+    settings = yaml.safe_load(written.read_text())
+    shown = ("accelerator", "devices", "max_epochs", "max_steps", "precision")
+    settings["trainer"] = {key: settings["trainer"].get(key) for key in shown}
+    written.write_text(yaml.safe_dump(settings))
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    status, text = line(*words, "--trainer.precision=64-true")
+    assert (status, "trainer.precision was None, is 64-true" in text) == (1, True)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,51 @@ def test_an_extraction_says_that_it_goes_on(number: int, status: int, tmp_path: 
         process.wait()
     assert process.returncode == status
     assert said.splitlines()[-1] == "lightsae extract: stopped; the same command goes on"
+
+
+IMPORTED = {
+    "raised": "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)",
+    "turned into another error": """
+try:
+    os.kill(os.getpid(), signal.SIGINT); time.sleep(9)
+except BaseException as error:
+    raise ImportError("half imported") from error
+""",
+}
+STARTS = {
+    "python -m": ["-m", "lightsae"],
+    "lightsae": ["-c", "import sys; from lightsae.cli import main; sys.exit(main())"],
+    "lightning": ["-c", "import sys; from lightsae.cli import lightning_main as m; sys.exit(m())"],
+}
+
+
+@pytest.mark.parametrize("imported", IMPORTED.values(), ids=IMPORTED)
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_control_c_during_imports_is_one_line(
+    start: list[str], imported: str, tmp_path: Path
+) -> None:
+
+    (tmp_path / "torch.py").write_text("import os, signal, time\n" + imported)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.run(
+        [sys.executable, *start, "fit", "--config", "c.yaml"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        preexec_fn=_answer_interrupts,
+    )
+    assert process.returncode == 130
+    assert process.stderr == "lightsae fit: stopped\n"
+
+
+def test_an_import_that_fails_of_itself_keeps_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('not this one')")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.run(
+        [sys.executable, "-m", "lightsae", "fit"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert process.stderr.endswith("ImportError: not this one\n")

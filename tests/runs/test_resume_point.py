@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -124,3 +125,53 @@ def test_a_signal_is_answered_by_a_checkpoint_of_its_step(shards: Path, tmp_path
         make_trainer(tmp_path, callbacks=[Terminate(5)]).fit(make_module(), make_data(shards))
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 6
     assert len(metrics(tmp_path)) == 6
+
+
+class Remembers(Callback):
+    """Has a state that becomes what cannot be read back."""
+
+    def __init__(self, from_step: int) -> None:
+        self.from_step, self.step = from_step, 0
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.step = trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        best: Any = np.float32(0.5) if self.step >= self.from_step else 0.5
+        return {"step": self.step, "best": best}
+
+
+def test_a_state_that_could_not_be_read_back_is_refused_before_the_first_step(
+    shards: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, callbacks=[Remembers(0)])
+    with pytest.raises(LightsaeError) as caught:
+        trainer.fit(make_module(), make_data(shards))
+    assert str(caught.value) == (
+        "callback Remembers: its best is numpy.float32, which could not be read back: "
+        "keep tensors and plain values"
+    )
+    assert trainer.global_step == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_becomes_so_is_refused_when_it_is_first_to_be_written(
+    shards: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, every=2, callbacks=[Remembers(3)])
+    with pytest.raises(LightsaeError, match=r"last\.ckpt cannot be written: callback Remembers: "):
+        trainer.fit(make_module(), make_data(shards))
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
+
+
+def test_states_of_the_data_and_settings_of_the_module_are_looked_at_too(
+    shards: Path, tmp_path: Path
+) -> None:
+    data, module = make_data(shards), make_module()
+    data.state_dict = lambda: {"seen": {1, Path("x")}}  # type: ignore[method-assign]
+    with pytest.raises(LightsaeError, match=r"its ActivationDataModule\.seen is set"):
+        make_trainer(tmp_path).fit(module, data)
+    module = make_module()
+    module.hparams["found_in"] = Path("x")
+    with pytest.raises(LightsaeError, match=r"its hyper_parameters\.found_in is pathlib"):
+        make_trainer(tmp_path).fit(module, make_data(shards))

@@ -11,7 +11,7 @@ from lightsae.runs.run_folder import RunFolder, exclusive
 
 SETTINGS: dict[str, Any] = {
     "seed_everything": 0,
-    "trainer": {"max_epochs": 3, "precision": None, "devices": "auto"},
+    "trainer": {"max_epochs": 3, "precision": None, "devices": "auto", "num_nodes": 1},
     "model": {"class_path": "SAEModule", "init_args": {"d_sae": 64, "aux_k": None}},
     "data": {"init_args": {"path": "shards", "batch_size": 16}},
     "checkpoint_every": 500,
@@ -160,3 +160,86 @@ def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -
     with exclusive(tmp_path):
         assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
+
+
+def placed(path: Any) -> dict[str, Any]:
+    return changed(data__init_args__path=path)
+
+
+def begun(path: Any, folder: Path) -> RunFolder:
+    run = RunFolder(folder)
+    run.claim(placed(path))
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    return run
+
+
+@pytest.mark.parametrize("before", ["shards", "./shards", "{here}/shards", "link", "$HERE/shards"])
+@pytest.mark.parametrize("now", ["shards", "../here/shards", "{here}/shards", "link", "~/shards"])
+def test_one_folder_by_two_names_is_one_folder(
+    before: str, now: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "shards").mkdir(parents=True)
+    (here / "link").symlink_to("shards")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HERE", str(here))
+    monkeypatch.setenv("HOME", str(here))
+    run = begun(before.format(here=here), tmp_path / "run")
+    run.claim(placed(now.format(here=here)))
+    Path("other").mkdir()
+    with pytest.raises(LightsaeError, match=r"data.init_args.path was .*, is other"):
+        run.claim(placed("other"))
+
+
+def test_a_folder_within_a_list_may_have_another_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("best").mkdir()
+    run = RunFolder(tmp_path / "run")
+    callbacks = [{"class_path": "ModelCheckpoint", "init_args": {"dirpath": "best"}}]
+    run.claim(changed(trainer__callbacks=callbacks))
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    callbacks[0]["init_args"] = {"dirpath": str(tmp_path / "best")}
+    run.claim(changed(trainer__callbacks=callbacks))
+    with pytest.raises(LightsaeError, match=r"trainer\.callbacks was"):
+        run.claim(changed(trainer__callbacks=[*callbacks, "Timer"]))
+
+
+def test_a_name_that_is_a_number_is_the_same_name(tmp_path: Path) -> None:
+    run = begun(2024, tmp_path / "run")
+    run.claim(placed("2024"))
+    with pytest.raises(LightsaeError, match="path was 2024, is 2025"):
+        run.claim(placed("2025"))
+
+
+def test_where_the_shards_lie_may_change_if_the_checkpoint_tells_them_apart(
+    tmp_path: Path,
+) -> None:
+    run = begun("/scratch/a", tmp_path / "run")
+    run.claim(placed("/scratch/b"), shards_told=True)
+    with pytest.raises(LightsaeError, match="path was /scratch/a, is /scratch/b"):
+        run.claim(placed("/scratch/b"))
+    settings = placed("/scratch/b")
+    settings["data"]["init_args"]["batch_size"] = 8
+    with pytest.raises(LightsaeError, match=r"settings: data.init_args.batch_size was 16, is 8;"):
+        run.claim(settings, shards_told=True)
+
+
+def test_settings_of_an_earlier_version_are_completed_before_they_are_compared(
+    run: RunFolder,
+) -> None:
+    newer = changed(model__init_args__added_since="its default")
+    with pytest.raises(LightsaeError, match="added_since was None, is its default"):
+        run.claim(newer)
+
+    def complete(settings: dict[str, Any]) -> dict[str, Any]:
+        settings["model"]["init_args"].setdefault("added_since", "its default")
+        return settings
+
+    run.claim(newer, complete=complete)
+    newer["model"]["init_args"]["added_since"] = "another"
+    with pytest.raises(LightsaeError, match="added_since was its default, is another"):
+        run.claim(newer, complete=complete)

@@ -106,7 +106,7 @@ def write_config(path: Path, shards: Path, **changes: Any) -> Path:
                     "class_path": "lightsae.sae.L1L2Ratio",
                     "init_args": {"weight": 0.05},
                 },
-                "aux_k": {"k_aux": 4, "dead_after": 48},
+                "aux_k": {"k_aux": 4, "dead_after": 16},
                 "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},
             },
         },
@@ -171,5 +171,5 @@ def command(*words: object) -> list[str]:
 
 def environment(modules: Path | None = None) -> dict[str, str]:
     """One thread, and where user's own modules lie."""
-    found = {"OMP_NUM_THREADS": "1"} | ({} if modules is None else {"PYTHONPATH": str(modules)})
-    return os.environ | found
+    path = [str(modules)] * (modules is not None) + [os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, path))}

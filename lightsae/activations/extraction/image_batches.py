@@ -1,5 +1,6 @@
 """Batches of prepared images in a given order, read in a thread or in worker processes."""
 
+import multiprocessing
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -7,9 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from lightsae.activations.extraction.batch_transfer import packed
 from lightsae.activations.extraction.images import ImageSet, Item
 from lightsae.activations.extraction.models import Inputs
 from lightsae.activations.shards.dtypes import Array
@@ -25,17 +27,19 @@ class ImageBatch(NamedTuple):
         images: Those, `[B, C, H, W]`, or keyword arguments of the model; None if there are none.
         labels: Their classes, int64 `[B]`, or None if the images have no labels.
         problems: What is wrong with the others.
+        warnings: What was said of images that could be read all the same.
     """
 
     positions: list[int]
     images: Inputs | None
     labels: Tensor | None
     problems: list[str]
+    warnings: Sequence[str] = ()
 
 
 def image_batches(
     images: ImageSet, order: Array, batch_size: int, workers: int
-) -> Iterator[ImageBatch]:
+) -> Generator[ImageBatch, None, None]:
     """Read images batch by batch; workers start at once.
 
     Args:
@@ -72,7 +76,15 @@ def listed_batches(
         # The global one is for the weights of what is trained.
         generator=torch.Generator(),
     )
-    found = _unpacked(iter(loader))
+    try:
+        if workers:
+            multiprocessing.Lock()  # a loader that fails at its first would print a traceback
+        found = _unpacked(iter(loader))
+    except OSError as error:
+        raise LightsaeError(
+            f"workers is {workers}: the processes that read images cannot start: {reason(error)}; "
+            "workers 0 needs none"
+        ) from error
     return found if workers else _read_ahead(found)
 
 
@@ -96,7 +108,7 @@ def _unpacked(
             if isinstance(found, LightsaeError):
                 raise found
             yield found
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise LightsaeError(f"data: a process that reads images died: {reason(error)}") from error
     finally:
         _end_workers(loader)
@@ -127,9 +139,22 @@ class _Batches(Dataset[ImageBatch | LightsaeError]):
     def __getitem__(self, number: int) -> ImageBatch | LightsaeError:
         positions = self._batches[number].tolist()
         try:
-            return collate([(position, self._images.load(position)) for position in positions])
+            batch = collate([(position, self._images.load(position)) for position in positions])
         except LightsaeError as error:
             return error
+        if get_worker_info() is None:
+            return batch
+        try:
+            return _packed(batch)
+        except OSError as error:
+            return LightsaeError(f"workers: no memory for a batch of images: {reason(error)}")
+
+
+def _packed(batch: ImageBatch) -> ImageBatch:
+    """A batch as it leaves a worker."""
+    images = None if batch.images is None else packed(batch.images)
+    labels = None if batch.labels is None else packed(batch.labels)
+    return batch._replace(images=images, labels=labels)
 
 
 def _unchanged(found: Any) -> Any:
@@ -158,8 +183,9 @@ def collate(items: list[tuple[int, Item]]) -> ImageBatch:
     if len(kinds) > 1:
         raise LightsaeError(f"data: images differ, expected one shape and dtype: {sorted(kinds)}")
     labels = [item.label for _, item in items if item.label is not None]
+    warnings = [item.warning for _, item in items if item.warning]
     return ImageBatch(
-        positions, _stacked(images), torch.tensor(labels) if labels else None, problems
+        positions, _stacked(images), torch.tensor(labels) if labels else None, problems, warnings
     )
 
 

@@ -1,6 +1,6 @@
 """Images by number: from a folder, any torch dataset, or what is read like one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from operator import index
 from pathlib import Path
@@ -10,16 +10,18 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.image_sources import ArrayFile, HuggingFace, Tars
-from lightsae.activations.extraction.image_sources.files import files_below, stamps
+from lightsae.activations.extraction.image_sources.decoder_messages import (
+    decoder_messages,
+    said_of,
+)
+from lightsae.activations.extraction.image_sources.folder_listing import list_images
+from lightsae.activations.extraction.image_sources.image_formats import open_image
 from lightsae.activations.extraction.image_sources.modes import converted
 from lightsae.activations.extraction.models import Inputs, import_object
 from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.extras import require
-from lightsae.messages import reason
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+from lightsae.messages import one_line, reason
 
 
 class Item(NamedTuple):
@@ -29,15 +31,17 @@ class Item(NamedTuple):
         image: Float `[C, H, W]`, or keyword arguments of the model; or None.
         label: Its class, or None.
         problem: What is wrong with it, or an empty string.
+        warning: What was said of it though it could be read, or an empty string.
     """
 
     image: Inputs | None
     label: int | None
     problem: str
+    warning: str = ""
 
 
 class ImageSet(Protocol):
-    """Images by number.
+    """Images by number; one may have `notes`, lines that are told before they are read.
 
     Attributes:
         classes: Names of the labels, or empty.
@@ -68,54 +72,54 @@ class FolderImages:
         folder: The folder.
         transform: Makes a tensor `[C, H, W]` of a PIL image.
         mode: PIL mode that images are converted to: RGB or L.
+        begun: Fingerprints of extractions that are to go on, see `list_images`.
+        labels: Whether subfolders are classes; if not, images may lie anywhere.
+
+    Attributes:
+        notes: What was left out, a line each.
 
     Raises:
         LightsaeError: If the folder is missing or holds no image, or an image lies next to folders
             of them, so that it has no class.
     """
 
-    def __init__(self, folder: str | Path, transform: Any, mode: str = "RGB") -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        transform: Any,
+        mode: str = "RGB",
+        begun: Collection[str] = (),
+        labels: bool = True,
+    ) -> None:
         self._folder, self._transform, self._mode = Path(folder), transform, mode
-        if not self._folder.is_dir():
-            raise LightsaeError(f"data.folder: there is no folder {folder}")
-        found = (p.relative_to(self._folder) for p in files_below(self._folder))
-        self._paths = sorted(p for p in found if p.suffix.lower() in _SUFFIXES)
-        if not self._paths:
-            raise LightsaeError(f"data.folder: {folder} holds no images")
-        self.has_labels = self._in_subfolders()
-        names = sorted({path.parts[0] for path in self._paths}) if self.has_labels else []
-        self.classes = names
-        self._labels = {name: label for label, name in enumerate(names)}
+        listing = list_images(self._folder, begun, labels=labels)
+        self._paths, self.classes, self.fingerprint, self.notes = listing
+        self.has_labels = bool(self.classes)
+        self._labels = {name: label for label, name in enumerate(self.classes)}
         self.name = str(folder)
-        self.fingerprint = stamps(self._folder, self._paths)
         self.original_index: Array = np.arange(len(self._paths))
-
-    def _in_subfolders(self) -> bool:
-        """Whether all images are in subfolders; or else none is."""
-        stray = [path for path in self._paths if len(path.parts) == 1]
-        if stray and len(stray) < len(self._paths):
-            raise LightsaeError(
-                f"data.folder: {self._folder / stray[0]} is in no subfolder, expected every image "
-                "in one, which is its class, or none"
-            )
-        return not stray
 
     def __len__(self) -> int:
         """Number of images, readable or not."""
         return len(self._paths)
 
+    def name_of(self, position: int) -> str:
+        """The path of an image."""
+        return str(self._folder / self._paths[position])
+
     def load(self, position: int) -> Item:
         """Read and prepare an image."""
         path = self._folder / self._paths[position]
-        image_module = require("PIL.Image", extra="vision")
-        try:
-            with image_module.open(path) as image:
-                tensor = self._transform(converted(image, self._mode))
-        except LightsaeError:
-            raise
-        except Exception as error:
-            return Item(None, None, f"{path} is not a readable image: {reason(error)}")
-        return Item(tensor, self._labels.get(self._paths[position].parts[0]), "")
+        with decoder_messages() as messages:
+            try:
+                with open_image(path) as image:
+                    tensor = self._transform(converted(image, self._mode))
+            except LightsaeError:
+                raise
+            except Exception as error:
+                return Item(None, None, f"{path} is not a readable image: {_why(error, messages)}")
+        label = self._labels.get(self._paths[position].parts[0])
+        return Item(tensor, label, "", said_of(str(path), messages))
 
 
 class DatasetImages:
@@ -131,6 +135,10 @@ class DatasetImages:
         name: What messages call it.
         mode: PIL mode that images are converted to: RGB or L.
         fingerprint: Tells one dataset from another; its name by default.
+        labels: Whether labels of items count.
+
+    Attributes:
+        notes: What was left out, a line each.
 
     Raises:
         LightsaeError: If it has no length or items, or its `classes` or `original_index` cannot be.
@@ -143,12 +151,15 @@ class DatasetImages:
         name: str,
         mode: str = "RGB",
         fingerprint: str | None = None,
+        labels: bool = True,
     ) -> None:
         self._dataset, self._transform, self._mode = dataset, transform, mode
         self.name, self.fingerprint = name, fingerprint or name
+        self.notes: list[str] = []
         count = self._count()
-        self.has_labels = self._first_is_pair(count)
-        classes = getattr(dataset, "classes", None) or []
+        self._pairs = self._first_is_pair(count)
+        self.has_labels = labels and self._pairs
+        classes = (getattr(dataset, "classes", None) or []) if labels else []
         if not isinstance(classes, Iterable):
             raise LightsaeError(f"data: classes of {name} is {classes!r}, expected a list of names")
         self.classes = [str(item) for item in classes]
@@ -173,7 +184,7 @@ class DatasetImages:
     def _first_is_pair(self, count: int) -> bool:
         """Whether the first item that can be read has a label."""
         for position in range(count):
-            with suppress(Exception):
+            with suppress(Exception), decoder_messages():
                 return isinstance(self._dataset[position], tuple | list)
         return False
 
@@ -188,26 +199,31 @@ class DatasetImages:
             LightsaeError: If it is neither an image nor (image, label), like the first item.
         """
         where = f"item {position} of {self.name}"
-        try:
-            image, label = self._parts(self._dataset[position], where)
-            if not isinstance(image, Tensor | Mapping):
-                image = self._transform(converted(image, self._mode))
-        except LightsaeError:
-            raise
-        except (Exception, SystemExit) as error:
-            return Item(None, None, f"{where} is unreadable: {reason(error)}")
+        with decoder_messages() as messages:
+            try:
+                image, label = self._parts(self._dataset[position], where)
+                if not isinstance(image, Tensor | Mapping):
+                    image = self._transform(converted(image, self._mode))
+            except LightsaeError:
+                raise
+            except (Exception, SystemExit) as error:
+                return Item(None, None, f"{where} is unreadable: {_why(error, messages)}")
         # A tensor with a graph cannot leave a worker.
         if isinstance(image, Mapping):
-            return Item({name: part.detach() for name, part in image.items()}, label, "")
-        return Item(image.detach(), label, "")
+            image = {name: part.detach() for name, part in image.items()}
+        else:
+            image = image.detach()
+        return Item(image, label, "", said_of(where, messages))
 
     def _parts(self, item: Any, where: str) -> tuple[Any, int | None]:
         """Image and label of an item."""
         image, label = item, None
-        if self.has_labels:
+        if self._pairs:
             if not isinstance(item, tuple | list) or len(item) < 2:
                 raise LightsaeError(f"{where} is {_kind(item)}, expected (image, label)")
-            image, label = item[0], _label(item[1], where, len(self.classes))
+            image = item[0]
+        if self.has_labels:
+            label = _label(item[1], where, len(self.classes))
         if (
             not isinstance(image, Tensor)
             and not _is_inputs(image)
@@ -218,6 +234,11 @@ class DatasetImages:
                 "or that and a label"
             )
         return image, label
+
+
+def _why(error: BaseException, messages: list[str]) -> str:
+    """Why an image is unreadable, with what its decoder said last."""
+    return f"{reason(error)} ({one_line(messages[-1])})" if messages else reason(error)
 
 
 def _is_inputs(item: Any) -> bool:
@@ -253,12 +274,21 @@ def _kind(item: Any) -> str:
     return f"a {type(item).__name__} ({', '.join(type(part).__name__ for part in item[:3])})"
 
 
-def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict[str, Any]]:
+def image_name(images: ImageSet, position: int) -> str:
+    """What messages call one of the images."""
+    name_of = getattr(images, "name_of", None)
+    return str(name_of(position)) if name_of else f"item {position} of {images.name}"
+
+
+def load_images(
+    options: DataOptions, module: nn.Module, begun: Collection[str] = ()
+) -> tuple[ImageSet, dict[str, Any]]:
     """Open the images that a model is to see.
 
     Args:
         options: Which images, and how they are prepared.
         module: The model; a timm model says what it wants.
+        begun: Fingerprints of extractions that are to go on, with the images that these had.
 
     Returns:
         The images, and the settings that were used to prepare them.
@@ -278,14 +308,16 @@ def load_images(options: DataOptions, module: nn.Module) -> tuple[ImageSet, dict
     mode = "L" if channels == 1 else "RGB"
     transform = Transform(settings)
     if options.folder is not None:
-        return FolderImages(options.folder, transform, mode), settings
+        return FolderImages(options.folder, transform, mode, begun, options.labels), settings
     if options.dataset is not None:
         dataset = _torch_dataset(options.dataset, options.arguments)
         name = f"{options.dataset} {options.arguments}"
-        return DatasetImages(dataset, transform, name, mode), settings
-    source = _source(options)
+        return DatasetImages(dataset, transform, name, mode, labels=options.labels), settings
+    source = _source(options, begun)
     name = options.huggingface or options.webdataset or options.arrays or ""
-    return DatasetImages(source, transform, name, mode, source.fingerprint), settings
+    images = DatasetImages(source, transform, name, mode, source.fingerprint)
+    images.notes = source.notes if isinstance(source, Tars) else []
+    return images, settings
 
 
 def _torch_dataset(path: str, arguments: dict[str, Any]) -> Any:
@@ -297,11 +329,13 @@ def _torch_dataset(path: str, arguments: dict[str, Any]) -> Any:
         raise LightsaeError(f"data.dataset: cannot build {path}: {reason(error)}") from error
 
 
-def _source(options: DataOptions) -> HuggingFace | Tars | ArrayFile:
+def _source(options: DataOptions, begun: Collection[str]) -> HuggingFace | Tars | ArrayFile:
     """Images that are read like a torch dataset."""
-    image, label = options.image_key, options.label_key
+    image, label, labels = options.image_key, options.label_key, options.labels
     if options.huggingface is not None:
-        return HuggingFace(options.huggingface, options.split, image, label, options.arguments)
+        return HuggingFace(
+            options.huggingface, options.split, image, label, options.arguments, labels=labels
+        )
     if options.webdataset is not None:
-        return Tars(options.webdataset, image, label)
-    return ArrayFile(options.arrays or "", image, label)
+        return Tars(options.webdataset, image, label, begun, labels=labels)
+    return ArrayFile(options.arrays or "", image, label, labels=labels)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from lightsae.activations.extraction.preparation_checks import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
+from lightsae.files import NameOption, expanded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +40,8 @@ class DataOptions:
         split: Split of the Hugging Face dataset, if it has several.
         image_key: Column, extension in the tars, or array of the images.
         label_key: Column, extension in the tars, or array of the labels.
+        labels: Whether images have labels where the source has some; false takes all images without
+            them, so also those of a folder that holds both images and folders of images.
         arguments: Keyword arguments of the dataset's constructor, or of `load_dataset`.
         size: Side of the square image that the model sees, in pixels; the model's own by default.
         mean: Per-channel mean that is subtracted; the model's own by default.
@@ -50,22 +53,29 @@ class DataOptions:
         LightsaeError: If a value cannot be, naming its key.
     """
 
-    folder: str | None = None
+    folder: NameOption | None = None
     dataset: str | None = None
-    huggingface: str | None = None
-    webdataset: str | None = None
-    arrays: str | None = None
-    split: str | None = None
-    image_key: str | None = None
-    label_key: str | None = None
+    huggingface: NameOption | None = None
+    webdataset: NameOption | None = None
+    arrays: NameOption | None = None
+    split: NameOption | None = None
+    image_key: NameOption | None = None
+    label_key: NameOption | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     crop: float | None = None
     interpolation: Interpolation | None = None
+    labels: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("folder", "huggingface", "webdataset", "arrays"):
+            if getattr(self, name) is not None:
+                setattr(self, name, expanded(getattr(self, name)))
+        for name in ("split", "image_key", "label_key"):
+            if getattr(self, name) is not None:
+                setattr(self, name, str(getattr(self, name)))
         if self.size is not None and self.size < 1:
             raise LightsaeError(f"data.size is {self.size}, expected at least 1 pixel")
         if self.crop is not None and not 0 < self.crop <= 1:
@@ -97,6 +107,10 @@ webdataset, arrays; here are folder, arrays
         if len(given) != 1:
             here = f"here are {', '.join(given)}" if given else "there is none"
             raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
+        if self.label_key and not self.labels:
+            raise LightsaeError(
+                f"data.label_key is {self.label_key!r} and data.labels is false: give one of them"
+            )
         for key, kinds in _FOR.items():
             if getattr(self, key) and given[0] not in kinds:
                 raise LightsaeError(
@@ -118,7 +132,7 @@ def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:
 
     Raises:
         LightsaeError: If nothing says how to prepare images that are no tensors, or what is said
-            cannot be.
+            cannot be, or the model was built for images of another size.
 
     Example:
         >>> from torch import nn
@@ -126,6 +140,7 @@ def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:
         {'input_size': [1, 32, 32], 'mean': [0.5], 'std': [0.5], 'crop_pct': 1.0, \
 'interpolation': 'bicubic'}
     """
+    _check_size(options, module)
     settings = _said_by(module)
     if (
         not settings
@@ -162,8 +177,9 @@ def _said_by(module: "nn.Module") -> dict[str, Any]:
     if not hasattr(module, "pretrained_cfg"):
         return {}
     found = require("timm.data", extra="vision").resolve_model_data_config(module)
-    size = found["input_size"]
-    found["input_size"] = (_channels(module, size[0]), *size[1:])
+    channels, height, width = found["input_size"]
+    built, _ = _built_for(module)
+    found["input_size"] = (_channels(module, channels), *(built or (height, width)))
     return {key: found[key] for key in _KEYS if key in found}
 
 
@@ -174,6 +190,33 @@ def _channels(module: "nn.Module", said: int) -> int:
     name = first[0] if isinstance(first, list | tuple) else first
     convolution = dict(module.named_modules()).get(name or "")
     return getattr(convolution, "in_channels", said)
+
+
+def _built_for(module: nn.Module) -> tuple[tuple[int, int] | None, bool]:
+    """The height and width that a model of timm was built for, and whether it takes no other.
+
+    Its configuration tells those of its weights, whatever `img_size` was among its arguments.
+    """
+    for part in module.modules():
+        size = getattr(part, "img_size", None)
+        if isinstance(size, int):
+            size = (size, size)
+        if isinstance(size, tuple | list) and len(size) == 2:
+            return (size[0], size[1]), getattr(part, "strict_img_size", False) is True
+    return None, False
+
+
+def _check_size(options: DataOptions, module: nn.Module) -> None:
+    """Refuse images of another size than a model of timm takes."""
+    if options.size is None or options.dataset is not None or not hasattr(module, "pretrained_cfg"):
+        return
+    built, strict = _built_for(module)
+    if built is not None and strict and built != (options.size, options.size):
+        raise LightsaeError(
+            f"data.size is {options.size}: {type(module).__name__} was built for images of "
+            f"{built[0]} x {built[1]} (img_size among its arguments says for which): leave "
+            "data.size out, or make both the same"
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -210,7 +253,12 @@ class Transform:
         self._made: Callable[[Any], Tensor] | None = None
 
     def __call__(self, image: Any) -> "Tensor":
-        """Prepare a PIL image."""
+        """Prepare a PIL image.
+
+        Raises:
+            ValueError: If it is so narrow that resizing would make more pixels than Pillow opens.
+        """
+        self._check_growth(*image.size)
         if self._made is None:
             data = require("timm.data", extra="vision")
             made: Callable[[Any], Tensor] = data.create_transform(
@@ -218,3 +266,15 @@ class Transform:
             )
             self._made = made
         return self._made(image)
+
+    def _check_growth(self, width: int, height: int) -> None:
+        """Refuse an image that is so narrow that resizing its short side makes it huge."""
+        limit = require("PIL.Image", extra="vision").MAX_IMAGE_PIXELS
+        if limit is None or self._settings.get("crop_mode", "center") != "center":
+            return
+        side = max(self._settings["input_size"][1:]) / self._settings["crop_pct"]
+        pixels = int(side * side * max(width, height) / min(width, height))
+        if pixels > 2 * limit:
+            raise ValueError(
+                f"its sides are {width} and {height}, resized it would be {pixels} pixels"
+            )

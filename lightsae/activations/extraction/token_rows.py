@@ -30,6 +30,11 @@ class TokenRows(NamedTuple):
     token: Tensor
     span: int
 
+    def without(self, image: int | Tensor) -> "TokenRows":
+        """The rows of the other samples."""
+        keep = self.image != image
+        return TokenRows(self.activations[keep], self.image[keep], self.token[keep], self.span)
+
 
 @dataclass
 class TokenChoice:
@@ -61,7 +66,12 @@ class TokenChoice:
             raise LightsaeError(f"tokens_per_image is {self.per_image}, expected at least 1")
 
     def rows(
-        self, output: Tensor, inputs: Inputs, module: nn.Module, numbers: list[int]
+        self,
+        output: Tensor,
+        inputs: Inputs,
+        module: nn.Module,
+        numbers: list[int],
+        prefix_tokens: int | None = None,
     ) -> TokenRows:
         """Take rows of a layer's output.
 
@@ -71,12 +81,15 @@ class TokenChoice:
                 tokens, those at which it is 0 are padding and give no rows.
             module: The model.
             numbers: Number of each sample, for the draw.
+            prefix_tokens: Number of class and register tokens of this layer, if it is not that of
+                the model.
 
         Raises:
             LightsaeError: If there are no such tokens, or fewer than `per_image`.
         """
         present = present_tokens(inputs, output)
-        tokens, positions = select_tokens(output, self.kind, module, self.prefix_tokens, present)
+        prefix = prefix_tokens if self.prefix_tokens is None else self.prefix_tokens
+        tokens, positions = select_tokens(output, self.kind, module, prefix, present)
         wanted = torch.ones(tokens.shape[:2], dtype=torch.bool)
         if present is not None:
             here = present.any(1, keepdim=True) if self.kind == "pooled" else present[:, positions]

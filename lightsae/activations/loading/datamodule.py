@@ -21,6 +21,7 @@ from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.row_source import RowSource
 from lightsae.activations.shards.shard_set import ShardSet
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test", "all")
 
@@ -75,7 +76,7 @@ class ActivationDataModule(SplitDataModule):
 
     def __init__(
         self,
-        path: str,
+        path: NameOption,
         batch_size: int = 4096,
         val_fraction: float = 0.05,
         test_fraction: float = 0.05,
@@ -99,7 +100,7 @@ class ActivationDataModule(SplitDataModule):
         )
         if dtype not in ("float32", "stored"):
             raise LightsaeError(f"dtype is {dtype!r}, expected 'float32' or 'stored'")
-        self.path = Path(path)
+        self.path = Path(expanded(path))
         self.dtype = torch.float32 if dtype == "float32" else None
         self.verify, self.readers, self.source = verify, readers, source
         self._shards: ShardSet | None = None

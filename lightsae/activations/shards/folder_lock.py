@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 from pathlib import Path
 
 from lightsae.errors import LightsaeError
@@ -15,18 +16,20 @@ def system_message(error: Exception) -> str:
         >>> system_message(OSError("write failed (errno = 28, total = 4)"))
         'No space left on device'
     """
-    number = getattr(error, "errno", None)
-    for code in (number, *_codes_in(str(error))):
-        if code:
-            return os.strerror(code)
-    return str(error).splitlines()[0]
+    code = system_code(error)
+    return str(error).splitlines()[0] if code is None else os.strerror(code)
 
 
-def _codes_in(text: str) -> list[int]:
-    """The errno in an HDF5 message."""
-    _, found, tail = text.partition("errno = ")
-    digits = tail.split(",")[0]
-    return [int(digits)] if found and digits.isdigit() else []
+def system_code(error: Exception) -> int | None:
+    """The errno of an exception, or that in a message of HDF5.
+
+    Example:
+        >>> system_code(OSError("write failed (errno = 28, total = 4)"))
+        28
+    """
+    number: int | None = getattr(error, "errno", None)
+    found = re.search(r"errno = (\d+)", str(error))
+    return number or (int(found[1]) if found else None)
 
 
 def check_writable(folder: Path) -> None:

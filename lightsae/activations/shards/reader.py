@@ -10,6 +10,7 @@ import numpy as np
 
 from lightsae.activations.shards.checked_read import all_finite, checksum, read_at
 from lightsae.activations.shards.dtypes import Array, as_float32, storage
+from lightsae.activations.shards.hdf5_files import ObstacleError, obstacle_in, open_hdf5
 from lightsae.activations.shards.manifest import Manifest, ShardEntry
 from lightsae.activations.shards.reader_processes import Located
 from lightsae.activations.shards.shard_file import index_names, shard_digest
@@ -17,6 +18,10 @@ from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
 
 _HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+
+
+class UnreadableShardError(LightsaeError):
+    """A shard that may be whole cannot be read here: no permission, a lock, a newer format."""
 
 
 class Shard:
@@ -48,7 +53,12 @@ class Shard:
             raise
         except _HDF5_ERRORS as error:
             self.close()
-            raise self._broken(f"cannot be read as a shard: {_first_line(error)}") from error
+            what = f"cannot be read as a shard: {_first_line(error)}"
+            raise self._broken(what, error) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy opens the file anew."""
+        return Shard, (self.path, self._entry, self._manifest)
 
     def __enter__(self) -> "Shard":
         return self
@@ -70,14 +80,19 @@ class Shard:
         if not self.path.is_file():
             raise self._broken("is missing, but the manifest lists it")
         try:
-            return h5py.File(self.path, "r", rdcc_nbytes=0)
+            return open_hdf5(self.path, never_changes=True, rdcc_nbytes=0)
+        except ObstacleError as error:
+            raise self._broken("", error) from error
         except OSError as error:
             text = _first_line(error)
             what = "is truncated" if "truncated" in text else "is not a readable HDF5 file"
             raise self._broken(f"{what}, expected {self.rows} rows: {text}") from error
 
-    def _broken(self, what: str) -> LightsaeError:
+    def _broken(self, what: str, error: Exception | None = None) -> LightsaeError:
         """An error that begins with the file."""
+        obstacle = None if error is None else obstacle_in(error)
+        if obstacle is not None:
+            return UnreadableShardError(f"{self.path}: cannot be read here: {obstacle}")
         return LightsaeError(f"{self.path}: {what}")
 
     def _dataset(self, name: str, dtype: Any, shape: tuple[int, ...]) -> h5py.Dataset:
@@ -215,7 +230,7 @@ class Shard:
     def _unreadable(self, start: int, count: int, error: Exception) -> LightsaeError:
         """An error about rows that the system or the library does not read."""
         rows = f"rows {start}-{start + count - 1}"
-        return self._broken(f"{rows} cannot be read: {_first_line(error)}")
+        return self._broken(f"{rows} cannot be read: {_first_line(error)}", error)
 
     def _altered(self, start: int, count: int, what: str) -> LightsaeError:
         """An error about bytes that changed after they were written."""

@@ -7,6 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Lock, local
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ShardSet:
     """All shards of a folder as one list of chunks.
 
     Every shard's structure is checked on construction; files are opened when needed and at most
-    `max_open` stay open. Several threads may read.
+    `max_open` stay open. Several threads may read. Copies and pickles open their own.
 
     Args:
         folder: A complete folder of shards.
@@ -65,13 +66,7 @@ class ShardSet:
                 "run the command that began it again"
             )
         self._verify, self._max_open = verify, max_open
-        self._open: OrderedDict[int, Shard] = OrderedDict()
-        self._users: Counter[int] = Counter()
-        self._lock = Lock()
-        self._scratch = local()
-        self._processes: ReaderProcesses | None = None
-        self._indices: dict[int, Array] = {}
-        self._index_room = _INDEX_BYTES
+        self._begin_closed()
         moments, parts, chunk_rows = Moments.empty(self.manifest.d_in), [], []
         for position in range(len(self.manifest.shards)):
             with self._shard(position) as shard:
@@ -86,6 +81,27 @@ class ShardSet:
             self.close()
             path = self.folder / MANIFEST_NAME
             raise LightsaeError(f"{path}: mean or scale was altered: it is not that of the shards")
+
+    def _begin_closed(self) -> None:
+        """Nothing is open or read yet."""
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._users: Counter[int] = Counter()
+        self._lock = Lock()
+        self._scratch = local()
+        self._processes: ReaderProcesses | None = None
+        self._indices: dict[int, Array] = {}
+        self._index_room = _INDEX_BYTES
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: what is known of the shards, but no file and no process."""
+        names = ("folder", "index_ahead", "manifest", "_verify", "_max_open")
+        known = (*names, "chunk_rows", "chunks", "_scanned")
+        return {name: getattr(self, name) for name in known}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin with nothing open."""
+        self.__dict__.update(state)
+        self._begin_closed()
 
     def _chunk_list(self, position: int, shard: Shard) -> Array:
         """The chunks of one shard."""

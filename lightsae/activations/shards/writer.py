@@ -37,7 +37,16 @@ from lightsae.errors import LightsaeError
 
 
 class UnstorableError(LightsaeError):
-    """A value is not finite, or too large for the stored dtype."""
+    """A value is not finite, or too large for the stored dtype.
+
+    Args:
+        message: What is wrong with it.
+        row: Which of the rows it is in.
+    """
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class ShardWriter:
@@ -276,11 +285,11 @@ class ShardWriter:
             f"layer {self.manifest.layer or 'unnamed'!r}: activation [{column}] is {value:g}"
         )
         if not np.isfinite(value):
-            return UnstorableError(f"{where}, expected a finite number")
+            return UnstorableError(f"{where}, expected a finite number", row)
         dtype = self.manifest.dtype
         fits = dtype == "float16" and abs(value) <= torch.finfo(torch.bfloat16).max
         larger = ": use dtype float32 or bfloat16" if fits else ""
-        return UnstorableError(f"{where}, too large for {dtype}{larger}")
+        return UnstorableError(f"{where}, too large for {dtype}{larger}", row)
 
     def _new_shard(self) -> ShardFile:
         """Open the next shard under its temporary name."""

@@ -23,7 +23,7 @@ from lightsae.activations.extraction.images import DatasetImages
 from lightsae.activations.extraction.models import LayerTap
 from lightsae.activations.shards.dtypes import StoredDtype
 from lightsae.extras import require
-from lightsae.files import replacing
+from lightsae.files import NameOption, expanded, replacing
 
 IMAGE_SIZE = 16
 
@@ -266,7 +266,7 @@ class DigitsSource:
 
     def __init__(
         self,
-        encoders: str | None = None,
+        encoders: NameOption | None = None,
         layer: str = "blocks.3",
         tokens: TokenKind = "class",
         copies: int = 8,
@@ -274,7 +274,8 @@ class DigitsSource:
         seed: int = 0,
         training_steps: int = 400,
     ) -> None:
-        self.encoders, self.layer, self.tokens = encoders, layer, tokens
+        self.encoders = None if encoders is None else expanded(encoders)
+        self.layer, self.tokens = layer, tokens
         self.copies, self.dtype, self.seed = copies, dtype, seed
         self.training_steps = training_steps
 

@@ -14,6 +14,7 @@ from lightsae.activations.shards.norm_histogram import norm_quantiles
 from lightsae.activations.shards.shard_set import ShardSet
 from lightsae.activations.tools.verify import unnamed_label
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 _CHECKED = "checked when written; verify checks again"
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -37,6 +38,7 @@ def info(folder: str, buffer_rows: int | None = None, batch_size: int = 256) -> 
     for name, value in (("buffer_rows", buffer_rows), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise LightsaeError(f"{name} is {value}, expected at least 1")
+    folder = expanded(folder)
     manifest = Manifest.load(folder)
     table = Table(title=escape(str(folder)), show_header=False)
     for name, text in described(Path(folder), manifest):

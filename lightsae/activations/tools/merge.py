@@ -27,6 +27,7 @@ from lightsae.activations.tools.row_copy import (
     write_pieces,
 )
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 _COMPARED_ROWS = 1 << 24
 
@@ -54,7 +55,7 @@ def merge(
     """
     if len(folders) < 2:
         raise LightsaeError(f"folders are {list(folders)}, expected two or more")
-    sets = [ShardSet(folder) for folder in folders]
+    sets = [ShardSet(expanded(folder)) for folder in folders]
     for other in sets[1:]:
         _check_comparable(sets[0], other)
     for each in sets:
@@ -69,7 +70,8 @@ def merge(
     chunk_rows = min(each.chunk_rows for each in sets)
     total = sum(len(runs(each, rows_per_shard)) for each in sets)
     pieces = tracked("merge", total, _pieces(sets, offsets, rows_per_shard), show_progress)
-    with ShardWriter(out, wanted, rows_per_shard=rows_per_shard, chunk_rows=chunk_rows) as writer:
+    options = {"rows_per_shard": rows_per_shard, "chunk_rows": chunk_rows}
+    with ShardWriter(target, wanted, **options) as writer:
         write_pieces(writer, pieces)
 
 

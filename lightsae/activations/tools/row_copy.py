@@ -18,6 +18,7 @@ from lightsae.activations.shards.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 _PIECE_BYTES = 512 << 10
 
@@ -178,7 +179,7 @@ def tracked(task: str, total: int, pieces: Iterable[Rows], show: bool) -> Iterat
 
 def out_of(out: str, other: Path) -> Path:
     """Where to write: not into what is read."""
-    folder = Path(out)
+    folder = Path(expanded(out))
     if not out or folder.resolve() == other.resolve():
         raise LightsaeError(f"out is {out!r}, expected another folder than {other}")
     return folder

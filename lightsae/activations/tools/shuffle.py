@@ -23,6 +23,7 @@ from lightsae.activations.tools.row_copy import (
     write_pieces,
 )
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 _MOST_BUCKETS = 500
 _PIECE_BYTES = 1 << 20
@@ -55,7 +56,7 @@ def shuffle(
     """
     if seed < 0:
         raise LightsaeError(f"seed is {seed}, expected at least 0")
-    shards = ShardSet(folder)
+    shards = ShardSet(expanded(folder))
     target = out_of(out, shards.folder)
     manifest = shards.manifest
     whole = manifest.rows * row_bytes(manifest.d_in, manifest.dtype, manifest.has_labels)

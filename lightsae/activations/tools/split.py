@@ -21,6 +21,7 @@ from lightsae.activations.tools.row_copy import (
     tracked,
 )
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 
 def split(
@@ -48,7 +49,7 @@ def split(
             too small, or a shard is damaged.
     """
     _check_fractions(fractions)
-    shards = ShardSet(folder)
+    shards = ShardSet(expanded(folder))
     ends = _ends(distinct_samples(shards), fractions, seed)
     target = out_of(out, shards.folder)
     wanted = [

@@ -11,10 +11,11 @@ from rich.markup import escape
 from lightsae.activations.shards.dtypes import as_float32
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from lightsae.activations.shards.norm_histogram import count_norms
-from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.reader import Shard, UnreadableShardError
 from lightsae.activations.shards.statistics import Moments
 from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
+from lightsae.files import expanded
 
 
 def verify(folder: str, show_progress: bool = True) -> None:
@@ -29,8 +30,9 @@ def verify(folder: str, show_progress: bool = True) -> None:
     Raises:
         LightsaeError: If anything is not what was written.
     """
+    folder = expanded(folder)
     manifest = Manifest.load(folder)
-    problems: list[str] = []
+    problems: list[LightsaeError] = []
     whole, norms = Moments.empty(len(manifest.mean)), Counter[str]()
     told = Console(stderr=True)
     with bar(show_progress) as progress:
@@ -43,20 +45,31 @@ def verify(folder: str, show_progress: bool = True) -> None:
                     norms += found
                 else:
                     problems.append(found)
-                    told.print(escape(found), soft_wrap=True)
+                    told.print(escape(str(found)), soft_wrap=True)
             progress.advance(task, entry.rows)
     if (
         not problems
         and manifest.rows
         and not (whole.agrees(manifest.mean, manifest.scale) and norms == manifest.norms)
     ):
-        problems.append(f"{folder}/manifest.json: mean, scale or norms are not those of the rows")
-        told.print(escape(problems[-1]), soft_wrap=True)
+        altered = f"{folder}/manifest.json: mean, scale or norms are not those of the rows"
+        problems.append(LightsaeError(altered))
+        told.print(escape(altered), soft_wrap=True)
     if problems:
-        raise LightsaeError(f"{folder}: {len(problems)} places are not what was written")
+        raise LightsaeError(f"{folder}: {_summary(problems)}")
     state = "complete" if manifest.complete else "not complete"
     said = f"{folder}: {manifest.rows:,} rows in {len(manifest.shards)} shards are whole"
     Console().print(escape(f"{said}; the folder is {state}"), soft_wrap=True)
+
+
+def _summary(problems: list[LightsaeError]) -> str:
+    """How many places are damaged, and how many shards could not be looked at."""
+    shards = sum(isinstance(problem, UnreadableShardError) for problem in problems)
+    counts = {
+        "places are not what was written": len(problems) - shards,
+        "shards cannot be read here, they may be whole": shards,
+    }
+    return "; ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def unnamed_label(folder: Path, manifest: Manifest, largest: int) -> str | None:
@@ -78,12 +91,12 @@ def unnamed_label(folder: Path, manifest: Manifest, largest: int) -> str | None:
 
 def check_shard(
     folder: Path, entry: ShardEntry, manifest: Manifest
-) -> Iterator[str | Moments | Counter[str]]:
+) -> Iterator[LightsaeError | Moments | Counter[str]]:
     """What is wrong with a shard, place by place, and the moments and norms of its rows."""
     try:
         shard = Shard(folder / entry.name, entry, manifest)
     except LightsaeError as error:
-        yield str(error)
+        yield error
         return
     moments, whole, largest = Moments.empty(manifest.d_in), True, -1
     with shard:
@@ -94,7 +107,9 @@ def check_shard(
                 labels = shard.read_index(chunk)[2:]
             except LightsaeError as error:
                 whole = False
-                yield str(error)
+                yield error
+                if isinstance(error, UnreadableShardError):
+                    return
                 continue
             largest = max(largest, int(labels.max(initial=-1)))
             used = raw[: shard.chunk_bytes // shard.chunk_rows * rows]
@@ -103,7 +118,7 @@ def check_shard(
             yield count_norms(values)
         said = shard.moments
         if whole and not moments.agrees(said.mean.tolist(), said.scale.tolist()):
-            yield f"{shard.path}: its rows have other means or spreads than it says"
+            yield LightsaeError(f"{shard.path}: its rows have other means or spreads than it says")
         if problem := unnamed_label(folder, manifest, largest):
-            yield f"{problem} in {entry.name}"
+            yield LightsaeError(f"{problem} in {entry.name}")
     yield moments

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,46 @@ def test_workers_read_what_this_process_reads(tmp_path: Path, kind: str) -> None
             assert torch.equal(first, second)
 
 
+def _no_room(*_: Any) -> None:
+    raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="the system has no memory files")
+def test_workers_need_no_room_in_dev_shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, order = _folder(tmp_path), np.arange(11)
+    alone = list(image_batches(images, order, 3, workers=0))
+    for name in ("_share_fd_cpu_", "_share_filename_cpu_"):
+        monkeypatch.setattr(torch.UntypedStorage, name, _no_room)
+    for one, other in zip(alone, image_batches(images, order, 3, workers=2), strict=True):
+        assert torch.equal(one.images, other.images)  # type: ignore[arg-type]
+        assert torch.equal(one.labels, other.labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="the system has no memory files")
+def test_a_batch_that_memory_cannot_hold_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    images = DatasetImages([torch.zeros(3, 99, 99)], _tensor, "data")
+    says = "^workers: no memory for a batch of images: OSError: .* Cannot allocate memory$"
+    with pytest.raises(LightsaeError, match=says):
+        list(image_batches(images, np.arange(1), 1, workers=1))
+
+
+def test_processes_that_cannot_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    says = "^workers is 2: the processes that read images cannot start: OSError: .*No space left"
+    with pytest.raises(LightsaeError, match=says):
+        image_batches(DatasetImages(Noise(4), _tensor, "noise"), np.arange(4), 2, workers=2)
+
+
 class _Dies:
     """A dataset that takes its process with it."""
 
@@ -50,8 +91,6 @@ class _Dies:
 
     def __getitem__(self, position: int) -> torch.Tensor:
         if position == 3:
-            import os
-
             os._exit(9)
         return torch.zeros(3, 4, 4)
 

@@ -14,6 +14,7 @@ from lightsae.activations import DataOptions
 from lightsae.activations.extraction.images import DatasetImages, FolderImages, load_images
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise
+from tests.activations.tiffs import damaged_tiff
 
 STAND_INS = "tests.activations.stand_ins"
 OWN = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -52,6 +53,100 @@ def test_a_stray_image_next_to_classes_is_named(tmp_path: Path) -> None:
     says = f"^data.folder: {tmp_path}/stray.png is in no subfolder, expected every image in one, "
     with pytest.raises(LightsaeError, match=says):
         FolderImages(tmp_path, _tensor)
+
+
+def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path: Path) -> None:
+    hidden = (".ipynb_checkpoints/1.png", "__MACOSX/1.png", "cat/._1.png", "._2.png", "Thumbs.db")
+    for name in ("cat/1.png", "dog/1.png"):
+        _save(tmp_path / name)
+    before = FolderImages(tmp_path, _tensor)
+    for name in hidden:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"hidden")
+    images = FolderImages(tmp_path, _tensor)
+    assert images.classes == ["cat", "dog"]
+    assert [images.load(i).label for i in range(len(images))] == [0, 1]
+    assert images.fingerprint == before.fingerprint
+
+
+def test_images_of_every_ending_are_read_and_the_rest_is_told(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.jpe", "c.jp2", "d.tga", "e.png"):
+        _save(tmp_path / name)
+    for name in ("x.txt", "y.txt", "z.eps"):
+        (tmp_path / name).touch()
+    images = FolderImages(tmp_path, _tensor)
+    assert len(images) == 5
+    assert all(images.load(i).image is not None for i in range(5))
+    assert images.notes == [
+        f"{tmp_path}: 3 files are no images that Pillow reads and are left out: 2 .txt, 1 .eps"
+    ]
+
+
+def test_a_class_without_images_stays_one_and_is_told(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        _save(tmp_path / name)
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "1.heiic").touch()
+    (tmp_path / "cow").mkdir()
+    (tmp_path / "pig").symlink_to(tmp_path / "gone")
+    images = FolderImages(tmp_path, _tensor)
+    assert images.classes == ["bird", "cat", "cow", "dog", "pig"]
+    assert [images.load(i).label for i in range(2)] == [1, 3]
+    assert images.notes[-1] == f"{tmp_path}: classes without an image: bird, cow, pig"
+
+
+def test_classes_whose_names_read_alike_are_told(tmp_path: Path) -> None:
+    for name in ("Cat", "cat", "dog", "Caf\u00e9", "Cafe\u0301"):
+        (tmp_path / name).mkdir()
+        _save(tmp_path / name / "1.png")
+    if len(list(tmp_path.iterdir())) < 5:
+        pytest.skip("the system takes these names for the same")
+    (note,) = FolderImages(tmp_path, _tensor).notes
+    assert note == f"{tmp_path}: classes whose names read alike: Cafe\u0301, Caf\u00e9, Cat, cat"
+
+
+def test_a_folder_beside_unlabelled_images_is_no_class(tmp_path: Path) -> None:
+    _save(tmp_path / "1.png")
+    (tmp_path / "notes").mkdir()
+    images = FolderImages(tmp_path, _tensor)
+    assert images.classes == []
+    assert not images.has_labels
+
+
+def test_a_folder_of_nothing_that_is_read_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.heiic").touch()
+    says = "holds no images: 1 file is no image that Pillow reads .*: 1 .heiic$"
+    with pytest.raises(LightsaeError, match=says):
+        FolderImages(tmp_path, _tensor)
+
+
+def test_images_of_a_mixed_folder_are_taken_without_labels_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    for name in ("cat/1.png", "dog/deep/1.png", "stray.png"):
+        _save(tmp_path / name)
+    images, _ = load_images(DataOptions(folder=str(tmp_path), labels=False, **OWN), nn.Identity())
+    assert len(images) == 3
+    assert images.classes == []
+    assert not images.has_labels
+    assert [images.load(i).label for i in range(3)] == [None] * 3
+    with pytest.raises(LightsaeError, match=r"or none; data.labels false takes all without them$"):
+        load_images(DataOptions(folder=str(tmp_path), **OWN), nn.Identity())
+
+
+def test_items_of_a_dataset_are_taken_without_labels_where_that_is_asked_for() -> None:
+    for items in ([(IMAGE, "cat"), (IMAGE, None)], [IMAGE, IMAGE]):
+        images = DatasetImages(items, _tensor, "listed", labels=False)
+        assert not images.has_labels
+        assert images.classes == []
+        assert [images.load(i).label for i in range(2)] == [None] * 2
+        assert images.load(1).image is not None
+
+
+def test_a_key_of_labels_where_none_are_wanted_is_refused() -> None:
+    says = "^data.label_key is 'y' and data.labels is false: give one of them$"
+    with pytest.raises(LightsaeError, match=says):
+        load_images(DataOptions(arrays="a", label_key="y", labels=False), nn.Identity())
 
 
 def test_a_class_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
@@ -95,6 +190,39 @@ def test_an_unreadable_image_is_named(tmp_path: Path, cut: int) -> None:
     item = FolderImages(tmp_path, _tensor).load(0)
     assert item.image is None
     assert item.problem.startswith(f"{tmp_path}/a.png is not a readable image: ")
+
+
+def test_what_pillow_and_libtiff_say_of_an_image_names_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.tif").write_bytes(damaged_tiff(odd_tag=True))
+    (tmp_path / "b.tif").write_bytes(damaged_tiff(torn=True))
+    folder = FolderImages(tmp_path, _tensor)
+    listed = DatasetImages(_Opened(tmp_path), _tensor, "listed")
+    for images, good, bad in (
+        (folder, f"{tmp_path}/a.tif", f"{tmp_path}/b.tif is not a readable image"),
+        (listed, "item 0 of listed", "item 1 of listed is unreadable"),
+    ):
+        item = images.load(0)
+        assert item.image is not None
+        assert item.warning.startswith(f"{good}: was read with ")
+        assert item.warning.endswith("the first: Tag data larger than file. Skipping tag 65001")
+        says = f"{bad}: OSError: decoder error -2 (ZIPDecode: Decoding error at scanline ..., ...)"
+        assert images.load(1).problem == says
+    assert capfd.readouterr().err == ""
+
+
+class _Opened(torch.utils.data.Dataset[Any]):
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.iterdir())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Any:
+        with Image.open(self.paths[i]) as image:
+            image.load()
+            return image
 
 
 def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
@@ -145,6 +273,52 @@ def test_a_timm_model_says_how_images_are_prepared(tmp_path: Path) -> None:
     assert settings["mean"] == [0.5] * 3
     assert settings["crop_pct"] == 1.0
     assert images.load(0).image.shape == (3, 16, 16)  # type: ignore[union-attr]
+
+
+SMALL_VIT = {"img_size": 32, "depth": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "size"),
+    [
+        ("test_vit", SMALL_VIT, [32, 32]),
+        ("test_vit", {**SMALL_VIT, "img_size": [32, 48]}, [32, 48]),
+        ("test_vit", {**SMALL_VIT, "dynamic_img_size": False}, [32, 32]),
+        ("test_vit", {"depth": 1}, [160, 160]),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 64, "depths": [1], "num_heads": [2]},
+            [64] * 2,
+        ),
+        ("test_resnet", {}, [160, 160]),
+    ],
+)
+def test_images_have_the_size_that_a_timm_model_was_built_for(
+    tmp_path: Path, name: str, arguments: dict[str, Any], size: list[int]
+) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    module = timm.create_model(name, **arguments)
+    images, settings = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert settings["input_size"] == [3, *size]
+    image = images.load(0).image
+    assert isinstance(image, torch.Tensor)
+    module(image[None])
+
+
+def test_another_size_than_a_timm_model_was_built_for_is_refused(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    _save(tmp_path / "a.png")
+    options = DataOptions(folder=str(tmp_path), size=48)
+    module = timm.create_model("test_vit", **SMALL_VIT, dynamic_img_size=False)
+    says = (
+        "data.size is 48: VisionTransformer was built for images of 32 x 32 (img_size among its a"
+    )
+    with pytest.raises(LightsaeError, match=f"^{re.escape(says)}"):
+        load_images(options, module)
+    module = timm.create_model("test_vit", **SMALL_VIT)
+    images, _ = load_images(options, module)
+    module(images.load(0).image[None])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
@@ -211,6 +385,23 @@ def test_a_preparation_may_say_the_side_alone(tmp_path: Path) -> None:
     module.preparation = {"input_size": 12, "mean": [0.5], "std": [0.5]}  # type: ignore[assignment]
     images, _ = load_images(DataOptions(folder=str(tmp_path)), module)
     assert images.load(0).image.shape == (1, 12, 12)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 1)])
+def test_an_image_that_would_grow_beyond_memory_is_unreadable(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    options = DataOptions(folder=str(tmp_path), **{**OWN, "size": 256})
+    images, _ = load_images(options, nn.Identity())
+    says = (
+        f"ValueError: its sides are {size[0]} and {size[1]}, resized it would be 589824000 pixels"
+    )
+    assert says in images.load(0).problem
+    module = nn.Identity()
+    module.preparation = {"crop_mode": "squash", "input_size": 256}  # type: ignore[assignment]
+    images, _ = load_images(DataOptions(folder=str(tmp_path)), module)
+    assert images.load(0).image is not None
 
 
 def test_one_source_of_images_is_given() -> None:

@@ -190,6 +190,13 @@ def test_another_number_of_processes_is_refused(
         _one(tmp_path)
 
 
+def test_a_folder_that_only_looks_like_a_part_is_left_alone(tmp_path: Path) -> None:
+    for name in (".rank-0-of-2.bak", ".rank-x-of-y"):
+        (tmp_path / name).mkdir()
+    assert _one(tmp_path).complete
+    assert (tmp_path / ".rank-0-of-2.bak").is_dir()
+
+
 def test_parts_of_other_extractions_are_not_put_together(tmp_path: Path) -> None:
     _write_parts(_extraction(tmp_path), 2)
     part = Part(1, 2).folder(tmp_path)

@@ -8,13 +8,15 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lightsae.activations.extraction.image_sources.files import is_hidden
 from lightsae.activations.shards.dtypes import Array
+from lightsae.activations.shards.hdf5_files import open_hdf5
 
 HDF5 = {".h5", ".hdf5", ".hdf"}
 
 
 def array_names(path: Path) -> list[str]:
-    """Names of a file's arrays; of a .npy file, the .npy files beside it.
+    """Names of a file's arrays, hidden ones left out; of a .npy file, the .npy files beside it.
 
     Args:
         path: A .h5, .hdf5, .hdf, .npz or .npy file.
@@ -26,13 +28,15 @@ def array_names(path: Path) -> list[str]:
     """
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return [other.name for other in sorted(path.parent.glob("*.npy"))]
+        files = sorted(path.parent.glob("*.npy"))
+        return [other.name for other in files if other == path or not is_hidden(other.name)]
     if suffix in HDF5:
-        with h5py.File(path) as file:
+        with open_hdf5(path) as file:
             return list(file)
     if suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
+            names = [name for name in archive.namelist() if not is_hidden(name)]
+            return [name.removesuffix(".npy") for name in names]
     raise ValueError(f"{path} is no .h5, .hdf5, .npz or .npy file")
 
 
@@ -47,7 +51,7 @@ class _Chunked:
         return int(self.shape[0])
 
     def __getitem__(self, item: Any) -> Any:
-        with h5py.File(self._path) as file:
+        with open_hdf5(self._path) as file:
             return file[self._name][item]
 
 
@@ -81,7 +85,7 @@ def open_array(path: Path, name: str, written: str) -> Any:
 
 def _hdf5_array(path: Path, name: str) -> Any:
     """A dataset, mapped if its numbers lie in the file as they are in memory."""
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset):
             raise ValueError("it is a group")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lightsae.errors import LightsaeError
+from lightsae.files import NameOption, expanded
 
 Library = Literal["timm", "open_clip", "transformers", "torchvision"]
 
@@ -31,15 +32,18 @@ class ModelOptions:
         LightsaeError: If `prefix_tokens` is negative or the library is not one of these.
     """
 
-    name: str | None = None
+    name: NameOption | None = None
     library: Library = "timm"
     pretrained: bool = True
     module: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
+    weights: NameOption | None = None
     prefix_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        self.name, self.weights = (
+            None if value is None else expanded(value) for value in (self.name, self.weights)
+        )
         if self.prefix_tokens is not None and self.prefix_tokens < 0:
             raise LightsaeError(f"model.prefix_tokens is {self.prefix_tokens}, expected at least 0")
         if self.library not in get_args(Library):

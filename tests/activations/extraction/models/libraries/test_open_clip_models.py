@@ -56,6 +56,24 @@ def test_weights_of_a_name_must_be_chosen() -> None:
         load_model(_options())
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "option"),
+    [
+        ("pretrained", False, "pretrained"),
+        ("pretrained", True, "pretrained"),
+        ("load_weights", False, "pretrained"),
+        ("model_name", "ViT-B-32", "name"),
+    ],
+)
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_what_is_an_option_is_no_argument(
+    argument: str, value: object, option: str, pretrained: bool
+) -> None:
+    says = f"^model.arguments.{argument} is {value!r}: give --model.{option} instead$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(_options(pretrained=pretrained, arguments={argument: value}))
+
+
 def test_a_name_that_there_is_not_offers_the_closest() -> None:
     with pytest.raises(LightsaeError, match=r"open_clip has no 'ViT-B32'; closest: 'ViT-B-32'"):
         load_model(_options("ViT-B32", pretrained=False))
