@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.training.checkpoints.reading import read_checkpoint
 from lightsae.training.dead_latents import DeadLatentTracker
 from lightsae.training.module import SAEModule
 from lightsae.training.optimizer import SAEAdam

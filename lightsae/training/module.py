@@ -36,8 +36,19 @@ from lightsae.sae import (
 )
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
-from lightsae.training.checkpoint_checks import require_resumable, require_same_model
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.training.checkpoints.checks import require_resumable, require_same_model
+from lightsae.training.checkpoints.provenance import (
+    require_same_shards,
+    require_same_source,
+    shards_of,
+)
+from lightsae.training.checkpoints.reading import read_checkpoint
+from lightsae.training.checkpoints.saved_settings import (
+    described_losses,
+    described_selection,
+    module_settings,
+    plain,
+)
 from lightsae.training.cuda_graph import (
     CapturedStep,
     CudaRecorder,
@@ -51,15 +62,8 @@ from lightsae.training.evaluation_metrics import EvaluationMetrics
 from lightsae.training.initial_state import is_untrained
 from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
-from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
 from lightsae.training.run_length import rows_of_run, steps_of_run
-from lightsae.training.saved_settings import (
-    described_losses,
-    described_selection,
-    module_settings,
-    plain,
-)
 from lightsae.training.schedule import fit_to_run, stepped
 from lightsae.training.shared_factory import SharedFactory
 

@@ -14,7 +14,7 @@ from lightsae.activations.shards.disk_budget import check_room, row_bytes
 from lightsae.activations.shards.dtypes import Array, rows_of
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.manifest_comparison import differences
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
