@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from lightsae.activations import ActivationLoader, Manifest, ShardSet, ShardWriter
 from lightsae.activations.loading.splits import count_rows, distinct_samples, split_rule
-from lightsae.activations.shards.reading import shard_set
 from lightsae.activations.shards.checked_read import aligned
+from lightsae.activations.shards.reading import shard_set
 from lightsae.activations.shards.reading.reader_processes import Located, ReaderProcesses
 from lightsae.activations.shards.reading.row_source import Piece
 from lightsae.errors import LightsaeError
