@@ -187,6 +187,6 @@ def bar(show: bool = True) -> Progress:
 def out_of(out: str, other: Path) -> Path:
     """Where to write: not into what is read."""
     folder = Path(expanded(out))
-    if not out or folder.resolve() == other.resolve():
+    if folder.resolve() == other.resolve():
         raise LightsaeError(f"out is {out!r}, expected another folder than {other}")
     return folder
