@@ -106,6 +106,8 @@ def extract(
 
 def _out_folder(out: NameOption) -> Path:
     """The folder to write, refused before a model is loaded for nothing."""
+    if out == "":
+        raise LightsaeError("out is '', expected a folder")
     folder = Path(expanded(out))
     if not has_manifest(folder):
         check_writable(folder)

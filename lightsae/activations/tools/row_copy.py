@@ -186,7 +186,7 @@ def bar(show: bool = True) -> Progress:
 
 def out_of(out: str, other: Path) -> Path:
     """Where to write: not into what is read."""
-    folder = Path(expanded(out))
+    folder = Path(expanded(out)) if out else other
     if folder.resolve() == other.resolve():
         raise LightsaeError(f"out is {out!r}, expected another folder than {other}")
     return folder
