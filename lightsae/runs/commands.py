@@ -123,8 +123,9 @@ class RunCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to, and checkpoints into, the run folder."""
         config = self._get(self.config_init, "trainer")
-        folder = self._get(self.config_init, "run_dir") or config.get("default_root_dir")
-        self.run = RunFolder(expanded(folder or "runs/default"))
+        folder = self._get(self.config_init, "run_dir")
+        folder = config.get("default_root_dir") if folder is None else folder
+        self.run = RunFolder(expanded("runs/default" if folder is None else folder))
         plugins = _listed(config.get("plugins"))
         callbacks = _listed(config.get("callbacks"))
         callbacks += self._callbacks(config, callbacks)

@@ -179,7 +179,7 @@ def tracked(task: str, total: int, pieces: Iterable[Rows], show: bool) -> Iterat
 
 def out_of(out: str, other: Path) -> Path:
     """Where to write: not into what is read."""
-    folder = Path(expanded(out))
-    if not out or folder.resolve() == other.resolve():
+    folder = Path(expanded(out)) if out else other
+    if folder.resolve() == other.resolve():
         raise LightsaeError(f"out is {out!r}, expected another folder than {other}")
     return folder
