@@ -16,6 +16,9 @@ from lightsae_kernels.fused.weights_order import (
     latent_order,
     order_sizes,
 )
+from lightsae_kernels.public import operations_of
+
+__getattr__ = operations_of(__name__, "triton")
 
 __all__ = [
     "ORDER_DTYPE",

@@ -22,9 +22,15 @@ from lightsae.activations.shards.folder_lock import (
     system_message,
 )
 from lightsae.activations.shards.given_rows import Given, float_rows, int64_index
-from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, shard_name
+from lightsae.activations.shards.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardEntry,
+    checked_progress,
+    shard_name,
+)
 from lightsae.activations.shards.manifest_comparison import check_same
-from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.reading.reader import Shard
 from lightsae.activations.shards.shard_file import ShardFile, default_chunk_rows
 from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
@@ -83,9 +89,10 @@ class ShardWriter:
         rows_per_shard: int = 262_144,
         chunk_rows: int | None = None,
     ) -> None:
-        if rows_per_shard < 1 or (chunk_rows is not None and chunk_rows < 1):
-            raise LightsaeError("rows_per_shard and chunk_rows must be at least 1")
-        storage(manifest.dtype)
+        _check_arguments(folder, manifest, rows_per_shard=rows_per_shard, chunk_rows=chunk_rows)
+        manifest = replace(
+            manifest, complete=False, rows=0, mean=[], scale=[], norms={}, shards=[]
+        ).checked("manifest")
         self.folder = Path(folder)
         self._rows_per_shard = rows_per_shard
         default = default_chunk_rows(manifest.d_in, manifest.dtype)
@@ -120,11 +127,8 @@ class ShardWriter:
                 leftover.unlink()
         found = Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
         if found is None or not found.shards:
-            manifest = replace(
-                wanted, complete=False, rows=0, mean=[], scale=[], norms={}, shards=[]
-            )
-            manifest.save(self.folder)
-            return manifest
+            wanted.save(self.folder)
+            return wanted
         check_same(found, wanted, self.folder)
         if found.complete:
             raise LightsaeError(f"{self.folder}: is complete already ({found.rows} rows)")
@@ -178,8 +182,10 @@ class ShardWriter:
         self._check_open()
         given = float_rows(activations, self.manifest.d_in)
         index = self._index(len(given), sample_index, token_index, label)
+        self._check_labels(index)
         rows = self._stored(given, index)
-        self._progress = progress if progress is not None else self._progress
+        if progress is not None:
+            self._progress = checked_progress(progress)
         if len(rows) == 0:
             return
         try:
@@ -211,7 +217,8 @@ class ShardWriter:
         if self.manifest.complete:
             return
         self._check_open()
-        self._progress = progress if progress is not None else self._progress
+        if progress is not None:
+            self._progress = checked_progress(progress)
         try:
             if self._shard is not None:
                 self._end_shard()
@@ -248,6 +255,17 @@ class ShardWriter:
         index = {"sample_index": sample, "token_index": token}
         index |= {} if label is None else {"label": label}
         return [int64_index(name, given, rows) for name, given in index.items()]
+
+    def _check_labels(self, index: list[Array]) -> None:
+        """Refuse labels that no class has, where classes are named."""
+        names = len(self.manifest.classes)
+        if not (names and self.manifest.has_labels):
+            return
+        for row in np.flatnonzero(index[-1] >= names).tolist():
+            raise LightsaeError(
+                f"{self.folder}: sample {index[0][row]} has label {index[-1][row]}, classes has "
+                f"{names} names"
+            )
 
     def _stored(self, rows: Tensor, index: list[Array]) -> Array:
         """The rows as they lie on disk, refused where a value is lost."""
@@ -318,3 +336,16 @@ class ShardWriter:
             f"{self.folder}: cannot write {shard_name(kept)} ({system_message(error)}); "
             f"the {kept} shards before it are whole: free some space and run the same command again"
         )
+
+
+def _check_arguments(folder: object, manifest: object, **sizes: Any) -> None:
+    """Refuse what no writer can be made of."""
+    if not isinstance(manifest, Manifest):
+        raise LightsaeError(f"manifest is a {type(manifest).__name__}, expected a Manifest")
+    if folder == "":
+        raise LightsaeError("folder is '', expected the name of one")
+    for name, size in sizes.items():
+        integer = isinstance(size, int | np.integer)
+        if size is not None and not (integer and int(size) >= 1):
+            raise LightsaeError(f"{name} is {size!r}, expected an integer of at least 1")
+    storage(manifest.dtype)

@@ -25,7 +25,7 @@ from lightsae.activations import (
     ShardSet,
     extract,
 )
-from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.images.image_set import DatasetImages
 from lightsae.activations.extraction.layer_folder import LayerFolder
 from lightsae.activations.loading.label_mixing import in_random_order
 from lightsae.activations.shards.writer import ShardWriter

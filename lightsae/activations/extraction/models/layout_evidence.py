@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap, first_tensor
+from lightsae.activations.extraction.models.uncompiled import uncompiled
 from lightsae.module_names import plain_name
 
 _FEATURES_SECOND = (
@@ -53,15 +54,15 @@ def watch(tap: LayerTap, inputs: Inputs) -> dict[str, Evidence]:
         What is known of the output of each layer that is a tensor.
     """
     watcher = _Watcher(tap)
-    module = getattr(tap.module, "_orig_mod", tap.module)
-    handles = watcher.hooks(module)
-    try:
-        # Behind the layers the model may need what it is not given, such as a decoder's inputs.
-        with torch.inference_mode(), suppress(Exception):
-            module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with uncompiled(tap.module) as module:
+        handles = watcher.hooks(module)
+        try:
+            # Behind the layers the model may need what it is not given, as a decoder's inputs.
+            with torch.inference_mode(), suppress(Exception):
+                module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
     return watcher.found
 
 
@@ -77,13 +78,9 @@ class _Watcher:
 
     def hooks(self, module: nn.Module) -> list[Any]:
         """Register on a model and its parts."""
-        handles: list[Any] = []
-        hooked: set[str] = set()
+        handles = []
         for name, part in module.named_modules():
             plain = plain_name(name)
-            if plain in hooked:  # by the compiled module that stands around this one
-                continue
-            hooked.add(plain)
             handles.append(part.register_forward_pre_hook(self._before(plain), with_kwargs=True))
             handles.append(part.register_forward_hook(self._after(plain)))
         return handles

@@ -11,7 +11,11 @@ from PIL import Image
 from torch import nn
 
 from lightsae.activations import DataOptions
-from lightsae.activations.extraction.images import DatasetImages, FolderImages, load_images
+from lightsae.activations.extraction.images.image_set import (
+    DatasetImages,
+    FolderImages,
+    load_images,
+)
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise
 from tests.activations.tiffs import damaged_tiff

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lightsae.activations.extraction.preparation_checks import checked
+from lightsae.activations.extraction.images.preparation_checks import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.files import NameOption, expanded

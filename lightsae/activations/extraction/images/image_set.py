@@ -18,8 +18,8 @@ from lightsae.activations.extraction.image_sources.files import is_hidden
 from lightsae.activations.extraction.image_sources.folder_listing import list_images
 from lightsae.activations.extraction.image_sources.image_formats import open_image
 from lightsae.activations.extraction.image_sources.modes import converted
+from lightsae.activations.extraction.images.preparation import DataOptions, Transform, preparation
 from lightsae.activations.extraction.models import Inputs, import_object
-from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 from lightsae.messages import one_line, reason

@@ -8,8 +8,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
-from lightsae.runs.readable_state import require_readable
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.runs.resuming.readable_state import require_readable
+from lightsae.training.checkpoints.reading import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -39,4 +39,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read a checkpoint without running anything it contains."""
+        if Path(path).name == ".temp.ckpt":  # the weights that a spawned process ends with
+            return super().load_checkpoint(path, map_location, weights_only=True)
         return read_checkpoint(Path(path), map_location)
