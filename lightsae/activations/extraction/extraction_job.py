@@ -304,6 +304,7 @@ class Extraction:
 
     def _say(self, text: str) -> None:
         """A line as it is: names of files are no markup."""
+        text = text.replace("\n", "\\n")
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _bar(self) -> Progress:

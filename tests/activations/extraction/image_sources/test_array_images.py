@@ -138,6 +138,14 @@ def test_labels_of_no_class_are_told_at_once(tmp_path: Path, labels: list[int]) 
         ArrayFile(f"{tmp_path}/a.npz")
 
 
+def test_a_link_of_hdf5_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = IMAGES
+        file["labels"] = h5py.SoftLink("/gone")
+    with pytest.raises(LightsaeError, match=r"a.h5: labels cannot be read: KeyError: "):
+        ArrayFile(f"{tmp_path}/a.h5")
+
+
 def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:
     for name, write in (("a.npz", _npz), ("b.npz", _packed_npz)):
         write(tmp_path / name, images=np.array([None, None]))
