@@ -60,7 +60,7 @@ from lightsae.training.saved_settings import (
     module_settings,
     plain,
 )
-from lightsae.training.schedule import fit_to_run, stepped
+from lightsae.training.schedule import fit_to_run, require_stepped
 from lightsae.training.shared_factory import SharedFactory
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -81,8 +81,7 @@ class SAEModule(LightningModule):
         init_rows: Rows of the training split that set the input scale and the decoder bias of an
             autoencoder that is as its constructor made it; a trained one keeps its own.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
-        lr_scheduler: Made from the optimizer, stepped after every optimizer step; one that has a
-            `monitor` after every validation.
+        lr_scheduler: Made from the optimizer, stepped after every optimizer step.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
     Attributes:
@@ -302,7 +301,11 @@ class SAEModule(LightningModule):
             schedule = self.make_lr_scheduler(optimizer)
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the schedule cannot be made: {error}") from error
-        return {"optimizer": optimizer, "lr_scheduler": stepped(schedule)}  # type: ignore[return-value]
+        require_stepped(schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
     def on_train_start(self) -> None:
         """Let schedules know how long the run is; when they are made no data is loaded."""
