@@ -53,8 +53,8 @@ from lightsae.training.initial_state import is_untrained
 from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.ranks import share_of_rows
-from lightsae.training.run_length import rows_of_run, steps_of_run
-from lightsae.training.schedule import fit_to_run, stepped
+from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
+from lightsae.training.schedule import fit_to_run, require_stepped
 from lightsae.training.shared_factory import SharedFactory
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -75,13 +75,13 @@ class SAEModule(CheckpointedModule):
         init_rows: Rows of the training split that set the input scale and the decoder bias of an
             autoencoder that is as its constructor made it; a trained one keeps its own.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
-        lr_scheduler: Made from the optimizer, stepped after every optimizer step; one that has a
-            `monitor` after every validation.
+        lr_scheduler: Made from the optimizer, stepped after every optimizer step.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
     Attributes:
         sae: The autoencoder, once the width is known.
         dead_latents: Tokens since each latent fired; part of every checkpoint.
+        lr: Learning rate in place of the optimizer's own, where Lightning's finder has set one.
 
     Raises:
         LightsaeError: If a size is smaller than 1, d_in disagrees with the data, or k with d_sae.
@@ -133,7 +133,8 @@ class SAEModule(CheckpointedModule):
         self._clock: tuple[float, int] | None = None
         self._began = False
         self._shards: dict[str, str] = {}
-        self._optimizer_projects = self._optimizer_normalizes = False
+        self._projects = self._normalizes = True
+        self.lr: float | None = None
         if d_in is not None:
             self._build(d_in)
 
@@ -249,7 +250,7 @@ class SAEModule(CheckpointedModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep the decoder gradient tangent to the unit sphere: summed over ranks, not clipped."""
-        if not self._optimizer_projects:
+        if self._projects:
             self.sae.project_decoder_gradient_()
 
     def configure_gradient_clipping(
@@ -276,7 +277,7 @@ class SAEModule(CheckpointedModule):
             optimizer_closure()
             return
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if not self._optimizer_normalizes:
+        if self._normalizes:
             self.sae.normalize_decoder_()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -285,6 +286,8 @@ class SAEModule(CheckpointedModule):
             optimizer: Optimizer = self.make_optimizer(self.sae.parameters())
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the optimizer cannot be made: {error}") from error
+        for group in optimizer.param_groups if self.lr is not None else []:
+            group["lr"] = self.lr
         self._leave_decoder_to(optimizer)
         if self.cuda_graph and self._trainer is not None:
             require_capturable(self.trainer, optimizer, self.aux_k)
@@ -296,11 +299,15 @@ class SAEModule(CheckpointedModule):
             schedule = self.make_lr_scheduler(optimizer)
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the schedule cannot be made: {error}") from error
-        return {"optimizer": optimizer, "lr_scheduler": stepped(schedule)}  # type: ignore[return-value]
+        require_stepped(schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
     def on_train_start(self) -> None:
         """Let schedules know how long the run is; when they are made no data is loaded."""
-        steps, trial = steps_of_run(self.trainer), bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)
         self._began = trial
@@ -316,17 +323,22 @@ class SAEModule(CheckpointedModule):
 
     def _leave_decoder_to(self, optimizer: Optimizer) -> None:
         """Projection and unit norm go with the step, but what is clipped is projected before."""
-        self._optimizer_normalizes = isinstance(optimizer, SAEAdam)
+        stepped = [p for group in optimizer.param_groups for p in group["params"]]
+        trained = {id(parameter) for parameter in stepped if parameter.requires_grad}
+        decoder, ours = id(self.sae.W_dec) in trained, isinstance(optimizer, SAEAdam)
         clipped = self._trainer is not None and bool(self.trainer.gradient_clip_val)
-        self._optimizer_projects = self._optimizer_normalizes and not clipped
-        if isinstance(optimizer, SAEAdam):
-            optimizer.keep_unit_rows(self.sae.W_dec, project=self._optimizer_projects)
-            dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
-            if dtype is not None:
-                optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
-            if dtype is not None and self.sae.W_dec.is_cuda:
-                # The CPU gathers rows of float32.
-                optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
+        self._normalizes = decoder and not ours
+        self._projects = decoder and (clipped or not ours)
+        if not isinstance(optimizer, SAEAdam):
+            return
+        if decoder:
+            optimizer.keep_unit_rows(self.sae.W_dec, project=not clipped)
+        dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
+        if dtype is not None and id(self.sae.W_enc) in trained:
+            optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
+        if dtype is not None and decoder and self.sae.W_dec.is_cuda:
+            # The CPU gathers rows of float32.
+            optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""
