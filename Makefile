@@ -6,8 +6,13 @@ READY := $(VENV)/.ready
 # torchmetrics imports transformers wherever it is installed, for seconds: it stays out of the way.
 MODELS := $(VENV)/models
 MODELS_READY := $(MODELS)/.ready
+# The least that make gpu may find.
+GPU_VENV := .venv-gpu
+GPU_READY := $(GPU_VENV)/.ready
+GPU_PYTHON ?= python3.12
+GPU_REQUIREMENTS := benchmarks/phases/requirements.txt
 
-.PHONY: help demo test lint bench resources resources-changed gpu clean
+.PHONY: help demo test lint bench resources resources-changed gpu rehearse-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,7 +33,7 @@ demo: $(READY) ## digits: train a ViT, extract, fit baseline and both regularize
 	$(BIN)/python -m lightsae demo --run_dir runs/demo
 
 test: $(READY) $(MODELS_READY) ## the whole suite with coverage
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 20 --cov --cov-report=
 	$(MODELS)/bin/python -m pytest tests/activations/extraction/models --cov --cov-append --cov-report=term
 
 lint: $(READY) ## ruff, mypy strict, import rules
@@ -47,8 +52,19 @@ resources: $(READY) ## compile every kernel for sm_80, sm_90 and sm_100 ahead of
 resources-changed: $(READY) ## the same, unless these kernels were compiled with this triton before
 	PYTHONPATH=kernels $(BIN)/python benchmarks/resources.py --unless_known benchmarks/results/resources.txt
 
-gpu: ## GPU tests, then the kernels' times; torch, triton, lightning and pytest are enough
+gpu: ## on a GPU: tests, times of kernels, times of steps, eight minutes each; nothing is installed
 	$(PYTHON) benchmarks/gpu.py
 
+$(GPU_READY): $(GPU_REQUIREMENTS)
+	$(GPU_PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+rehearse-gpu: $(GPU_READY) ## make gpu without a GPU: tiny sizes, interpreted, offline, the oldest torch and triton
+	offline=$$(unshare -rn true 2>/dev/null && echo unshare -rn); \
+	$$offline $(GPU_VENV)/bin/python benchmarks/gpu.py --rehearse --out runs/rehearse-gpu && \
+	PYTHONPATH=.:kernels $$offline $(GPU_VENV)/bin/python -m pytest -q -n 2 -m "not gpu" -o addopts= \
+		--disable-warnings -o filterwarnings=default -p no:cacheprovider tests/kernels
+
 clean: ## remove the environment and what runs left behind
-	rm -rf $(VENV) .venv-peers runs .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-peers $(GPU_VENV) runs .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,11 +7,17 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+# What gpu.py leaves in a folder.
+GPU_TESTS, GPU_FAILURES, GPU_SUMMARY = "gpu_tests.csv", "gpu_failures.txt", "gpu_summary.txt"
+GPU_KERNELS, GPU_MEMORY = "kernels_cuda.csv", "step_memory_cuda.txt"
+GPU_STEPS = {size: f"train_step_cuda_{size}.csv" for size in ("paper", "large")}
 
 COLUMNS = (
     "date",
@@ -42,11 +48,13 @@ COLUMNS = (
     "h5py",
     "lightsae",
     "commit",
+    "gpu_tests",
 )
 
 Row = Mapping[str, str | int | float]
 
 
+@cache
 def machine() -> dict[str, str | int | float]:
     """Columns that describe the machine: cpu, cores, memory_gib, gpu, system."""
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
@@ -59,6 +67,7 @@ def machine() -> dict[str, str | int | float]:
     }
 
 
+@cache
 def versions() -> dict[str, str]:
     """Columns with the versions of this environment; empty where a package is not installed."""
     names = ("torch", "triton", "lightning", "numpy", "h5py", "lightsae")
@@ -72,7 +81,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     A row gives benchmark, implementation, sizes ("B=2048 d_in=384"), metric, unit and median, and
     whatever else it knows; date, machine and versions are filled in where the row is silent.
     `low` and `high` are the extremes over `samples` repetitions, or the 20th and 80th percentile
-    where the metric is a p50. Older files have fewer columns.
+    where the metric is a p50. What was measured on a GPU tells in `gpu_tests` what the tests said
+    that ran before it. Older files have fewer columns.
 
     Args:
         path: The file; its folder is made if it is not there.
@@ -82,14 +92,37 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         ValueError: If a row has a column that is not in the schema.
     """
     known = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **machine(), **versions()}
+    tested = {"gpu_tests": gpu_tests(path.parent)}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**known, **row} for row in rows)
+    writer.writerows(
+        {**known, **(tested if row.get("device") == "cuda" else {}), **row} for row in rows
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text.getvalue())
     temporary.replace(path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of such a file; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def gpu_tests(folder: Path) -> str:
+    """What the GPU tests said whose outcomes are in a folder: "green", or what was not."""
+    rows = read_rows(folder / GPU_TESTS)
+    if not rows or any(row["commit"] != versions()["commit"] for row in rows):
+        return "not run"
+    counts = Counter(row["metric"] for row in rows)
+    wrong = {"red": counts["failed"] + counts["error"], "not reached": counts["not reached"]}
+    if any(wrong.values()):
+        return ", ".join(f"{count} {what}" for what, count in wrong.items() if count)
+    return "green" if counts["passed"] else "none ran"
 
 
 def _cpu_name() -> str:

@@ -15,10 +15,15 @@ import time
 from pathlib import Path
 
 import torch
+
+# Triton reads it when it is imported, which torch does with the kernels.
+os.environ["TRITON_INTERPRET"] = "0" if torch.cuda.is_available() else "1"
+
 from common import RESULTS, write_rows
 from operations import goals
-from operations.correctness import checks
-from operations.implementations import Case, Inputs, cases, draw
+from operations.cases import cases, draw
+from operations.correctness import checks, wrong
+from operations.inputs import Case, Inputs
 from operations.names import OURS
 from operations.report import Measured, columns, csv_rows, words
 from operations.sizes import LARGE, PAPER, SMOKE, SMOKE_SWEEP, SWEEP, Size, around
@@ -30,9 +35,6 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def main() -> int:
     options = parse()
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    os.environ.pop("TRITON_INTERPRET", None)
-    if options.device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
     if options.device == "cuda" and not torch.cuda.is_available():
         print("no GPU that torch can use: nothing measured", file=sys.stderr)
         return 2
@@ -45,9 +47,8 @@ def main() -> int:
             if time.monotonic() > deadline:
                 left_out.append(f"{size} {dtype}")
                 continue
-            measured.append(measure(size, dtype, stopwatch, options, deadline))
-            if options.out:
-                write_rows(options.out, csv_rows(measured))
+            measured.append(Measured(size, dtype, options.device))
+            measure(measured, stopwatch, options, deadline)
             print(*words(measured[-1]), "", sep="\n", flush=True)
     if left_out:
         print(f"left out, the {options.budget:g} s were up:", *left_out, "", sep="\n")
@@ -75,6 +76,8 @@ def parse() -> argparse.Namespace:
     options.dtype = options.dtype or ["fp16" if on_cpu else "bf16"]
     if on_cpu and "bf16" in options.dtype:
         parser.error("--dtype bf16 needs a GPU: Triton's interpreter gets bf16 products wrong")
+    if on_cpu and torch.cuda.is_available():
+        parser.error("--device cpu is for a machine without a GPU")
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     if options.out is None and not on_cpu and torch.cuda.is_available():
@@ -92,23 +95,37 @@ def sizes(options: argparse.Namespace) -> list[Size]:
 
 @torch.no_grad()
 def measure(
-    size: Size, dtype: str, stopwatch: Stopwatch, options: argparse.Namespace, deadline: float
-) -> Measured:
-    """Check the fused operations of one size, then time every implementation that fits."""
+    measured: list[Measured], stopwatch: Stopwatch, options: argparse.Namespace, deadline: float
+) -> None:
+    """Check the fused operations of the last size, then time every implementation that fits."""
     torch.compiler.reset()  # every size is compiled for itself, none for any shape
-    device = torch.device(options.device)
-    one = Measured(size, dtype, options.device)
-    inputs = draw(size, DTYPES[dtype], device)
+    one, whole = measured[-1], measured[-1].size.label != "swept"
+    inputs = draw(one.size, DTYPES[one.dtype], torch.device(options.device))
     check(one, inputs)
-    for case in cases(inputs, size, whole=size.label != "swept"):
+    for case in cases(inputs, one.size, whole=whole):
         if time.monotonic() > deadline:
             one.missing[case.name] = "the time was up"
+        elif case.implementation == OURS and (reason := not_right(one, case.operation)):
+            one.missing[case.name] = f"not right: {reason}"
         elif (timed := prepare(one, case, stopwatch)) is not None:
             one.timed[case.name] = timed
-    stopwatch.rounds(list(one.timed.values()), options.rounds, deadline)
+            stopwatch.rounds([timed], 1, deadline)
+        if whole:
+            save(measured, options)
+    stopwatch.rounds(list(one.timed.values()), options.rounds - 1, deadline)
     for timed in one.timed.values():
         timed.release()
-    return one
+    save(measured, options)
+
+
+def save(measured: list[Measured], options: argparse.Namespace) -> None:
+    if options.out:
+        write_rows(options.out, csv_rows(measured))
+
+
+def not_right(one: Measured, operation: str) -> str | None:
+    """Why an operation of ours is not timed."""
+    return one.failed.get(("checks", OURS)) or wrong(one.checks).get(operation)
 
 
 def check(one: Measured, inputs: Inputs) -> None:

@@ -21,11 +21,12 @@ from common import RESULTS, write_rows
 from peers.implementations import IMPLEMENTATIONS
 from peers.process import Measured, interpreter, run
 from peers.setup import FOLDER
-from peers.table import csv_rows, remarks, table
+from peers.table import csv_rows, missing_rows, remarks, table
 from rich.console import Console
 
 SIZES = {"batch": 2048, "d_in": 384, "d_sae": 6144, "k": 32}
 COUNTS = {"threads": 2, "rounds": 5, "warmup": 3, "steps": 20}
+MOST_OF_BUDGET = 1 / 3  # for one process
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
     failed = False
     for point in points(options):
         found, failures = measure(point, console, end, rows)
-        rows += csv_rows(found, point)
+        rows += found
         failed |= bool(failures)
     console.print(f"written to {options.out}", soft_wrap=True, highlight=False)
     return 1 if failed else 0
@@ -53,32 +54,58 @@ def points(options: argparse.Namespace) -> Iterator[argparse.Namespace]:
 
 def measure(
     options: argparse.Namespace, console: Console, end: float, before: list[dict]
-) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Time every implementation in rounds; what failed is told beside what was measured."""
+) -> tuple[list[dict], dict[str, str]]:
+    """Time every implementation in rounds, writing rows as they come: all rows, and what failed."""
     wanted = options.only or list(IMPLEMENTATIONS[options.device])
     missing = [name for name in wanted if not interpreter(name, options).exists()]
     results = {name: Measured() for name in wanted if name not in missing}
     failures: dict[str, str] = {}
-    finished: dict[str, Measured] = {}
     for number in range(options.rounds):
-        if time.monotonic() > end and finished:
-            break
-        for name in [name for name in results if name not in failures]:
-            if time.monotonic() > end and not number:
-                failures[name] = f"no time left of --budget {options.budget:g}"
-                continue
-            console.print(f"round {number + 1} of {options.rounds}: {name}", style="dim")
+        for names in processes([name for name in results if name not in failures], options):
+            if (left := end - time.monotonic()) <= 0:
+                break
+            label = f"round {number + 1} of {options.rounds}: {', '.join(names)}"
+            console.print(label, style="dim")
             try:
-                results[name].add(*run(name, options))
+                reports, elsewhere = run(names, options, min(left, options.budget * MOST_OF_BUDGET))
+            except TimeoutError as error:
+                failures |= {name: str(error) for name in names if not results[name].step_ms}
             except RuntimeError as error:
-                failures[name] = str(error)
-        finished = {name: one for name, one in results.items() if one.step_ms}
-        write_rows(options.out, [*before, *csv_rows(finished, options)])
-    wide = Console(width=max(console.width, 150))
+                failures |= dict.fromkeys(names, str(error))
+            else:
+                for name, report in zip(names, reports, strict=True):
+                    results[name].add(report, elsewhere)
+            write_rows(options.out, [*before, *rows_of(results, missing, failures, options)])
+    finished = {name: one for name, one in results.items() if one.step_ms}
+    late = results.keys() - finished.keys() - failures.keys()
+    failures |= dict.fromkeys(late, f"no time left of --budget {options.budget:g}")
+    rows = rows_of(results, missing, failures, options)
+    write_rows(options.out, [*before, *rows])
+    wide = Console(width=max(console.width, 180))
     wide.print(table(finished, options))
     for line in remarks(finished, missing, failures, options):
         wide.print(line, soft_wrap=True, highlight=False)
-    return finished, failures
+    return rows, failures
+
+
+def processes(names: list[str], options: argparse.Namespace) -> list[list[str]]:
+    """Which implementations share a process: none, unless nothing is timed."""
+    return [names] if options.rehearse else [[name] for name in names]
+
+
+def rows_of(
+    results: dict[str, Measured],
+    missing: list[str],
+    failures: dict[str, str],
+    options: argparse.Namespace,
+) -> list[dict]:
+    reasons = dict.fromkeys(missing, "its environment is not there") | failures
+    unmeasured = {
+        name: why
+        for name, why in reasons.items()
+        if name not in results or not results[name].step_ms
+    }
+    return [*csv_rows(results, options), *missing_rows(unmeasured, options)]
 
 
 def parse() -> argparse.Namespace:
@@ -90,8 +117,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sweep", nargs="+", metavar=("SIZE", "VALUE"),
                         help="one of the sizes and the values that it takes in turn")  # fmt: skip
     parser.add_argument("--budget", type=float, default=math.inf,
-                        help="seconds after which nothing more is begun")  # fmt: skip
+                        help="seconds after which it ends")  # fmt: skip
     parser.add_argument("--device", choices=IMPLEMENTATIONS, default="cpu", help="default cpu")
+    parser.add_argument("--rehearse", action="store_true",
+                        help="--device cuda without a GPU: no time is a speed")  # fmt: skip
     for device, known in IMPLEMENTATIONS.items():
         names = parser.epilog or ""
         parser.epilog = f"{names}on {device}: {', '.join(known)}. "
@@ -101,13 +130,16 @@ def parse() -> argparse.Namespace:
                         help="CSV, default train_step_DEVICE[_SWEPT].csv in results")  # fmt: skip
     options = parser.parse_args()
     options.sweep = swept(parser, options.sweep)
-    name = "" if options.sweep is None else f"_{options.sweep[0]}"
-    options.out = options.out or RESULTS / f"train_step_{options.device}{name}.csv"
     for name in options.only or ():
         if name not in IMPLEMENTATIONS[options.device]:
             parser.error(f"--only {name}: not one of {', '.join(IMPLEMENTATIONS[options.device])}")
-    if options.device == "cuda" and not torch.cuda.is_available():
+    if options.rehearse and (options.device != "cuda" or options.out is None):
+        parser.error("--rehearse needs --device cuda and --out")
+    options.runs_on = "cpu" if options.rehearse else options.device
+    if options.runs_on == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no GPU that torch can use")
+    swept_size = "" if options.sweep is None else f"_{options.sweep[0]}"
+    options.out = options.out or RESULTS / f"train_step_{options.device}{swept_size}.csv"
     for name in (*SIZES, *COUNTS):
         smallest = 0 if name == "warmup" else 1
         if getattr(options, name) < smallest:

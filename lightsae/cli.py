@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from lightsae.config_files import require_each_key_once
@@ -17,6 +18,7 @@ from lightsae.interrupts import (
 )
 from lightsae.launch import require_whole_launch
 from lightsae.messages import one_line
+from lightsae.run_help import run_help
 
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
@@ -56,6 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if args is None else args)
+    _look_in_current_folder()
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -63,6 +66,9 @@ def main(args: Sequence[str] | None = None) -> int:
         known = ", ".join(_RUNS | _TOOLS)
         print(f"lightsae: error: no command {words[0]!r}; there are {known}", file=sys.stderr)
         return 2
+    if words[0] in _RUNS and {"-h", "--help"} & set(words):
+        print(run_help(words[0]), end="")
+        raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
             require_whole_launch()
@@ -74,6 +80,14 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return status
     return 0
+
+
+def _look_in_current_folder() -> None:
+    """Let class paths find files of the current folder, as under `python -m` (and not under -P)."""
+    with suppress(FileNotFoundError):  # the folder is gone
+        here = os.getcwd()
+        if not sys.flags.safe_path and not {here, ""} & set(sys.path):
+            sys.path.insert(0, here)
 
 
 def _status(word: str, error: BaseException) -> int | None:

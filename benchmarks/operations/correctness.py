@@ -1,19 +1,22 @@
 """How far the fused operations are from float64, and whether they repeat themselves bit by bit."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-from lightsae_kernels import reference, sparse_decode
-from operations.implementations import REGULARIZERS, Inputs, ours
-from operations.names import DECODE
+from lightsae_kernels import reference, sparse_decode, sparse_residual
+from operations.encode import REGULARIZERS, ours
+from operations.inputs import Inputs
+from operations.names import DECODE, RECOMPUTE, RESIDUAL
 from operations.sizes import Size
 from torch import Tensor
 
 EPS = 1e-8
 BLOCK_BYTES = 512 << 20
 REPEATS = {"cuda": 10, "cpu": 2}
+# Beyond these a result is wrong. A penalty is one number, whose error in the reference may be 0.
+MOST_RATIO, MOST_PENALTY_ERROR = 2.0, 0.01
 
 
 class Check(NamedTuple):
@@ -44,7 +47,7 @@ class Check(NamedTuple):
 
 
 def checks(inputs: Inputs, size: Size) -> Iterator[Check]:
-    """Values of every encoding, its penalty, and the reconstruction."""
+    """Values of every encoding, its penalty, the reconstruction and the residual."""
     repeats = REPEATS[inputs.x.device.type]
     for operation, regularizer in REGULARIZERS.items():
         code, *others = (ours(inputs, size, regularizer) for _ in range(repeats))
@@ -64,6 +67,30 @@ def checks(inputs: Inputs, size: Size) -> Iterator[Check]:
     exact, plain = (decoded(inputs, dtype) for dtype in (torch.float64, inputs.x.dtype))
     errors = _error(x_hat, exact), _error(plain, exact)
     yield Check(DECODE, "x_hat", *errors, differing, repeats)
+    left, *others = (
+        sparse_residual(inputs.x, *inputs.code, backend="triton") for _ in range(repeats)
+    )
+    differing = sum(not _same(left, other) for other in others)
+    exact, plain = (residual(inputs, dtype) for dtype in (torch.float64, inputs.x.dtype))
+    errors = _error(left.residual, exact), _error(plain, exact)
+    yield Check(RESIDUAL, "residual", *errors, differing, repeats)
+
+
+def wrong(checks: Iterable[Check]) -> dict[str, str]:
+    """Operations that no time should be taken of, and why."""
+    found = {}
+    for check in checks:
+        if check.differing:
+            found[check.operation] = f"{check.differing} of {check.repeats} repeats differ"
+        elif check.output == "penalty" and not check.error <= MOST_PENALTY_ERROR:
+            found[check.operation] = f"error of penalty is {check.error:.2g}"
+        elif check.output != "penalty" and not check.ratio <= MOST_RATIO:
+            found[check.operation] = (
+                f"error of {check.output} is {check.ratio:.3g} times the reference's"
+            )
+    if "encode+l1_l2_ratio" in found:
+        found[RECOMPUTE] = found["encode+l1_l2_ratio"]
+    return found
 
 
 def at_support(
@@ -87,6 +114,17 @@ def decoded(inputs: Inputs, dtype: torch.dtype) -> Tensor:
     values, W_dec, b_dec = (t.to(dtype) for t in (inputs.values, inputs.W_dec, inputs.b_dec))
     return torch.cat([
         reference.sparse_decode(values[rows], inputs.indices[rows], W_dec, b_dec)
+        for rows in _row_blocks(inputs)
+    ])  # fmt: skip
+
+
+def residual(inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    """The definition's residual in a dtype, block by block."""
+    x, values, W_dec, b_dec = (
+        t.to(dtype) for t in (inputs.x, inputs.values, inputs.W_dec, inputs.b_dec)
+    )
+    return torch.cat([
+        reference.sparse_residual(x[rows], values[rows], inputs.indices[rows], W_dec, b_dec)[0]
         for rows in _row_blocks(inputs)
     ])  # fmt: skip
 

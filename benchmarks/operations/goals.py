@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from operations.names import BARE, COPY, DECODE, OURS, STOCK_COMPILED
+from operations.names import BARE, COPY, DECODE, OURS
 from operations.report import Measured
 
-DTYPE = "bf16"
+DTYPE, ITEMSIZE = "bf16", 2
 NOT_MEASURED = "not measured"
 ENCODE = ("encode", OURS)
 
@@ -19,14 +19,12 @@ class Goal(NamedTuple):
         text: What is bounded.
         bound: The bound.
         figure: Takes it from the measurements; None where something it needs is missing.
-        at_least: The figure must reach the bound instead of staying below it.
     """
 
     label: str
     text: str
     bound: float
     figure: Callable[[Measured], float | None]
-    at_least: bool = False
 
 
 def over(name: tuple[str, str], other: tuple[str, str]) -> Callable[[Measured], float | None]:
@@ -48,6 +46,18 @@ def decode_over_its_bytes(one: Measured) -> float | None:
     return decode / (copy * needed / copied)
 
 
+def encode_over_product_and_pass(one: Measured) -> float | None:
+    """Time of encode over that of the product and of reading its result once.
+
+    Public exact Top-k kernels need about one pass over memory.
+    """
+    encode, product, copy = (one.time_ms(name) for name in (ENCODE, BARE, COPY))
+    if encode is None or product is None or copy is None:
+        return None
+    activations = ITEMSIZE * one.size.B * one.size.d_sae
+    return encode / (product + copy * activations / one.timed[COPY].case.traffic)
+
+
 def error_ratio(output: str) -> Callable[[Measured], float | None]:
     """The largest error of an output over the error of the reference in the same dtype."""
     return lambda one: max((c.ratio for c in one.checks if c.output == output), default=None)
@@ -63,8 +73,7 @@ def differing(one: Measured) -> float | None:
 def _of_size(label: str, encode: float) -> list[Goal]:
     return [
         Goal(label, "encode / bare product", encode, over(ENCODE, BARE)),
-        Goal(label, f"({STOCK_COMPILED}) / encode", 3.0,
-             over(("encode", STOCK_COMPILED), ENCODE), at_least=True),
+        Goal(label, "encode / (product + one pass)", 1.0, encode_over_product_and_pass),
         Goal(label, "sparse_decode / its bytes at the copy's rate", 1.5, decode_over_its_bytes),
         Goal(label, "error of values / the reference's", 2.0, error_ratio("values")),
         Goal(label, "error of x_hat / the reference's", 2.0, error_ratio("x_hat")),
@@ -90,10 +99,10 @@ def table(measured: Iterable[Measured]) -> list[tuple[str, ...]]:
     rows = [("size", f"goal ({DTYPE})", "bound", "measured", "met")]
     for goal in GOALS:
         figure = goal.figure(on_gpu[goal.label]) if goal.label in on_gpu else None
-        bound = f"{'>=' if goal.at_least else '<='} {goal.bound:g}"
+        bound = f"<= {goal.bound:g}"
         if figure is None:
             rows.append((goal.label, goal.text, bound, NOT_MEASURED, ""))
             continue
-        met = figure >= goal.bound if goal.at_least else figure <= goal.bound
-        rows.append((goal.label, goal.text, bound, f"{figure:.3g}", "yes" if met else "no"))
+        met = "yes" if figure <= goal.bound else "no"
+        rows.append((goal.label, goal.text, bound, f"{figure:.3g}", met))
     return rows

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from operations.implementations import Case
+from operations.inputs import Case
 
 FLUSHED_BYTES = 256 << 20  # several times any L2
 ROUND_MS = 60.0
@@ -65,9 +65,9 @@ class Stopwatch:
         return Timed(case, memory, repeats, flushes)
 
     def rounds(self, timed: list[Timed], count: int, deadline: float) -> None:
-        """Repeat every case in every round; past the deadline no third round begins."""
+        """Repeat every case in every round; past the deadline no second round begins."""
         for number in range(count):
-            if number >= 2 and time.monotonic() > deadline:
+            if number and time.monotonic() > deadline:
                 return
             for one in timed:
                 for _ in range(one.repeats):

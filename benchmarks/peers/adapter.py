@@ -18,6 +18,12 @@ class Sizes(NamedTuple):
     k: int
 
 
+def compile_for(device: torch.device, function: Callable) -> Callable:
+    """Under torch.compile for one shape; on the CPU without its code generator."""
+    backend = "inductor" if device.type == "cuda" else "aot_eager"
+    return torch.compile(function, dynamic=False, backend=backend)
+
+
 class Phases(NamedTuple):
     """The three parts of a step.
 

@@ -42,24 +42,27 @@ _LARGE = [
 ]
 
 
-def goals(results: dict[str, Measured], sizes: dict[str, int]) -> Iterator[str]:
-    """One line for each goal of these sizes."""
-    known = {"large": LARGE, "paper": PAPER}
-    label = next((name for name, size in known.items() if size == sizes), None)
-    if label is None:
-        return
+SIZES = {"large": LARGE, "paper": PAPER}
+
+
+def goals(results: dict[str, Measured], label: str) -> Iterator[tuple[str, ...]]:
+    """Size, goal, bound, figure and whether it is met, for each goal of a size in `SIZES`.
+
+    A goal without a figure is neither met nor missed.
+    """
     for goal in _EVERYWHERE + (_LARGE if label == "large" else []):
         one, other = (_first(names, goal.figure, results) for names in (goal.one, goal.other))
-        wanted = f"{'>=' if goal.at_least else '<='} {goal.bound:.2f}"
+        bound = f"{'>=' if goal.at_least else '<='} {goal.bound:.2f}"
         what = goal.figure.removesuffix("_ms").removesuffix("_mib").replace("_", " ")
+        text = f"{what} of {one or goal.one[0]} / {other or goal.other[0]}"
         if one is None or other is None:
-            yield f"{what} of {goal.one[0]} / {goal.other[0]} {wanted}: not measured"
+            yield label, text, bound, "not measured", ""
             continue
         ratio = median(getattr(results[one], goal.figure)) / median(
             getattr(results[other], goal.figure)
         )
         met = ratio >= goal.bound if goal.at_least else ratio <= goal.bound
-        yield f"{what} of {one} / {other} {wanted}: {ratio:.2f}, {'met' if met else 'missed'}"
+        yield label, text, bound, f"{ratio:.2f}", "yes" if met else "no"
 
 
 def _first(names: tuple[str, ...], figure: str, results: dict[str, Measured]) -> str | None:

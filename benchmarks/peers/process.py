@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -10,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peers.implementations import IMPLEMENTATIONS
+from peers.implementations import IMPLEMENTATIONS, Implementation
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -65,27 +66,25 @@ def interpreter(name: str, options: argparse.Namespace) -> Path:
     return folder / environment / "bin" / "python" if environment else Path(sys.executable)
 
 
-def run(name: str, options: argparse.Namespace) -> tuple[dict, float]:
-    """Measure an implementation once: its report and the share of processors used elsewhere.
+def run(
+    names: list[str], options: argparse.Namespace, limit: float = math.inf
+) -> tuple[list[dict], float]:
+    """Measure implementations once, in one process: reports and the share of processors elsewhere.
 
     Raises:
         RuntimeError: If the process fails, with the last line it wrote.
+        TimeoutError: If it takes longer than the limit, in seconds; it is ended.
     """
-    implementation = IMPLEMENTATIONS[options.device][name]
-    order = {
-        "adapter": implementation.adapter,
-        "package": implementation.package,
-        "options": implementation.options,
-        "inputs": implementation.inputs,
-        "device": options.device,
-        "sizes": options.sizes,
-        "threads": options.threads,
-        "warmup": options.warmup,
-        "steps": options.steps,
-    }
-    command = [str(interpreter(name, options)), str(WORKER), json.dumps(order)]
+    orders = [_order(IMPLEMENTATIONS[options.device][name], options) for name in names]
+    command = [str(interpreter(names[0], options)), str(WORKER), json.dumps(orders)]
     busy, own, started = _busy_seconds(), _child_seconds(), time.perf_counter()
-    process = subprocess.run(command, capture_output=True, text=True, env=_environment(options))
+    try:
+        process = subprocess.run(
+            command, capture_output=True, text=True, env=_environment(options),
+            timeout=limit if math.isfinite(limit) else None,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"not done after {limit:.0f} s") from error
     if process.returncode != 0:
         lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
         raise RuntimeError(lines[-1])
@@ -94,11 +93,25 @@ def run(name: str, options: argparse.Namespace) -> tuple[dict, float]:
     return json.loads(process.stdout), max(0.0, others / available)
 
 
+def _order(implementation: Implementation, options: argparse.Namespace) -> dict:
+    return {
+        "adapter": implementation.adapter,
+        "package": implementation.package,
+        "options": implementation.options,
+        "inputs": implementation.inputs,
+        "device": options.runs_on,
+        "sizes": options.sizes,
+        "threads": options.threads,
+        "warmup": options.warmup,
+        "steps": options.steps,
+    }
+
+
 def _environment(options: argparse.Namespace) -> dict[str, str]:
     """Thread counts before torch starts; no accelerator unless asked for, no network."""
     threads = str(options.threads)
     offline = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
-    if options.device == "cpu":
+    if options.runs_on == "cpu":
         offline["CUDA_VISIBLE_DEVICES"] = ""
     return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | offline
 

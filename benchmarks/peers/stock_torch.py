@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from adapter import LEARNING_RATE, Phases, Sizes, Trainer
+from adapter import LEARNING_RATE, Phases, Sizes, Trainer, compile_for
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,7 +65,7 @@ def build(
     def loss_of(x: Tensor) -> Tensor:
         return (x - sae(x)).square().sum(dim=1).mean()
 
-    run = torch.compile(loss_of) if compiled else loss_of
+    run = compile_for(sample.device, loss_of) if compiled else loss_of
 
     def forward(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext():

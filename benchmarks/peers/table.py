@@ -3,8 +3,8 @@
 import argparse
 from statistics import median
 
-from peers.goals import goals
-from peers.implementations import BASELINE, IMPLEMENTATIONS, OURS, PRODUCT
+from peers.goals import SIZES, goals
+from peers.implementations import BASELINE, IMPLEMENTATIONS, OURS, PRODUCT, STAND_IN
 from peers.process import WORKER, Measured
 from rich import box
 from rich.table import Table
@@ -31,7 +31,7 @@ def csv_rows(results: dict[str, Measured], options: argparse.Namespace) -> list[
         for (metric, unit), values in metrics.items():
             if values:
                 written.append({
-                    "benchmark": "train_step", "implementation": name, "device": options.device,
+                    "benchmark": "train_step", "implementation": name, "device": options.runs_on,
                     "implementation_version": one.version, "torch": one.torch,
                     "sizes": _sizes(options), "dtype": IMPLEMENTATIONS[options.device][name].dtype,
                     "threads": options.threads, "metric": metric, "unit": unit,
@@ -41,11 +41,26 @@ def csv_rows(results: dict[str, Measured], options: argparse.Namespace) -> list[
     return written
 
 
+def missing_rows(reasons: dict[str, str], options: argparse.Namespace) -> list[dict]:
+    """A row for each implementation that has no time, with the reason."""
+    return [
+        {
+            "benchmark": "train_step", "implementation": name, "device": options.runs_on,
+            "sizes": _sizes(options), "metric": f"not measured: {reason}",
+        }
+        for name, reason in reasons.items()
+    ]  # fmt: skip
+
+
 def table(results: dict[str, Measured], options: argparse.Namespace) -> Table:
     """All implementations, fastest first; ours in bold, what beats our plain step in red."""
     view = Table(
         title=f"Training step on {options.device}, {_sizes(options)}, {options.threads} threads: "
-        f"median of {options.rounds} rounds of {options.steps} steps",
+        + (
+            "rehearsed on the CPU, no time is a speed"
+            if options.rehearse
+            else f"median of {options.rounds} rounds of {options.steps} steps"
+        ),
         box=box.SIMPLE_HEAD,
     )
     base = BASELINE if options.device == "cpu" or BASELINE in results else PRODUCT
@@ -89,10 +104,13 @@ def remarks(
     for what, better in (("step_ms", "faster"), ("memory_mib", "lighter")):
         for name, one in results.items():
             ratio = _ratio(what, one, results.get(OURS))
-            if ratio is not None and ratio < 1 and not _is_ours(name):
+            if ratio is not None and 0 < ratio < 1 and not _is_ours(name):
                 lines.append(f"[red]{name} is {1 / ratio:.2f}x {better} than {OURS}[/]")
-    if options.device == "cuda":
-        lines += goals(results, options.sizes)
+    if options.runs_on == "cuda":
+        label = next((name for name, size in SIZES.items() if size == options.sizes), "")
+        lines += [" ".join(goal) for goal in (goals(results, label) if label else ())]
+        if BASELINE in missing:
+            lines.append(f"{BASELINE} is not installed: {STAND_IN} is in its place")
     if missing:
         script = f"python {WORKER.with_name('setup.py')} --folder {options.peers}"
         lines.append(f"not measured: {', '.join(missing)}; make their environments with {script}")
@@ -115,7 +133,8 @@ def _is_ours(name: str) -> bool:
 def _ratio(what: str, one: Measured, other: Measured | None) -> float | None:
     if other is None or not getattr(one, what) or not getattr(other, what):
         return None
-    return median(getattr(one, what)) / median(getattr(other, what))
+    below = median(getattr(other, what))
+    return median(getattr(one, what)) / below if below else None
 
 
 def _number(values: list[float], digits: int) -> str:

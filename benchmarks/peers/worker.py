@@ -1,4 +1,7 @@
-"""Measure one implementation in this process: `worker.py JSON`, a JSON line on stdout.
+"""Measure implementations in this process: `worker.py JSON`, a JSON line on stdout.
+
+The argument is a list of orders, and a list of reports comes back. To be timed each implementation
+has a process of its own.
 
 Runs in the environment of a peer, so it needs torch and the standard library only.
 """
@@ -7,6 +10,7 @@ import gc
 import importlib
 import importlib.metadata
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +24,14 @@ from adapter import Sizes, Trainer
 from torch import Tensor
 
 BATCHES = 8
+FVU_ROWS = 4096  # a dense code of a large batch in float32 may not fit
 PHASES = ("forward", "backward", "update")
 
 
 def main() -> None:
     with redirect_stdout(sys.stderr):
-        report = measure(json.loads(sys.argv[1]))
-    print(json.dumps(report))
+        reports = [measure(order) for order in json.loads(sys.argv[1])]
+    print(json.dumps(reports))
 
 
 def measure(order: dict) -> dict[str, float | str | None]:
@@ -45,14 +50,22 @@ def measure(order: dict) -> dict[str, float | str | None]:
     for number in range(warmup):
         trainer.step(batches[number % BATCHES])
     steps = [batches[(warmup + number) % BATCHES] for number in range(order["steps"])]
-    times = machine.times(trainer, steps)
-    return {
-        **times,
-        **machine.memory(trainer),
-        "fvu": unexplained(trainer, batches[0]),
-        "torch": torch.__version__,
-        "version": importlib.metadata.version(order["package"]),
-    }
+    times, memory = machine.times(trainer, steps), machine.memory(trainer)
+    fvu = unexplained(trainer, batches[0][:FVU_ROWS])
+    if fvu is not None and not math.isfinite(fvu):
+        raise RuntimeError(
+            f"not timed: the reconstruction is {fvu} after {warmup + len(steps)} steps"
+        )
+    found = {"fvu": fvu, "torch": torch.__version__, "version": version_of(order["package"])}
+    return {**times, **memory, **found}
+
+
+def version_of(package: str) -> str:
+    """Of an installed package; this one may lie on PYTHONPATH only."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "checkout"
 
 
 class Processor:
@@ -147,6 +160,7 @@ def load_lazy_imports(build: Callable[..., Trainer], order: dict) -> None:
     sizes = Sizes(batch=32, d_in=16, d_sae=64, k=4)
     x = torch.randn(sizes.batch, sizes.d_in, dtype=getattr(torch, order["inputs"]))
     build(sizes, x, **order["options"]).step(x)
+    torch.compiler.reset()  # or what is compiled next would be compiled for any shape
 
 
 def synthetic_batches(sizes: Sizes, order: dict) -> list[Tensor]:

@@ -6,15 +6,13 @@ backend per tensor.
 """
 
 from lightsae_kernels import memory, reference
+from lightsae_kernels.adam import adam_step_
 from lightsae_kernels.checks import ArgumentError
+from lightsae_kernels.decode import sparse_decode, sparse_residual
+from lightsae_kernels.encode import encode_residual, encode_topk
 from lightsae_kernels.flags import raise_if_flagged
-from lightsae_kernels.functional import (
-    adam_step_,
-    encode_residual,
-    encode_topk,
-    sparse_decode,
-    sparse_residual,
-)
+from lightsae_kernels.gradients import PairOrder
+from lightsae_kernels.narrow import NarrowCopy
 from lightsae_kernels.types import (
     AdamSettings,
     Backend,
@@ -32,6 +30,8 @@ __all__ = [
     "EncodeOptions",
     "Encoded",
     "FusedRegularizer",
+    "NarrowCopy",
+    "PairOrder",
     "Quantized",
     "Residual",
     "adam_step_",

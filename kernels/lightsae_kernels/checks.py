@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightsae_kernels.plan import EncodePlan
 from lightsae_kernels.quantized import BLOCK, scales_shape
 from lightsae_kernels.types import AdamSettings, Moment, Quantized
 
@@ -51,24 +52,20 @@ def require_finite_sums(name: str, sums: Tensor) -> None:
         raise ArgumentError(f"the {name} overflows {dtype}: scale x down")
 
 
-def check_regularizer(name: object) -> None:
-    """Raise unless it is the name of a fused regularizer or None."""
-    if name not in (None, "off_support_l1", "l1_l2_ratio"):
-        raise ArgumentError(
-            f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {name!r}"
-        )
-
-
 def check_encode(
     x: Tensor,
     W_enc: Tensor,
     b_enc: Tensor,
     b_dec: Tensor,
-    k: int,
-    indices: Tensor | None,
-    batch_active: Tensor | None,
+    plan: EncodePlan,
+    W_enc_narrow: Tensor | None,
 ) -> None:
-    """Shapes, dtypes and range of k of the arguments of encode_topk."""
+    """Shapes, dtypes and range of the arguments of encode_topk."""
+    k, indices, batch_active = plan.k, plan.indices, plan.batch_active
+    if plan.regularizer not in (None, "off_support_l1", "l1_l2_ratio"):
+        raise ArgumentError(
+            f"regularizer must be 'off_support_l1', 'l1_l2_ratio' or None, got {plan.regularizer!r}"
+        )
     require_shape("W_enc", W_enc, (None, None), "[d_sae, d_in]")
     d_sae, d_in = W_enc.shape
     require_shape("x", x, (None, d_in), f"[B, d_in = {d_in}] (flatten tokens first)")
@@ -83,9 +80,12 @@ def check_encode(
         require_shape("batch_active", batch_active, (d_sae,), f"[d_sae = {d_sae}]")
         if batch_active.dtype != torch.bool:
             raise ArgumentError(f"batch_active must be bool, got {batch_active.dtype}")
+    if W_enc_narrow is not None:
+        require_shape("W_enc_narrow", W_enc_narrow, (d_sae, d_in), "[d_sae, d_in], as W_enc")
     require_one_dtype(x=x, W_enc=W_enc, b_enc=b_enc, b_dec=b_dec)
     tensors = {"x": x, "W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}
-    require_one_device(**tensors, indices=indices, batch_active=batch_active)
+    others = {"indices": indices, "batch_active": batch_active, "W_enc_narrow": W_enc_narrow}
+    require_one_device(**tensors, **others)
 
 
 def check_encode_content(
@@ -117,7 +117,13 @@ def require_one_dtype(**tensors: Tensor) -> None:
             raise ArgumentError(f"{first} is {reference.dtype} but {name} is {tensor.dtype}")
 
 
-def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> None:
+def check_decode(
+    values: Tensor,
+    indices: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor | None,
+    W_dec_narrow: Tensor | None = None,
+) -> None:
     """Shapes and dtypes of the arguments of sparse_decode."""
     require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
     require_shape("values", values, (None, None), "[B, k]")
@@ -125,8 +131,12 @@ def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor |
     if b_dec is not None:
         require_shape("b_dec", b_dec, (W_dec.shape[1],), f"[d_in = {W_dec.shape[1]}]")
         require_one_dtype(W_dec=W_dec, b_dec=b_dec)
+    if W_dec_narrow is not None:
+        require_shape("W_dec_narrow", W_dec_narrow, tuple(W_dec.shape), "[d_sae, d_in], as W_dec")
     require_int64(indices)
-    require_one_device(values=values, indices=indices, W_dec=W_dec, b_dec=b_dec)
+    require_one_device(
+        values=values, indices=indices, W_dec=W_dec, b_dec=b_dec, W_dec_narrow=W_dec_narrow
+    )
 
 
 def check_decode_content(

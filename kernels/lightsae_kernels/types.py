@@ -52,42 +52,106 @@ class EncodeOptions(TypedDict, total=False):
     process_group: Group
 
 
-class Task(NamedTuple):
-    """What a custom operator asks of one encoding, beside its tensors.
+class Encoder(NamedTuple):
+    """The parameters of an encoder that a product takes.
 
     Attributes:
-        k: As in `lightsae_kernels.encode_topk`; so are all up to `process_group`.
-        dtype: Dtype of the product.
-        keep: Keep the activations of the whole batch for the backward pass.
+        W: W_enc, [d_sae, d_in].
+        b: b_enc, [d_sae].
+        narrow: W_enc in the dtype of the product, where the caller has it.
     """
 
-    k: int
-    regularizer: FusedRegularizer | None
-    batch_active_only: bool
-    eps: float
-    indices: Tensor | None
-    batch_active: Tensor | None
-    process_group: Group
-    dtype: torch.dtype
-    keep: bool
+    W: Tensor
+    b: Tensor
+    narrow: Tensor | None = None
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """W_enc in a dtype: the narrow copy, if it is in that dtype, or one made now."""
+        fits = self.narrow is not None and self.narrow.dtype == dtype
+        return self.narrow if fits and self.narrow is not None else self.W.to(dtype)
 
 
-class Support(NamedTuple):
-    """What an encoding leaves for its gradient.
+class Decoder(NamedTuple):
+    """The parameters of a decoder, and how they are multiplied.
 
     Attributes:
-        values: [B, k].
-        indices: [B, k] int64.
-        active: The mask, [d_sae] bool.
-        norms: l1 and l2 of each row where the backend has them, [2, B] float32.
-        kept: Activations of the whole batch where the backend keeps them, [B, d_sae].
+        W: W_dec, [d_sae, d_in].
+        b: b_dec, [d_in], or None.
+        dtype: Of the product: rows of W_dec are rounded to it.
+        narrow: W_dec in the dtype of the product, where the caller has it.
+    """
+
+    W: Tensor
+    b: Tensor | None
+    dtype: torch.dtype
+    narrow: Tensor | None = None
+
+    def weight(self) -> Tensor:
+        """W_dec, or its narrow copy, if that is in the dtype of the product."""
+        fits = self.narrow is not None and self.narrow.dtype == self.dtype
+        return self.narrow if fits and self.narrow is not None else self.W
+
+
+class Left(NamedTuple):
+    """What a backend finds of a residual.
+
+    Attributes:
+        residual: x - x_hat, at least float32, [B, d_in].
+        error: Squared l2 norm of each row of it, [B].
+        narrow: The residual in the dtype of the product, where it is narrower, or None.
+    """
+
+    residual: Tensor
+    error: Tensor
+    narrow: Tensor | None = None
+
+
+class Encoding(NamedTuple):
+    """What an encoding finds and leaves for its gradient.
+
+    Attributes:
+        values: Activations of the selected latents, [B, k].
+        indices: Their latents, [B, k] int64.
+        penalty: Mean of the regularizer over the samples, a scalar.
+        active: The batch-active mask, [d_sae] bool.
+        norms: l1 and l2 of each row over what the regularizer counts, [2, B]; of Reg 2 alone.
+        kept: Activations of the whole batch, [B, d_sae], if the plan keeps them.
     """
 
     values: Tensor
     indices: Tensor
+    penalty: Tensor
     active: Tensor
     norms: Tensor | None
     kept: Tensor | None
+
+
+class DecoderPairs(NamedTuple):
+    """What the gradient of W_dec is made of.
+
+    Attributes:
+        z: Activations, [B, k].
+        g: Gradient of the reconstructions, [B, d_in].
+    """
+
+    z: Tensor
+    g: Tensor
+
+
+class EncodeGradients(NamedTuple):
+    """Gradients of an encoding, and of the decoder where its pairs were given; None if not made.
+
+    Attributes:
+        x: Of the centred inputs, [B, d_in].
+        W_enc: [d_sae, d_in].
+        b_enc: [d_sae].
+        W_dec: [d_sae, d_in].
+    """
+
+    x: Tensor | None
+    W_enc: Tensor | None
+    b_enc: Tensor
+    W_dec: Tensor | None
 
 
 class Quantized(NamedTuple):

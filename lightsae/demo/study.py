@@ -127,8 +127,8 @@ def score(
     embeddings = load_file(setting.embeddings)["embeddings"]
     r2, ms = R2(sae.d_in), Monosemanticity(sae.d_sae, embeddings.shape[1])
     for code, x, image in encode_split(sae, loader, setting):
-        r2.update(sae.decode(code), x)
-        ms.update(code.values, code.indices, embeddings[image])
+        r2.update(x_hat=sae.decode(code), x=x)
+        ms.update(code, embeddings[image])
     scores = ms.compute()
     return RunResult(
         name=fit.variant, weight=fit.weight, seed=fit.seed, r2=float(r2.compute()),

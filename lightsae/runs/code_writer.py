@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from lightsae.activations import ActivationBatch
+from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.activations.shards.folder_lock import system_message
-from lightsae.activations.shards.hdf5_files import ObstacleError, open_hdf5
+from lightsae.activations.shards.reading.hdf5_files import ObstacleError, open_hdf5
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.sae import SparseCode
@@ -98,23 +98,24 @@ class CodeWriter(BasePredictionWriter):
         pl_module: LightningModule,
         prediction: SparseCode,
         batch_indices: Sequence[int] | None,
-        batch: ActivationBatch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
         """Append the rows of a batch."""
         if trainer.received_sigterm:  # Lightning looks for it in every loop but this
             raise SIGTERMException
+        columns = as_activation_batch(batch)
         fires = prediction.values > 0
         ends = fires.sum(dim=1).cumsum(0) + self._nonzero
         with self._writing():
             self._append("values", prediction.values.float()[fires])
             self._append("indices", prediction.indices[fires])
             self._append("indptr", ends)
-            self._append("sample_index", batch.sample_index)
-            self._append("token_index", batch.token_index)
-            if batch.label is not None:
-                self._append("label", batch.label)
+            self._append("sample_index", columns.sample_index)
+            self._append("token_index", columns.token_index)
+            if columns.label is not None:
+                self._append("label", columns.label)
         self._d_sae = prediction.d_sae
         self._rows += len(ends)
         self._nonzero += int(fires.sum())

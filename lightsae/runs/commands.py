@@ -22,30 +22,26 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
+from lightsae.activations import ActivationDataModule, OnlineActivationDataModule
 from lightsae.errors import LightsaeError
 from lightsae.files import NameOption, expanded
 from lightsae.launch import require_processes
 from lightsae.messages import one_line, raised_in
 from lightsae.runs import exit_messages
-from lightsae.runs.checkpoint_files import AtomicCheckpointIO
-from lightsae.runs.cli_help import shorten
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.log_filter import quieten
 from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
-from lightsae.runs.resume_point import ResumePoint, stopped_early
+from lightsae.runs.resuming.checkpoint_files import AtomicCheckpointIO
+from lightsae.runs.resuming.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
 from lightsae.runs.termination import EndTogether, lost_a_partner
 from lightsae.runs.time_limit import TimeLimit, timer_that_ended
 from lightsae.runs.trainer_settings import make_plain
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.training.checkpoints.reading import read_checkpoint
 from lightsae.training.module import SAEModule
 
-_ABOUT = {
-    "fit": "Train an autoencoder; the same command again goes on where it stopped.",
-    "validate": "Metrics of a trained run on the validation split.",
-    "test": "Metrics of a trained run on the test split.",
-    "predict": "Write the codes of all rows as HDF5.",
-}
+# Class paths may be short where the class was imported.
+_DATA_MODULES = (ActivationDataModule, OnlineActivationDataModule)
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
@@ -75,7 +71,7 @@ class RunCLI(LightningCLI):
             parser_kwargs={
                 "prog": "lightsae",
                 "exit_on_error": False,
-                word: {"description": _ABOUT[word], "exit_on_error": False},
+                word: {"exit_on_error": False},
             },
         )
 
@@ -99,13 +95,6 @@ class RunCLI(LightningCLI):
             "--seed_everything", type=bool | _SEED, default=self.seed_everything_default, help=""
         )
 
-    def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any
-    ) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        shorten(parser, subcommand)
-        return parser
-
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters of a checkpoint never overwrite what the configuration says."""
 
@@ -115,14 +104,13 @@ class RunCLI(LightningCLI):
             "--run_dir",
             type=NameOption | None,
             default=None,
-            help="Folder of the run; the same command again goes on where it stopped. "
-            "Without it, trainer.default_root_dir.",
+            help="Folder of the run.",
         )
         parser.add_argument(
             "--checkpoint_every",
             type=PositiveInt,
             default=500,
-            help="Optimizer steps between two checkpoints; one is also written after each epoch.",
+            help="Optimizer steps between two checkpoints.",
         )
 
     def instantiate_classes(self) -> None:

@@ -9,6 +9,8 @@ _OWN_DEFAULTS = (
     # A run that goes on finds what it left there.
     r"Checkpoint directory .* exists and is not empty",
     r"You are trying to `self\.log.*barebones",
+    # It cannot shard a model, and warns of evaluations as of a loss.
+    "You're using the WeightAveraging callback",
     "Couldn't infer the batch indices",
     "Total length of `list` across ranks is zero",
     # Lightning's command line calls what newer versions of jsonargparse have renamed.

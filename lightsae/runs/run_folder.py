@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightsae.activations.shards.folder_lock import lock_folder
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
-from lightsae.runs.settings_comparison import Complete, changed_settings
+from lightsae.runs.resuming.settings_comparison import Complete, changed_settings
 
 
 class RunFolder:

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from lightsae_kernels import Encoded, Residual, encode_residual, sparse_decode, sparse_residual
+from lightsae_kernels import (
+    Encoded,
+    NarrowCopy,
+    Residual,
+    encode_residual,
+    encode_topk,
+    sparse_decode,
+    sparse_residual,
+)
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
@@ -98,6 +106,7 @@ class SparseAutoencoder(nn.Module):
         self.W_dec = nn.Parameter(rows.clone())
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_buffer("scale", torch.ones(()))
+        self._narrow: dict[str, NarrowCopy] = {}
 
     @property
     def d_in(self) -> int:
@@ -108,6 +117,24 @@ class SparseAutoencoder(nn.Module):
     def d_sae(self) -> int:
         """Size of the dictionary."""
         return self.W_enc.shape[0]
+
+    def keep_narrow(self, name: str, dtype: torch.dtype) -> NarrowCopy:
+        """Let products in a dtype take a copy of a weight instead of casting it each time.
+
+        Args:
+            name: "W_enc" or "W_dec".
+            dtype: Of the product, under autocast.
+
+        Returns:
+            The copy, to be written by whoever steps the weight (`SAEAdam.keep_copy` does). It is
+            in no state dict, and is taken only while the weight is as it was written.
+        """
+        self._narrow[name] = NarrowCopy(dtype)
+        return self._narrow[name]
+
+    def narrow(self, name: str) -> Tensor | None:
+        """The copy of a weight as it is now, if one is kept."""
+        return self._narrow[name].of(getattr(self, name)) if name in self._narrow else None
 
     @torch.no_grad()
     def initialize_(self, sample: Tensor, centre: Centre = "mean") -> None:
@@ -166,6 +193,11 @@ class SparseAutoencoder(nn.Module):
     ) -> Encoded:
         """Encode inputs that are already normalised; see `Selection.encode`."""
         encoder = self.W_enc, self.b_enc, self.b_dec
+        options = fused_options(self.selection, regularizer, process_group)
+        if options is not None:
+            narrow = self.narrow("W_enc")
+            kept = self.selection.k if k is None else k
+            return encode_topk(x, *encoder, kept, W_enc_narrow=narrow, **options)
         return self.selection.encode(
             x, encoder, k=k, regularizer=regularizer, process_group=process_group
         )
@@ -181,13 +213,19 @@ class SparseAutoencoder(nn.Module):
         options = fused_options(self.selection, regularizer, process_group)
         if options is not None:
             weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
-            return encode_residual(x, *weights, self.selection.k, **options)
+            return encode_residual(
+                x, *weights, self.selection.k, W_enc_narrow=self.narrow("W_enc"),
+                W_dec_narrow=self.narrow("W_dec"), **options,
+            )  # fmt: skip
         encoded = self.encode_scaled(x, regularizer=regularizer, process_group=process_group)
-        return encoded, sparse_residual(x, encoded.values, encoded.indices, self.W_dec, self.b_dec)
+        code, decoder = (encoded.values, encoded.indices), (self.W_dec, self.b_dec)
+        narrow = self.narrow("W_dec")
+        return encoded, sparse_residual(x, *code, *decoder, W_dec_narrow=narrow)
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct normalised inputs, [B, d_in]."""
-        return sparse_decode(values, indices, self.W_dec, self.b_dec)
+        narrow = self.narrow("W_dec")
+        return sparse_decode(values, indices, self.W_dec, self.b_dec, W_dec_narrow=narrow)
 
     def encode(self, x: Tensor, k: int | None = None) -> SparseCode:
         """Code of a batch.
@@ -202,6 +240,7 @@ class SparseAutoencoder(nn.Module):
         Raises:
             ValueError: If x is not [B, d_in] or k does not fit.
         """
+        _require_tensor(x, self.d_in)
         scaled, statistics = self.normalize(x)
         encoded = self.encode_scaled(scaled, k=k)
         return SparseCode(encoded.values, encoded.indices, self.d_sae, statistics)
@@ -210,8 +249,10 @@ class SparseAutoencoder(nn.Module):
         """Reconstruction of a code in the units of the inputs, [B, d_in].
 
         Raises:
-            LightsaeError: If normalisation is by row and the code lacks what `encode` keeps.
+            LightsaeError: If it is none of this dictionary, or normalisation is by row and the code
+                lacks what `encode` keeps.
         """
+        _require_code(code, self.d_sae)
         x_hat = self.decode_scaled(code.values, code.indices)
         if self.normalization not in ROW_WISE:
             return x_hat * self.scale
@@ -314,3 +355,18 @@ class SparseAutoencoder(nn.Module):
             raise LightsaeError(f"{Path(folder) / storage.TENSORS}: tensor 'scale' is not positive")
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         return sae
+
+
+def _require_tensor(x: object, d_in: int) -> None:
+    """Refuse arrays and lists, which would fail deep inside."""
+    if not isinstance(x, Tensor):
+        raise LightsaeError(f"x is a {type(x).__name__}, expected a tensor [B, d_in = {d_in}]")
+
+
+def _require_code(code: object, d_sae: int) -> None:
+    """Refuse what is no code of this dictionary."""
+    if not isinstance(code, SparseCode):
+        kind = type(code).__name__
+        raise LightsaeError(f"code is a {kind}, expected a SparseCode, as encode gives it")
+    if code.d_sae != d_sae:
+        raise LightsaeError(f"the code has d_sae = {code.d_sae}, the autoencoder d_sae = {d_sae}")

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from lightsae_kernels import sparse_decode
+from lightsae_kernels import PairOrder, encode_topk, sparse_decode
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
 from lightsae.sae.autoencoder import SparseAutoencoder
-from lightsae.sae.selection import TopK
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,9 @@ def aux_k_loss(
         return residual.new_zeros(())
     variance = _global_variance(residual, process_group)
     encoder = sae.W_enc[latents], sae.b_enc[latents], sae.b_dec
-    encoded = TopK(min(k_aux, len(latents))).encode(x, encoder)
-    e_hat = sparse_decode(encoded.values, encoded.indices, sae.W_dec[latents])
+    order = PairOrder()
+    code = encode_topk(x, *encoder, min(k_aux, len(latents)), order=order)
+    e_hat = sparse_decode(code.values, code.indices, sae.W_dec[latents], order=order)
     error = (residual - e_hat).square().sum() / max(len(x), 1)
     return torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0 * error)
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightsae.errors import LightsaeError
+from lightsae.sae.index_checks import latent_indices
+
 
 @dataclass(frozen=True, eq=False)
 class SparseCode:
@@ -37,16 +40,30 @@ class SparseCode:
         return len(self.values)
 
     def to_dense(self) -> Tensor:
-        """The code as [B, d_sae], zeros included."""
+        """The code as [B, d_sae], zeros included.
+
+        Raises:
+            LightsaeError: If values and indices do not fit together, or a latent is not in the
+                dictionary; a compiled graph does not look.
+        """
+        indices = self.indices
+        if not torch.compiler.is_compiling():
+            indices = latent_indices(self.values, indices, self.d_sae)
         dense = self.values.new_zeros(len(self), self.d_sae)
-        return dense.scatter_add(1, self.indices, self.values)
+        return dense.scatter_add(1, indices, self.values)
 
     def l0(self) -> Tensor:
         """Latents that fire on each row, [B] int64."""
         return (self.values > 0).sum(dim=1)
 
     def to(self, device: torch.device | str) -> "SparseCode":
-        """The same code on a device; Lightning moves predictions with it."""
+        """The same code on a device; Lightning moves predictions with it.
+
+        Raises:
+            LightsaeError: If a dtype is given: indices would lose digits as floats.
+        """
+        if isinstance(device, torch.dtype):
+            raise LightsaeError(f"a code is moved to a device, got {device}")
         return self._mapped(lambda tensor: tensor.to(device))
 
     def detach(self) -> "SparseCode":

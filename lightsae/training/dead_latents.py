@@ -2,6 +2,7 @@
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
 from lightsae_kernels import Encoded
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
@@ -62,3 +63,20 @@ class DeadLatentTracker(nn.Module):
     def dead(self, dead_after: int) -> Tensor:
         """Latents that have not fired for `dead_after` tokens, [d_sae] bool."""
         return self.tokens_since_fired >= dead_after
+
+
+def warn_if_never_dead(counters: Tensor, dead_after: int, rows: int | None) -> None:
+    """Say so where a run is too short for any latent to be called dead.
+
+    Args:
+        counters: Tokens since each latent fired as the run begins, [d_sae].
+        dead_after: Tokens without firing after which a latent is dead.
+        rows: Rows of the run, None where nothing limits them.
+    """
+    if rows is None or int(counters.max()) + rows >= dead_after:
+        return
+    rank_zero_warn(
+        f"aux_k.dead_after = {dead_after} does not come within the run, which has {rows} rows: no "
+        "latent is ever called dead, AuxK never acts and train/dead_fraction stays 0; set it to "
+        f"{max(rows // 10, 1)}, a tenth of them, or less"
+    )

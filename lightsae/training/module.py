@@ -1,24 +1,26 @@
 """Training a sparse autoencoder under Lightning."""
 
+from collections.abc import Mapping
 from inspect import signature
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightsae_kernels import Encoded, raise_if_flagged
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from lightsae.activations import ActivationBatch
+from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.errors import LightsaeError
-from lightsae.metrics import L0, R2, DeadLatents
+from lightsae.metrics import R2
+from lightsae.module_names import named_as
 from lightsae.sae import (
     AuxK,
     Centre,
@@ -32,8 +34,11 @@ from lightsae.sae import (
     objective,
 )
 from lightsae.sae.normalization import require_known
-from lightsae.training.checkpoint_checks import require_resumable, require_same_model
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
+from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
+from lightsae.training.checkpoints.provenance import (
+    shards_of,
+)
 from lightsae.training.cuda_graph import (
     CapturedStep,
     CudaRecorder,
@@ -42,35 +47,20 @@ from lightsae.training.cuda_graph import (
     require_capturable,
     without_autocast,
 )
-from lightsae.training.dead_latents import DeadLatentTracker
+from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
+from lightsae.training.evaluation_metrics import EvaluationMetrics
+from lightsae.training.initial_state import is_untrained
+from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
-from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
-from lightsae.training.saved_settings import (
-    described_losses,
-    described_selection,
-    module_settings,
-    plain,
-)
+from lightsae.training.run_length import rows_of_run, steps_of_run
+from lightsae.training.schedule import fit_to_run, stepped
+from lightsae.training.shared_factory import SharedFactory
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class EvaluationMetrics(nn.Module):
-    """What validation and test accumulate."""
-
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        super().__init__()
-        self.r2 = R2(d_in)
-        self.l0 = L0()
-        self.dead = DeadLatents(d_sae)
-        # Lightning's own mean over ranks forgets that one may have a row more.
-        self.loss = MeanMetric().set_dtype(torch.float64)
-        self.reconstruction = MeanMetric().set_dtype(torch.float64)
-        self.penalty = MeanMetric().set_dtype(torch.float64)
-
-
-class SAEModule(LightningModule):
+class SAEModule(CheckpointedModule):
     """Trains a `SparseAutoencoder` on activations (arXiv 2606.27321).
 
     Args:
@@ -82,9 +72,11 @@ class SAEModule(LightningModule):
         centre: What the decoder bias starts as.
         normalization: What is done to inputs before they are encoded, and undone after; see
             `SparseAutoencoder`. Losses are of normalised inputs, R2 is of raw ones.
-        init_rows: Rows of the training split that set the input scale and the decoder bias.
+        init_rows: Rows of the training split that set the input scale and the decoder bias of an
+            autoencoder that is as its constructor made it; a trained one keeps its own.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
-        lr_scheduler: Made from the optimizer, stepped after every optimizer step.
+        lr_scheduler: Made from the optimizer, stepped after every optimizer step; one that has a
+            `monitor` after every validation.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
     Attributes:
@@ -134,18 +126,19 @@ class SAEModule(LightningModule):
         self.centre: Centre = centre
         self.normalization: Normalization = normalization
         self.init_rows = init_rows
-        self.make_optimizer = optimizer
-        self.make_lr_scheduler = lr_scheduler
+        self.make_optimizer = SharedFactory(optimizer)
+        self.make_lr_scheduler = None if lr_scheduler is None else SharedFactory(lr_scheduler)
         self.cuda_graph = cuda_graph
         self._captured: CapturedStep | None = None
         self._clock: tuple[float, int] | None = None
+        self._began = False
         self._shards: dict[str, str] = {}
         self._optimizer_projects = self._optimizer_normalizes = False
         if d_in is not None:
             self._build(d_in)
 
     def configure_model(self) -> None:
-        """Take the width from the data, and on a fresh run the scale and the decoder bias."""
+        """Take the width from the data, and for a fresh autoencoder scale and decoder bias."""
         if self._trainer is None:
             if not hasattr(self, "sae"):
                 raise LightsaeError("d_in is not given and there is no data that tells it")
@@ -153,18 +146,40 @@ class SAEModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         self._shards = shards_of(data)
         found: int | None = getattr(data, "d_in", None)
-        if hasattr(self, "sae"):
-            if found is not None and found != self.sae.d_in:
-                raise LightsaeError(
-                    f"the model has d_in = {self.sae.d_in}, the activations in "
-                    f"{getattr(data, 'path', 'the data')} have d_in = {found}"
-                )
-        elif found is None:
-            raise LightsaeError("d_in is not given and the data module does not tell it")
-        else:
-            self._build(found)
-        if self.trainer.training and data is not None and not self.trainer.ckpt_path:
+        if not hasattr(self, "sae"):
+            self._build(width_of_loader(self.trainer) if found is None else found)
+        elif found is not None and found != self.sae.d_in:
+            raise LightsaeError(
+                f"the model has d_in = {self.sae.d_in}, the activations in "
+                f"{getattr(data, 'path', 'the data')} have d_in = {found}"
+            )
+        fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
+        if self.trainer.training and fresh:
+            self._initialize(data)
+
+    def _initialize(self, data: Any) -> None:
+        """Scale and decoder bias from a sample of the training data."""
+        if hasattr(data, "training_sample"):
             self.sae.initialize_(data.training_sample(self.init_rows), self.centre)
+        elif self.normalization != "none":
+            sample = sample_of_loader(self.trainer, self.init_rows, self.sae.d_in)
+            self.sae.initialize_(sample, self.centre)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this module: neither the trainer nor a recorded step."""
+        return {**super().__getstate__(), "_captured": None}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over weights, and the width where there is none; either may be compiled."""
+        if not hasattr(self, "sae") and "sae.W_enc" in state_dict:
+            self._build(state_dict["sae.W_enc"].shape[1])
+        return super().load_state_dict(named_as(self.state_dict(), state_dict), strict, assign)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What completes a callback that averages weights, where there is one."""
+        return [AveragedDecoder()] if averages_weights(self.trainer) else []
 
     def _build(self, d_in: int) -> None:
         self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection, self.normalization)
@@ -185,8 +200,18 @@ class SAEModule(LightningModule):
         """Code of activations x, [B, d_in]."""
         return self.sae.encode(x)
 
-    def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
+    def _taken(self, batch: Any) -> ActivationBatch:
+        """What any loader delivers, in the parameters' dtype unless autocast takes it as it is."""
+        taken = as_activation_batch(batch, self.sae.d_in)
+        x, dtype = taken.activations, self.sae.W_enc.dtype
+        autocast = torch.is_autocast_enabled(x.device.type)
+        if x.dtype == dtype or (autocast and x.dtype != torch.float64):
+            return taken
+        return taken._replace(activations=x.to(dtype))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of a batch."""
+        batch = self._taken(batch)
         if self._captured is None:
             parts = self._objective(batch.activations, self._update_dead).weighted(
                 share_of_rows(batch.activations, self.process_group)
@@ -257,7 +282,7 @@ class SAEModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and, if there is one, its schedule by step."""
         try:
-            optimizer = self.make_optimizer(self.sae.parameters())
+            optimizer: Optimizer = self.make_optimizer(self.sae.parameters())
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the optimizer cannot be made: {error}") from error
         self._leave_decoder_to(optimizer)
@@ -267,11 +292,27 @@ class SAEModule(LightningModule):
             self._captured = CapturedStep(self._whole_step, CudaRecorder(self.device))
         if self.make_lr_scheduler is None:
             return optimizer
-        schedule = self.make_lr_scheduler(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        try:
+            schedule = self.make_lr_scheduler(optimizer)
+        except (TypeError, ValueError) as error:
+            raise LightsaeError(f"the schedule cannot be made: {error}") from error
+        return {"optimizer": optimizer, "lr_scheduler": stepped(schedule)}  # type: ignore[return-value]
+
+    def on_train_start(self) -> None:
+        """Let schedules know how long the run is; when they are made no data is loaded."""
+        steps, trial = steps_of_run(self.trainer), bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        for config in self.trainer.lr_scheduler_configs:
+            fit_to_run(config.scheduler, steps, trial)
+        self._began = trial
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Compare the first batch with what AuxK waits for."""
+        if not self._began and self.aux_k is not None:
+            activations = as_activation_batch(batch, self.sae.d_in).activations
+            rows = rows_of_run(self.trainer, len(activations))
+            counters = self.dead_latents.tokens_since_fired
+            warn_if_never_dead(counters, self.aux_k.dead_after, rows)
+        self._began = True
 
     def _leave_decoder_to(self, optimizer: Optimizer) -> None:
         """Projection and unit norm go with the step, but what is clipped is projected before."""
@@ -282,86 +323,10 @@ class SAEModule(LightningModule):
             optimizer.keep_unit_rows(self.sae.W_dec, project=self._optimizer_projects)
             dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
             if dtype is not None:
-                optimizer.keep_copy(self.sae.W_enc, torch.empty_like(self.sae.W_enc, dtype=dtype))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what builds the module again, and what tells the shards from others."""
-        raise_if_flagged()
-        name = self.CHECKPOINT_HYPER_PARAMS_KEY
-        checkpoint[name] = plain(checkpoint.get(name, {}))
-        checkpoint["selection"] = described_selection(self.selection)
-        checkpoint |= described_losses(self.regularizer, self.aux_k)
-        checkpoint["normalization"] = self.normalization
-        checkpoint["shards"] = self._shards
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model or other shards, or one without a position."""
-        path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
-        try:
-            self._require_same_model(checkpoint)
-            if self._trainer is not None and self.trainer.training:
-                require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
-        except LightsaeError as error:
-            raise LightsaeError(f"{path} {error}") from error
-        if self._trainer is not None:
-            self._require_its_shards(checkpoint.get("shards", {}), str(path))
-
-    def _require_its_shards(self, trained_on: dict[str, str], path: str) -> None:
-        """To go on they must be the same; to evaluate, those of the same model and layer."""
-        require = require_same_shards if self.trainer.training else require_same_source
-        try:
-            require(trained_on, self._shards)
-        except LightsaeError as error:
-            folder = getattr(getattr(self.trainer, "datamodule", None), "path", "the data")
-            raise LightsaeError(f"{folder}: {path} was trained on {error}") from error
-
-    def _require_same_model(self, checkpoint: dict[str, Any]) -> None:
-        rule = described_selection(self.selection)
-        require_same_model(checkpoint, self.state_dict(), rule, self.normalization)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        map_location: Any = "cpu",
-        weights_only: bool | None = None,
-        **settings: Any,
-    ) -> Self:
-        """Build the module of a checkpoint, with its weights.
-
-        Args:
-            checkpoint_path: A checkpoint of `fit`, of a `ModelCheckpoint` or of `Trainer`.
-            map_location: Where its tensors go.
-            weights_only: Of no effect: nothing that a checkpoint holds is ever run.
-            settings: Arguments of the module that stand above those that were saved. Optimizer and
-                schedule are not saved: give them to train on.
-
-        Raises:
-            LightsaeError: If it is no checkpoint of a `SAEModule`, does not say what builds the
-                module, or was trained with a class that is not of this package and is not given.
-
-        Example:
-            >>> SAEModule.load_from_checkpoint("no.ckpt")
-            Traceback (most recent call last):
-            ...
-            lightsae.errors.LightsaeError: no.ckpt: no such checkpoint
-        """
-        path = Path(checkpoint_path)
-        content = read_checkpoint(path, map_location)
-        accepted = signature(cls.__init__).parameters
-        known = module_settings(content, path, settings, accepted)
-        try:
-            module = cls(**known)
-        except (TypeError, ValueError) as error:
-            raise LightsaeError(f"{path}: {error}") from error
-        try:
-            module._require_same_model(content)
-        except LightsaeError as error:
-            raise LightsaeError(f"{path} {error}") from error
-        module.on_load_checkpoint(content)
-        weights = content["state_dict"]["sae.W_enc"]
-        module.to(weights.device, weights.dtype).load_state_dict(content["state_dict"])
-        return module
+                optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
+            if dtype is not None and self.sae.W_dec.is_cuda:
+                # The CPU gathers rows of float32.
+                optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""
@@ -394,17 +359,17 @@ class SAEModule(LightningModule):
         """Raise for NaN and inf that a GPU has met since."""
         raise_if_flagged()
 
-    def validation_step(self, batch: ActivationBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Metrics of the validation split."""
-        self._evaluate(batch, self.val_metrics, "val/")
+        self._evaluate(self._taken(batch), self.val_metrics, "val/")
 
-    def test_step(self, batch: ActivationBatch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """Metrics of the test split."""
-        self._evaluate(batch, self.test_metrics, "test/")
+        self._evaluate(self._taken(batch), self.test_metrics, "test/")
 
-    def predict_step(self, batch: ActivationBatch, batch_idx: int) -> SparseCode:
+    def predict_step(self, batch: Any, batch_idx: int) -> SparseCode:
         """Code of a batch."""
-        return self.sae.encode(batch.activations)
+        return self.sae.encode(self._taken(batch).activations)
 
     def _objective(self, activations: Tensor, dead: Any = None) -> Objective:
         return objective(
@@ -424,7 +389,7 @@ class SAEModule(LightningModule):
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
         parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(self._reconstruction(parts, batch), batch.activations)
+        metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -449,7 +414,7 @@ class SAEModule(LightningModule):
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(self._reconstruction(parts, batch), x),
+            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
@@ -466,3 +431,8 @@ class SAEModule(LightningModule):
             rate = tokens * (step - self._clock[1]) / (now - self._clock[0])
             self.log("train/tokens_per_second", rate, prog_bar=True, batch_size=rows)
         self._clock = now, step
+
+
+# Processes that are spawned find functions by name.
+_default_optimizer = signature(SAEModule).parameters["optimizer"].default
+_default_optimizer.__qualname__ = "_default_optimizer"

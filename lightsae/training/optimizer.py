@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from lightsae_kernels import AdamSettings, Quantized, adam_step_
+from lightsae_kernels import AdamSettings, NarrowCopy, Quantized, adam_step_
 from lightsae_kernels.checks import check_adam_settings
 from lightsae_kernels.quantized import quantized_zeros
-from lightsae_kernels.shared import remember
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
@@ -78,7 +77,7 @@ class SAEAdam(Optimizer):
             "state_dtype": state_dtype,
         }
         self._unit_rows: dict[Tensor, bool] = {}
-        self._copies: dict[Tensor, Tensor] = {}
+        self._copies: dict[Tensor, NarrowCopy] = {}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -102,33 +101,27 @@ class SAEAdam(Optimizer):
             raise LightsaeError(f"unit rows need a matrix, got shape {tuple(parameter.shape)}")
         self._unit_rows[parameter] = project
 
-    def keep_copy(self, parameter: Tensor, copy: Tensor) -> None:
-        """Write a parameter into a tensor of another dtype now and at every step.
+    def keep_copy(self, parameter: Tensor, copy: NarrowCopy) -> None:
+        """Write a parameter in another dtype now and at every step.
 
-        Products in that dtype take the copy instead of casting the parameter, until the parameter
-        is changed by anything but this optimizer. A change through `.data` is not seen, and wants
-        `refresh_copies`.
+        The copy is no longer taken when the parameter is changed by anything but this optimizer. A
+        change of its content through `.data` is not seen, and wants `refresh_copies`.
 
         Args:
             parameter: One of this optimizer's.
-            copy: Of its shape and device, contiguous.
+            copy: Where to; `SparseAutoencoder.keep_narrow` makes one that its products take.
 
         Raises:
-            LightsaeError: If the parameter is not this optimizer's or the copy has another shape.
+            LightsaeError: If the parameter is not this optimizer's.
         """
         self._require_mine(parameter)
-        if copy.shape != parameter.shape:
-            raise LightsaeError(
-                f"copy must have the parameter's shape {tuple(parameter.shape)}, "
-                f"got {tuple(copy.shape)}"
-            )
-        self._copies[parameter] = copy.copy_(parameter.detach())
-        remember(parameter, copy)
+        self._copies[parameter] = copy
+        copy.write(parameter)
 
     def refresh_copies(self) -> None:
         """Write the copies again, after something may have changed a parameter through `.data`."""
         for parameter, copy in self._copies.items():
-            self.keep_copy(parameter, copy)
+            copy.write(parameter)
 
     def _require_mine(self, parameter: Tensor) -> None:
         if not any(parameter is p for group in self.param_groups for p in group["params"]):
@@ -164,9 +157,10 @@ class SAEAdam(Optimizer):
         )
         first, second = (_moment(state, name) for name in _MOMENTS)
         copy = self._copies.get(parameter)
-        adam_step_(parameter, parameter.grad, first, second, state["step"], settings, copy)
+        target = None if copy is None else copy.target(parameter)
+        adam_step_(parameter, parameter.grad, first, second, state["step"], settings, target)
         if copy is not None:
-            remember(parameter, copy)
+            copy.written(parameter)
 
     def _state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]

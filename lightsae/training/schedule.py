@@ -1,7 +1,12 @@
-"""Learning-rate schedules."""
+"""Learning-rate schedules, and whether one fits the run it is for."""
 
+import math
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, PolynomialLR, ReduceLROnPlateau
 
 from lightsae.errors import LightsaeError
 
@@ -9,14 +14,18 @@ from lightsae.errors import LightsaeError
 class WarmupDecay(LambdaLR):
     """Rise linearly, stay, fall linearly to zero; counted in optimizer steps.
 
+    Its state is the position alone: after loading one, the steps given here count, so that a run
+    that is made longer falls at its new end.
+
     Args:
         optimizer: Whose learning rate is scaled.
-        total_steps: Steps of the whole run; the rate is 0 from here on.
+        total_steps: Steps of the whole run; with decay_steps the rate is 0 from here on. None for
+            those of the run, which `SAEModule` gives to `set_length`.
         warmup_steps: Steps of the rise.
         decay_steps: Steps of the fall, the last ones of the run.
 
     Raises:
-        LightsaeError: If warm-up and decay together are longer than the run.
+        LightsaeError: If warm-up and decay together are longer than total_steps.
 
     Example:
         >>> import torch
@@ -27,9 +36,14 @@ class WarmupDecay(LambdaLR):
     """
 
     def __init__(
-        self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, decay_steps: int = 0
+        self,
+        optimizer: Optimizer,
+        total_steps: int | None = None,
+        warmup_steps: int = 0,
+        decay_steps: int = 0,
     ) -> None:
-        if min(warmup_steps, decay_steps) < 0 or warmup_steps + decay_steps > total_steps:
+        needed = warmup_steps + decay_steps
+        if min(warmup_steps, decay_steps) < 0 or needed > (total_steps or math.inf):
             raise LightsaeError(
                 f"warmup_steps = {warmup_steps} and decay_steps = {decay_steps} "
                 f"do not fit into total_steps = {total_steps}"
@@ -37,10 +51,106 @@ class WarmupDecay(LambdaLR):
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
+        self._length: float = math.inf if total_steps is None else total_steps
         super().__init__(optimizer, self.factor)
 
     def factor(self, step: int) -> float:
         """Share of the full learning rate at a step."""
         rise = (step + 1) / (self.warmup_steps + 1) if step < self.warmup_steps else 1.0
-        left = max(self.total_steps - step, 0)
+        left = max(self._length - step, 0)
         return rise * min(1.0, left / self.decay_steps) if self.decay_steps else rise
+
+    def set_length(self, steps: int) -> None:
+        """Fall at the end of a run of so many optimizer steps, beginning with the current one."""
+        self._length = steps
+        self._apply()
+
+    def _apply(self) -> None:
+        """Bring the learning rates to the current step; a recorded step reads them in place."""
+        rates = [base * self.factor(self.last_epoch) for base in self.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._last_lr = rates
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, without the steps that this one was made with."""
+        given = ("total_steps", "warmup_steps", "decay_steps", "_length")
+        return {name: value for name, value in super().state_dict().items() if name not in given}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a position."""
+        given = ("total_steps", "warmup_steps", "decay_steps", "_length")
+        position = {name: value for name, value in state_dict.items() if name not in given}
+        super().load_state_dict(position)
+        self._apply()
+
+
+def stepped(schedule: Any) -> dict[str, Any]:
+    """When Lightning steps a schedule: after each optimizer step, or when its metric is there.
+
+    Raises:
+        LightsaeError: If it needs a metric and names none.
+    """
+    if not isinstance(schedule, ReduceLROnPlateau):
+        return {"scheduler": schedule, "interval": "step"}
+    if not hasattr(schedule, "monitor"):
+        raise LightsaeError(
+            "ReduceLROnPlateau needs a metric: take lightning.pytorch.cli.ReduceLROnPlateau, "
+            "with monitor such as val/loss"
+        )
+    return {"scheduler": schedule, "interval": "epoch", "monitor": schedule.monitor}
+
+
+def fit_to_run(schedule: Any, steps: int | None, trial: bool = False) -> None:
+    """Give a schedule the length of its run if it takes one, and say where the two disagree.
+
+    Args:
+        schedule: Any of torch's, or `WarmupDecay`.
+        steps: Optimizer steps of the run, None where nothing limits them.
+        trial: The run is a trial of a few batches, in which no schedule needs to fit.
+
+    Raises:
+        LightsaeError: If it falls towards the end of a run that has none, or would raise on the
+            way.
+    """
+    if isinstance(schedule, WarmupDecay) and schedule.total_steps is None:
+        _take_length(schedule, steps, trial)
+        return
+    ends = _end(schedule)
+    if ends is None or steps is None or ends[1] >= steps:
+        return
+    name, last = ends
+    text = f"{type(schedule).__name__}: {name} = {last}, the run has {steps} optimizer steps"
+    if isinstance(schedule, OneCycleLR):
+        raise LightsaeError(f"{text}: torch raises an error after its last one")
+    rank_zero_warn(f"{text}: the last {steps - last} have a learning rate of 0")
+
+
+def _take_length(schedule: WarmupDecay, steps: int | None, trial: bool) -> None:
+    warmup, decay = schedule.warmup_steps, schedule.decay_steps
+    if steps is not None:
+        if warmup + decay > steps and not trial:
+            rank_zero_warn(
+                f"WarmupDecay: warmup_steps = {warmup} and decay_steps = {decay} do not fit into "
+                f"the {steps} optimizer steps of the run: the full learning rate is not reached"
+            )
+        schedule.set_length(steps)
+    elif decay:
+        raise LightsaeError(
+            "WarmupDecay: nothing says how long the run is, at the end of which the rate falls: "
+            "set total_steps, or max_epochs or max_steps of the trainer"
+        )
+
+
+def _end(schedule: Any) -> tuple[str, int] | None:
+    """The setting after which a schedule has no step left that trains, and its value."""
+    if isinstance(schedule, WarmupDecay) and schedule.decay_steps and schedule.total_steps:
+        return "total_steps", schedule.total_steps
+    if isinstance(schedule, OneCycleLR):
+        return "total_steps", schedule.total_steps
+    if isinstance(schedule, PolynomialLR):
+        return "total_iters", schedule.total_iters
+    return None

@@ -8,7 +8,12 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+# What may be absent where kernels are measured, and what is absent where steps are measured too.
 ABSENT = ("hypothesis", "jsonargparse", "xxhash", "h5py", "psutil", "rich", "matplotlib")
+OF_NO_USE_TO_STEPS = (
+    "jsonargparse", "typeshed_client", "psutil", "matplotlib", "sklearn", "datasets",
+    "transformers", "open_clip", "braceexpand", "lightsae",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -21,13 +26,30 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 @pytest.fixture(scope="session")
 def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder that, on PYTHONPATH, hides what may be absent where kernels are measured."""
-    folder = tmp_path_factory.mktemp("bare")
+    return hiding(tmp_path_factory.mktemp("bare"), ABSENT)
+
+
+@pytest.fixture(scope="session")
+def gpu_machine(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Likewise for steps: this package is a checkout there, which no installation tells of."""
+    return hiding(tmp_path_factory.mktemp("gpu_machine"), OF_NO_USE_TO_STEPS)
+
+
+def hiding(folder: Path, names: tuple[str, ...]) -> str:
+    """A folder that, on PYTHONPATH, makes packages of these names look as if not installed."""
     (folder / "sitecustomize.py").write_text(
-        f"""from importlib.machinery import PathFinder
-find = PathFinder.find_spec
+        f"""import importlib.metadata as metadata
+from importlib.machinery import PathFinder
+find, from_name = PathFinder.find_spec, metadata.Distribution.from_name
 def find_spec(_, name, path=None, target=None):
-    return None if name.partition(".")[0] in {ABSENT} else find(name, path, target)
+    hidden = set({names}) - {{"lightsae"}}  # a checkout is imported all the same
+    return None if name.partition(".")[0] in hidden else find(name, path, target)
+def distribution(_, name):
+    if name in {names}:
+        raise metadata.PackageNotFoundError(name)
+    return from_name(name)
 PathFinder.find_spec = classmethod(find_spec)
+metadata.Distribution.from_name = classmethod(distribution)
 """
     )
     return str(folder)

@@ -154,7 +154,7 @@ def test_a_file_of_another_benchmark_is_not_drawn(beside, monkeypatch, capsys):
 def test_one_implementation_that_fails_costs_the_others_nothing(script, beside):
     one = beside("operations.report").Measured(beside("operations.sizes").SMOKE, "fp16", "cpu")
     stopwatch = beside("operations.stopwatch").Stopwatch(torch.device("cpu"))
-    case = beside("operations.implementations").Case
+    case = beside("operations.inputs").Case
 
     def broken():
         raise RuntimeError("no such kernel\nand more")
@@ -162,3 +162,54 @@ def test_one_implementation_that_fails_costs_the_others_nothing(script, beside):
     assert script.prepare(one, case("encode", "a", broken, 0, 0), stopwatch) is None
     assert script.prepare(one, case("encode", "b", lambda: None, 0, 0), stopwatch) is not None
     assert one.failed == {("encode", "a"): "RuntimeError: no such kernel"}
+
+
+def test_an_operation_that_is_wrong_is_not_timed(script, beside, monkeypatch, tmp_path):
+    correctness, names = beside("operations.correctness"), beside("operations.names")
+    checks = [correctness.Check("encode", "values", 1.0, 1e-3, 0, 2)]
+    monkeypatch.setattr(script, "checks", lambda *_: checks)
+    rows, timed = timed_cases(script, beside, monkeypatch, tmp_path)
+    assert "encode" not in timed[names.OURS]
+    assert names.DECODE in timed[names.OURS]
+    assert "encode" in timed["b"]
+    reason = "not measured: not right: error of values is 1e+03 times the reference's"
+    assert {row["operation"] for row in rows if row["metric"] == reason} == {"encode"}
+
+
+def test_nothing_of_ours_is_timed_where_the_checks_fail(script, beside, monkeypatch, tmp_path):
+    def broken(*_):
+        raise RuntimeError("illegal memory access")
+
+    monkeypatch.setattr(script, "checks", broken)
+    _, timed = timed_cases(script, beside, monkeypatch, tmp_path)
+    assert timed.keys() == {"b"}
+
+
+def test_a_case_is_in_the_file_before_the_next_is_prepared(script, beside, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "checks", lambda *_: [])
+    _, timed = timed_cases(script, beside, monkeypatch, tmp_path)
+    assert len(timed["b"]) == 2
+
+
+def timed_cases(script, beside, monkeypatch, tmp_path):
+    """Rows of a run of four cases that do nothing, and what was timed, by implementation."""
+    Case, names = beside("operations.inputs").Case, beside("operations.names")
+    out = tmp_path / "kernels.csv"
+
+    def cases(*_, **__):
+        yield Case("encode", "b", lambda: None, 0, 0)
+        assert "time_p50" in out.read_text()
+        yield Case("encode", names.OURS, lambda: None, 0, 0)
+        yield Case(names.DECODE, names.OURS, lambda: None, 0, 0)
+        yield Case(names.DECODE, "b", lambda: None, 0, 0)
+
+    monkeypatch.setattr(script, "cases", cases)
+    arguments(monkeypatch, "--device", "cpu", "--rounds", "1", "--out", out)
+    script.main()
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    timed = {}
+    for row in rows:
+        if row["metric"] == "time_p50":
+            timed.setdefault(row["implementation"], set()).add(row["operation"])
+    return rows, timed

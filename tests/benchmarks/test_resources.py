@@ -46,10 +46,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 import resources
 
-resources.ProcessPoolExecutor, resources.PRODUCTS = ThreadPoolExecutor, ("support",)
+resources.ProcessPoolExecutor, resources.PRODUCTS = ThreadPoolExecutor, ("select_given",)
 tiles = {"BLOCK_B": 1, "BLOCK_N": 8192}
-few_warps = resources.Case("l1_l2_ratio", "l1_l2_ratio", "fp16", tiles, 1)
-no_product = resources.Case("support", "support", "fp16", {"BLOCK_B": 1, "BLOCK_K": 32}, 1)
+few_warps = resources.Case("encode_norms", "encode_norms", "fp16", tiles, 1)
+tiles = {"BLOCK_B": 1, "BLOCK_K": 32}
+no_product = resources.Case("select_given", "select_given", "fp16", tiles, 1)
 resources.cases = lambda arch, dtype: [few_warps, no_product]
 sys.argv[1:] = ["--arch", "90", "--dtype", "fp16"]
 sys.exit(resources.main())
@@ -80,7 +81,7 @@ import resources
 
 resources.ProcessPoolExecutor = ThreadPoolExecutor
 for arch in ("80", "80", "90"):
-    sys.argv[1:] = ["--arch", arch, "--dtype", "fp32", "--only", "support, k 32"]
+    sys.argv[1:] = ["--arch", arch, "--dtype", "fp32", "--only", "select_given, k 32"]
     sys.argv += ["--unless_known", "KNOWN"]
     assert resources.main() == 0
 """

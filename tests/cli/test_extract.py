@@ -8,6 +8,8 @@ import pytest
 from lightsae.activations import Manifest
 from lightsae.cli import main
 
+from .helpers import Ask
+
 STAND_INS = "tests.activations.stand_ins"
 
 
@@ -105,6 +107,46 @@ def test_images_with_a_graph_are_taken_without_it(tmp_path: Path, workers: int) 
     words += ["--out", str(tmp_path / "out"), "--workers", str(workers)]
     assert main(["extract", *WORDS[:-2], *words]) == 0
     assert Manifest.load(tmp_path / "out").rows == 3
+
+
+NUMBERED = ["--tokens", "pooled", "--model.module", f"{STAND_INS}.Numbered",
+            "--data.dataset", f"{STAND_INS}.Noise"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layer", "folders"),
+    [
+        ("0", [""]),
+        ("'2'", [""]),
+        ("[0]", [""]),
+        ("[0, 2]", ["0", "2"]),
+        ("['0', 2]", ["0", "2"]),
+    ],
+)
+@pytest.mark.parametrize("in_file", [True, False], ids=["config", "words"])
+def test_layers_that_are_called_by_numbers(
+    tmp_path: Path, layer: str, folders: list[str], in_file: bool
+) -> None:
+    words = ["--layer", layer.strip("'")]
+    if in_file:
+        (tmp_path / "config.yaml").write_text(f"layer: {layer}\n")
+        words = ["--config", str(tmp_path / "config.yaml")]
+    assert main(["extract", *NUMBERED, *words, "--out", str(tmp_path / "out")]) == 0
+    names = folders if folders != [""] else [layer.strip("'[]")]
+    found = [Manifest.load(tmp_path / "out" / folder) for folder in folders]
+    assert [manifest.layer for manifest in found] == names
+    assert [manifest.d_in for manifest in found] == [{"0": 4, "2": 2}[name] for name in names]
+
+
+@pytest.mark.parametrize("layer", ["1.10", "[1.10, blocks.1]"])
+def test_a_layer_that_yaml_reads_as_a_fraction_wants_quotes(
+    tmp_path: Path, layer: str, line: Ask
+) -> None:
+    (tmp_path / "config.yaml").write_text(f"layer: {layer}\n")
+    words = ["--config", tmp_path / "config.yaml", "--out", tmp_path / "out"]
+    status, text = line("extract", *NUMBERED, *words)
+    assert status == 1
+    assert "layer is the number 1.1: write a name that looks like one in quotes, '1.10'" in text
 
 
 def test_a_model_made_otherwise_is_refused(

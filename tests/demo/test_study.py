@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from lightsae.activations import Manifest, ShardWriter
 from lightsae.cli import main
-from lightsae.demo import command, data, pictures, study
+from lightsae.demo import comparison, data, pictures, study
 from lightsae.report import RunResult
 
 
@@ -90,8 +90,8 @@ def test_the_demo_prints_a_table_and_draws_pictures(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(command, "prepare", lambda out, console: small)
-    monkeypatch.setattr(command, "GRID_SEEDS", (9,))
+    monkeypatch.setattr(comparison, "prepare", lambda out, console: small)
+    monkeypatch.setattr(comparison, "GRID_SEEDS", (9,))
     monkeypatch.setattr(study, "GRID", (0.01,))
     monkeypatch.setattr(pictures, "load_images", lambda setting: torch.rand(240, 1, 8, 8))
     out = tmp_path / "run"

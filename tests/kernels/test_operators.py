@@ -70,10 +70,8 @@ def test_encode_topk_backward_passes_the_checks_of_torch(
 ) -> None:
     *encoder, _ = (t.detach() for t in arguments(problem, fused, dtype))
     keep = fused and regularizer is not None and dtype == torch.float16
-    options = (regularizer, True, 1e-8, dtype, fused, keep)
-    values, indices, penalty, *rest = operators.encode_topk(
-        *encoder, K, *options[:3], None, None, None, *options[3:]
-    )
+    options = (regularizer, True, 1e-8, None, None, None, dtype, fused, keep)
+    values, indices, penalty, *rest = operators.encode_topk(*encoder, K, *options)
     order = operators.latent_order(indices, D_SAE, fused)
     upstream = (torch.ones_like(values), torch.ones_like(penalty))
     found = (values, indices, *rest, order)
@@ -166,6 +164,28 @@ def test_a_given_support_and_mask_come_back(problem: Any) -> None:
     code = torch.compile(encode, backend="aot_eager", fullgraph=True)(*problem.encoder)
     assert torch.equal(code.indices, indices)
     assert torch.equal(code.batch_active, active)
+
+
+@pytest.mark.parametrize(("fused", "dtype"), BACKENDS)
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_a_given_support_that_repeats_a_latent_has_the_gradients_of_eager(
+    fused: bool, dtype: torch.dtype, regularizer: Any, problem: Any
+) -> None:
+    x, W_enc, b_enc, b_dec, _ = arguments(problem, fused, dtype)
+    indices = torch.tensor([[3, 3, 1]] * B)
+    backend: Any = "triton" if fused else "cpu"
+
+    def loss(*encoder: Tensor) -> Tensor:
+        code = encode_topk(*encoder, K, indices=indices, regularizer=regularizer, backend=backend)
+        return code.values.sum() + code.penalty
+
+    encoder = (x, W_enc, b_enc, b_dec)
+    expected = torch.autograd.grad(loss(*encoder), encoder)
+    graph = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    for a, e in zip(torch.autograd.grad(graph(*encoder), encoder), expected, strict=True):
+        torch.testing.assert_close(
+            a, e, rtol=4 * torch.finfo(dtype).eps, atol=64 * torch.finfo(dtype).eps
+        )
 
 
 def test_no_check_of_the_arguments_fixes_the_size_of_the_batch(problem: Any) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightsae_kernels import reference
-from lightsae_kernels.cpu import select
+from lightsae_kernels.cpu import row_sort, select
 from lightsae_kernels.cpu.select import select_topk
 
 # Where kernels are measured it may be absent, and nothing here needs a GPU.
@@ -82,9 +82,12 @@ def test_nan_of_negative_sign_is_seen(dtype: torch.dtype, bits: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
-def test_many_threads_select_as_few_do(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "_FEW_THREADS", 0)
-    a = torch.randn(9, 3000, generator=torch.Generator().manual_seed(5)).to(dtype).relu_()
+def test_several_threads_select_as_one_does(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_sort, "_LEAST", 1)
+    monkeypatch.setattr(row_sort, "threads_of_torch", lambda: 3)
+    a = torch.randn(10, 3000, generator=torch.Generator().manual_seed(5)).to(dtype).relu_()
     assert_stable_sort(a, 40)
     assert_stable_sort(a, 2999)
 
@@ -102,21 +105,50 @@ def test_nan_is_seen_among_ties(tied: float, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("k", [1, 4, 32])
 @pytest.mark.parametrize("positives", [0, 3, 5000], ids=lambda n: f"{n} positives")
-def test_wide_rows_of_ties_take_two_passes_at_most(
+def test_wide_rows_of_ties_are_selected_at_most_twice(
     positives: int, k: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    keep = select._keep
+    from_all = select._from_all
 
-    def counting(z: torch.Tensor, k: int, kept: int) -> tuple[torch.Tensor, ...]:
-        passes.append(kept)
-        return keep(z, k, kept)
+    def counting(bits: torch.Tensor, k: int) -> tuple[torch.Tensor, ...]:
+        passes.append(len(bits))
+        return from_all(bits, k)
 
-    monkeypatch.setattr(select, "_keep", counting)
+    monkeypatch.setattr(select, "_from_all", counting)
     a = torch.zeros(6, 65536, dtype=dtype)
     a[::2, 60000 : 60000 + positives] = 2.0
     assert_stable_sort(a, k)
-    assert len(passes) <= 2
+    tied = positives > k + select._SPARE
+    assert passes == ([3] if tied else [])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+def test_values_that_differ_in_their_last_bit_keep_their_order(dtype: torch.dtype) -> None:
+    one = torch.ones((), dtype=dtype)
+    above = torch.nextafter(one, one + one)
+    a = torch.where(
+        torch.rand(8, 4000, generator=torch.Generator().manual_seed(6)) < 0.5, above, one
+    )
+    a[:, :40:3] = 2.0
+    assert_stable_sort(a, 24)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+def test_the_smallest_positive_value_is_not_a_zero(dtype: torch.dtype) -> None:
+    zero = torch.zeros((), dtype=dtype)
+    a = zero.repeat(3, 4000)
+    a[0, 3999] = a[1, [7, 1234]] = torch.nextafter(zero, zero + 1)
+    assert_stable_sort(a, 5)
+
+
+def test_few_positives_of_a_regularized_row_need_no_second_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(select, "_from_all", None)
+    z = -torch.rand(20, 6144, generator=torch.Generator().manual_seed(7))
+    z[:, 5::500] *= -1
+    assert_stable_sort(z.relu(), 32)
 
 
 @settings(max_examples=60, deadline=None)

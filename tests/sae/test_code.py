@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lightsae.errors import LightsaeError
 from lightsae.sae import SparseCode, TopK
 
 from .helpers import untied
@@ -74,3 +75,32 @@ def test_the_dense_code_holds_the_largest_activations() -> None:
     assert isinstance(sae.selection, TopK)
     threshold = a.topk(3, dim=1).values[:, -1:]
     torch.testing.assert_close(kept, torch.where(a >= threshold, a, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        (torch.tensor([[4]]), r"indices must lie in \[0, d_sae = 4\)"),
+        (torch.tensor([[-1]]), r"indices must lie in \[0, d_sae = 4\)"),
+        (torch.tensor([[1, 2]]), r"indices has shape \[1, 2\], expected values' \[1, 1\]"),
+        (torch.tensor([[1.0]]), "indices is torch.float32, expected integers"),
+    ],
+    ids=["too-large", "negative", "shape", "floats"],
+)
+def test_a_code_that_is_none_is_told_when_it_is_spread(indices: Tensor, message: str) -> None:
+    with pytest.raises(LightsaeError, match=message):
+        SparseCode(torch.ones(1, 1), indices, d_sae=4).to_dense()
+
+
+def test_narrow_indices_are_indices() -> None:
+    indices = torch.tensor([[3, 0]])
+    code = SparseCode(torch.tensor([[2.0, 1.0]]), indices, d_sae=4)
+    narrow = SparseCode(code.values, indices.to(torch.int32), d_sae=4)
+    assert torch.equal(narrow.to_dense(), code.to_dense())
+
+
+def test_a_code_moves_between_devices_only() -> None:
+    code = SparseCode(torch.ones(1, 1), torch.zeros(1, 1).long(), d_sae=4)
+    assert code.to("meta").indices.device.type == "meta"
+    with pytest.raises(LightsaeError, match=r"a code is moved to a device, got torch\.float64"):
+        code.to(torch.float64)  # type: ignore[arg-type]

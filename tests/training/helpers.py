@@ -106,7 +106,7 @@ def write_config(path: Path, shards: Path, **changes: Any) -> Path:
                     "class_path": "lightsae.sae.L1L2Ratio",
                     "init_args": {"weight": 0.05},
                 },
-                "aux_k": {"k_aux": 4, "dead_after": 48},
+                "aux_k": {"k_aux": 4, "dead_after": 16},
                 "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},
             },
         },

@@ -1,9 +1,17 @@
-"""DeadLatentTracker: tokens since each latent fired."""
+"""DeadLatentTracker: tokens since each latent fired; and runs in which none can be called dead."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightsae_kernels import Encoded
 
+from lightsae.sae import AuxK
 from lightsae.training import DeadLatentTracker
+
+from .helpers import D_IN, make_data, make_module, make_trainer
 
 
 def code(values: list[list[float]], indices: list[list[int]], d_sae: int = 4) -> Encoded:
@@ -58,3 +66,61 @@ def test_counters_are_saved_and_hold_more_than_an_int32() -> None:
 
 def test_counters_keep_their_dtype_when_the_module_changes_its_own() -> None:
     assert DeadLatentTracker(2).half().tokens_since_fired.dtype == torch.int64
+
+
+NEVER = "aux_k.dead_after = 321 does not come within the run, which has {} rows"
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"max_epochs": 2}, 320),
+        ({"max_epochs": 1}, 160),
+        ({"max_epochs": 9, "max_steps": 3}, 48),
+        ({"max_epochs": -1, "max_steps": 3, "accumulate_grad_batches": 2}, 96),
+        ({"max_epochs": 2, "limit_train_batches": 5}, 160),
+    ],
+    ids=str,
+)
+def test_a_run_too_short_for_a_dead_latent_is_told(
+    options: dict[str, Any], rows: int, shards: Path, tmp_path: Path
+) -> None:
+    module = make_module(aux_k=AuxK(dead_after=321))
+    trainer = make_trainer(tmp_path, limit_val_batches=0, **options)
+    with pytest.warns(UserWarning, match=NEVER.format(rows)) as told:
+        trainer.fit(module, make_data(shards))
+    [warning] = [w for w in told if "dead_after" in str(w.message)]
+    assert str(warning.message).endswith(f"set it to {rows // 10}, a tenth of them, or less")
+
+
+@pytest.mark.parametrize(
+    ("dead_after", "options"),
+    [
+        (320, {"max_epochs": 2}),
+        (321, {"max_epochs": -1, "max_time": "00:00:00:01", "limit_train_batches": 1}),
+        (321, {"fast_dev_run": True}),
+    ],
+    ids=str,
+)
+def test_a_run_that_may_be_long_enough_or_is_a_trial_is_not(
+    dead_after: int, options: dict[str, Any], shards: Path, tmp_path: Path
+) -> None:
+    module = make_module(aux_k=AuxK(dead_after=dead_after))
+    make_trainer(tmp_path, limit_val_batches=0, **options).fit(module, make_data(shards))
+
+
+@pytest.mark.filterwarnings("ignore:.*the hooks will not be called on every batch")
+def test_batches_count_however_many_make_a_step(shards: Path, tmp_path: Path) -> None:
+    module = make_module(aux_k=AuxK(dead_after=320))
+    changing = GradientAccumulationScheduler({1: 4})
+    make_trainer(tmp_path, max_epochs=2, callbacks=[changing]).fit(module, make_data(shards))
+
+
+def test_counters_of_an_earlier_fit_count(shards: Path, tmp_path: Path) -> None:
+    module = make_module(aux_k=AuxK(dead_after=320), d_in=D_IN)
+    module.dead_latents.tokens_since_fired[0] = 160
+    make_trainer(tmp_path, max_epochs=1).fit(module, make_data(shards))
+
+
+def test_without_aux_k_there_is_nothing_to_set(shards: Path, tmp_path: Path) -> None:
+    make_trainer(tmp_path, max_epochs=1).fit(make_module(), make_data(shards))

@@ -35,7 +35,10 @@ PLAN: dict[str, Any] = {
     "trainer__max_epochs": 8,
     "trainer__gradient_clip_val": 0.5,
     "model__init_args__d_sae": 300,
-}
+    "model__init_args__lr_scheduler": {
+        "class_path": "lightsae.training.WarmupDecay", "init_args": {"decay_steps": 4}
+    },
+}  # fmt: skip
 CALLBACK = """
 import os
 import signal
@@ -114,6 +117,8 @@ ACCUMULATED: dict[str, Any] = {
     "trainer__accumulate_grad_batches": 2,
     "model__init_args__regularizer": None,
     "model__init_args__aux_k": None,
+    # The second of two runs is longer.
+    "model__init_args__lr_scheduler": None,
     "model__init_args__optimizer": {
         "class_path": "lightsae.training.SAEAdam", "init_args": {"lr": 0.01}
     },

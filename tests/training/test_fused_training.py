@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightsae_kernels import backends, functional
+from lightsae_kernels import backends
 from sklearn.datasets import load_digits
 
 from lightsae.demo.study import Setting
@@ -30,7 +30,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[str]]:
             taken.add(module.__name__)
             return module
 
-        monkeypatch.setattr(functional, "choose_backend", chosen)
+        for operations in ("encode", "decode"):
+            monkeypatch.setattr(f"lightsae_kernels.{operations}.choose_backend", chosen)
         return taken
 
     return choose

@@ -57,25 +57,6 @@ def test_a_width_that_disagrees_is_refused_with_both_and_the_folder(
         getattr(trainer, task)(make_module(d_in=7), make_data(shards))
 
 
-def test_without_a_width_and_without_data_that_tell_it_nothing_starts(
-    shards: Path, tmp_path: Path
-) -> None:
-    data = make_data(shards)
-    data.setup()
-    with pytest.raises(LightsaeError, match="d_in is not given"):
-        make_trainer(tmp_path).fit(make_module(), data.train_dataloader(), data.val_dataloader())
-
-
-def test_any_dataloader_will_do_when_the_width_is_given(shards: Path, tmp_path: Path) -> None:
-    data = make_data(shards)
-    data.setup()
-    module = make_module(d_in=D_IN)
-    trainer = make_trainer(tmp_path, max_epochs=1)
-    trainer.fit(module, data.train_dataloader(), data.val_dataloader())
-    assert module.sae.scale == 1
-    assert len(metrics(tmp_path)) == 10 + 1
-
-
 def test_k_larger_than_the_dictionary_is_refused() -> None:
     with pytest.raises(LightsaeError, match="k = 9 is larger than d_sae = 8"):
         SAEModule(d_sae=8, selection=TopK(9))
@@ -395,3 +376,25 @@ def test_a_checkpoint_of_another_model_is_refused(
     make_trainer(tmp_path, max_epochs=1).fit(make_module(), make_data(shards))
     with pytest.raises(LightsaeError, match=message):
         SAEModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True, **options)
+
+
+@pytest.mark.parametrize("compiled", ["saved", "loaded"])
+def test_a_checkpoint_fits_whether_its_autoencoder_was_compiled_or_not(compiled: str) -> None:
+    saved, loaded = make_module(d_in=D_IN), make_module(d_in=D_IN)
+    module = saved if compiled == "saved" else loaded
+    module.sae = torch.compile(module.sae, backend="eager")  # type: ignore[assignment]
+    checkpoint: dict[str, Any] = {"state_dict": saved.state_dict()}
+    saved.on_save_checkpoint(checkpoint)
+    assert "sae.W_enc" in checkpoint["state_dict"]
+    loaded.on_load_checkpoint(checkpoint)
+    loaded.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(loaded.sae.W_enc, saved.sae.W_enc)
+
+
+def test_a_checkpoint_that_was_written_with_the_prefix_of_a_compiled_one_is_read() -> None:
+    saved, loaded = make_module(d_in=D_IN), make_module(d_in=D_IN)
+    saved.sae = torch.compile(saved.sae, backend="eager")  # type: ignore[assignment]
+    checkpoint: dict[str, Any] = {"state_dict": saved.state_dict()}
+    loaded.on_load_checkpoint(checkpoint)
+    loaded.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(loaded.sae.W_enc, saved.sae.W_enc)

@@ -1,8 +1,32 @@
 """The same operations for CPU tensors: row blocks that stay in cache, sparse gradients."""
 
 from lightsae_kernels.cpu.adam import adam_step_
-from lightsae_kernels.cpu.decode import sparse_decode, sparse_residual
-from lightsae_kernels.cpu.encode import encode_topk
-from lightsae_kernels.cpu.residual import encode_residual
+from lightsae_kernels.cpu.decode import decode_forward, residual_forward, values_gradient
+from lightsae_kernels.cpu.encode import centre, encode_forward, keeps
+from lightsae_kernels.cpu.encode_gradient import encode_backward
+from lightsae_kernels.cpu.weights import (
+    ORDER_DTYPE,
+    LatentOrder,
+    decoder_gradient,
+    latent_order,
+    order_sizes,
+)
+from lightsae_kernels.public import operations_of
 
-__all__ = ["adam_step_", "encode_residual", "encode_topk", "sparse_decode", "sparse_residual"]
+__getattr__ = operations_of(__name__, "cpu")
+
+__all__ = [
+    "ORDER_DTYPE",
+    "LatentOrder",
+    "adam_step_",
+    "centre",
+    "decode_forward",
+    "decoder_gradient",
+    "encode_backward",
+    "encode_forward",
+    "keeps",
+    "latent_order",
+    "order_sizes",
+    "residual_forward",
+    "values_gradient",
+]

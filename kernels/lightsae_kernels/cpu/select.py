@@ -1,14 +1,14 @@
 """Exact Top-k of ReLU(z) over maxima of groups of columns; ties go to the lowest index.
 
-The k-th largest maximum bounds the k-th largest value from below, so the Top-k lies in the k groups
-with the largest maxima. ReLU is applied to the maxima and to the few columns that are left, so the
-whole of z is read and never written.
+The k-th largest maximum bounds the k-th largest value from below, so the Top-k lies in the groups
+with the largest maxima. A few more groups than k are kept: the largest maximum left out is then
+below the k-th value unless many values tie, and such rows are selected again from all columns.
 
-Both selections are of integers, key = column - (bits << half of the key): bits of floats that are
-not negative have the order of the floats, so the smallest keys are the largest values, and no two
-are equal.
+Bits of floats that are not negative have the order of the floats. Both stages partition int32 keys
+of bits and place; four bytes are rounded up to make room for the place, and what stays is compared
+in full.
 
-Shapes: z [B, N], N = d_sae.
+Shapes: z [B, N], N = d_sae; C candidate columns of a row, in ascending order.
 """
 
 from math import isqrt
@@ -16,8 +16,13 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-# numpy sorts several times faster than torch, but on one thread.
-_FEW_THREADS = 4
+from lightsae_kernels.cpu import workspace
+from lightsae_kernels.cpu.row_sort import partition_rows_, sort_rows_
+
+# Groups, or candidates, kept beyond k.
+_SPARE = 8
+# Maxima that a maximum of maxima is of.
+_FANOUT = 4
 
 
 def select_topk(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -30,87 +35,117 @@ def select_topk(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Values of ReLU(z) [B, k], descending, and indices [B, k]; NaN counts as largest.
     """
-    if not bool(torch.isfinite(z @ z.new_ones(z.shape[1])).all()):
+    if z.dtype == torch.float64:
+        values, order = z.relu().sort(dim=1, descending=True, stable=True)
+        return values[:, :k].contiguous(), order[:, :k].contiguous()
+    if not bool(torch.isfinite(z.sum(dim=1)).all()):
         # Bits of a NaN may have any sign.
         z = z.masked_fill(z.isnan(), torch.nan)
-    # Values of two bytes tie often.
-    spare = max(8, k // 4) if z.element_size() == 2 else 1
-    values, indices, straddling = _keep(z, k, k + spare)
-    if len(straddling):
-        values[straddling], indices[straddling], _ = _keep(z[straddling], k, z.shape[1])
-    return values, indices
+    bits = z.view(torch.int16 if z.element_size() == 2 else torch.int32)
+    size = isqrt(bits.shape[1] // (2 * (k + _SPARE)))
+    found, indices = _from_all(bits, k) if size < 2 else _from_groups(bits, k, size)
+    _fill_zeros_(found, indices)
+    if bits.dtype == torch.int16:
+        found = found.bitwise_right_shift(16).to(torch.int16)
+    return found.view(z.dtype), indices
 
 
-def _keep(z: Tensor, k: int, kept: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Top-k of the columns in the `kept` best groups, and the rows that may need others, too.
+def _from_groups(bits: Tensor, k: int, size: int) -> tuple[Tensor, Tensor]:
+    """Bits of the Top-k as int32 and their columns, by way of maxima of `size` columns each."""
+    N = bits.shape[1]
+    groups = N // size
+    with workspace.borrowed((len(bits), groups), bits.dtype) as maxima:
+        torch.amax(_strided(bits, groups, size), dim=1, out=maxima)
+        best, bound = _largest(_widened(maxima), k + _SPARE)
+    sort_rows_(best)
+    columns = _columns_of(best, groups, size, N)
+    candidates = _widened(bits.gather(1, columns))
+    places, limit = _shortlist(candidates, k + _SPARE)
+    places = places.long()
+    found, places = _sorted(torch.sub(places, candidates.gather(1, places), alpha=1 << 32), k)
+    indices = columns.gather(1, places)
+    if bits.dtype == torch.int32 or columns.shape[1] > 1 << 16:
+        bound = torch.maximum(bound, limit)
+    uncertain = ((found[:, -1] <= bound) & (found[:, -1] > 0)).nonzero().squeeze(1)
+    if len(uncertain):
+        found[uncertain], indices[uncertain] = _from_all(bits[uncertain], k)
+    return found, indices
 
-    What is left out does not exceed the last group kept: it matters where the threshold ties.
+
+def _largest(maxima: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Places of `kept` large values of each row and a bound on those left out; maxima of maxima."""
+    G = maxima.shape[1]
+    groups = G // _FANOUT
+    if groups < 3 * kept:
+        return _shortlist(maxima, kept)
+    best, bound = _largest(_strided(maxima, groups, _FANOUT).amax(dim=1), kept)
+    columns = _columns_of(best, groups, _FANOUT, G)
+    places, limit = _shortlist(maxima.gather(1, columns), kept)
+    best = columns.gather(1, places.long()).to(torch.int32)
+    return best, torch.maximum(bound, limit)
+
+
+def _strided(rows: Tensor, groups: int, size: int) -> Tensor:
+    """Groups of every `groups`-th column, so that their maxima are one vectorised pass."""
+    return rows[:, : groups * size].reshape(-1, size, groups)
+
+
+def _columns_of(best: Tensor, groups: int, size: int, N: int) -> Tensor:
+    """Columns of some groups and those of none, int64; ascending where the groups are."""
+    inside = best.shape[1] * size
+    columns = torch.empty(len(best), inside + N - groups * size, dtype=torch.int64)
+    steps = torch.arange(0, groups * size, groups, dtype=torch.int32)[:, None]
+    torch.add(best[:, None], steps, out=columns[:, :inside].unflatten(1, (size, -1)))
+    columns[:, inside:] = torch.arange(groups * size, N)
+    return columns
+
+
+def _from_all(bits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Bits of the Top-k of all columns as int32, and their columns."""
+    keys = torch.sub(torch.arange(bits.shape[1]), _widened(bits), alpha=1 << 32)
+    if k < keys.shape[1]:
+        partition_rows_(keys, k - 1)
+    return _sorted(keys[:, :k].contiguous(), k)
+
+
+def _widened(bits: Tensor) -> Tensor:
+    """Bits of the rectified values as int32; two bytes become the upper ones."""
+    if bits.dtype == torch.int32:
+        return bits.clamp(min=0)
+    return bits.clamp(min=0).to(torch.int32).bitwise_left_shift_(16)
+
+
+def _shortlist(bits: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Places of the `kept` largest of each row, in no order, and a bound on what is left out.
+
+    A key is the bits, rounded up, above the place from the right: lower places win among equals.
+    Where nothing had to be rounded, only what lies further right can be equal to the bound.
     """
-    columns, bound = _shortlist(z, kept)
-    values, indices = (_sort if z.dtype == torch.float64 else _topk_by_key)(z, columns, k)
-    if bound is None:
-        return values, indices, indices.new_empty(0)
-    return values, indices, (_bits(values[:, -1]) == bound).nonzero().squeeze(1)
+    B, C = bits.shape
+    low = (1 << max(C - 1, 1).bit_length()) - 1
+    with workspace.borrowed((B, C), torch.int32) as keys:
+        torch.add(bits, low, out=keys).bitwise_and_(~low)
+        keys.bitwise_or_(torch.arange(low, low - C, -1, dtype=torch.int32))
+        partition_rows_(keys, C - kept)
+        best = keys[:, C - kept :]
+        return low - best.bitwise_and(low), best[:, 0].bitwise_and(~low)
 
 
-def _shortlist(z: Tensor, kept: int) -> tuple[Tensor | None, Tensor | None]:
-    """Columns [B, C] of the `kept` groups with the largest maxima, and the bits of the last one.
-
-    None means all columns. Groups are strided, so that their maxima are one vectorised pass.
-    """
-    size = isqrt(z.shape[1] // (2 * kept))
-    if size < 2:
-        return None, None
-    groups = z.shape[1] // size
-    maxima = _bits(z)[:, : groups * size].unflatten(1, (size, groups)).amax(dim=1)
-    keys = _smallest(_keys(maxima, torch.arange(groups), groups), kept)
-    best, bound = _column(keys), _value(keys[:, -1])
-    columns = (best[:, None] + groups * torch.arange(size)[:, None]).flatten(1)
-    tail = torch.arange(groups * size, z.shape[1]).expand(len(z), -1)
-    return torch.cat([columns, tail], dim=1) if tail.shape[1] else columns, bound
+def _sorted(keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Bits and places of the k smallest keys, place - (bits << 32), ascending."""
+    sort_rows_(keys)
+    keys = keys[:, :k]
+    return keys.bitwise_right_shift(32).neg_().to(torch.int32), keys.bitwise_and(0xFFFFFFFF)
 
 
-def _topk_by_key(z: Tensor, columns: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    bits = _bits(z) if columns is None else _bits(z).gather(1, columns)
-    columns = torch.arange(z.shape[1]) if columns is None else columns
-    keys = _smallest(_keys(bits, columns, z.shape[1]), k)
-    return _value(keys).to(bits.dtype).view(z.dtype), _column(keys)
-
-
-def _sort(z: Tensor, columns: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """For float64, whose bits fill the widest key."""
-    everything = torch.arange(z.shape[1]).expand_as(z)
-    listed = everything if columns is None else columns.sort(dim=1).values
-    values, order = z.gather(1, listed).relu_().sort(dim=1, descending=True, stable=True)
-    return values[:, :k].contiguous(), listed.gather(1, order[:, :k])
-
-
-def _bits(z: Tensor) -> Tensor:
-    """Integers that do not fall where z rises; float64 is rounded to float32."""
-    if z.element_size() == 2:
-        return z.view(torch.int16)
-    return z.to(torch.float32).view(torch.int32)
-
-
-def _keys(bits: Tensor, columns: Tensor, n: int) -> Tensor:
-    narrow = bits.element_size() == 2 and n <= 1 << 16
-    columns = columns.to(torch.int32 if narrow else torch.int64)
-    return torch.sub(columns, bits.clamp_min(0), alpha=1 << 4 * columns.element_size())
-
-
-def _column(keys: Tensor) -> Tensor:
-    return keys.bitwise_and((1 << 4 * keys.element_size()) - 1).long()
-
-
-def _value(keys: Tensor) -> Tensor:
-    return keys.bitwise_right_shift(4 * keys.element_size()).neg_()
-
-
-def _smallest(keys: Tensor, k: int) -> Tensor:
-    """The k smallest of each row, ascending; keys are reordered."""
-    if torch.get_num_threads() > _FEW_THREADS:
-        return keys.topk(k, dim=1, largest=False).values
-    keys.numpy().partition(k - 1, axis=1)
-    smallest = keys[:, :k].contiguous()
-    smallest.numpy().sort(axis=1)
-    return smallest
+def _fill_zeros_(found: Tensor, indices: Tensor) -> None:
+    """Where fewer than k values are positive, let zeros take the lowest columns that are free."""
+    few = (found[:, -1] == 0).nonzero().squeeze(1)
+    if len(few) == 0:
+        return
+    zero, there, k = found[few] == 0, indices[few], found.shape[1]
+    taken = torch.zeros(len(few), k + 1, dtype=torch.bool)
+    taken.scatter_(1, there.masked_fill(zero, k).clamp_(max=k), True)
+    free = taken[:, :k].to(torch.uint8).sort(dim=1, stable=True).indices
+    position = (zero.cumsum(dim=1) - 1).clamp_(min=0)
+    indices[few] = torch.where(zero, free.gather(1, position), there)

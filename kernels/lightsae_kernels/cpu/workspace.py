@@ -1,16 +1,18 @@
-"""One reusable scratch buffer per dtype.
+"""Reusable scratch buffers.
 
-An allocation of tens of MiB is mapped anew by the C library every time, and its page faults cost
+An allocation of a MiB or more is mapped anew by the C library every time, and its page faults cost
 more than the arithmetic done in it.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 import torch
 from torch import Tensor
 
-_free: dict[torch.dtype, Tensor] = {}
+_free: dict[torch.dtype, list[Tensor]] = {}
 _lock = Lock()
 
 
@@ -18,7 +20,10 @@ def take(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor of undefined content; hand it back with `give` when it is no longer used."""
     numel = math.prod(shape)
     with _lock:
-        buffer = _free.pop(dtype, None)
+        # Ascending by size: the first that is large enough, or the largest to be replaced.
+        held = _free.get(dtype, [])
+        fits = next((i for i, buffer in enumerate(held) if buffer.numel() >= numel), -1)
+        buffer = held.pop(fits) if held else None
     if buffer is None or buffer.numel() < numel:
         # A buffer born in inference mode could not be written outside it.
         with torch.inference_mode(False):
@@ -27,10 +32,20 @@ def take(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def give(tensor: Tensor) -> None:
-    """Return the buffer behind a tensor from `take`; the larger of two is kept."""
+    """Return the buffer behind a tensor from `take`."""
     with torch.inference_mode(False):
         buffer = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
     with _lock:
-        held = _free.get(tensor.dtype)
-        if held is None or held.numel() < buffer.numel():
-            _free[tensor.dtype] = buffer
+        held = _free.setdefault(tensor.dtype, [])
+        held.append(buffer)
+        held.sort(key=Tensor.numel)
+
+
+@contextmanager
+def borrowed(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[Tensor]:
+    """A tensor of undefined content within the context."""
+    tensor = take(shape, dtype)
+    try:
+        yield tensor
+    finally:
+        give(tensor)

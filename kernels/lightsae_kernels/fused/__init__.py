@@ -6,7 +6,32 @@ import os
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 from lightsae_kernels.fused.adam import adam_step_
-from lightsae_kernels.fused.functional import encode_topk, sparse_decode
-from lightsae_kernels.fused.residual import encode_residual, sparse_residual
+from lightsae_kernels.fused.decode import decode_forward, residual_forward, values_gradient
+from lightsae_kernels.fused.encode import centre, encode_forward, keeps
+from lightsae_kernels.fused.encode_gradient import encode_backward
+from lightsae_kernels.fused.weights import decoder_gradient
+from lightsae_kernels.fused.weights_order import (
+    ORDER_DTYPE,
+    LatentOrder,
+    latent_order,
+    order_sizes,
+)
+from lightsae_kernels.public import operations_of
 
-__all__ = ["adam_step_", "encode_residual", "encode_topk", "sparse_decode", "sparse_residual"]
+__getattr__ = operations_of(__name__, "triton")
+
+__all__ = [
+    "ORDER_DTYPE",
+    "LatentOrder",
+    "adam_step_",
+    "centre",
+    "decode_forward",
+    "decoder_gradient",
+    "encode_backward",
+    "encode_forward",
+    "keeps",
+    "latent_order",
+    "order_sizes",
+    "residual_forward",
+    "values_gradient",
+]

@@ -1,6 +1,7 @@
 """An extraction as set up: run the model, write each layer's rows, resume, report progress."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,20 +13,20 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lightsae.activations.extraction.image_batches import ImageBatch, image_batches
-from lightsae.activations.extraction.images import ImageSet
+from lightsae.activations.extraction.choices import Compute, TokenKind
+from lightsae.activations.extraction.images.batches import ImageBatch, image_batches
+from lightsae.activations.extraction.images.image_set import ImageSet
 from lightsae.activations.extraction.layer_folder import LayerFolder, has_manifest, is_complete
-from lightsae.activations.extraction.models import LayerTap, weights_hash
+from lightsae.activations.extraction.models import LayerOutputs, LayerTap, weights_hash
 from lightsae.activations.extraction.process_part import Part
 from lightsae.activations.extraction.token_rows import TokenChoice, TokenRows, on_device
-from lightsae.activations.extraction.tokens import TokenKind
 from lightsae.activations.extraction.write_behind import WriteBehind
 from lightsae.activations.shards.disk_budget import check_room, check_spent
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
 
-Compute = Literal["float32", "bfloat16", "float16"]
+_TOLD_WARNINGS = 5
 LEAST = {
     "batch_size": 1,
     "rows_per_shard": 1,
@@ -57,7 +58,7 @@ class Extraction:
         batch_size: Images per forward pass.
         seed: Seed of the order of images.
         rows_per_shard: A shard ends with the forward pass that brings it to this many rows.
-        on_error: "raise" or "skip".
+        on_error: "raise" or "skip", for images that cannot be read or stored.
         device: Device of the forward pass, or "auto".
         compute: Dtype of the forward pass.
         workers: Processes that read images.
@@ -68,6 +69,7 @@ class Extraction:
         max_bytes: Budget of bytes on the disk for all images and layers.
         tokens_per_image: How many tokens of an image become rows at most.
         part: Which part of the images this process visits; its folders are complete with them.
+        layout: A letter for each axis of the layers' outputs, see `LayerOutputs`; None to find it.
     """
 
     tap: LayerTap
@@ -90,15 +92,19 @@ class Extraction:
     max_bytes: int | None = None
     tokens_per_image: int | None = None
     part: Part = field(default_factory=Part)
+    layout: str | None = None
 
     def run(self) -> list[Manifest]:
         """Begin or continue, and return the manifest of each layer's complete folder."""
         check_numbers(**{name: getattr(self, name) for name in LEAST})
         storage(self.dtype)
         self._console = Console(stderr=True, quiet=not self.show_progress)
+        self._warnings = 0
         self._choice = TokenChoice(
             self.tokens, self.prefix_tokens, self.tokens_per_image, self.seed
         )
+        for note in getattr(self.images, "notes", []):
+            self._say(note)
         model_hash = weights_hash(self.tap.module)
         folders = [self._folder(layer, model_hash) for layer in self.tap.layers]
         for folder in folders:
@@ -132,7 +138,8 @@ class Extraction:
         out = self.folders()[self.tap.layers.index(layer)]
         part = Part() if is_complete(out) else self.part
         wanted = self._wanted(layer, model_hash, part)
-        return LayerFolder(part.folder(out), wanted, self.images, self.rows_per_shard)
+        skip = self.on_error == "skip"
+        return LayerFolder(part.folder(out), wanted, self.images, self.rows_per_shard, skip)
 
     def _wanted(self, layer: str, model_hash: str, part: Part) -> Manifest:
         """The manifest to be, its width unknown as yet."""
@@ -149,6 +156,8 @@ class Extraction:
         }
         if self.tokens_per_image is not None:
             settings["tokens_per_image"] = self.tokens_per_image
+        if self.layout is not None:
+            settings["layout"] = self.layout
         if part.world > 1:
             settings["part"] = list(part)
         return Manifest(
@@ -172,6 +181,7 @@ class Extraction:
         tap = LayerTap(self.tap.module, [folder.manifest.layer for folder in left])
         device = usable_device(self.device)
         tap.module.to(device)
+        outputs = LayerOutputs(tap, self.compute, self.layout)
         # Workers begin before the folders are locked, or the locks would outlive a killed parent.
         batches = image_batches(self.images, order[done:], self.batch_size, self.workers)
         starts, checked = [folder.done for folder in left], False
@@ -182,10 +192,13 @@ class Extraction:
                 task = bar.add_task("extract", total=len(order), completed=done, speed="")
                 for batch in batches:
                     self._handle(batch.problems)
+                    self._tell_warnings(batch.warnings)
                     # A folder whose shard ended later has these rows already.
                     wanted = [start <= done for start in starts]
-                    rows = self._rows(tap, batch, device, wanted)
+                    rows = self._rows(outputs, batch, device, wanted)
                     if not checked and batch.images is not None:
+                        for note in outputs.notes:
+                            self._say(note)
                         self._check_room(folders, left, rows, batch, len(order))
                         checked = True
                     done = min(done + self.batch_size, len(order))
@@ -200,8 +213,12 @@ class Extraction:
             for folder in left:
                 folder.finish()
         finally:
+            batches.close()
             for folder in left:
                 folder.abort()
+        if self._warnings > _TOLD_WARNINGS:
+            told = f"of which the first {_TOLD_WARNINGS} are told"
+            self._say(f"{self._warnings} images were read with warnings, {told}")
         for folder in left:
             self._tell(folder)
 
@@ -216,22 +233,22 @@ class Extraction:
         """Write the rows of a batch, if the budget allows."""
         self._check_spent(parts, folders, images)
         for folder, rows in parts:
-            folder.add(rows, batch, done)
+            for problem in folder.add(rows, batch, done):
+                self._say(f"skipped: {problem}")
 
     def _rows(
-        self, tap: LayerTap, batch: ImageBatch, device: torch.device, wanted: list[bool]
+        self, outputs: LayerOutputs, batch: ImageBatch, device: torch.device, wanted: list[bool]
     ) -> list[TokenRows | None]:
         """Rows of a batch for each layer that wants them."""
         if batch.images is None:
             return [None] * len(wanted)
-        reduced = self.compute != "float32"
-        dtype = getattr(torch, self.compute) if reduced else None
         inputs = on_device(batch.images, device)
-        with torch.autocast(device.type, dtype=dtype, enabled=reduced):
-            outputs = tap.all(inputs)
+        found = outputs(inputs)
         return [
-            self._choice.rows(output, inputs, tap.module, batch.positions) if want else None
-            for output, want in zip(outputs, wanted, strict=True)
+            self._choice.rows(output, inputs, outputs.tap.module, batch.positions, prefix)
+            if want
+            else None
+            for output, prefix, want in zip(found, outputs.prefix_tokens, wanted, strict=True)
         ]
 
     def _budget(self, images: int) -> int | None:
@@ -272,6 +289,12 @@ class Extraction:
             raise LightsaeError(f"{problems[0]} (on_error skip goes on without it)")
         for problem in problems:
             self._say(f"skipped: {problem}")
+
+    def _tell_warnings(self, warnings: Sequence[str]) -> None:
+        """What was said of images that could be read: of the first, the others are counted."""
+        for warning in warnings[: max(0, _TOLD_WARNINGS - self._warnings)]:
+            self._say(warning)
+        self._warnings += len(warnings)
 
     def _tell(self, folder: LayerFolder) -> None:
         """What was written, as the closing line."""

@@ -1,6 +1,8 @@
 """The shard folder of one layer while an extraction writes it."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.extraction.image_batches import ImageBatch
-from lightsae.activations.extraction.images import ImageSet
+from lightsae.activations.extraction.images.batches import ImageBatch
+from lightsae.activations.extraction.images.image_set import ImageSet, image_name
+from lightsae.activations.extraction.process_part import part_folders
 from lightsae.activations.extraction.token_rows import TokenRows
 from lightsae.activations.shards.disk_budget import shard_bytes
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.manifest_comparison import check_same
 from lightsae.activations.shards.shard_file import default_chunk_rows
-from lightsae.activations.shards.writer import ShardWriter
+from lightsae.activations.shards.writer import ShardWriter, UnstorableError
 from lightsae.errors import LightsaeError
 
 
@@ -30,6 +33,17 @@ def is_complete(folder: Path) -> bool:
     return has_manifest(folder) and Manifest.load(folder).complete
 
 
+def begun_with(folders: Iterable[Path]) -> set[str]:
+    """Fingerprints of the images that folders, or parts of them, were begun with."""
+    found = set()
+    for folder in folders:
+        parts = part_folders(folder) if os.path.isdir(folder) else ()
+        for path in filter(has_manifest, (folder, *parts)):
+            with suppress(LightsaeError):  # which is told when it is gone on with
+                found.add(str(Manifest.load(path).settings.get("data")))
+    return found
+
+
 class LayerFolder:
     """Begins a folder or goes on with it.
 
@@ -38,6 +52,7 @@ class LayerFolder:
         wanted: Its manifest to be, the width unknown as yet.
         images: The images that its rows are of.
         rows_per_shard: A shard ends once it has this many rows.
+        skip: Leave out images with a value that cannot be stored, instead of an error.
 
     Attributes:
         manifest: As far as it is written.
@@ -49,12 +64,19 @@ class LayerFolder:
         LightsaeError: If the folder was begun with other settings or images.
     """
 
-    def __init__(self, out: Path, wanted: Manifest, images: ImageSet, rows_per_shard: int) -> None:
+    def __init__(
+        self,
+        out: Path,
+        wanted: Manifest,
+        images: ImageSet,
+        rows_per_shard: int,
+        skip: bool = False,
+    ) -> None:
         self.out, self.manifest, self._images = out, wanted, images
-        self._rows_per_shard = rows_per_shard
+        self._rows_per_shard, self._skip = rows_per_shard, skip
         self._writer: ShardWriter | None = None
         self._copies = copy_numbers(images.original_index)
-        self.complete, self.done = False, 0
+        self.complete, self.done, self._any_rows = False, 0, False
         self.skipped: list[str] = []
         found = Manifest.load(out) if has_manifest(out) else None
         if found is not None and found.shards:
@@ -69,7 +91,7 @@ class LayerFolder:
                 f"({there}, now {here}): bring them back or use another folder"
             )
         check_same(found, replace(self.manifest, d_in=found.d_in), self.out)
-        self.manifest, self.complete = found, found.complete
+        self.manifest, self.complete, self._any_rows = found, found.complete, True
         self.done = int(found.progress.get("images", 0))
         self.skipped = list(found.progress.get("skipped", []))
 
@@ -115,37 +137,63 @@ class LayerFolder:
             return self.bytes_written
         return self._writer.bytes_with(len(rows.activations))
 
-    def add(self, rows: TokenRows | None, batch: ImageBatch, done: int) -> None:
+    def add(self, rows: TokenRows | None, batch: ImageBatch, done: int) -> list[str]:
         """Write the rows of a batch; those of a copy count on after the original's.
 
         Args:
             rows: The rows, None if no image was readable.
             batch: The images.
             done: Images behind which the next rows come.
+
+        Returns:
+            What is wrong with the images that were readable and have no rows.
+
+        Raises:
+            LightsaeError: If a value cannot be stored and is not to be skipped, naming the image.
         """
         self.skipped += batch.problems
         self.done = done
+        problems: list[str] = []
         if rows is None:
-            return
+            return problems
         if self._writer is None:
             self.manifest = replace(self.manifest, d_in=rows.activations.shape[1])
             self._writer = self._new_writer()
-        self._writer.write(
+        while True:
+            try:
+                self._write(self._writer, rows, batch)
+                return problems
+            except UnstorableError as error:
+                image = rows.image[error.row]
+                where = image_name(self._images, batch.positions[image])
+                if not self._skip:
+                    raise LightsaeError(
+                        f"{where}: {error} (on_error skip goes on without it)"
+                    ) from error
+                problems.append(f"{where}: {error}")
+                self.skipped.append(problems[-1])
+                rows = rows.without(image)
+
+    def _write(self, writer: ShardWriter, rows: TokenRows, batch: ImageBatch) -> None:
+        """Write rows with the indices of the images that they are of."""
+        writer.write(
             rows.activations,
             _of(self._images.original_index, batch)[rows.image],
             _of(self._copies, batch)[rows.image] * rows.span + rows.token,
             None if batch.labels is None else batch.labels[rows.image],
-            {"images": done, "skipped": self.skipped.copy()},
+            {"images": self.done, "skipped": self.skipped.copy()},
         )
+        self._any_rows |= len(rows.image) > 0
 
     def finish(self) -> None:
         """Mark the folder complete.
 
         Raises:
-            LightsaeError: If no image was readable.
+            LightsaeError: If no image has rows.
         """
-        if self._writer is None:
-            raise LightsaeError(f"data: none of the {self.done} images is readable")
+        if self._writer is None or not self._any_rows:
+            why = self.skipped[0] if self.skipped else "all tokens are padding"
+            raise LightsaeError(f"data: none of the {self.done} images gives rows: {why}")
         self._writer.finish({"images": self.done, "skipped": self.skipped})
         self.manifest = self._writer.manifest
 

@@ -19,11 +19,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from lightsae.activations.extraction.extraction_job import Extraction
 from lightsae.activations.extraction.layer_folder import is_complete
-from lightsae.activations.extraction.process_part import Part
+from lightsae.activations.extraction.process_part import Part, part_folders
 from lightsae.activations.shards.folder_lock import check_writable, lock_folder
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, shard_name
 from lightsae.activations.shards.manifest_comparison import check_same
-from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.reading.reader import Shard
 from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
 from lightsae.files import sync_folder
@@ -102,7 +102,7 @@ def check_processes(out: Path, world: int) -> None:
     """
     if not os.path.isdir(out):
         return
-    begun = {int(path.name.rpartition("-")[2]) for path in out.glob(".rank-*-of-*")}
+    begun = {int(path.name.rpartition("-")[2]) for path in part_folders(out)}
     if (out / MANIFEST_NAME).exists():
         begun.add(1)
     for there in sorted(begun - {world}):
@@ -174,5 +174,5 @@ def _join(out: Path, parts: list[Path], manifests: list[Manifest]) -> Manifest:
 def _remove_parts(out: Path, part: Part) -> None:
     """Remove what is left of the parts of a complete folder."""
     if part.rank == 0:
-        for folder in out.glob(".rank-*-of-*"):
+        for folder in part_folders(out):
             shutil.rmtree(folder)

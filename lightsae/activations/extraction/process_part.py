@@ -1,11 +1,19 @@
 """Which part of the images a process extracts, as torchrun numbers the processes."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
+
+_PART = re.compile(r"\.rank-\d+-of-\d+")
+
+
+def part_folders(out: Path) -> list[Path]:
+    """The folders in which processes write their parts of a folder; others are none of theirs."""
+    return [path for path in out.glob(".rank-*") if _PART.fullmatch(path.name)]
 
 
 class Part(NamedTuple):

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightsae.activations.extraction.choices import TokenKind
 from lightsae.activations.extraction.models import Inputs
-from lightsae.activations.extraction.tokens import TokenKind, select_tokens
+from lightsae.activations.extraction.tokens import select_tokens
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 
@@ -28,6 +29,11 @@ class TokenRows(NamedTuple):
     image: Tensor
     token: Tensor
     span: int
+
+    def without(self, image: int | Tensor) -> "TokenRows":
+        """The rows of the other samples."""
+        keep = self.image != image
+        return TokenRows(self.activations[keep], self.image[keep], self.token[keep], self.span)
 
 
 @dataclass
@@ -60,7 +66,12 @@ class TokenChoice:
             raise LightsaeError(f"tokens_per_image is {self.per_image}, expected at least 1")
 
     def rows(
-        self, output: Tensor, inputs: Inputs, module: nn.Module, numbers: list[int]
+        self,
+        output: Tensor,
+        inputs: Inputs,
+        module: nn.Module,
+        numbers: list[int],
+        prefix_tokens: int | None = None,
     ) -> TokenRows:
         """Take rows of a layer's output.
 
@@ -70,12 +81,15 @@ class TokenChoice:
                 tokens, those at which it is 0 are padding and give no rows.
             module: The model.
             numbers: Number of each sample, for the draw.
+            prefix_tokens: Number of class and register tokens of this layer, if it is not that of
+                the model.
 
         Raises:
             LightsaeError: If there are no such tokens, or fewer than `per_image`.
         """
         present = present_tokens(inputs, output)
-        tokens, positions = select_tokens(output, self.kind, module, self.prefix_tokens, present)
+        prefix = prefix_tokens if self.prefix_tokens is None else self.prefix_tokens
+        tokens, positions = select_tokens(output, self.kind, module, prefix, present)
         wanted = torch.ones(tokens.shape[:2], dtype=torch.bool)
         if present is not None:
             here = present.any(1, keepdim=True) if self.kind == "pooled" else present[:, positions]

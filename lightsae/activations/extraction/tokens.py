@@ -1,13 +1,12 @@
 """Which tokens of a layer's output become rows: class, patch, pooled or all."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from lightsae.activations.extraction.choices import TokenKind
 from lightsae.errors import LightsaeError
-
-TokenKind = Literal["class", "patch", "pooled", "all"]
 
 
 def select_tokens(
@@ -20,11 +19,10 @@ def select_tokens(
     """Take tokens from a layer's output.
 
     Args:
-        output: `[B, T, d]` (tokens), `[B, d, H, W]` (a map; `[B, H, W, d]` if the module's
-            `output_fmt` is NHWC) or `[B, d]` (one vector).
+        output: `[B, T, d]` (tokens), `[B, H, W, d]` (a map) or `[B, d]` (one vector).
         kind: "class": the first token. "patch": all but the class and register tokens, or each
             place of a map. "pooled": the mean of those. "all": every token.
-        module: The model, asked for `num_prefix_tokens`, `cls_token` and `output_fmt`.
+        module: The model, asked for `num_prefix_tokens` and `cls_token`.
         prefix_tokens: Number of class and register tokens, instead of `num_prefix_tokens`.
         present: Bool `[B, T]`, False for padding, which no mean counts.
 
@@ -72,13 +70,7 @@ def _as_sequence(
     if output.ndim == 4:
         if kind == "class":
             raise LightsaeError("tokens is 'class', but the layer gives a map without one")
-        last = str(getattr(module, "output_fmt", "NCHW")).endswith("NHWC")
-        channels_last = output if last else output.permute(0, 2, 3, 1)
-        return channels_last.flatten(1, 2), 0
-    if output.ndim != 3:
-        raise LightsaeError(
-            f"layer: gives a tensor of shape {list(output.shape)}, expected 2, 3 or 4 dimensions"
-        )
+        return output.flatten(1, 2), 0
     if prefix is None and kind != "all":
         raise LightsaeError(
             f"model.prefix_tokens: {type(module).__name__} does not say how many class and "
@@ -87,7 +79,7 @@ def _as_sequence(
     prefix = int(prefix) if prefix is not None else 0
     if kind == "class" and (prefix == 0 or getattr(module, "cls_token", prefix) is None):
         raise LightsaeError(
-            "tokens is 'class', but the model has no class token; all or pooled take its tokens"
+            "tokens is 'class', but the layer has no class token; all or pooled take its tokens"
         )
     return output, prefix
 

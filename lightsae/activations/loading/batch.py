@@ -1,8 +1,13 @@
-"""`ActivationBatch`, what a data loader gives to the module."""
+"""`ActivationBatch`, what a data loader gives to the module, and plain batches made into one."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from lightsae.errors import LightsaeError
+
+_EXPECTED = "expected a float tensor [rows, d_in], a list of one such tensor, or an ActivationBatch"
 
 
 class ActivationBatch(NamedTuple):
@@ -10,8 +15,9 @@ class ActivationBatch(NamedTuple):
 
     Attributes:
         activations: Float tensor `[B, d_in]`, in the model's own units.
-        sample_index: Int64 `[B]`, the sample (image) that each row belongs to.
-        token_index: Int64 `[B]`, the token of that sample.
+        sample_index: Int64 `[B]`, the sample (image) that each row belongs to; -1 where the loader
+            does not say.
+        token_index: Int64 `[B]`, the token of that sample, or -1.
         label: Int64 `[B]`, the sample's class, or None where the data had no labels.
 
     Example:
@@ -26,3 +32,45 @@ class ActivationBatch(NamedTuple):
     sample_index: Tensor
     token_index: Tensor
     label: Tensor | None
+
+
+def as_activation_batch(batch: Any, d_in: int | None = None) -> ActivationBatch:
+    """What any loader delivers, as an `ActivationBatch`.
+
+    Args:
+        batch: An `ActivationBatch`, a float tensor [B, d_in], or a list or tuple of one.
+        d_in: The width it must have; None for any.
+
+    Raises:
+        LightsaeError: If it is anything else.
+
+    Example:
+        >>> as_activation_batch([torch.ones(2, 3)]).sample_index
+        tensor([-1, -1])
+    """
+    taken = batch
+    if not isinstance(taken, ActivationBatch):
+        rows = batch[0] if isinstance(batch, list | tuple) and len(batch) == 1 else batch
+        if not isinstance(rows, Tensor):
+            raise LightsaeError(f"a batch {_kind(batch)}, {_EXPECTED}")
+        unknown = torch.full((len(rows),), -1, device=rows.device) if rows.dim() else rows
+        taken = ActivationBatch(rows, unknown, unknown, None)
+    rows = taken.activations
+    if rows.dim() != 2:
+        raise LightsaeError(f"a batch has shape {list(rows.shape)}, expected [rows, d_in]")
+    if not rows.is_floating_point():
+        raise LightsaeError(f"a batch has dtype {rows.dtype}, expected a float dtype")
+    if d_in is not None and rows.shape[1] != d_in:
+        raise LightsaeError(
+            f"a batch has rows of width {rows.shape[1]}, the autoencoder has d_in = {d_in}"
+        )
+    return taken
+
+
+def _kind(batch: Any) -> str:
+    """What a batch is that cannot be taken."""
+    if isinstance(batch, list | tuple) and len(batch) != 1:
+        return f"is a {type(batch).__name__} of {len(batch)} items"
+    if isinstance(batch, dict):
+        return f"is a dict with keys {', '.join(map(str, batch))}"
+    return f"is of type {type(batch).__module__}.{type(batch).__qualname__}"

@@ -17,7 +17,7 @@ from lightsae.activations.loading.prefetch import Copies, ahead
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.checked_read import aligned
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.row_source import RowSource
+from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
 
 Allocate = Callable[[int], Array]
@@ -47,6 +47,7 @@ class ActivationLoader:
         batch_size: Rows per batch; the last batch of an epoch may have fewer.
         shuffle: Shuffle, as for training; otherwise rows come in stored order.
         seed: Seed of the order.
+        reshuffle: Draw another order for every epoch; otherwise all have that of the first.
         rank: This process.
         world_size: Number of processes.
         buffer_rows: Rows held in memory, up to twice as many where processes read.
@@ -88,6 +89,7 @@ class ActivationLoader:
         batch_size: int,
         shuffle: bool = True,
         seed: int = 0,
+        reshuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
         buffer_rows: int = 131_072,
@@ -106,6 +108,7 @@ class ActivationLoader:
                 raise LightsaeError(f"{name} is {value}, expected at least {least}")
         self._shards, self._rows_per_chunk = shards, rows_per_chunk
         self._shuffle, self._seed, self._dtype = shuffle, seed, dtype
+        self._reshuffle = reshuffle
         self._group_rows = _group_rows(buffer_rows // 2, 1 if shuffle else batch_size)
         total = int(rows_per_chunk.sum())
         self._share = Share(total, rank, world_size, batch_size, drop_last)
@@ -177,7 +180,7 @@ class ActivationLoader:
         if not self._resumed and self._position > 0:
             self._epoch, self._position = self._epoch + 1, 0
         self._resumed = False
-        batches = self._batches(self._epoch, self._position)
+        batches = self._batches(self._epoch if self._reshuffle else 0, self._position)
         if self._copies is not None:
             batches = ahead(batches, self._copies)
         return self._counted(batches, self._position)

@@ -5,19 +5,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightsae.activations.extraction.extraction_job import Compute, usable_device
-from lightsae.activations.extraction.images import ImageSet, load_images
-from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model, weights_hash
-from lightsae.activations.extraction.preparation import DataOptions
-from lightsae.activations.extraction.tokens import TokenKind
+from lightsae.activations.extraction.choices import Compute, TokenKind
+from lightsae.activations.extraction.extraction_job import usable_device
+from lightsae.activations.extraction.images.image_set import ImageSet, load_images
+from lightsae.activations.extraction.images.preparation import DataOptions
+from lightsae.activations.extraction.models import (
+    LayerTap,
+    ModelOptions,
+    check_layout,
+    layer_names,
+    load_model,
+    weights_hash,
+)
 from lightsae.activations.loading.online_rows import RunningModel, RunningRows, first_rows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split, SplitRule, split_rule
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array, StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
-from lightsae.activations.shards.row_source import RowSource
+from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
 
 
@@ -68,6 +76,7 @@ class OnlineActivationDataModule(SplitDataModule):
         device: auto (the trainer's, or else a GPU if there is one), cpu, cuda, cuda:1, ...
         compute: Dtype of the forward pass.
         workers: Processes that read and prepare images; 0 does it in the thread of the model.
+        layout: What the axes of the layer's output are, as for `extract`.
 
     Raises:
         LightsaeError: If a size or seed is out of range. `setup` raises it if the model, the layer
@@ -89,7 +98,7 @@ class OnlineActivationDataModule(SplitDataModule):
         self,
         model: ModelOptions,
         data: DataOptions,
-        layer: str,
+        layer: str | int | float,
         tokens: TokenKind = "class",
         batch_size: int = 4096,
         val_fraction: float = 0.05,
@@ -103,6 +112,7 @@ class OnlineActivationDataModule(SplitDataModule):
         device: str = "auto",
         compute: Compute = "float32",
         workers: int = 0,
+        layout: str | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -119,9 +129,12 @@ class OnlineActivationDataModule(SplitDataModule):
                 raise LightsaeError(f"{name} is {value}, expected at least {least}")
         storage(buffer_dtype)
         self.model_options, self.data_options = model, data
-        self.layer, self.tokens, self.buffer_dtype = layer, tokens, buffer_dtype
+        self.layer = layer_names([layer])[0]
+        self.tokens, self.buffer_dtype = tokens, buffer_dtype
         self.forward_batch_size, self.device = forward_batch_size, device
-        self.compute, self.workers = compute, workers
+        self.compute, self.workers, self.layout = compute, workers, layout
+        if layout is not None:
+            check_layout(layout)
         self._open: _Opened | None = None
 
     @property
@@ -170,6 +183,10 @@ class OnlineActivationDataModule(SplitDataModule):
         """The images."""
         return self._ready().images.name
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this data module; it loads the model when it is asked for rows."""
+        return {**super().__getstate__(), "_open": None}
+
     def _ready(self) -> _Opened:
         """The model and the images, loaded once."""
         if self._open is None:
@@ -177,9 +194,14 @@ class OnlineActivationDataModule(SplitDataModule):
             module = load_model(self.model_options)
             tap = LayerTap(module, self.layer)
             images, preparation = load_images(self.data_options, module)
+            for note in getattr(images, "notes", []):
+                rank_zero_info(note)
             prefix = self.model_options.prefix_tokens
-            model = RunningModel(tap, self.tokens, prefix, self.compute, self._device())
+            device = self._device()
+            model = RunningModel(tap, self.tokens, prefix, self.compute, device, self.layout)
             rows, token = first_rows(model, images)
+            for note in model.notes:
+                rank_zero_warn(note)
             rule = split_rule(
                 np.unique(images.original_index),
                 val_fraction=self.val_fraction,
@@ -220,6 +242,8 @@ class OnlineActivationDataModule(SplitDataModule):
             "prefix_tokens": options.prefix_tokens,
             "arguments": options.arguments,
         }
+        if self.layout is not None:
+            settings["layout"] = self.layout
         return Manifest(
             d_in=1,
             dtype=self.buffer_dtype,

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.extraction.extraction_job import Compute
-from lightsae.activations.extraction.image_batches import ImageBatch, image_batches, listed_batches
-from lightsae.activations.extraction.images import ImageSet
+from lightsae.activations.extraction.choices import Compute, TokenKind
+from lightsae.activations.extraction.images.batches import ImageBatch, image_batches, listed_batches
+from lightsae.activations.extraction.images.image_set import ImageSet, image_name
 from lightsae.activations.extraction.layer_folder import copy_numbers
-from lightsae.activations.extraction.models import Inputs, LayerTap
+from lightsae.activations.extraction.models import Inputs, LayerOutputs, LayerTap
 from lightsae.activations.extraction.token_rows import on_device, present_tokens
-from lightsae.activations.extraction.tokens import TokenKind, select_tokens
+from lightsae.activations.extraction.tokens import select_tokens
 from lightsae.activations.shards.checked_read import aligned, all_finite, put_rows
 from lightsae.activations.shards.dtypes import Array, storage
 from lightsae.activations.shards.manifest import Manifest
-from lightsae.activations.shards.row_source import Piece, Place
+from lightsae.activations.shards.reading.row_source import Piece, Place
 from lightsae.errors import LightsaeError
 
 
@@ -33,6 +33,7 @@ class RunningModel:
         prefix_tokens: Number of class and register tokens, if the model does not say it.
         compute: Dtype of the forward pass.
         device: Where it runs; on a GPU in a stream of its own.
+        layout: A letter for each axis of the layer's output, see `LayerOutputs`; None to find it.
 
     Example:
         >>> tap = LayerTap(torch.nn.Sequential(torch.nn.Flatten()), "0")
@@ -46,15 +47,22 @@ class RunningModel:
     prefix_tokens: int | None
     compute: Compute
     device: torch.device
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         self.tap.module.to(self.device)
         # Training and validation may want rows at once, and the tap hooks into the one model.
         self._alone = Lock()
+        self._outputs = LayerOutputs(self.tap, self.compute, self.layout)
         self._stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             self._stream = torch.cuda.Stream(self.device)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user may not expect of the layer, once it has run."""
+        return self._outputs.notes
 
     def __call__(self, images: Inputs) -> tuple[Tensor, Tensor]:
         """Run a batch `[B, C, H, W]`, or of the model's keyword arguments.
@@ -66,23 +74,18 @@ class RunningModel:
             LightsaeError: If the model cannot take the batch, or has no such tokens, or some are
                 padding: samples would have rows of unequal number.
         """
-        reduced = self.compute != "float32"
-        dtype = getattr(torch, self.compute) if reduced else None
-        kind = self.device.type
-        with (
-            self._alone,
-            torch.cuda.stream(self._stream),
-            torch.autocast(kind, dtype=dtype, enabled=reduced),
-        ):
+        with self._alone, torch.cuda.stream(self._stream):
             inputs = on_device(images, self.device)
-            output = self.tap(inputs)
+            (output,) = self._outputs(inputs)
             present = present_tokens(inputs, output)
             if present is not None and not present.all():
                 raise LightsaeError(
                     "data: attention_mask is 0 for some tokens: online each sample must have as "
                     "many; lightsae extract leaves them out"
                 )
-            rows, token = select_tokens(output, self.tokens, self.tap.module, self.prefix_tokens)
+            (known,) = self._outputs.prefix_tokens
+            prefix = known if self.prefix_tokens is None else self.prefix_tokens
+            rows, token = select_tokens(output, self.tokens, self.tap.module, prefix)
             return rows.cpu(), token
 
 
@@ -170,11 +173,16 @@ class RunningRows:
         if batch.labels is not None:
             self._labels[batch.positions] = batch.labels.numpy()
         dtype = self.manifest.dtype
-        raw: Array = rows.to(storage(dtype).torch_dtype).reshape(-1).view(torch.uint8).numpy()
+        stored = rows.to(storage(dtype).torch_dtype)
+        raw: Array = stored.reshape(-1).view(torch.uint8).numpy()
         if not all_finite(raw, dtype):
+            image, token, column = (int(i) for i in (~stored.isfinite()).nonzero()[0])
+            name = image_name(self._images, batch.positions[image])
+            value = float(rows[image, token, column])
+            larger = "use buffer_dtype float32 or bfloat16, or " if dtype == "float16" else ""
             raise LightsaeError(
-                f"{self.name}: layer {self.manifest.layer!r} gives a value for images "
-                f"{batch.positions} that is not finite in {dtype}"
+                f"{name}: layer {self.manifest.layer!r} gives {value:g}, which {dtype} cannot "
+                f"hold: {larger}leave the image out (lightsae extract --on_error skip does)"
             )
         return raw
 

@@ -14,7 +14,7 @@ from lightsae.activations.loading.loader import ActivationLoader
 from lightsae.activations.loading.prefetch import CudaCopies
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.dtypes import Array, as_float32
-from lightsae.activations.shards.row_source import Piece, RowSource
+from lightsae.activations.shards.reading.row_source import Piece, RowSource
 from lightsae.errors import LightsaeError
 
 
@@ -58,6 +58,10 @@ class SplitDataModule(LightningDataModule):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.split_seed, self.seed = split_seed, seed
         self.buffer_rows, self.drop_last = buffer_rows, drop_last
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of this data module; it belongs to no trainer."""
+        return {**self.__dict__, "trainer": None}
 
     @property
     def _name(self) -> str:
@@ -142,6 +146,8 @@ class SplitDataModule(LightningDataModule):
             batch_size=self.batch_size,
             shuffle=shuffle,
             seed=self.seed,
+            # Overfitting is to see the same few batches again and again.
+            reshuffle=trainer is None or not trainer.overfit_batches,  # type: ignore[attr-defined]
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
             buffer_rows=self.buffer_rows,

@@ -1,25 +1,43 @@
 """`lightsae shards COMMAND ...`."""
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from inspect import getdoc
+from typing import NamedTuple
 
 from jsonargparse import ArgumentParser
 
-from lightsae.activations.tools.convert import convert
-from lightsae.activations.tools.info import info
-from lightsae.activations.tools.merge import merge
-from lightsae.activations.tools.shuffle import shuffle
-from lightsae.activations.tools.split import split
-from lightsae.activations.tools.verify import verify
 
-# Of each command: the function, and the argument that is given without an option's name.
-COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "info": (info, "folder"),
-    "verify": (verify, "folder"),
-    "shuffle": (shuffle, "folder"),
-    "merge": (merge, "folders"),
-    "split": (split, "folder"),
-    "convert": (convert, "source"),
+class _Command(NamedTuple):
+    """A function of the module of its name, imported when it is asked for.
+
+    Attributes:
+        main: The argument that is given without an option's name.
+        summary: What it does, the first line of its docstring.
+    """
+
+    main: str
+    summary: str
+
+
+COMMANDS = {
+    "info": _Command(
+        "folder",
+        "Tell what a folder of shards holds, how long its rows are and how well labels are mixed.",
+    ),
+    "verify": _Command(
+        "folder", "Read every byte of a folder: hashes, NaN, and the statistics once more."
+    ),
+    "shuffle": _Command(
+        "folder",
+        "Write the rows of a folder to another one in a random order, every order equally likely.",
+    ),
+    "merge": _Command("folders", "Write the rows of several folders to one, after each other."),
+    "split": _Command(
+        "folder",
+        "Divide the images of a folder at random; all rows of an image go to the same part.",
+    ),
+    "convert": _Command("source", "Make shards of activations that another program wrote."),
 }
 
 _HELP = {
@@ -45,16 +63,26 @@ def shards(words: Sequence[str]) -> None:
         exit_on_error=False,
     )
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
-    for name, (function, _) in COMMANDS.items():
-        commands.add_subcommand(name, _parser(name), help=(getdoc(function) or "").split("\n")[0])
+    asked = next((word for word in words if word in COMMANDS), None)
+    for name, command in COMMANDS.items():
+        options = _parser(name) if name == asked else ArgumentParser(exit_on_error=False)
+        commands.add_subcommand(name, options, help=command.summary)
     given = parser.parse_args(list(words))
     name = given.subcommand
-    COMMANDS[name][0](**vars(given[name]))
+    _function(name)(**vars(given[name]))
+
+
+def _function(name: str) -> Callable[..., None]:
+    """What a command runs."""
+    function: Callable[..., None] = getattr(
+        import_module(f"lightsae.activations.tools.{name}"), name
+    )
+    return function
 
 
 def _parser(name: str) -> ArgumentParser:
     """The options of a command."""
-    function, main = COMMANDS[name]
+    function, main = _function(name), COMMANDS[name].main
     told = (getdoc(function) or "").partition("\n\nArgs:")[0]
     parser = ArgumentParser(description=told, exit_on_error=False)
     count = "+" if main == "folders" else None

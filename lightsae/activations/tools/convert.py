@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightsae.activations.extraction.image_sources.files import stamps
+from lightsae.activations.extraction.image_sources.files import is_hidden, stamps
 from lightsae.activations.shards.disk_budget import check_room, row_bytes
 from lightsae.activations.shards.dtypes import StoredDtype, storage
-from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.shard_file import default_chunk_rows
 from lightsae.activations.shards.writer import ShardWriter, UnstorableError
 from lightsae.activations.tools.foreign_activations import Foreign
@@ -69,9 +69,9 @@ def convert(
         "made_by": "convert",
         "source": str(path.resolve()),
         "key": key,
-        "data": _stamps(path),
+        "data": _stamps(path, folder),
         "labels": labels,
-        "label_data": None if labels is None else _stamps(Path(labels)),
+        "label_data": None if labels is None else _stamps(Path(labels), folder),
         "rows_per_shard": rows_per_shard,
     }
     wanted = Manifest(d_in=D, dtype=dtype, has_labels=classes is not None, settings=settings)
@@ -90,11 +90,16 @@ def convert(
         raise LightsaeError(f"{path}: {error}") from error
 
 
-def _stamps(path: Path) -> str:
+def _stamps(path: Path, out: Path) -> str:
     """A fingerprint of a file, or of the files of a folder, with where they are."""
     whole = path.resolve()
-    files = sorted(filter(Path.is_file, whole.iterdir())) if whole.is_dir() else [whole]
-    return stamps(Path(), files)
+    if not whole.is_dir():
+        return stamps(Path(), [whole])
+    files = sorted(filter(Path.is_file, whole.iterdir()))
+    with_hidden = stamps(Path(), files)
+    if (out / MANIFEST_NAME).exists() and Manifest.load(out).settings.get("data") == with_hidden:
+        return with_hidden  # begun by a version that counted hidden files
+    return stamps(Path(), [file for file in files if not is_hidden(file.name)])
 
 
 def _pieces(path: Path, foreign: Foreign, labels: torch.Tensor | None, step: int) -> Iterator[Rows]:

@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 
 from lightsae.activations.extraction.image_sources.array_files import HDF5, array_names, open_array
-from lightsae.activations.extraction.image_sources.files import stamp
-from lightsae.activations.shards.hdf5_files import open_hdf5
+from lightsae.activations.extraction.image_sources.files import is_hidden, stamp
+from lightsae.activations.shards.reading.hdf5_files import open_hdf5
 from lightsae.activations.tools.foreign_activations import (
     Foreign,
     chosen,
@@ -21,6 +21,7 @@ from lightsae.activations.tools.saev import open_saev
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.messages import reason
+from lightsae.torch_files import read_torch_file
 
 _ARRAYS = {".npy", ".npz", *HDF5}
 
@@ -123,11 +124,11 @@ def _safetensors(source: Path, key: str | None) -> Foreign:
 
 
 def _torch_file(source: Path, key: str | None) -> Foreign:
-    """A tensor that torch saved, or one of a dictionary of them; mapped, not read."""
+    """A tensor that torch saved, or one of a dictionary of them."""
     try:
-        found = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises whatever its parts do
-        raise LightsaeError(f"{source}: cannot be read as tensors: {reason(error)}") from error
+        found = read_torch_file(source)
+    except LightsaeError as error:
+        raise LightsaeError(f"{source}: cannot be read as tensors: {error}") from error
     if isinstance(found, dict):
         tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
         found = tensors[chosen(list(tensors), key, source)]
@@ -153,7 +154,8 @@ def _saelens(source: Path, key: str | None) -> Foreign:
     datasets = require("datasets", extra="data")
     if not any((source / name).is_file() for name in ("state.json", "dataset_info.json")):
         raise LightsaeError(f"{source}: has no metadata.json of saev and no state.json of SAELens")
-    if not any(source.glob("*.arrow")):  # an empty one may have no file, and cannot be loaded
+    arrows = [path for path in source.glob("*.arrow") if not is_hidden(path.name)]
+    if not arrows:  # an empty one may have no file, and cannot be loaded
         raise LightsaeError(f"{source}: has no rows")
     rows = datasets.load_from_disk(str(source)).with_format("numpy")
     if len(rows) == 0:

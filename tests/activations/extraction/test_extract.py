@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,18 +25,20 @@ from lightsae.activations import (
     ShardSet,
     extract,
 )
-from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.images.image_set import DatasetImages
 from lightsae.activations.extraction.layer_folder import LayerFolder
 from lightsae.activations.loading.label_mixing import in_random_order
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
+from tests.activations.tiffs import damaged_tiff
 
 STAND_INS = "tests.activations.stand_ins"
 
 
 def _extract(out: Path, count: int = 40, bad: tuple[int, ...] = (), **options: Any) -> Manifest:
     noise = {"count": count, "bad": bad, "copies": options.pop("copies", 1)}
+    noise["large"] = options.pop("large", ())
     model = {"scale": options.pop("scale", 1.0)}
     options = {"layer": "tokens", "tokens": "patch", "dtype": "float32", **options}
     options = {"batch_size": 6, "rows_per_shard": 50, **options}
@@ -218,6 +222,23 @@ def test_unreadable_images_are_skipped_counted_and_listed(
     assert not {11, 30} & {sample for sample, _ in _rows(tmp_path)}
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_warnings_of_images_are_a_line_each_for_the_first_and_a_count(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        (tmp_path / "in" / f"{number}.tif").write_bytes(damaged_tiff(odd_tag=number > 0))
+    _extract_folder(tmp_path / "in", tmp_path / "out", workers=workers)
+    lines = capfd.readouterr().err.splitlines()
+    told = [line for line in lines if " read with " in line]
+    assert len(told) == 6
+    for line in told[:-1]:
+        assert re.match(rf"{tmp_path}/in/\d.tif: was read with \d warnings, the first: Tag", line)
+    assert told[-1] == "7 images were read with warnings, of which the first 5 are told"
+    assert not [line for line in lines if "TiffImagePlugin" in line]
+
+
 def test_only_unreadable_images_are_an_error(tmp_path: Path) -> None:
     extraction = Extraction(
         tap=LayerTap(_model(), "tokens"),
@@ -226,7 +247,7 @@ def test_only_unreadable_images_are_an_error(tmp_path: Path) -> None:
         model_name="tiny",
         on_error="skip",
     )
-    with pytest.raises(LightsaeError, match="none of the 5 images is readable"):
+    with pytest.raises(LightsaeError, match="none of the 5 images gives rows: bad"):
         extraction.run()
 
 
@@ -241,6 +262,59 @@ def test_float16_overflow_names_the_sample(tmp_path: Path) -> None:
     ):
         _extract(tmp_path, dtype="float16", scale=1e6)
     assert _extract(tmp_path, dtype="bfloat16", scale=1e6).rows == 160
+
+
+def test_an_image_that_overflows_is_named_with_what_to_do(tmp_path: Path) -> None:
+    says = (
+        r"^item 11 of .*Noise.*: sample 11, token [1-4], layer 'tokens': activation \[\d\] is .*, "
+        r"too large for float16: use dtype float32 or bfloat16 \(on_error skip goes on without "
+        r"it\)$"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        _extract(tmp_path, dtype="float16", large=(11,))
+
+
+def test_images_that_overflow_are_skipped_counted_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"dtype": "float16", "on_error": "skip", "bad": (3,)}
+    manifest = _extract(tmp_path / "out", large=(11, 30), **options)
+    rows = _rows(tmp_path / "out")
+    assert {sample for sample, _ in rows} == set(range(40)) - {3, 11, 30}
+    assert manifest.rows == len(rows) == 37 * 4
+    skipped = sorted(manifest.progress["skipped"])
+    assert [line.split(" of ")[0] for line in skipped] == ["item 11", "item 3", "item 30"]
+    for number in (0, 2):
+        assert skipped[number].endswith("too large for float16: use dtype float32 or bfloat16")
+        assert f"skipped: {skipped[number]}" in capsys.readouterr().err or number
+    whole = _extract(tmp_path / "whole", **options)
+    assert whole.rows == 39 * 4
+    for place, row in _rows(tmp_path / "whole").items():
+        if place in rows:
+            np.testing.assert_array_equal(row, rows[place])
+
+
+@pytest.mark.parametrize("fails_after", [0, 2, 4])
+def test_an_interrupted_run_skips_the_same_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int
+) -> None:
+    options: dict[str, Any] = {"dtype": "float16", "on_error": "skip", "large": (3, 11, 30)}
+    _extract(tmp_path / "whole", **options)
+    _cut(tmp_path / "cut", monkeypatch, fails_after, **options)
+    _extract(tmp_path / "cut", **options)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_images_that_all_overflow_are_an_error(tmp_path: Path) -> None:
+    says = r"^data: none of the 5 images gives rows: item . of .* too large for float16"
+    with pytest.raises(LightsaeError, match=says):
+        _extract(tmp_path, 5, dtype="float16", on_error="skip", large=tuple(range(5)))
+
+
+def test_an_image_that_overflows_is_named_by_its_file(tmp_path: Path, pictures: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(LightsaeError, match=rf"^{pictures}/[ab]/\d+.png: sample \d+, token"):
+        _extract_folder(pictures, out, std=[1e-6] * 3, dtype="float16")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +344,7 @@ def _save(path: Path, seed: int) -> None:
 
 
 def _extract_folder(folder: Path, out: Path, **options: Any) -> Manifest:
-    own: dict[str, Any] = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    own: dict[str, Any] = {"size": 16, "mean": [0.5] * 3, "std": options.pop("std", [0.25] * 3)}
     return extract(
         ModelOptions(module=f"{STAND_INS}.TinyNet"),
         DataOptions(folder=str(folder), **own),
@@ -316,6 +390,53 @@ def test_a_folder_of_images_may_move(tmp_path: Path, pictures: Path) -> None:
     first = _extract_folder(pictures, tmp_path / "out")
     moved = pictures.rename(tmp_path / "moved")
     assert _extract_folder(moved, tmp_path / "out") == first
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["complete", "interrupted"])
+@pytest.mark.parametrize("labelled", [True, False], ids=["classes", "flat"])
+def test_a_folder_that_was_begun_when_fewer_files_were_read_goes_on_with_those(
+    tmp_path: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    finished: bool,
+    labelled: bool,
+) -> None:
+    if not labelled:
+        for path in pictures.glob("*/*"):
+            path.rename(pictures / path.name)
+        for name in "ab":
+            (pictures / name).rmdir()
+    out = tmp_path / "out"
+    whole = _extract_folder(pictures, tmp_path / "whole")
+    if finished:
+        _extract_folder(pictures, out)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ShardWriter, "finish", _interrupt)
+            _extract_folder(pictures, out)
+    folder = pictures / "a" if labelled else pictures
+    for name in ("x.jfif", "y.jpe"):
+        _save(folder / name, seed=3)
+    if labelled:
+        _save(pictures / "aa" / "x.tga", seed=4)
+    assert _extract_folder(pictures, out) == whole
+    assert contents(out) == contents(tmp_path / "whole")
+    count = 3 if labelled else 2
+    said = f"{pictures}: goes on with the 14 images that it was begun with; an extraction to anoth"
+    assert said in capsys.readouterr().err
+    more = _extract_folder(pictures, tmp_path / "more")
+    assert more.settings["images"] == 14 + count
+    assert more.settings["data"] != whole.settings["data"]
+
+
+def test_a_class_without_images_changes_no_labels_of_a_folder_that_was_begun(
+    tmp_path: Path, pictures: Path
+) -> None:
+    whole = _extract_folder(pictures, tmp_path / "out")
+    (pictures / "aa").mkdir()
+    assert _extract_folder(pictures, tmp_path / "out") == whole
+    assert _extract_folder(pictures, tmp_path / "more").classes == ["a", "aa", "b"]
 
 
 def test_a_dataset_that_grew_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +493,7 @@ def test_an_unreadable_image_in_a_worker_ends_the_run_with_its_name(
     broken.write_bytes(b"broken")
     with pytest.raises(LightsaeError, match=f"^{broken} is not a readable image: ") as caught:
         _extract_folder(pictures, tmp_path / "out", workers=2)
+    assert not multiprocessing.active_children()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -492,7 +614,7 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     assert contents(cut) == contents(whole)
 
 
-def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int, **options: Any) -> None:
     """Begin an extraction or go on with it, and stop before one more call."""
     real, left = ShardWriter.write, calls
 
@@ -505,7 +627,7 @@ def _cut(out: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ShardWriter, "write", write)
-        _extract(out)
+        _extract(out, **options)
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
@@ -555,7 +677,7 @@ def test_names_are_told_as_they_are(
 def test_what_is_cheap_to_check_is_checked_before_a_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
 ) -> None:
-    monkeypatch.setattr(sys.modules["lightsae.activations.extraction.extract"], "load_model", None)
+    monkeypatch.setattr("lightsae.activations.extraction.models.load_model", None)
     options = {"data": DataOptions(dataset=f"{STAND_INS}.Noise"), **options}
     with pytest.raises(LightsaeError, match=message):
         extract(ModelOptions(name="vit"), layer="norm", out=str(tmp_path / "out"), **options)

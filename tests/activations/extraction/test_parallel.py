@@ -14,10 +14,10 @@ import pytest
 
 from lightsae.activations import Extraction, LayerTap, Manifest, ShardSet
 from lightsae.activations.extraction.extract import extract
-from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.images.image_set import DatasetImages
+from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import ModelOptions, load_model
 from lightsae.activations.extraction.parallel import assemble
-from lightsae.activations.extraction.preparation import DataOptions
 from lightsae.activations.extraction.process_part import Part
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
@@ -188,6 +188,13 @@ def test_another_number_of_processes_is_refused(
     says = f"^{tmp_path}: was begun by {begun} process(es)?, here are {here}: go on with --nproc_pe"
     with pytest.raises(LightsaeError, match=says):
         _one(tmp_path)
+
+
+def test_a_folder_that_only_looks_like_a_part_is_left_alone(tmp_path: Path) -> None:
+    for name in (".rank-0-of-2.bak", ".rank-x-of-y"):
+        (tmp_path / name).mkdir()
+    assert _one(tmp_path).complete
+    assert (tmp_path / ".rank-0-of-2.bak").is_dir()
 
 
 def test_parts_of_other_extractions_are_not_put_together(tmp_path: Path) -> None:

@@ -50,10 +50,16 @@ def test_each_folder_is_what_its_layer_alone_would_give(tmp_path: Path, alone: P
     _assert_same(tmp_path, alone)
 
 
+# In which the layout of the layers is found.
+FIRST = [3, 3, 2]
+
+
 def test_the_model_runs_once_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = _count_passes(monkeypatch, 1000)
     _extract(tmp_path, LAYERS)
-    assert len(passes) == 7
+    assert passes[:3] == FIRST
+    assert len(passes[3:]) == 7
+    assert sum(passes[3:]) == 39
 
 
 def _count_passes(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
@@ -70,7 +76,7 @@ def _count_passes(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     return passes
 
 
-@pytest.mark.parametrize("passes", range(7))
+@pytest.mark.parametrize("passes", range(10))
 def test_an_interrupted_run_goes_on_with_each_layer_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Path, passes: int
 ) -> None:
@@ -92,9 +98,18 @@ def test_layers_that_are_complete_are_not_run_again(
         LayerTap, "all", lambda tap, inputs: [taps.append(tap.layers), real(tap, inputs)][1]
     )
     _extract(tmp_path, LAYERS)
-    assert taps == [["patches"]] * 7
+    assert taps == [["patches"]] * (len(FIRST) + 7)
     assert (tmp_path / "head" / "manifest.json").stat().st_mtime_ns == before
     _assert_same(tmp_path, alone)
+
+
+def test_an_image_that_overflows_in_one_layer_has_rows_of_the_others(tmp_path: Path) -> None:
+    data = DataOptions(dataset=f"{STAND_INS}.Noise", arguments={"large": [7]})
+    model = ModelOptions(module=f"{STAND_INS}.Amplified")
+    options: dict[str, Any] = {"tokens": "pooled", "on_error": "skip"}
+    both = extract(model, data, ["0", "1"], str(tmp_path), **options)
+    assert [manifest.rows for manifest in both] == [40, 39]
+    assert [len(manifest.progress["skipped"]) for manifest in both] == [0, 1]
 
 
 def test_a_budget_is_for_all_layers(tmp_path: Path) -> None:

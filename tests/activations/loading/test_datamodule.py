@@ -95,6 +95,28 @@ def test_lightning_sees_every_training_row_once_an_epoch(
     assert not set(model.evaluated) & set(epochs[0])
 
 
+@pytest.mark.parametrize("share", [8, 0.5], ids=["a number", "a fraction"])
+def test_overfit_batches_sees_the_same_rows_in_every_epoch(
+    tmp_path: Path, make_data: MakeData, share: float
+) -> None:
+    def fit(ckpt: Path | None, **options: Any) -> list[list[int]]:
+        data = make_data(batch_size=5)
+        return _fit(tmp_path, data, Recorder(), ckpt, overfit_batches=share, **options)
+
+    save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    seen = fit(None, callbacks=[save])
+    assert seen[:8] == seen[8:16] == seen[16:]
+    assert fit(tmp_path / "step=10.ckpt") == seen[10:]
+
+
+def test_limit_train_batches_sees_other_rows_in_every_epoch(
+    tmp_path: Path, make_data: MakeData
+) -> None:
+    seen = _fit(tmp_path, make_data(), Recorder(), None, limit_train_batches=2)
+    assert len(seen) == 6
+    assert seen[0] != seen[2] != seen[4]
+
+
 @pytest.mark.parametrize("limit", [1.0, 3], ids=["whole", "limited"])
 @pytest.mark.parametrize("step", range(1, 9))
 def test_a_resumed_run_sees_the_rows_of_an_uninterrupted_one(

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
 
 from lightsae.activations import (
     ActivationBatch,
@@ -48,6 +50,36 @@ def make_data(
     options = {"buffer_rows": 80, "forward_batch_size": 4, "device": "cpu", **options}
     options = {"val_fraction": 0.1, "test_fraction": 0.1, **options}
     return OnlineActivationDataModule(model or model_options(), data or data_options(), **options)
+
+
+def test_a_layer_may_be_called_by_a_number() -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(OnlineActivationDataModule, "data")
+    model = {"module": f"{STAND_INS}.Numbered"}
+    arguments = {"model": model, "data": {"dataset": f"{STAND_INS}.Noise"}, "tokens": "pooled"}
+    parsed = parser.parse_object({"data": {**arguments, "layer": 0}})
+    data = parser.instantiate(parsed).data
+    assert (data.layer, data.d_in) == ("0", 4)
+
+
+@pytest.mark.parametrize("how", ["TBD", "BDT"])
+def test_the_layout_of_a_layer_is_found_or_declared(how: str) -> None:
+    def opened(how: str, **options: Any) -> OnlineActivationDataModule:
+        model = ModelOptions(module=f"{STAND_INS}.Arranged", arguments={"how": how})
+        return make_data(model, layer="layer", **options)
+
+    found = opened(how, layout=how if how == "BDT" else None)
+    assert found.manifest.settings.get("layout") == (how if how == "BDT" else None)
+    batches = zip(found.train_dataloader(), opened("BTD").train_dataloader(), strict=True)
+    for batch, expected in batches:
+        assert torch.equal(batch.sample_index, expected.sample_index)
+        torch.testing.assert_close(batch.activations, expected.activations)
+
+
+def test_a_layer_that_runs_twice_is_told() -> None:
+    model = ModelOptions(module=f"{STAND_INS}.Arranged", arguments={"how": "twice"})
+    with pytest.warns(UserWarning, match="layer 'layer' runs 2 times in a forward pass"):
+        make_data(model, layer="layer").setup()
 
 
 def loader_of(
@@ -333,6 +365,21 @@ def test_the_global_generator_is_left_as_it_is() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_what_is_left_out_of_a_folder_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    own: dict[str, Any] = {"size": 16, "mean": [0.0] * 3, "std": [1.0] * 3}
+    data = OnlineActivationDataModule(
+        model_options(), DataOptions(folder=str(tmp_path), **own), layer="tokens"
+    )
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        assert data.d_in == 8
+    assert f"{tmp_path}: 1 file is no image that Pillow reads" in caplog.text
+
+
 def test_d_in_needs_no_setup_and_teardown_lets_go() -> None:
     data = make_data()
     assert data.d_in == 8
@@ -383,8 +430,13 @@ def test_an_unreadable_image_is_named_when_its_turn_comes(workers: int) -> None:
 
 
 def test_a_value_that_the_buffer_cannot_hold_is_an_error() -> None:
-    data = make_data(model_options(scale=1e6), buffer_dtype="float16")
-    message = r"Noise .*: layer 'tokens' gives a value for images \[.*\] that is not finite in floa"
+    bright = data_options(large=tuple(range(20, 40)))
+    data = make_data(data=bright, buffer_dtype="float16")
+    message = (
+        r"^item (2|3)\d of .*Noise .*: layer 'tokens' gives -?[\d.e+]+, which float16 cannot hold: "
+        r"use buffer_dtype float32 or bfloat16, or leave the image out \(lightsae extract "
+        r"--on_error skip does\)$"
+    )
     with pytest.raises(LightsaeError, match=message):
         next(iter(data.train_dataloader()))
 

@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from importlib import import_module
+from inspect import getdoc
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,17 @@ def test_every_command_helps(name: str, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit, match="0"):
         main(["shards", name, "--help"])
     assert f"lightsae shards [options] {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_does(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function = getattr(import_module(f"lightsae.activations.tools.{name}"), name)
+    assert COMMANDS[name].summary == (getdoc(function) or "").splitlines()[0]
+    with pytest.raises(SystemExit, match="0"):
+        main(["shards", "--help"])
+    assert COMMANDS[name].summary in " ".join(capsys.readouterr().out.split())
 
 
 def test_folders_stand_without_a_name(make_shards: Shards, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardSet
+from lightsae.activations.extraction.image_sources.files import stamps
 from lightsae.activations.loading.label_mixing import label_chi_square
 from lightsae.activations.tools.convert import convert
 from lightsae.activations.tools.foreign_activations import Foreign
@@ -43,6 +44,12 @@ def _pt(folder: Path) -> Path:
     return folder / "a.pt"
 
 
+def _old_pt(folder: Path) -> Path:
+    tensors = {"acts": torch.from_numpy(VALUES)}
+    torch.save(tensors, folder / "a.pt", _use_new_zipfile_serialization=False)
+    return folder / "a.pt"
+
+
 def _safetensors(folder: Path) -> Path:
     save_file({"acts": torch.from_numpy(VALUES)}, folder / "a.safetensors")
     return folder / "a.safetensors"
@@ -71,7 +78,7 @@ def _saelens(folder: Path) -> Path:
     return folder / "cached"
 
 
-@pytest.mark.parametrize("save", [_npy, _npz, _hdf5, _pt, _safetensors, _saev, _saelens])
+@pytest.mark.parametrize("save", [_npy, _npz, _hdf5, _pt, _old_pt, _safetensors, _saev, _saelens])
 def test_rows_of_other_programs(
     save: Save, tmp_path: Path, all_rows: Callable[[Path], np.ndarray]
 ) -> None:
@@ -327,7 +334,7 @@ def _nothing(folder: Path) -> Path:
         (_integers, "a.npy: the array is int64, expected floats"),
         (_several, "several arrays, key says which .it has acts, other"),
         (_flat, r"a.npy: the array is \[3\], expected \[N, D\] or \[N, T, D\]"),
-        (_module, "a.pt: cannot be read as tensors: "),
+        (_module, "a.pt: cannot be read as tensors: it holds objects: torch.nn"),
         (_saev, r"layer is None, it has the layers \[3, 7\]"),
         (_cut, r"acts000000.bin: is not \[20, 1, 4, 6\] float32, it has 1824 bytes"),
         (_escaping, "names '../acts000000.bin', expected a file of it"),
@@ -473,6 +480,27 @@ def test_other_files_than_it_was_begun_with_are_refused(
     os.utime(tmp_path / changed, (0, 0))
     with pytest.raises(LightsaeError, match=r"was begun with (label_)?data = 'names, sizes and ti"):
         convert(str(tmp_path / "saev"), out, labels=labels, rows_per_shard=40)
+
+
+@pytest.mark.parametrize("save", [_saev, _saelens])
+def test_hidden_files_are_no_part_of_a_source(save: Save, tmp_path: Path) -> None:
+    source, options = save(tmp_path), {"layer": 7} if save is _saev else {}
+    convert(str(source), str(tmp_path / "out"), **options)  # type: ignore[arg-type]
+    for name in (".DS_Store", "._state.json", "._0.arrow", "Thumbs.db"):
+        (source / name).write_bytes(b"hidden")
+    with pytest.raises(LightsaeError, match="out: is complete already"):
+        convert(str(source), str(tmp_path / "out"), **options)  # type: ignore[arg-type]
+
+
+def test_a_conversion_that_was_begun_when_hidden_files_counted_is_known(tmp_path: Path) -> None:
+    source, out = _saelens(tmp_path), tmp_path / "out"
+    (source / ".DS_Store").write_bytes(b"hidden")
+    convert(str(source), str(out))
+    manifest = Manifest.load(out)
+    manifest.settings["data"] = stamps(Path(), sorted(filter(Path.is_file, source.iterdir())))
+    manifest.save(out)
+    with pytest.raises(LightsaeError, match="out: is complete already"):
+        convert(str(source), str(out))
 
 
 @pytest.mark.parametrize(("first", "second"), [("a.npy", "b.npy"), ("a/x.npy", "b/x.npy")])

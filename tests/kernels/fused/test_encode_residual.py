@@ -9,10 +9,10 @@ from lightsae_kernels import encode_residual, memory
 from torch import Tensor
 
 from .conftest import DTYPES
-from .test_encode_topk import PENALTIES, SHAPES, TOLERANCE
+from .test_encode import PENALTIES, SHAPES, TOLERANCE
 
 pytest.importorskip("lightsae_kernels.fused")
-from lightsae_kernels.fused import weight_gradient
+from lightsae_kernels.fused import weights
 
 Make = Callable[..., Any]
 Close = Callable[..., None]
@@ -86,14 +86,14 @@ def test_both_weight_gradients_come_out_of_one_pass(
     device: torch.device, make_problem: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    kernel = weight_gradient.weight_gradient_bwd_kernel
+    kernel = weights.weight_gradients_kernel
 
     class Counted:
         def __getitem__(self, grid: Any) -> Any:
             passes.append(grid)
             return kernel[grid]
 
-    monkeypatch.setattr(weight_gradient, "weight_gradient_bwd_kernel", Counted())
+    monkeypatch.setattr(weights, "weight_gradients_kernel", Counted())
     run(leaves(make_problem(9, 4, 30), torch.float32, device), 3, "triton", (True, True, True))
     assert len(passes) == 1
 

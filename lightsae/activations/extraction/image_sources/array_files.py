@@ -8,14 +8,15 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lightsae.activations.extraction.image_sources.files import is_hidden
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.hdf5_files import open_hdf5
+from lightsae.activations.shards.reading.hdf5_files import open_hdf5
 
 HDF5 = {".h5", ".hdf5", ".hdf"}
 
 
 def array_names(path: Path) -> list[str]:
-    """Names of a file's arrays; of a .npy file, the .npy files beside it.
+    """Names of a file's arrays, hidden ones left out; of a .npy file, the .npy files beside it.
 
     Args:
         path: A .h5, .hdf5, .hdf, .npz or .npy file.
@@ -27,13 +28,15 @@ def array_names(path: Path) -> list[str]:
     """
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return [other.name for other in sorted(path.parent.glob("*.npy"))]
+        files = sorted(path.parent.glob("*.npy"))
+        return [other.name for other in files if other == path or not is_hidden(other.name)]
     if suffix in HDF5:
         with open_hdf5(path) as file:
             return list(file)
     if suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
+            names = [name for name in archive.namelist() if not is_hidden(name)]
+            return [name.removesuffix(".npy") for name in names]
     raise ValueError(f"{path} is no .h5, .hdf5, .npz or .npy file")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lightsae.activations.extraction.image_sources.array_files import array_names, open_array
 from lightsae.activations.extraction.image_sources.files import stamp, stamps
+from lightsae.activations.extraction.image_sources.labels import check_range
 from lightsae.activations.extraction.models import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -27,6 +28,7 @@ class ArrayFile:
         image: Name of the array of images, `images` by default.
         label: Name of the array of labels, `labels` by default, if there. For a .npy file: of
             another .npy file beside it.
+        labels: Whether to look for labels and classes.
 
     Attributes:
         classes: The strings of the array `classes`, if there.
@@ -45,20 +47,29 @@ class ArrayFile:
         ((8, 8), 3)
     """
 
-    def __init__(self, path: str, image: str | None = None, label: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        image: str | None = None,
+        label: str | None = None,
+        *,
+        labels: bool = True,
+    ) -> None:
         self._path = Path(path)
         if not self._path.is_file():
             raise LightsaeError(f"data.arrays: there is no file {path}")
         names = self._names()
         self._image = self._named(image, "images", "image_key", names)
         self._label = None
-        if label is not None or "labels" in names:
+        if labels and (label is not None or "labels" in names):
             self._label = self._named(label, "labels", "label_key", names)
         images = self._array(self._image)
         self._channels_last = _channels_last(images, f"{path}: {self._image}")
         self._count = len(images)
         self._check_labels()
-        self.classes = self._classes() if "classes" in names else []
+        self.classes = self._classes() if labels and "classes" in names else []
+        if self._label is not None and self.classes:
+            check_range(f"{path}: {self._label}", self._array(self._label), len(self.classes))
         files = [Path(self._path.name)]
         if self._label is not None and self._path.suffix.lower() == ".npy":
             files.append(Path(self._label))

@@ -1,19 +1,47 @@
-"""Listing files below a folder, and fingerprints of files that are not read."""
+"""Listing files below a folder, hidden ones left out, and fingerprints of files not read."""
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Literal
 
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
 
+# What systems and their programs put beside the files of a user, in lower case.
+_OF_SYSTEMS = {
+    "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found",
+    "thumbs.db", "ehthumbs.db", "desktop.ini",
+}  # fmt: skip
 
-def files_below(folder: Path, within: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """The files below a folder, links to folders followed, but not to one that they lie in.
+
+def is_hidden(path: str | PurePath) -> bool:
+    """Whether a file, or a folder on the way to it, is hidden or put there by a system.
+
+    Args:
+        path: Relative to the folder that was asked for, which may be hidden itself.
+
+    Example:
+        >>> [is_hidden(name) for name in ("cat/._1.jpg", "__MACOSX/1.jpg", "./cat/1.jpg")]
+        [True, True, False]
+    """
+    return any(
+        (part.startswith(".") and part != "..") or part.lower() in _OF_SYSTEMS
+        for part in PurePath(path).parts
+    )
+
+
+def files_below(
+    folder: Path, *, hidden: bool = False, within: tuple[tuple[int, int], ...] = ()
+) -> Iterator[Path]:
+    """The files below a folder, pipes and devices left out.
+
+    Links to folders are followed, but not to one that they lie in.
 
     Args:
         folder: The folder.
+        hidden: List hidden files and those in hidden folders too.
         within: Device and number of each folder that it was reached through.
 
     Raises:
@@ -26,22 +54,28 @@ def files_below(folder: Path, within: tuple[tuple[int, int], ...] = ()) -> Itera
     try:
         found = folder.stat()
         here = (found.st_dev, found.st_ino)
+        if here in within:
+            return
         with os.scandir(folder) as listing:
-            entries = [] if here in within else [(e.name, _is_folder(e)) for e in listing]
+            shown = [entry for entry in listing if hidden or not is_hidden(entry.name)]
+            entries = [(entry.name, _kind(entry)) for entry in shown]
     except OSError as error:
         raise LightsaeError(f"data.folder: {folder} cannot be read: {reason(error)}") from error
-    for name, is_folder in entries:
-        if is_folder:
-            yield from files_below(folder / name, (*within, here))
-        else:
+    for name, kind in entries:
+        if kind == "folder":
+            yield from files_below(folder / name, hidden=hidden, within=(*within, here))
+        elif kind == "file":
             yield folder / name
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a folder is one, or a link to one; a link to itself is none."""
-    if entry.is_symlink():
-        return os.path.isdir(entry.path)
-    return entry.is_dir()
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
+    """What an entry of a folder is, or a link leads to; one that leads nowhere is a file."""
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "file"
+    if entry.is_dir():
+        return "folder"
+    # To open a pipe would be to wait for whoever writes to it.
+    return "file" if entry.is_file() else "other"
 
 
 def stamp(path: Path) -> str:

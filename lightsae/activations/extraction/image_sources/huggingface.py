@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lightsae.activations.extraction.image_sources.labels import check_range
 from lightsae.activations.extraction.models import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -20,6 +21,7 @@ class HuggingFace:
         label: Column of integer labels; by default the only one with class names, if any. Labels
             that are all -1, as in many test sets, are none.
         arguments: Further keyword arguments of `load_dataset`.
+        labels: Whether to look for labels.
 
     Attributes:
         classes: Names of the labels, or empty.
@@ -45,9 +47,15 @@ class HuggingFace:
         image: str | None = None,
         label: str | None = None,
         arguments: dict[str, Any] | None = None,
+        *,
+        labels: bool = True,
     ) -> None:
         datasets = require("datasets", extra="data")
         rows = _one_split(_opened(datasets, source, split, arguments or {}), source, split)
+        _check_rows(datasets, rows, source)
+        fingerprint = rows._fingerprint
+        # One that was saved with the rows would give numbers for images.
+        rows = rows.with_format(None)
         kinds = {name: type(kind).__name__ for name, kind in rows.features.items()}
         self._image = _column(image, "image_key", kinds, "Image", source)
         if self._image is None:
@@ -55,14 +63,31 @@ class HuggingFace:
                 f"data.image_key is needed: {source} has {', '.join(kinds)}, "
                 "of which not exactly one is a column of images"
             )
-        self._label = _column(label, "label_key", kinds, "ClassLabel", source)
+        self._label = None
+        if labels:
+            self._label = _column(label, "label_key", kinds, "ClassLabel", source)
         if self._label is not None and _all_unknown(rows, self._label):
             self._label = None
         wanted = [self._image] if self._label is None else [self._image, self._label]
         self._rows = rows.select_columns(wanted)
+        feature = rows.features[self._image]
+        if not getattr(feature, "decode", True):
+            decoded = datasets.Image(mode=getattr(feature, "mode", None))
+            self._rows = self._rows.cast_column(self._image, decoded)
         names = getattr(rows.features.get(self._label), "names", None)
         self.classes: list[str] = list(names or [])
-        self.fingerprint = f"{rows._fingerprint} {self._image} {self._label}"
+        if self._label is not None:
+            self._check_labels(rows.unique(self._label), f"data.label_key: {source}: {self._label}")
+        self.fingerprint = f"{fingerprint} {self._image} {self._label}"
+
+    def _check_labels(self, found: list[Any], where: str) -> None:
+        """Each row has a label, which is that of a class if they are named."""
+        if None in found:
+            raise LightsaeError(
+                f"{where} is None in some rows, expected an integer; data.labels false takes none"
+            )
+        if self.classes:
+            check_range(where, found, len(self.classes))
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -111,6 +136,19 @@ def _one_split(found: Any, source: str, split: str | None) -> Any:
             f"(it has {', '.join(found)})"
         )
     return found[split]
+
+
+def _check_rows(datasets: Any, rows: Any, source: str) -> None:
+    """Refuse what has no rows by number."""
+    if isinstance(rows, datasets.IterableDataset):
+        raise LightsaeError(
+            f"data.arguments: {source} is a stream, expected rows by number: leave streaming out"
+        )
+    if not isinstance(rows, datasets.Dataset):
+        raise LightsaeError(
+            f"data.arguments: {source} gives a {type(rows).__name__}, expected one dataset or a "
+            "dictionary of splits"
+        )
 
 
 def _column(

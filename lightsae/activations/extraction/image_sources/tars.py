@@ -2,37 +2,27 @@
 
 import io
 import os
-import tarfile
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable
 from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightsae.activations.extraction.image_sources.files import stamps
+from lightsae.activations.extraction.image_sources.files import is_hidden, stamps
+from lightsae.activations.extraction.image_sources.image_formats import (
+    EARLIER_ENDINGS,
+    by_ending,
+    image_endings,
+    open_image,
+)
+from lightsae.activations.extraction.image_sources.tar_members import Member, samples_of
 from lightsae.activations.extraction.models import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.messages import reason
 
-_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
-_BLOCK = 512
-
-
-class Member(NamedTuple):
-    """Where a file lies in a tar."""
-
-    tar: Path
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        """Its bytes; a tar that became shorter is an error."""
-        with self.tar.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
-        if len(data) < self.size:
-            raise OSError(f"{self.tar} ends {self.size - len(data)} bytes too early")
-        return data
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_USUAL = tuple(ending.lstrip(".") for ending in EARLIER_ENDINGS)
 
 
 class Sample(NamedTuple):
@@ -43,20 +33,42 @@ class Sample(NamedTuple):
     label: int | None
 
 
+class _Index(NamedTuple):
+    """What the headers of tars tell.
+
+    Attributes:
+        samples: Those with an image.
+        extensions: Of all members.
+        without: Extensions of the samples that have no image.
+        more: Whether earlier versions had other samples.
+    """
+
+    samples: list[Sample]
+    extensions: set[str]
+    without: list[list[str]]
+    more: bool
+
+
 class Tars:
     """The samples of WebDataset tars: members that share a name up to its first dot.
 
-    What follows the dot is the extension; of `v2.jpg` the last part counts where none is `jpg`. The
-    index is made in memory from the members' headers; no image is read for it.
+    What follows the dot is the extension; of `v2.jpg` the last part counts where none is `jpg`.
+    Hidden members, and those in hidden folders, are left out. The index is made in memory from the
+    members' headers; no image is read for it.
 
     Args:
         pattern: Path of a tar; braces and wildcards name several: `train-{0000..0146}.tar`.
-        image: Extension of the images; by default any of the usual ones.
+        image: Extension of the images; by default a usual one (jpg, png, ...), or else any that
+            Pillow reads.
         label: Extension of the labels, text files of one integer; by default `cls`, if there.
+        begun: Fingerprints of extractions that are to go on. If one is that of the fewer images
+            that earlier versions found in these tars, those are taken.
+        labels: Whether to look for labels.
 
     Attributes:
         classes: Empty: tars have numbers for labels.
         fingerprint: Of the names, sizes and times of the tars.
+        notes: What was left out, a line each.
 
     Raises:
         LightsaeError: If a tar is missing, compressed or truncated, holds no image of that
@@ -70,26 +82,34 @@ class Tars:
         lightsae.errors.LightsaeError: data.webdataset: there is no file nowhere-0.tar
     """
 
-    def __init__(self, pattern: str, image: str | None = None, label: str | None = None) -> None:
+    def __init__(
+        self,
+        pattern: str,
+        image: str | None = None,
+        label: str | None = None,
+        begun: Collection[str] = (),
+        *,
+        labels: bool = True,
+    ) -> None:
         self.classes: list[str] = []
+        self.notes: list[str] = []
         paths = _paths(pattern)
-        self._samples: list[Sample] = []
-        extensions: set[str] = set()
-        for path in paths:
-            for key, members in _grouped(path):
-                extensions |= members.keys()
-                where = f"{path}: {key}"
-                found = _only(members, (image,) if image else _IMAGES, where, "image")
-                if found is not None:
-                    text = _only(members, (label or "cls",), where, "label")
-                    number = _label(text, f"{key}.{label or 'cls'}")
-                    self._samples.append(Sample(key, found, number))
+        self.fingerprint = f"{stamps(Path(), paths)} {image} {label}"
+        earlier = self.fingerprint in begun
+        wanted = (label or "cls") if labels else None
+        self._samples, extensions, without, more = _index(paths, image, wanted, earlier)
         if not self._samples:
             asked = f"no member .{image}{closest(image, extensions)}" if image else "no images"
-            holds = ", ".join(sorted(extensions))
+            holds = ", ".join(sorted(extensions)) or ("hidden members only" if more else "nothing")
             raise LightsaeError(f"data.image_key: {pattern} has {asked} (it has {holds})")
-        self._labelled = self._all_labelled(pattern, label, extensions)
-        self.fingerprint = f"{stamps(Path(), [Path(path) for path in paths])} {image} {label}"
+        self._labelled = labels and self._all_labelled(pattern, label, extensions)
+        if more and not earlier:
+            self.fingerprint = f"{self.fingerprint}, {len(self._samples)} images"
+        if without:
+            missing = f"member .{image}" if image else "image that Pillow reads"
+            count = "1 sample has" if len(without) == 1 else f"{len(without)} samples have"
+            held = by_ending(f".{extension}" for held in without for extension in held)
+            self.notes.append(f"{pattern}: {count} no {missing}: {held}")
 
     def _all_labelled(self, pattern: str, label: str | None, extensions: set[str]) -> bool:
         """Whether samples have labels: all or none."""
@@ -109,7 +129,7 @@ class Tars:
             raise LightsaeError(
                 f"{without[0].image.tar}: {without[0].key} has no .{label or 'cls'}, "
                 "expected a label for every image or for none: add it next to its image, or name "
-                "labels that all have with data.label_key"
+                "labels that all have with data.label_key, or take none with data.labels false"
             )
         return True
 
@@ -120,7 +140,6 @@ class Tars:
     def __getitem__(self, position: int) -> Any:
         """The image, with its label where there are labels."""
         key, member, label = self._samples[position]
-        open_image = require("PIL.Image", extra="vision").open
         try:
             image = open_image(io.BytesIO(member.read()))
             image.load()
@@ -142,80 +161,51 @@ def _paths(pattern: str) -> list[Path]:
             ) from error
     paths: list[Path] = []
     for name in names:
-        found = sorted(glob(name)) if not os.path.isfile(name) else [name]
+        found = [name] if os.path.isfile(name) else _matching(name)
         if not found:
             raise LightsaeError(f"data.webdataset: there is no file {name}")
         paths += [Path(path) for path in found]
     return paths
 
 
-def _grouped(path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
-    """Samples of a tar: members by extension; those of one sample follow each other."""
-    key, members = "", dict[str, Member]()
-    for name, member in _members(path):
-        folder, _, base = name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        extension = extension.lower()
-        if not stem:  # A hidden file, which belongs to no sample.
-            continue
-        if f"{folder}/{stem}" != key and members:
-            yield key.lstrip("/"), members
-            members = {}
-        key = f"{folder}/{stem}"
-        if extension in members:
-            raise LightsaeError(f"{path}: {name} is there twice, expected it once")
-        members[extension] = member
-    if members:
-        yield key.lstrip("/"), members
-
-
-def _members(path: Path) -> Iterator[tuple[str, Member]]:
-    """Name and place of every file of a tar, which must be whole; a hard link is its target."""
-    targets: dict[str, Member] | None = None
-    for entry in _entries(path):
-        if entry.issym():
-            raise LightsaeError(
-                f"{path}: {entry.name} is a symbolic link, expected files and hard links (tar "
-                "--dereference packs what it leads to)"
-            )
-        if entry.isfile():
-            yield entry.name, Member(path, entry.offset_data, entry.size)
-        if entry.islnk():
-            targets = _files(path) if targets is None else targets
-            if entry.linkname not in targets:
-                raise LightsaeError(
-                    f"{path}: {entry.name} is a hard link to {entry.linkname}, expected a file of "
-                    "this tar"
-                )
-            targets[entry.name] = targets[entry.linkname]
-            yield entry.name, targets[entry.name]
-
-
-def _files(path: Path) -> dict[str, Member]:
-    """The files of a tar by name, links left out."""
-    return {
-        entry.name: Member(path, entry.offset_data, entry.size)
-        for entry in _entries(path)
-        if entry.isfile()
-    }
-
-
-def _entries(path: Path) -> Iterator[tarfile.TarInfo]:
-    """The headers of a tar, which must be whole."""
-    hint = "(random access needs a plain, whole tar)"
-    try:
-        with tarfile.open(path, "r:") as tar:
-            while (entry := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # they would pile up
-                yield entry
-            end = tar.offset
-        tail = Member(path, end, _BLOCK).read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise LightsaeError(f"{path}: is truncated or no tar: {reason(error)} {hint}") from error
-    if any(tail):
-        raise LightsaeError(
-            f"{path}: is damaged at byte {end}, expected a member or the end {hint}"
+def _matching(pattern: str) -> list[str]:
+    """The files of a pattern, hidden ones only where it says so."""
+    asked = Path(pattern).parts
+    return [
+        name
+        for name in sorted(glob(pattern))
+        if not any(
+            is_hidden(part) and not wanted.startswith(".") and part != wanted
+            for part, wanted in zip(Path(name).parts, asked, strict=True)
         )
+    ]
+
+
+def _index(paths: list[Path], image: str | None, label: str | None, earlier: bool) -> _Index:
+    """Read the headers of tars, as earlier versions did or as this one."""
+    samples: list[Sample] = []
+    extensions: set[str] = set()
+    without: list[list[str]] = []
+    more = False
+    others = () if image else tuple(ending.lstrip(".") for ending in image_endings())
+    for path in paths:
+        for key, members in samples_of(path):
+            where = f"{path}: {key}"
+            usual = _only(members, (image,) if image else _USUAL, where, "image")
+            found = usual
+            if not earlier:
+                hidden = is_hidden(key)
+                found = None if hidden else usual or _only(members, others, where, "image")
+                more |= found != usual
+                if hidden:
+                    continue
+            extensions |= members.keys()
+            if found is None:
+                without.append(sorted({*members} - {label}))
+                continue
+            text = _only(members, (label,), where, "label") if label else None
+            samples.append(Sample(key, found, _label(text, f"{key}.{label}")))
+    return _Index(samples, extensions, without, more)
 
 
 def _only(
@@ -242,7 +232,6 @@ def _label(member: Member | None, name: str) -> int | None:
     if member is None:
         return None
     text = member.read().decode(errors="replace").strip()
-    try:
-        return int(text)
-    except ValueError:
-        raise LightsaeError(f"{member.tar}: {name} is {text[:40]!r}, expected an integer") from None
+    if not _INTEGER.fullmatch(text) or not -(1 << 63) <= int(text) < 1 << 63:
+        raise LightsaeError(f"{member.tar}: {name} is {text[:40]!r}, expected an integer")
+    return int(text)

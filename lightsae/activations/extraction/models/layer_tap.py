@@ -1,14 +1,17 @@
 """Forward hooks that capture a layer's output and stop the model after the last one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.models.names import closest
+from lightsae.activations.extraction.models.names import closest, layer_names
+from lightsae.activations.extraction.models.uncompiled import uncompiled
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
+from lightsae.module_names import plain_name
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -21,11 +24,14 @@ class LayerTap:
     """Runs a model up to the last of its modules that is wanted.
 
     Args:
-        module: The model.
-        layers: Names of the modules whose outputs are wanted, as in `named_modules`, or one name.
+        module: The model; of one in DistributedDataParallel or DataParallel, what these run. What
+            is compiled runs as it was written, or hooks would not be seen.
+        layers: Names of the modules whose outputs are wanted, as in `named_modules` of a model that
+            is not compiled, or one name; the modules of a Sequential may be given as numbers.
 
     Raises:
-        LightsaeError: If there is no such module; the closest names are offered.
+        LightsaeError: If there is no such module (the closest names are offered), it is a list of
+            modules, or the model is a program of TorchScript.
 
     Example:
         >>> tap = LayerTap(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "0")
@@ -33,19 +39,34 @@ class LayerTap:
         torch.Size([4, 2])
     """
 
-    def __init__(self, module: nn.Module, layers: str | Sequence[str]) -> None:
+    def __init__(self, module: nn.Module, layers: str | int | Sequence[str | int]) -> None:
+        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            module = module.module
+        if isinstance(module, torch.jit.ScriptModule):
+            raise LightsaeError(
+                f"model: {type(module).__name__} is a program of TorchScript, whose layers cannot "
+                "be watched; give the nn.Module that it was made of"
+            )
         self.module = module
-        self.layers = [layers] if isinstance(layers, str) else list(layers)
-        modules = {name: item for name, item in module.named_modules() if name}
+        self.layers = layer_names(layers)
+        modules: dict[str, nn.Module] = {}
+        for name, item in module.named_modules():
+            # Of a compiled module what was compiled comes after it.
+            modules[plain_name(name)] = item
+        del modules[""]
         for layer in self.layers:
             if layer not in modules:
                 kind = type(module).__name__
                 raise LightsaeError(
                     f"layer: {kind} has no module {layer!r}{closest(layer, modules)}"
                 )
+            if isinstance(modules[layer], nn.ModuleList | nn.ModuleDict):
+                kind = type(modules[layer]).__name__
+                raise LightsaeError(
+                    f"layer: {layer!r} is a {kind}, which does not run itself: name one of its "
+                    "modules"
+                )
         self._targets = {layer: modules[layer] for layer in self.layers}
-        if not self._targets or len(self._targets) < len(self.layers):
-            raise LightsaeError(f"layer is {self.layers}, expected different names")
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """The output of the only layer; see `all`."""
@@ -71,8 +92,8 @@ class LayerTap:
             for layer, target in self._targets.items()
         ]
         try:
-            with torch.inference_mode():
-                self.module(**inputs) if isinstance(inputs, Mapping) else self.module(inputs)
+            with uncompiled(self.module) as module, torch.inference_mode():
+                module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
         except _Reached:
             pass
         except Exception as error:
@@ -98,7 +119,7 @@ class LayerTap:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             if layer in outputs:
                 return
-            outputs[layer] = found = _first(output)
+            outputs[layer] = found = first_tensor(output)
             if len(outputs) == len(self._targets):
                 raise _Reached
             outputs[layer] = found.clone() if isinstance(found, Tensor) else found
@@ -114,14 +135,27 @@ class LayerTap:
             raise LightsaeError(
                 f"layer: {layer!r} returns {type(output).__name__}, expected a tensor"
             )
+        if output.is_nested or output.layout != torch.strided:
+            kind = "nested" if output.is_nested else "sparse"
+            raise LightsaeError(f"layer: {layer!r} returns a {kind} tensor, expected a dense one")
         return output
 
 
-def _first(output: Any) -> Any:
-    """The first of several outputs."""
+def first_tensor(output: Any) -> Any:
+    """The first tensor of several outputs; what they are, where there is none.
+
+    Example:
+        >>> first_tensor((None, torch.ones(2)))
+        tensor([1., 1.])
+    """
+    parts: Any = (output,)
     if isinstance(output, Mapping):
-        return next((part for part in output.values() if isinstance(part, Tensor)), output)
-    return output[0] if isinstance(output, tuple | list) and output else output
+        parts = output.values()
+    elif isinstance(output, tuple | list):
+        parts = output
+    elif is_dataclass(output):
+        parts = vars(output).values()
+    return next((part for part in parts if isinstance(part, Tensor)), output)
 
 
 def _shapes(inputs: Inputs) -> str:

@@ -1,12 +1,11 @@
 """Frozen models, built and loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightsae.activations.extraction.models.libraries import (
     open_clip_models,
@@ -21,6 +20,8 @@ from lightsae.activations.extraction.models.options import ModelOptions
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
+from lightsae.module_names import named_as, plain_name
+from lightsae.torch_files import read_torch_file
 
 _BUILD: dict[str, Callable[[str, bool, dict[str, Any]], nn.Module]] = {
     "timm": timm_models.build,
@@ -56,7 +57,22 @@ def load_model(options: ModelOptions) -> nn.Module:
         _load_weights(module, Path(options.weights))
     if options.name is not None:
         module = images_part(module)
-    return module.eval().requires_grad_(False)
+    given = f"name {options.name}" if options.name is not None else f"module {options.module}"
+    return _frozen(module, f"model.{given}")
+
+
+def _frozen(module: nn.Module, title: str) -> nn.Module:
+    """A module in evaluation mode, all of whose parameters have values."""
+    for name, tensor in module.named_parameters():
+        lazy = nn.parameter.is_lazy(tensor)
+        if lazy or tensor.is_meta:
+            kind = "lazy" if lazy else "meta"
+            raise LightsaeError(f"{title}: its parameter {name} has no values ({kind})")
+    try:
+        return module.eval().requires_grad_(False)
+    except Exception as error:
+        message = f"{title}: cannot be put into evaluation mode: {reason(error)}"
+        raise LightsaeError(message) from error
 
 
 def _build(options: ModelOptions) -> nn.Module:
@@ -80,12 +96,13 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise LightsaeError(f"model.weights: there is no file {path}")
     state = _tensors(path)
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        raise LightsaeError(f"model.weights: {path} holds a {kind}, expected a state_dict")
+    for key in ("state_dict", "model"):
+        state = state[key] if isinstance(state.get(key), Mapping) else state
     try:
-        for key in ("state_dict", "model"):
-            state = state[key] if isinstance(state.get(key), dict) else state
-        # What was trained under DistributedDataParallel has this before every name.
-        nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "module.")
-        module.load_state_dict(state)
+        module.load_state_dict(named_as(module.state_dict(), state))
     except Exception as error:
         raise LightsaeError(
             f"model.weights: {path} does not fit {type(module).__name__}: {reason(error)}"
@@ -99,17 +116,17 @@ def _tensors(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise LightsaeError(f"model.weights: {path} cannot be read, {NO_TENSORS}") from error
+        return read_torch_file(path)
     except Exception as error:
-        raise LightsaeError(
-            f"model.weights: {path} cannot be read, {NO_TENSORS}: {reason(error)}"
-        ) from error
+        why = str(error) if isinstance(error, LightsaeError) else reason(error)
+        raise LightsaeError(f"model.weights: {path} cannot be read, {NO_TENSORS}: {why}") from error
 
 
 def weights_hash(module: nn.Module) -> str:
     """Hash of a module's parameters and buffers, 16 hexadecimal digits.
+
+    Raises:
+        LightsaeError: If its state holds anything else.
 
     Example:
         >>> weights_hash(nn.Linear(2, 2)) == weights_hash(nn.Linear(2, 2))
@@ -120,9 +137,13 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _state_parts(module: nn.Module) -> list[bytes | Any]:
-    """Names and bytes of a module's state, in the order of names."""
+    """Names and bytes of a module's state, in the order of names; compiled or not, the same."""
     parts: list[bytes | Any] = []
-    for name, tensor in sorted(module.state_dict().items()):
+    state = {plain_name(name): tensor for name, tensor in module.state_dict().items()}
+    for name, tensor in sorted(state.items()):
+        if not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise LightsaeError(f"model: its state {name} is a {kind}, expected a tensor")
         parts.append(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         parts.append(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return parts

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import ArrayFile
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 OWN: dict[str, Any] = {"size": 16, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -69,6 +69,15 @@ def test_a_npy_file_has_images_and_maybe_labels_beside_it(tmp_path: Path) -> Non
     assert ArrayFile(str(tmp_path / "x.npy"), label="y.npy")[1][1] == 1
 
 
+def test_hidden_arrays_and_files_are_not_among_those_there_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{"images": IMAGES, "__MACOSX/._images": LABELS})
+    np.save(tmp_path / "x.npy", IMAGES)
+    (tmp_path / "._x.npy").write_bytes(b"hidden")
+    for name, there in (("a.npz", "images"), ("x.npy", "x.npy")):
+        with pytest.raises(LightsaeError, match=rf"\(it has {there}\)$"):
+            ArrayFile(str(tmp_path / name), image="pixels")
+
+
 @pytest.mark.parametrize("name", ["a.npz", "a.h5", "x.npy"])
 def test_plain_arrays_are_mapped(tmp_path: Path, name: str) -> None:
     if name == "x.npy":
@@ -109,6 +118,24 @@ def test_arrays_that_do_not_fit_are_told(
     WRITERS[name](path, images=IMAGES, labels=LABELS)
     with pytest.raises(LightsaeError, match=f"^{re.escape(says.replace('FILE', str(path)))}"):
         ArrayFile(str(path), **options)
+
+
+def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=LABELS.astype(np.float32), classes=CLASSES)
+    options = DataOptions(arrays=f"{tmp_path}/a.npz", labels=False, **OWN)
+    images, _ = load_images(options, nn.Identity())
+    assert not images.has_labels
+    assert images.classes == []
+    assert images.load(1).image is not None
+
+
+@pytest.mark.parametrize("labels", [[0] * 6 + [2], [0] * 6 + [-1]])
+def test_labels_of_no_class_are_told_at_once(tmp_path: Path, labels: list[int]) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=np.array(labels), classes=CLASSES)
+    low, high = min(labels), max(labels)
+    says = rf"a.npz: labels has {low} to {high}, expected 0 to 1; data.labels false takes none$"
+    with pytest.raises(LightsaeError, match=says):
+        ArrayFile(f"{tmp_path}/a.npz")
 
 
 def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import HuggingFace
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 datasets = pytest.importorskip("datasets")
@@ -64,6 +64,51 @@ def test_a_dataset_by_name_is_loaded_with_its_arguments(tmp_path: Path) -> None:
     images, _ = load_images(options, nn.Identity())
     assert images.classes == ["cat", "dog"]
     assert images.load(1).label == 1
+
+
+def test_rows_without_a_label_are_told_at_once(tmp_path: Path) -> None:
+    folder = str(tmp_path / "some")
+    _rows(kind=[None, 0, 1, 0, 1, 0]).save_to_disk(folder)
+    says = "^data.label_key: .*some: kind is None in some rows, expected an integer; data.l"
+    with pytest.raises(LightsaeError, match=says):
+        HuggingFace(folder)
+
+
+@pytest.mark.parametrize("split", [None, "train", "all"])
+def test_rows_that_come_one_after_another_are_refused(tmp_path: Path, split: str | None) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "photos" / "cat" / "1.png")
+    arguments = {"data_dir": f"{tmp_path}/photos", "cache_dir": f"{tmp_path}/cache"}
+    arguments |= {"streaming": True} | ({"split": "train"} if split == "all" else {})
+    says = "^data.arguments: imagefolder is a stream, expected rows by number: leave streaming out$"
+    with pytest.raises(LightsaeError, match=says):
+        HuggingFace("imagefolder", split if split == "train" else None, arguments=arguments)
+
+
+def test_several_splits_at_once_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "photos" / "cat" / "1.png")
+    arguments = {"data_dir": f"{tmp_path}/photos", "cache_dir": f"{tmp_path}/cache"}
+    with pytest.raises(LightsaeError, match=r"^data.arguments: imagefolder gives a list, expected"):
+        HuggingFace("imagefolder", arguments={**arguments, "split": ["train", "train"]})
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_rows_that_were_saved_in_another_format_are_images(tmp_path: Path, kind: str) -> None:
+    folder = str(tmp_path / "saved")
+    _rows().with_format(kind).save_to_disk(folder)
+    images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
+    item = images.load(3)
+    assert item.label == 1
+    assert item.image is not None
+    assert item.image.shape == (3, 16, 16)
+
+
+def test_images_that_are_not_decoded_are_images(tmp_path: Path) -> None:
+    folder = str(tmp_path / "saved")
+    _rows().cast_column("picture", datasets.Image(decode=False)).save_to_disk(folder)
+    images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
+    assert images.load(0).image.shape == (3, 16, 16)  # type: ignore[union-attr]
 
 
 def test_a_split_is_one_of_those_there_are(tmp_path: Path) -> None:
@@ -134,12 +179,23 @@ def test_labels_that_are_all_unknown_are_none(tmp_path: Path) -> None:
     assert images.load(3).label is None
 
 
-def test_some_labels_that_are_unknown_are_told(tmp_path: Path) -> None:
+def test_some_labels_that_are_unknown_are_told_at_once(tmp_path: Path) -> None:
     folder = str(tmp_path / "some")
     _rows(kind=[-1, 0, 1, 0, 1, 0]).save_to_disk(folder)
-    images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
-    with pytest.raises(LightsaeError, match=r"^item 0 of .*some has label -1, expected 0 to 1$"):
-        images.load(0)
+    says = (
+        "^data.label_key: .*some: kind has -1 to 1, expected 0 to 1; data.labels false takes none$"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        HuggingFace(folder)
+
+
+def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = str(tmp_path / "some")
+    _rows(kind=[-1, 0, 1, 0, 1, 0]).save_to_disk(folder)
+    images, _ = load_images(DataOptions(huggingface=folder, labels=False, **OWN), nn.Identity())
+    assert not images.has_labels
+    assert images.classes == []
+    assert images.load(0).image is not None
 
 
 def test_a_row_without_an_image_is_unreadable(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lightsae.activations.extraction.image_sources.modes import converted
+from tests.activations.tiffs import grey_tiff
 
 RAMP = np.arange(0, 65_000, 65, dtype=np.uint16).reshape(20, 50)
 SCALED = np.round(RAMP / 257).astype(np.uint8)
@@ -17,6 +20,21 @@ def test_grey_of_16_bits_is_scaled_to_8(tmp_path: Path, name: str, mode: str) ->
     with Image.open(tmp_path / name) as image:
         found = np.asarray(converted(image, mode))
     assert np.array_equal(found.reshape(20, 50, -1)[..., -1], SCALED)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_tiff_of_12_bits_is_scaled_by_its_bits(mode: str) -> None:
+    packed = b"\x00\x08\x00\xff\xff\xff"  # 0, 2048, 4095, 4095
+    with Image.open(io.BytesIO(grey_tiff(12, 1, packed, 4))) as image:
+        assert image.mode == "I;16"
+        found = np.asarray(converted(image, mode)).reshape(4, -1)[:, -1]
+    assert found.tolist() == [0, 128, 255, 255]
+
+
+def test_white_is_zero_where_a_tiff_of_16_bits_says_so() -> None:
+    pixels = struct.pack("<3H", 0, 257 * 100, 65_535)
+    with Image.open(io.BytesIO(grey_tiff(16, 0, pixels, 3))) as image:
+        assert np.asarray(converted(image, "L")).tolist() == [[255, 155, 0]]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I;16N"])

@@ -11,7 +11,8 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import Tars
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.image_sources.files import stamps
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 OWN: dict[str, Any] = {"size": 16, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -92,6 +93,19 @@ def test_tars_without_labels(tmp_path: Path) -> None:
     assert images.load(1).label is None
 
 
+@pytest.mark.parametrize("label", [b"cat", b""])
+def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(
+    tmp_path: Path, label: bytes
+) -> None:
+    members = {"1.png": _picture(1), "1.cls": label, "2.png": _picture(2)}
+    path = _write(tmp_path / "a.tar", members)
+    options = DataOptions(webdataset=str(path), labels=False, **OWN)
+    images, _ = load_images(options, nn.Identity())
+    assert not images.has_labels
+    assert images.load(1).image is not None
+    assert images.load(1).label is None
+
+
 def test_other_extensions_by_name(tmp_path: Path) -> None:
     members = {"1.seg.png": _picture(1), "1.png": _picture(2), "1.n.txt": b"7"}
     path = _write(tmp_path / "a.tar", members)
@@ -120,7 +134,8 @@ def test_an_extension_that_is_not_there_is_told(tmp_path: Path, options: Any, sa
         (
             {"1.png": b"", "1.cls": b"4", "2.png": b""},
             "TAR: 2 has no .cls, expected a label for every image or for none: add it next to its "
-            "image, or name labels that all have with data.label_key",
+            "image, or name labels that all have with data.label_key, or take none with "
+            "data.labels false",
         ),
         (
             {"1.png": b"", "2.png": b"", "1.cls": b"4", "2.cls": b"5"},
@@ -167,6 +182,60 @@ def test_an_extension_as_it_is_goes_before_the_end_of_a_longer_one(tmp_path: Pat
     members = {"1.mask.png": _picture(1), "1.jpg": _picture(2), "._1.jpg": b"hidden"}
     tars = Tars(str(_write(tmp_path / "a.tar", members)))
     assert [_red(image) for image in tars] == [2]
+
+
+def test_hidden_members_are_left_out(tmp_path: Path) -> None:
+    members = {f"./{name}": data for name, data in _samples(range(2)).items()}
+    for folder in (".ipynb_checkpoints", "__MACOSX", "train/.thumbnails", "train/@eaDir/1.png"):
+        members |= {f"{folder}/9.png": b"hidden", f"{folder}/9.cls": b"hidden"}
+    members |= {"train/._1.png": b"hidden", "Thumbs.db": b"hidden", "train/.DS_Store": b"hidden"}
+    path = _write(tmp_path / "a.tar", members)
+    _add_link(path, "train/.latest", "1.png", tarfile.SYMTYPE)
+    assert [(_red(image), label) for image, label in Tars(str(path))] == [(0, 0), (1, 1)]
+
+
+def test_a_wildcard_names_no_hidden_tars(tmp_path: Path) -> None:
+    for folder in ("a", "b", "__MACOSX", ".cache"):
+        (tmp_path / folder).mkdir()
+        _write(tmp_path / folder / "t.tar", _samples(range(2)))
+        (tmp_path / folder / "._t.tar").write_bytes(b"hidden")
+    assert len(Tars(f"{tmp_path}/*/*.tar")) == 4
+    assert len(Tars(f"{tmp_path}/.cache/*.tar")) == 2
+    assert len(Tars(f"{tmp_path}/.c*/*.tar")) == 2
+
+
+def test_members_of_every_ending_that_pillow_reads_are_images(tmp_path: Path) -> None:
+    members = {}
+    for n, ending in enumerate(("png", "jfif", "tga", "v2.jp2", "heiic", "heiic")):
+        members |= {f"{n}.{ending}": _picture(n), f"{n}.cls": b"%d" % n}
+    tars = Tars(str(_write(tmp_path / "a.tar", members)))
+    assert [label for _, label in tars] == [0, 1, 2, 3]
+    assert tars.notes == [f"{tmp_path}/a.tar: 2 samples have no image that Pillow reads: 2 .heiic"]
+
+
+def test_a_usual_ending_goes_before_others_of_a_sample(tmp_path: Path) -> None:
+    members = {"1.jpg": _picture(1), "1.pbm": _picture(2), "1.tga": _picture(3)}
+    tars = Tars(str(_write(tmp_path / "a.tar", members)))
+    assert [_red(image) for image in tars] == [1]
+    assert tars.fingerprint.endswith(" None None")
+
+
+def test_tars_that_were_begun_when_fewer_members_were_read_go_on_with_those(
+    tmp_path: Path,
+) -> None:
+    members = {**_samples(range(2)), "2.tga": _picture(2), ".old/3.png": _picture(3)}
+    members |= {".old/3.cls": b"3"}
+    path = _write(tmp_path / "a.tar", members)
+    begun = f"{stamps(Path(), [path])} None None"
+    with pytest.raises(LightsaeError, match=r"2 has no .cls, expected a label for every image"):
+        Tars(str(path))
+    tars = Tars(str(path), begun={begun})
+    assert [_red(image) for image, _ in tars] == [0, 1, 3]
+    assert tars.fingerprint == begun
+    path = _write(tmp_path / "a.tar", {"2.tga": _picture(2), "2.cls": b"2", **_samples(range(2))})
+    tars = Tars(str(path))
+    assert [_red(image) for image, _ in tars] == [2, 0, 1]
+    assert tars.fingerprint != f"{stamps(Path(), [path])} None None"
 
 
 def test_a_member_that_is_there_twice_is_named(tmp_path: Path) -> None:
@@ -243,6 +312,32 @@ def test_a_tar_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
     data[2048:2148] = b"x" * 100
     path.write_bytes(data)
     with pytest.raises(LightsaeError, match=f"^{path}: is damaged at byte 2048, expected a member"):
+        Tars(str(path))
+
+
+def test_tars_that_were_joined_as_files_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", _samples(range(2)))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole)
+    says = (
+        f"^{path}: goes on behind its end at byte [0-9]+, expected one tar .tar -A joins several.$"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        Tars(str(path))
+    path.write_bytes(whole + bytes(3 << 20))
+    assert len(Tars(str(path))) == 2
+
+
+def test_a_tar_of_nothing_says_so(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", {})
+    with pytest.raises(LightsaeError, match=r"a.tar has no images \(it has nothing\)$"):
+        Tars(str(path))
+
+
+@pytest.mark.parametrize("label", ["1_0", "\u0663", "3.0", "", str(1 << 63)])
+def test_a_label_that_is_no_integer_is_told_at_once(tmp_path: Path, label: str) -> None:
+    path = _write(tmp_path / "a.tar", {"1.png": b"", "1.cls": label.encode()})
+    with pytest.raises(LightsaeError, match=rf"^{path}: 1.cls is '{label}', expected an integer$"):
         Tars(str(path))
 
 

@@ -1,8 +1,13 @@
 import re
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
@@ -78,6 +83,56 @@ def test_of_several_outputs_the_first_is_taken() -> None:
     assert output.tolist() == [1, 1]
 
 
+@dataclass
+class _Output:
+    loss: Tensor | None
+    hidden: Tensor
+
+
+@pytest.mark.parametrize(
+    "output", [(None, torch.ones(2)), [torch.ones(2)], _Output(None, torch.ones(2))], ids=type
+)
+def test_of_what_holds_a_tensor_beside_other_things_it_is_taken(output: object) -> None:
+    assert LayerTap(_Pair(output), "inner")(torch.zeros(1)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (((torch.ones(2),),), "'inner' returns tuple, expected a tensor"),
+        (_Output(None, None), "'inner' returns _Output, expected a tensor"),  # type: ignore[arg-type]
+        (None, "'inner' returns NoneType, expected a tensor"),
+        (torch.ones(2, 2).to_sparse(), "'inner' returns a sparse tensor, expected a dense one"),
+        (torch.nested.as_nested_tensor([torch.ones(2)], layout=torch.jagged),
+         "'inner' returns a nested tensor, expected a dense one"),
+    ],
+)  # fmt: skip
+def test_an_output_that_is_no_dense_tensor_is_named(output: object, says: str) -> None:
+    with pytest.raises(LightsaeError, match=f"^layer: {says}$"):
+        LayerTap(_Pair(output), "inner")(torch.zeros(1))
+
+
+def test_a_list_of_modules_does_not_run_itself() -> None:
+    module = TinyNet()
+    module.blocks = nn.ModuleList([nn.Identity()])
+    says = "^layer: 'blocks' is a ModuleList, which does not run itself: name one of its modules$"
+    with pytest.raises(LightsaeError, match=says):
+        LayerTap(module, "blocks")
+
+
+def test_a_program_of_torchscript_cannot_be_looked_into() -> None:
+    module = _scripted(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    says = r"^model: \w+ is a program of TorchScript, whose layers cannot be watched; give the nn.M"
+    with pytest.raises(LightsaeError, match=says):
+        LayerTap(module, "0")
+
+
+def _scripted(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(module, torch.zeros(2, 2))  # type: ignore[no-any-return]
+
+
 def test_an_output_that_is_no_tensor_is_named() -> None:
     with pytest.raises(LightsaeError, match="'inner' returns dict, expected a tensor"):
         LayerTap(_Pair({"a": 1}), "inner")(torch.zeros(1))
@@ -126,6 +181,54 @@ def test_a_layer_that_runs_twice_gives_its_first_output() -> None:
     x = torch.randn(3, 2)
     shared = LayerTap(module, ["0", "1"]).all(x)[0]
     assert torch.equal(shared, module[0](x).detach())
+
+
+def _in_parallel(module: nn.Module, folder: Path) -> nn.Module:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(module)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["compiled", "child", "child in place", "nested", "in place", "parallel", "both"],
+)
+@pytest.mark.parametrize("ran", [False, True], ids=["new", "ran"])
+def test_a_wrapped_model_has_its_layers_under_their_own_names(
+    tmp_path: Path, wrapped: str, ran: bool
+) -> None:
+    plain, x = TinyNet().eval(), torch.rand(2, 3, 16, 16)
+    expected = LayerTap(plain, ["patches", "tokens"]).all(x)
+    module: Any = plain
+    if wrapped in ("child", "nested"):
+        module.tokens = torch.compile(module.tokens, backend="eager")
+    if wrapped == "child in place":
+        module.tokens.compile(backend="eager")
+    elif wrapped == "in place":
+        module.compile(backend="eager")
+    elif wrapped not in ("child", "parallel"):
+        module = torch.compile(module, backend="eager")
+    try:
+        module = _in_parallel(module, tmp_path) if wrapped in ("parallel", "both") else module
+        if ran:
+            with torch.no_grad():
+                module(x)
+        before = dict(module.named_modules())
+        tap = LayerTap(module, ["patches", "tokens"])
+        for images in (1, 3, 1):
+            tap.all(x[:1].expand(images, -1, -1, -1))
+        found = tap.all(x)
+        assert dict(module.named_modules()) == before
+        assert tap.module.num_prefix_tokens == 1
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    for output, wanted in zip(found, expected, strict=True):
+        assert torch.equal(output, wanted)
+
+
+def test_a_layer_may_be_named_with_the_prefix_of_a_compiled_model() -> None:
+    module: Any = torch.compile(TinyNet(), backend="eager")
+    assert LayerTap(module, "_orig_mod.tokens").layers == ["tokens"]
 
 
 class _Named(nn.Module):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from lightsae.activations.extraction.models import ModelOptions, load_model, weights_hash
 from lightsae.errors import LightsaeError
@@ -34,7 +35,7 @@ def test_the_users_module_is_left_as_it_is() -> None:
     assert not hasattr(module, "num_prefix_tokens")
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pt"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pt", "old.pt"])
 def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     source = TinyNet()
     path = tmp_path / f"weights.{suffix}"
@@ -42,7 +43,8 @@ def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
         save_file(source.state_dict(), path)
     else:
         state = source.state_dict()
-        torch.save({"state_dict": state} if "nested" in suffix else state, path)
+        nested = {"state_dict": state} if "nested" in suffix else state
+        torch.save(nested, path, _use_new_zipfile_serialization="old" not in suffix)
     module = load_model(ModelOptions(module=TINY, weights=str(path)))
     assert weights_hash(module) == weights_hash(source)
 
@@ -71,6 +73,37 @@ def test_a_file_that_is_no_weights_is_named_without_advice_to_run_it(
     with pytest.raises(LightsaeError, match=says) as caught:
         load_model(ModelOptions(module=TINY, weights=str(tmp_path / name)))
     assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("meta", r"^model.module .*unusable: its parameter 0.weight has no values \(meta\)$"),
+        ("lazy", r"^model.module .*unusable: its parameter 1.weight has no values \(lazy\)$"),
+        ("export", r"^model.module .*unusable: cannot be put into evaluation mode: NotImplemented"),
+    ],
+)
+def test_a_module_that_cannot_be_run_is_named(kind: str, says: str) -> None:
+    with pytest.raises(LightsaeError, match=says):
+        load_model(ModelOptions(module=f"{STAND_INS}.unusable", arguments={"kind": kind}))
+
+
+class _Packed(nn.Module):
+    def get_extra_state(self) -> tuple[str, int]:
+        return "packed", 1
+
+
+def test_a_state_that_is_no_tensor_is_named() -> None:
+    with pytest.raises(
+        LightsaeError, match=r"^model: its state _extra_state is a tuple, expected a"
+    ):
+        weights_hash(_Packed())
+
+
+def test_weights_that_are_no_state_dict_are_told(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "w.pt")
+    with pytest.raises(LightsaeError, match=r"w.pt holds a Tensor, expected a state_dict$"):
+        load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.pt")))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +153,28 @@ def test_weights_that_were_trained_in_parallel_lose_their_prefix(tmp_path: Path)
     torch.save(state, tmp_path / "w.pt")
     module = load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.pt")))
     assert weights_hash(module) == weights_hash(source)
+
+
+@pytest.mark.parametrize("wrapped", ["whole", "child", "parallel"])
+def test_weights_of_a_compiled_model_lose_its_prefixes(tmp_path: Path, wrapped: str) -> None:
+    source, trained = TinyNet(), TinyNet()
+    trained.load_state_dict(source.state_dict())
+    if wrapped == "child":
+        trained.head = torch.compile(trained.head, backend="eager")  # type: ignore[assignment]
+    else:
+        trained = torch.compile(trained, backend="eager")  # type: ignore[assignment]
+    state = (nn.DataParallel(trained) if wrapped == "parallel" else trained).state_dict()
+    assert any("_orig_mod." in name for name in state)
+    torch.save(state, tmp_path / "w.pt")
+    module = load_model(ModelOptions(module=TINY, weights=str(tmp_path / "w.pt")))
+    assert weights_hash(module) == weights_hash(source)
+
+
+def test_a_model_that_is_compiled_takes_weights_of_one_that_is_not(tmp_path: Path) -> None:
+    source = TinyNet()
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    options = ModelOptions(module=f"{STAND_INS}.compiled_net", weights=str(tmp_path / "w.pt"))
+    assert weights_hash(load_model(options)) == weights_hash(source)
 
 
 def test_a_library_that_there_is_not_is_named() -> None:

@@ -1,6 +1,8 @@
-"""The error for a model that its library cannot build."""
+"""Errors for a model that its library cannot build, or whose arguments are options."""
 
+from collections.abc import Mapping
 from pickle import UnpicklingError
+from typing import Any
 
 from lightsae.errors import LightsaeError
 from lightsae.messages import reason
@@ -28,3 +30,26 @@ FILE and model.pretrained false need no download')
     return LightsaeError(
         f"model.name {name}: cannot be built: {said}{hint if fetches and offline else ''}"
     )
+
+
+def refuse_arguments(arguments: Mapping[str, Any], options: Mapping[str, str]) -> None:
+    """Refuse arguments that the library is given anyway, from options of their own.
+
+    Args:
+        arguments: What the user gave.
+        options: Name of the option by that of the argument.
+
+    Raises:
+        LightsaeError: Naming the option to give instead.
+
+    Example:
+        >>> refuse_arguments({"name": "vit"}, {"name": "model.name"})
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: model.arguments.name is 'vit': give --model.name instead
+    """
+    for name, option in options.items():
+        if name in arguments:
+            raise LightsaeError(
+                f"model.arguments.{name} is {arguments[name]!r}: give --{option} instead"
+            )

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from lightsae.activations.extraction.models.libraries.described import describe, square
-from lightsae.activations.extraction.models.libraries.failure import not_built
+from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
 from lightsae.activations.extraction.models.names import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -26,6 +26,10 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         LightsaeError: If open_clip does not have it, with the closest names, or cannot build it,
             or it is not said which weights are wanted.
     """
+    options = {"model_name": "model.name", "load_weights": "model.pretrained"}
+    if isinstance(arguments.get("pretrained"), bool):
+        options["pretrained"] = "model.pretrained"
+    refuse_arguments(arguments, options)
     open_clip = require("open_clip", extra="models")
     brings = ":" in name
     known = open_clip.list_models()
@@ -33,9 +37,9 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         raise LightsaeError(f"model.name: open_clip has no {name!r}{closest(name, known)}")
     if pretrained and not brings:
         _require_tag(open_clip, name, arguments)
-    options = {**arguments, **({} if pretrained else {"pretrained": None, "load_weights": False})}
+    chosen = {**arguments, **({} if pretrained else {"pretrained": None, "load_weights": False})}
     try:
-        module = open_clip.create_model(name, **options)
+        module = open_clip.create_model(name, **chosen)
         found = open_clip.get_model_preprocess_cfg(module)
     except Exception as error:
         raise not_built(name, error, pretrained and not brings) from error

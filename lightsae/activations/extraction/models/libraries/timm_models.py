@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from lightsae.activations.extraction.models.libraries.failure import not_built
+from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
 from lightsae.activations.extraction.models.names import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -25,6 +25,7 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         >>> build("test_vit", False, {"img_size": 32}).num_prefix_tokens
         1
     """
+    refuse_arguments(arguments, {"model_name": "model.name", "pretrained": "model.pretrained"})
     timm = require("timm", extra="vision")
     known = timm.list_models()
     if name.partition(".")[0] not in known:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from lightsae.activations.extraction.models.libraries.described import describe, share, square
-from lightsae.activations.extraction.models.libraries.failure import not_built
+from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
 from lightsae.activations.extraction.models.names import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -28,6 +28,7 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         >>> module.num_prefix_tokens, module.preparation["crop_pct"]
         (1, 0.875)
     """
+    refuse_arguments(arguments, {"name": "model.name", "pretrained": "model.pretrained"})
     models = require("torchvision.models", extra="vision")
     known = models.list_models()
     if name not in known:
@@ -40,7 +41,7 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         raise not_built(name, error, pretrained) from error
     if isinstance(module, models.SwinTransformer):
         module.output_fmt = "NHWC"
-    return describe(module, _preparation(preset))
+    return describe(module, _preparation(preset, getattr(module, "image_size", None)))
 
 
 def _weights(chosen: Any) -> str:
@@ -48,13 +49,16 @@ def _weights(chosen: Any) -> str:
     return "DEFAULT" if chosen is None else str(getattr(chosen, "name", chosen)).rpartition(".")[2]
 
 
-def _preparation(preset: Any) -> dict[str, Any] | None:
-    """What the transform of a classifier's weights does; others are not made of these steps."""
+def _preparation(preset: Any, built_for: int | None) -> dict[str, Any] | None:
+    """What the transform of a classifier's weights does; others are not made of these steps.
+
+    The weights do not say for which size a model was built with other arguments.
+    """
     if not hasattr(preset, "crop_size") or not hasattr(preset, "resize_size"):
         return None
     height, width = square(preset.crop_size)
     return {
-        "input_size": (3, height, width),
+        "input_size": (3, *square(built_for or (height, width))),
         "mean": list(preset.mean),
         "std": list(preset.std),
         "crop_pct": share(height, square(preset.resize_size)[0]),

@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lightsae.activations.extraction.models.libraries.described import describe, share, square
-from lightsae.activations.extraction.models.libraries.failure import not_built
+from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.messages import reason
@@ -25,8 +26,11 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
         arguments: Of `from_pretrained`.
 
     Raises:
-        LightsaeError: If it cannot be built, or its images are not of one size (NaFlex).
+        LightsaeError: If it cannot be built, its images are not of one size (NaFlex), or it is to
+            mask patches at random.
     """
+    options = {"pretrained_model_name_or_path": "model.name", "pretrained": "model.pretrained"}
+    refuse_arguments(arguments, options)
     transformers = require("transformers", extra="models")
     try:
         if pretrained:
@@ -46,7 +50,31 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
             f"model.name {name}: is a SigLIP2 of any resolution (NaFlex), expected one of a fixed "
             "resolution, such as google/siglip2-base-patch16-224"
         )
+    if module.config.model_type == "vit_mae":
+        _see_all_patches(module, arguments)
     return describe(module.float(), _preparation(transformers, name))
+
+
+def _see_all_patches(module: Any, arguments: dict[str, Any]) -> None:
+    """Let a masked autoencoder leave out no patch, and keep them in order.
+
+    Without noise it draws some, by which it sorts the patches whatever their share.
+    """
+    if share := arguments.get("mask_ratio"):
+        raise LightsaeError(
+            f"model.arguments.mask_ratio is {share}: patches would be left out at random, "
+            "expected 0"
+        )
+    module.config.mask_ratio = 0.0
+
+    def in_order(embeddings: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        images = args[0] if args else kwargs["pixel_values"]
+        height, width = square(embeddings.config.patch_size)
+        places = (images.shape[2] // height) * (images.shape[3] // width)
+        noise = torch.arange(places, device=images.device).expand(len(images), places)
+        return args, {**kwargs, "noise": noise}
+
+    module.embeddings.register_forward_pre_hook(in_order, with_kwargs=True)
 
 
 def _preparation(transformers: Any, name: str) -> dict[str, Any] | None:

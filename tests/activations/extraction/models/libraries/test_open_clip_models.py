@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from lightsae.activations.extraction.images.preparation import DataOptions, Transform, preparation
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
-from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
 from lightsae.activations.extraction.tokens import select_tokens
 from lightsae.errors import LightsaeError
 
@@ -54,6 +54,24 @@ def test_weights_of_a_name_must_be_chosen() -> None:
     says = r"model.arguments.pretrained: open_clip's ViT-B-32 wants one of .*laion2b_s34b_b79k"
     with pytest.raises(LightsaeError, match=says):
         load_model(_options())
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "option"),
+    [
+        ("pretrained", False, "pretrained"),
+        ("pretrained", True, "pretrained"),
+        ("load_weights", False, "pretrained"),
+        ("model_name", "ViT-B-32", "name"),
+    ],
+)
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_what_is_an_option_is_no_argument(
+    argument: str, value: object, option: str, pretrained: bool
+) -> None:
+    says = f"^model.arguments.{argument} is {value!r}: give --model.{option} instead$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(_options(pretrained=pretrained, arguments={argument: value}))
 
 
 def test_a_name_that_there_is_not_offers_the_closest() -> None:

@@ -3,8 +3,13 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
-from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
+from lightsae.activations.extraction.images.preparation import DataOptions, Transform, preparation
+from lightsae.activations.extraction.models import (
+    LayerOutputs,
+    LayerTap,
+    ModelOptions,
+    load_model,
+)
 from lightsae.activations.extraction.tokens import select_tokens
 from lightsae.errors import LightsaeError
 
@@ -25,15 +30,16 @@ def test_a_vit_says_its_class_token() -> None:
 
 def test_a_swin_has_its_channels_last() -> None:
     module = load_model(_options("swin_t"))
-    output = LayerTap(module, "features.1.0")(torch.rand(1, 3, 32, 48))
-    assert output.shape == (1, 8, 12, 96)
-    places, _ = select_tokens(output, "patch", module)
-    assert torch.equal(places[0, 13], output[0, 1, 1])
+    tap, images = LayerTap(module, "features.1.0"), torch.rand(1, 3, 32, 48)
+    expected = tap(images)
+    assert expected.shape == (1, 8, 12, 96)
+    places, _ = select_tokens(LayerOutputs(tap)(images)[0], "patch", module)
+    assert torch.equal(places[0, 13], expected[0, 1, 1])
 
 
 def test_a_resnet_has_maps() -> None:
     module = load_model(_options("resnet18"))
-    output = LayerTap(module, "layer4")(torch.rand(1, 3, 64, 64))
+    (output,) = LayerOutputs(LayerTap(module, "layer4"))(torch.rand(1, 3, 64, 64))
     assert select_tokens(output, "pooled", module)[0].shape == (1, 1, 512)
 
 
@@ -49,6 +55,13 @@ def test_images_are_prepared_as_torchvision_does(
     torch.testing.assert_close(Transform(settings)(picture), expected)
 
 
+def test_images_have_the_size_that_a_vit_was_built_for(picture: Image.Image) -> None:
+    module = load_model(_options("vit_b_16", image_size=32))
+    settings = preparation(DataOptions(folder="photos"), module)
+    assert settings["input_size"] == [3, 32, 32]
+    LayerTap(module, "encoder.layers.encoder_layer_0")(Transform(settings)(picture)[None])
+
+
 def test_a_name_that_there_is_not_offers_the_closest() -> None:
     with pytest.raises(LightsaeError, match=r"torchvision has no 'vit_b16'; closest: 'vit_b_16'"):
         load_model(_options("vit_b16"))
@@ -57,6 +70,18 @@ def test_a_name_that_there_is_not_offers_the_closest() -> None:
 def test_an_argument_that_there_is_not_is_named() -> None:
     with pytest.raises(LightsaeError, match=r"model.name resnet18: cannot be built: .*nope"):
         load_model(_options("resnet18", nope=1))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "option"),
+    [("pretrained", False, "pretrained"), ("name", "resnet18", "name")],
+)
+def test_what_is_an_option_is_no_argument(argument: str, value: object, option: str) -> None:
+    says = f"^model.arguments.{argument} is {value!r}: give --model.{option} instead$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(
+            ModelOptions(name="resnet18", library="torchvision", arguments={argument: value})
+        )
 
 
 def test_weights_that_cannot_be_fetched_may_come_from_a_file(

@@ -8,8 +8,13 @@ from PIL import Image
 from torch import Tensor
 
 from lightsae.activations import DataOptions, ShardSet, extract
-from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
-from lightsae.activations.extraction.preparation import Transform, preparation
+from lightsae.activations.extraction.images.preparation import Transform, preparation
+from lightsae.activations.extraction.models import (
+    LayerOutputs,
+    LayerTap,
+    ModelOptions,
+    load_model,
+)
 from lightsae.errors import LightsaeError
 
 tf = pytest.importorskip("transformers")
@@ -141,6 +146,26 @@ def test_a_folder_that_is_not_there_is_named(
         load_model(ModelOptions(name=name, library="transformers", pretrained=pretrained))
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "option"),
+    [("pretrained", False, "pretrained"), ("pretrained_model_name_or_path", "a", "name")],
+)
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_what_is_an_option_is_no_argument(
+    tmp_path: Path, argument: str, value: object, option: str, pretrained: bool
+) -> None:
+    _dinov2().save_pretrained(tmp_path)
+    options = ModelOptions(
+        name=str(tmp_path),
+        library="transformers",
+        pretrained=pretrained,
+        arguments={argument: value},
+    )
+    says = f"^model.arguments.{argument} is {value!r}: give --model.{option} instead$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(options)
+
+
 def test_a_siglip2_of_any_resolution_is_told_from_one_of_a_fixed_one(tmp_path: Path) -> None:
     vision = {name: value for name, value in VISION.items() if name != "image_size"}
     config = tf.Siglip2VisionConfig(**vision, intermediate_size=16, num_patches=16)
@@ -148,6 +173,44 @@ def test_a_siglip2_of_any_resolution_is_told_from_one_of_a_fixed_one(tmp_path: P
     says = f"^model.name {tmp_path}: is a SigLIP2 of any resolution .NaFlex., expected one of a fix"
     with pytest.raises(LightsaeError, match=says):
         load_model(ModelOptions(name=str(tmp_path), library="transformers"))
+
+
+def test_a_masked_autoencoder_sees_every_patch_in_its_place(tmp_path: Path) -> None:
+    source = tf.ViTMAEModel(tf.ViTMAEConfig(**VISION, intermediate_size=32)).eval()
+    source.save_pretrained(tmp_path)
+    module = load_model(ModelOptions(name=str(tmp_path), library="transformers"))
+    assert module.num_prefix_tokens == 1
+
+    images = torch.rand(2, 3, 32, 32)
+    tap = LayerTap(module, ["embeddings", "layers.1"])
+    embedded, output = LayerOutputs(tap)(images)
+    patches = source.embeddings.patch_embeddings(images)
+    expected = patches + source.embeddings.position_embeddings[:, 1:]
+    torch.testing.assert_close(embedded[:, 1:], expected.detach())
+    source.config.mask_ratio = 0.0
+    with torch.no_grad():
+        states = source(images, noise=torch.arange(16).expand(2, 16), output_hidden_states=True)
+    torch.testing.assert_close(output, states.hidden_states[-1])
+
+    torch.manual_seed(1)
+    assert torch.equal(LayerOutputs(tap)(images)[1], output)
+
+
+def test_a_masked_autoencoder_is_not_to_mask(tmp_path: Path) -> None:
+    tf.ViTMAEModel(tf.ViTMAEConfig(**VISION, intermediate_size=32)).save_pretrained(tmp_path)
+    options = ModelOptions(
+        name=str(tmp_path), library="transformers", arguments={"mask_ratio": 0.5}
+    )
+    says = "^model.arguments.mask_ratio is 0.5: patches would be left out at random, expected 0$"
+    with pytest.raises(LightsaeError, match=says):
+        load_model(options)
+
+
+def test_a_model_that_masks_at_random_is_refused(tmp_path: Path) -> None:
+    config = tf.ViTMAEConfig(**VISION, intermediate_size=32)
+    tap = LayerTap(tf.ViTMAEModel(config).eval(), "layers.1")
+    with pytest.raises(LightsaeError, match=r"^model: ViTMAEModel is random: layer 'layers.1' gi"):
+        LayerOutputs(tap)(torch.rand(2, 3, 32, 32))
 
 
 class Sounds(torch.utils.data.Dataset):  # type: ignore[type-arg]

@@ -1,0 +1,60 @@
+"""Decoding, and the residual, in every implementation."""
+
+from collections.abc import Iterator
+
+from lightsae_kernels import reference, sparse_decode, sparse_residual
+from operations.inputs import Case, Inputs, compiled, sparsify_version
+from operations.names import DECODE, OURS, RESIDUAL
+from operations.sizes import Size
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def own_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
+    """The fused kernels."""
+    least = size.decode_flops, size.decode_bytes(inputs.x.itemsize)
+    yield Case(DECODE, OURS, lambda: sparse_decode(*inputs.code, backend="triton"), *least)
+    least = size.decode_flops, size.residual_bytes(inputs.x.itemsize)
+    call = lambda: sparse_residual(inputs.x, *inputs.code, backend="triton")  # noqa: E731
+    yield Case(RESIDUAL, OURS, call, *least)
+
+
+def stock_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
+    """Torch's own operation."""
+    least = size.decode_flops, size.decode_bytes(inputs.x.itemsize)
+    bag = "embedding_bag (stand-in for sparsify)"
+    yield Case(DECODE, bag, lambda: embedding_bag(*inputs.code), *least)
+
+
+def sparsify_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
+    """The decoder of eai-sparsify where it is installed: a Triton kernel."""
+    version = sparsify_version()
+    if version is None:
+        return
+
+    # Imported in the call, so that a broken installation is one failed case among others.
+    def decode() -> Tensor:
+        from sparsify.utils import triton_decode
+
+        return triton_decode(inputs.indices, inputs.values, inputs.W_dec.mT) + inputs.b_dec
+
+    least = size.decode_flops, size.decode_bytes(inputs.x.itemsize)
+    yield Case(DECODE, "sparsify", decode, *least, version)
+
+
+def reference_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
+    """The definition, eager and compiled."""
+    device, itemsize = inputs.x.device, inputs.x.itemsize
+    for suffix, change in (("", lambda f, _: f), (", compiled", compiled)):
+        name = f"reference{suffix}"
+        decode = change(reference.sparse_decode, device)
+        yield Case(DECODE, name, lambda f=decode: f(*inputs.code),
+                   size.decode_flops, size.decode_bytes(itemsize))  # fmt: skip
+        residual = change(reference.sparse_residual, device)
+        yield Case(RESIDUAL, name, lambda f=residual: f(inputs.x, *inputs.code),
+                   size.decode_flops, size.residual_bytes(itemsize))  # fmt: skip
+
+
+def embedding_bag(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+    """Sparse decode by torch's own gather and sum."""
+    return F.embedding_bag(indices, W_dec, per_sample_weights=values, mode="sum") + b_dec

@@ -1,0 +1,84 @@
+"""The first rows of a trainer's loader, where no data module tells the width or gives a sample."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lightsae.activations.loading.batch import as_activation_batch
+from lightsae.errors import LightsaeError
+
+_LOOPS = {
+    TrainerFn.FITTING: ("training", "fit_loop"),
+    TrainerFn.VALIDATING: ("validation", "validate_loop"),
+    TrainerFn.TESTING: ("test", "test_loop"),
+    TrainerFn.PREDICTING: ("predict", "predict_loop"),
+}
+
+
+def width_of_loader(trainer: Trainer) -> int:
+    """The width of the first batch that a trainer is about to read.
+
+    Raises:
+        LightsaeError: If there is none, or reading it here would use it up.
+    """
+    advice = "give d_in, which it cannot tell beforehand"
+    return _first_rows(trainer, 1, None, advice).shape[1]
+
+
+def sample_of_loader(trainer: Trainer, most: int, d_in: int) -> Tensor:
+    """The first rows that a trainer is about to train on, from which scale and centre are set.
+
+    Args:
+        trainer: In a fit, before its data are loaded.
+        most: Number of rows; fewer if there are no more.
+        d_in: Their width.
+
+    Returns:
+        [rows, d_in], of the dtype and on the device that the loader delivers.
+
+    Raises:
+        LightsaeError: If there is no batch, or reading them here would use them up.
+    """
+    advice = "set scale and b_dec before, by sae.initialize_ with rows of it"
+    rows = _first_rows(trainer, most, d_in, advice)
+    rank_zero_warn(f"scale and b_dec come from the first {len(rows)} rows of the training loader")
+    return rows
+
+
+def _first_rows(trainer: Trainer, most: int, d_in: int | None, advice: str) -> Tensor:
+    """Read from the start; afterwards the loader is read from there again, in the same order."""
+    name, attribute = _LOOPS[trainer.state.fn]  # type: ignore[index]
+    # A LightningModule or a data module that makes the loader, or what was passed to the trainer.
+    source = getattr(trainer, attribute)._data_source.dataloader()
+    loaders = source if isinstance(source, CombinedLoader) else CombinedLoader(source)
+    loader = loaders.flattened[0]
+    parts: list[Tensor] = []
+    with isolate_rng(include_cuda=False), _position_kept(loader):
+        batches = iter(loader)
+        if batches is loader:
+            raise LightsaeError(f"the {name} loader can be read only once: {advice}")
+        while most > 0 and (batch := next(batches, None)) is not None:
+            parts.append(as_activation_batch(batch, d_in).activations[:most])
+            most -= len(parts[-1])
+        del batches  # It may hold processes or files.
+    if not parts:
+        raise LightsaeError(f"the {name} loader has no batch")
+    return torch.cat(parts)
+
+
+@contextmanager
+def _position_kept(loader: Any) -> Iterator[None]:
+    """Bring a loader that remembers its position back to where it was."""
+    stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+    before = loader.state_dict() if stateful else None
+    yield
+    if stateful:
+        loader.load_state_dict(before)
