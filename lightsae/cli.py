@@ -36,7 +36,7 @@ _TOOLS = {
 # What a disk or a folder refuses; other errors of the system are somebody's mistake in code.
 _DISK = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
 
 

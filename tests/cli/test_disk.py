@@ -110,3 +110,14 @@ def test_a_run_in_a_folder_of_any_name_goes_on(
     assert main([*words, "--trainer.max_steps=1"]) == 0
     assert main([*words, "--trainer.max_steps=2"]) == 0
     assert f"{folder}: going on after step 1" in capfd.readouterr().err
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(config: Path, tmp_path: Path, line: Ask) -> None:
+    words = ["fit", "--config", str(config), "--run_dir", str(tmp_path)]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    status, text = line(*words)
+    assert (status, text) == (
+        1, f"lightsae fit: error: {tmp_path / 'metrics.jsonl'}: Is a directory"
+    )  # fmt: skip
