@@ -1,5 +1,7 @@
 """The whole study: data, the choice of lambda, paired seeds, table and pictures."""
 
+import platform
+from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 
@@ -17,16 +19,19 @@ from lightsae.demo.study import (
     Setting,
     choose_weight,
     explain_choice,
+    explain_differences,
     grid_fits,
+    paired_fits,
     train_all,
+    undecided,
 )
 from lightsae.report import comparison_table, pareto_figure
 
-GRID_SEEDS = (100, 101)
-SEEDS_NOTE = (
-    f"λ was chosen on the means of seeds {GRID_SEEDS[0]} and {GRID_SEEDS[1]}, without a margin; "
-    "the seeds above are others"
-)
+GRID_SEEDS = tuple(range(100, 104))
+# For the weights that a few seeds do not tell apart from the baseline.
+MORE_SEEDS = tuple(range(104, 124))
+SEEDS_NOTE = "these seeds are others than those above"
+_VERSIONS = ("torch", "lightning", "numpy", "timm", "scikit-learn", "lightsae")
 
 
 def compare(out: Path, seeds: int) -> None:
@@ -38,7 +43,12 @@ def compare(out: Path, seeds: int) -> None:
     """
     console, start = Console(), perf_counter()
     setting = prepare(out, console)
-    tried = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
+    grid = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
+    unclear = [(name, w) for name in REGULARIZERS for w in undecided(name, grid.values())]
+    more = paired_fits(unclear, MORE_SEEDS)
+    tried = grid | (
+        _train(console, "more seeds for close ones", more, setting, out) if more else {}
+    )
     choices = [choose_weight(name, tried.values()) for name in REGULARIZERS]
     compared = [
         Fit(name, weight, seed)
@@ -49,16 +59,25 @@ def compare(out: Path, seeds: int) -> None:
     results = [final[fit].test for fit in compared]
     save_results(out / "results.json", tried.values(), final.values())
     pareto_figure(
-        [scores.validation for scores in tried.values()], out / "grid.png", encoder=ENCODER
+        [scores.validation for scores in grid.values()], out / "grid.png", encoder=ENCODER
     )
     galleries = draw_galleries(out, [fit for fit in compared if fit.seed == 0], setting)
     console.print(comparison_table(results, encoder=ENCODER, d_sae=setting.d_sae))
     for choice in choices:
         console.print(f"  {explain_choice(choice)}", style="dim", highlight=False)
+        differences = explain_differences(choice.variant, tried.values())
+        console.print(f"  {differences}", style="dim", highlight=False)
     console.print(f"  {SEEDS_NOTE}", style="dim", highlight=False)
+    console.print(f"  {_versions()}", style="dim", highlight=False)
     for path in [out / "grid.png", *galleries]:
         console.print(f"  {path}")
     console.print(f"{perf_counter() - start:.0f} s in all")
+
+
+def _versions() -> str:
+    """What the figures were made with."""
+    installed = ", ".join(f"{name} {metadata.version(name)}" for name in _VERSIONS)
+    return f"Python {platform.python_version()}, {installed}"
 
 
 def _train(
