@@ -12,15 +12,14 @@ from lightsae.demo.data import ENCODER, prepare
 from lightsae.demo.pictures import draw_galleries
 from lightsae.demo.results import save_results
 from lightsae.demo.study import (
-    BASELINE,
     REGULARIZERS,
     Fit,
     Scores,
-    Setting,
     choose_weight,
     explain_choice,
     explain_differences,
     grid_fits,
+    one_process_per_core,
     paired_fits,
     train_all,
     undecided,
@@ -43,19 +42,23 @@ def compare(out: Path, seeds: int) -> None:
     """
     console, start = Console(), perf_counter()
     setting = prepare(out, console)
-    grid = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
-    unclear = [(name, w) for name in REGULARIZERS for w in undecided(name, grid.values())]
-    more = paired_fits(unclear, MORE_SEEDS)
-    tried = grid | (
-        _train(console, "more seeds for close ones", more, setting, out) if more else {}
-    )
-    choices = [choose_weight(name, tried.values()) for name in REGULARIZERS]
-    compared = [
-        Fit(name, weight, seed)
-        for seed in range(seeds)
-        for name, weight in [(BASELINE, 0.0), *(choice[:2] for choice in choices)]
-    ]
-    final = _train(console, f"{seeds} paired seeds", compared, setting, out)
+    with one_process_per_core() as pool:
+
+        def train(title: str, fits: list[Fit]) -> dict[Fit, Scores]:
+            with _progress(console) as progress:
+                task = progress.add_task(title, total=len(fits))
+                return train_all(
+                    pool, fits, setting, out / "saes", lambda _: progress.advance(task)
+                )
+
+        grid = train("grid on the validation split", grid_fits(GRID_SEEDS))
+        unclear = [(name, w) for name in REGULARIZERS for w in undecided(name, grid.values())]
+        more = paired_fits(unclear, MORE_SEEDS)
+        tried = grid | (train("more seeds for close ones", more) if more else {})
+        choices = [choose_weight(name, tried.values()) for name in REGULARIZERS]
+        chosen = [choice[:2] for choice in choices]
+        compared = paired_fits(chosen, range(seeds))
+        final = train(f"{seeds} paired seeds", compared)
     results = [final[fit].test for fit in compared]
     save_results(out / "results.json", tried.values(), final.values())
     pareto_figure(
@@ -80,11 +83,7 @@ def _versions() -> str:
     return f"Python {platform.python_version()}, {installed}"
 
 
-def _train(
-    console: Console, title: str, fits: list[Fit], setting: Setting, out: Path
-) -> dict[Fit, Scores]:
+def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=len(fits))
-        return train_all(fits, setting, out / "saes", lambda _: progress.advance(task))
+    return Progress(*columns, console=console)

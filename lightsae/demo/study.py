@@ -8,7 +8,7 @@ split looked at.
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -162,19 +162,24 @@ def encode_split(
         yield sae.encode(batch.activations), batch.activations, image
 
 
+def one_process_per_core() -> ProcessPoolExecutor:
+    """Processes to train in; each imports Lightning once, for seconds."""
+    return ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn"))
+
+
 def train_all(
-    fits: Iterable[Fit], setting: Setting, out: Path, done: Callable[[Scores], None]
+    pool: Executor,
+    fits: Iterable[Fit],
+    setting: Setting,
+    out: Path,
+    done: Callable[[Scores], None],
 ) -> dict[Fit, Scores]:
-    """Train side by side, one process per core."""
-    wanted = list(fits)
+    """Train side by side."""
     results: dict[Fit, Scores] = {}
-    workers = max(1, min(os.cpu_count() or 1, len(wanted)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(train, fit, setting, out) for fit in wanted]
-        for future in as_completed(futures):
-            scores = future.result()
-            results[scores.fit] = scores
-            done(scores)
+    for future in as_completed([pool.submit(train, fit, setting, out) for fit in fits]):
+        scores = future.result()
+        results[scores.fit] = scores
+        done(scores)
     return results
 
 
