@@ -19,7 +19,6 @@ from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
 from lightsae.sae import storage
-from lightsae.sae.code import SparseCode
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.normalization import (
     ROW_WISE,
@@ -31,6 +30,7 @@ from lightsae.sae.normalization import (
 )
 from lightsae.sae.regularizers import Regularizer
 from lightsae.sae.selection import SELECTIONS, Selection, TopK, fused_options
+from lightsae.sae.sparse_code import SparseCode
 
 
 class SparseAutoencoder(nn.Module):
