@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from lightsae.config_files import require_each_key_once
+from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.interrupts import (
     Terminated,
@@ -16,8 +17,7 @@ from lightsae.interrupts import (
     interrupt_in,
     repeating_lost_interrupts,
 )
-from lightsae.launch import require_whole_launch
-from lightsae.messages import one_line
+from lightsae.launch_environment import require_whole_launch
 from lightsae.run_help import run_help
 
 _RUNS = {
@@ -143,7 +143,7 @@ def lightning_main() -> int:
 
 def _command(word: str) -> Callable[[list[str]], object]:
     if word in _RUNS:
-        from lightsae.runs.commands import RunCLI
+        from lightsae.runs.run_cli import RunCLI
 
         return RunCLI
     own_parser = {"shards": _shards, "export": _export}
@@ -152,7 +152,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
 
 def _shards(words: list[str]) -> None:
     """A command on folders of shards."""
-    from lightsae.activations.tools.command import shards
+    from lightsae.activations.tools.shards_cli import shards
 
     with answering_sigterm():
         shards(words[1:])

@@ -1,4 +1,4 @@
-"""`--help` of fit, validate, test and predict, written out: to make it, Lightning takes seconds."""
+"""The `--help` of fit, validate, test and predict as fixed text, because generating it is slow."""
 
 _ABOUT = {
     "fit": "Train an autoencoder; the same command again goes on where it stopped.",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lightsae.lazy_names import lazy_names
+from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from lightsae.activations.extraction.extract import extract
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lightsae.activations.extraction.images.preparation import DataOptions
     from lightsae.activations.extraction.models.layer_tap import LayerTap
     from lightsae.activations.extraction.models.options import ModelOptions
-    from lightsae.activations.loading.batch import ActivationBatch
+    from lightsae.activations.loading.activation_batch import ActivationBatch
     from lightsae.activations.loading.datamodule import ActivationDataModule, ActivationSource
     from lightsae.activations.loading.loader import ActivationLoader
     from lightsae.activations.loading.online_datamodule import OnlineActivationDataModule
@@ -22,7 +22,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "ActivationBatch": ".loading.batch",
+            "ActivationBatch": ".loading.activation_batch",
             "ActivationDataModule": ".loading.datamodule",
             "ActivationLoader": ".loading.loader",
             "ActivationSource": ".loading.datamodule",

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightsae.metrics.codes import Code, size, unpacked
-from lightsae.metrics.exact import ExactMetric
+from lightsae.metrics.code_inputs import Code, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
 
 
 def _dead_latents_update(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lightsae.metrics.codes import Code, require_tensors
-from lightsae.metrics.exact import ExactMetric
-from lightsae.sae.code import SparseCode
+from lightsae.metrics.code_inputs import Code, require_tensors
+from lightsae.metrics.metric_base import ExactMetric
+from lightsae.sae.sparse_code import SparseCode
 
 
 def _l0_update(values: Code) -> tuple[Tensor, int]:

@@ -17,8 +17,8 @@ from torch import Tensor, segment_reduce
 from torch.nn.functional import embedding_bag
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import Code, after, pair_keys, require_tensors, size, unpacked
-from lightsae.metrics.exact import ExactMetric
+from lightsae.metrics.code_inputs import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers, within
 
 # Pair weight over (sum w)^2 below which float64 cannot tell a second activation from none.

@@ -10,8 +10,8 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import Code, after, pair_keys, require_tensors, size, unpacked
-from lightsae.metrics.exact import ExactMetric
+from lightsae.metrics.code_inputs import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers
 
 Pooling = Literal["max", "mean"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import require_tensors, size
-from lightsae.metrics.exact import ExactMetric
+from lightsae.metrics.code_inputs import require_tensors, size
+from lightsae.metrics.metric_base import ExactMetric
 
 # Packed moments, float64: [rows, residual sum of squares, total sum of squares, mean (d_in)].
 _SCALARS = 3

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.codes import Code, after, require_tensors, required, size, unpacked
-from lightsae.metrics.exact import ExactMetric
+from lightsae.metrics.code_inputs import Code, after, require_tensors, required, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers
 
 # A place in a list: [bits of the activation as float64, sample], int64, so that both are exact.

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lightsae.lazy_names import lazy_names
+from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from lightsae.report.gallery import top_images_gallery

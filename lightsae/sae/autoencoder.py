@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import storage
-from lightsae.sae.code import SparseCode
+from lightsae.sae import save_load
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.normalization import (
     ROW_WISE,
@@ -31,6 +30,7 @@ from lightsae.sae.normalization import (
 )
 from lightsae.sae.regularizers import Regularizer
 from lightsae.sae.selection import SELECTIONS, Selection, TopK, fused_options
+from lightsae.sae.sparse_code import SparseCode
 
 
 class SparseAutoencoder(nn.Module):
@@ -316,7 +316,7 @@ class SparseAutoencoder(nn.Module):
                 "subtract": "b_dec",
             },
         }
-        storage.write(Path(folder), dict(self.state_dict()), settings)
+        save_load.write(Path(folder), dict(self.state_dict()), settings)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -335,8 +335,8 @@ class SparseAutoencoder(nn.Module):
             >>> SparseAutoencoder.load(folder).selection.k
             2
         """
-        settings, tensors = storage.read(Path(folder))
-        path = Path(folder) / storage.SETTINGS
+        settings, tensors = save_load.read(Path(folder))
+        path = Path(folder) / save_load.SETTINGS
         rule = dict(settings["selection"])
         name = rule.pop("rule", None)
         if not isinstance(name, str) or name not in SELECTIONS:
@@ -350,9 +350,11 @@ class SparseAutoencoder(nn.Module):
                 sae = cls(settings["d_in"], settings["d_sae"], selection, kind)
         except (TypeError, RuntimeError, LightsaeError) as error:
             raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
-        storage.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])
+        save_load.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])
         if not tensors["scale"] > 0:
-            raise LightsaeError(f"{Path(folder) / storage.TENSORS}: tensor 'scale' is not positive")
+            raise LightsaeError(
+                f"{Path(folder) / save_load.TENSORS}: tensor 'scale' is not positive"
+            )
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         return sae
 

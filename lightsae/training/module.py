@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightsae.activations import ActivationBatch
-from lightsae.activations.loading.batch import as_activation_batch
+from lightsae.activations.loading.activation_batch import as_activation_batch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import R2
 from lightsae.module_names import named_as
@@ -49,13 +49,13 @@ from lightsae.training.cuda_graph import (
 )
 from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
 from lightsae.training.evaluation_metrics import EvaluationMetrics
-from lightsae.training.initial_state import is_untrained
 from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
-from lightsae.training.ranks import share_of_rows
+from lightsae.training.rank_weights import share_of_rows
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run, require_stepped
-from lightsae.training.shared_factory import SharedFactory
+from lightsae.training.uncopied_factory import SharedFactory
+from lightsae.training.untrained_check import is_untrained
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 

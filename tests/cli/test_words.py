@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import capture_parser
 
 from lightsae.cli import main
-from lightsae.runs.commands import RunCLI
+from lightsae.runs.run_cli import RunCLI
 
 from ..training.helpers import D_SAE
 from .helpers import Ask

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from lightsae.activations.extraction.choices import Compute, TokenKind
 from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models.options import ModelOptions
+from lightsae.activations.extraction.option_types import Compute, TokenKind
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.folder_lock import check_writable
 from lightsae.activations.shards.manifest import Manifest
@@ -79,7 +79,7 @@ def extract(
         layer_names,
         load_model,
     )
-    from lightsae.activations.extraction.parallel import run_in_processes
+    from lightsae.activations.extraction.multi_process import run_in_processes
 
     folder = _out_folder(out)
     sizes = {"batch_size": batch_size, "rows_per_shard": rows_per_shard, "max_bytes": max_bytes}

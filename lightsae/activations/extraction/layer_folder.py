@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightsae.activations.extraction.images.batches import ImageBatch
 from lightsae.activations.extraction.images.image_set import ImageSet, image_name
-from lightsae.activations.extraction.process_part import part_folders
+from lightsae.activations.extraction.rank_part import part_folders
 from lightsae.activations.extraction.token_rows import TokenRows
 from lightsae.activations.shards.disk_budget import shard_bytes
 from lightsae.activations.shards.dtypes import Array

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.choices import TokenKind
 from lightsae.activations.extraction.models import Inputs
-from lightsae.activations.extraction.tokens import select_tokens
+from lightsae.activations.extraction.option_types import TokenKind
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lightsae.activations.loading.epoch import Group, Share, plan_epoch
+from lightsae.activations.loading.epoch_plan import Group, Share, plan_epoch
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.activations.shards.reading.shard_set import ShardSet

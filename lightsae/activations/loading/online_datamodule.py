@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightsae.activations.extraction.choices import Compute, TokenKind
 from lightsae.activations.extraction.extraction_job import usable_device
 from lightsae.activations.extraction.images.image_set import ImageSet, load_images
 from lightsae.activations.extraction.images.preparation import DataOptions
@@ -19,6 +18,7 @@ from lightsae.activations.extraction.models import (
     load_model,
     weights_hash,
 )
+from lightsae.activations.extraction.option_types import Compute, TokenKind
 from lightsae.activations.loading.online_rows import RunningModel, RunningRows, first_rows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split, SplitRule, split_rule

@@ -19,8 +19,8 @@ from typing import Any
 
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import storage
+from lightsae.activations.shards.json_values import plain
 from lightsae.activations.shards.norm_histogram import LEAST_BIN, MOST_BIN, ZERO
-from lightsae.activations.shards.plain_values import plain
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 

@@ -10,7 +10,7 @@ import numpy as np
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array, as_float32, storage
 from lightsae.activations.shards.norm_histogram import count_norms
-from lightsae.activations.shards.statistics import Moments
+from lightsae.activations.shards.running_moments import Moments
 
 _BLOCK_BYTES = 512 << 10
 INDEX_NAMES = ("sample_index", "token_index", "label")

@@ -21,7 +21,7 @@ from lightsae.activations.shards.folder_lock import (
     put_in_place,
     system_message,
 )
-from lightsae.activations.shards.given_rows import Given, float_rows, int64_index
+from lightsae.activations.shards.input_checks import Given, float_rows, int64_index
 from lightsae.activations.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -31,8 +31,8 @@ from lightsae.activations.shards.manifest import (
 )
 from lightsae.activations.shards.manifest_comparison import check_same
 from lightsae.activations.shards.reading.reader import Shard
+from lightsae.activations.shards.running_moments import Moments
 from lightsae.activations.shards.shard_file import ShardFile, default_chunk_rows
-from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
 
 

@@ -12,7 +12,7 @@ from lightsae.activations.shards.dtypes import as_float32
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from lightsae.activations.shards.norm_histogram import count_norms
 from lightsae.activations.shards.reading.reader import Shard, UnreadableShardError
-from lightsae.activations.shards.statistics import Moments
+from lightsae.activations.shards.running_moments import Moments
 from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded

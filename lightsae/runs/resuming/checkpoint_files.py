@@ -8,7 +8,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
-from lightsae.runs.resuming.readable_state import require_readable
+from lightsae.runs.resuming.serializable_check import require_readable
 from lightsae.training.checkpoints.reading import read_checkpoint
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from lightsae.errors import LightsaeError
-from lightsae.runs.resuming.readable_state import require_readable
+from lightsae.runs.resuming.serializable_check import require_readable
 from lightsae.training.checkpoints.saved_settings import plain
 
 

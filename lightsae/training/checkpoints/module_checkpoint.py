@@ -10,7 +10,7 @@ from lightsae_kernels import raise_if_flagged
 from lightsae.errors import LightsaeError
 from lightsae.module_names import named_as, plain_name
 from lightsae.sae import AuxK, Normalization, Regularizer, Selection
-from lightsae.training.checkpoints.checks import require_resumable, require_same_model
+from lightsae.training.checkpoints.compatibility import require_resumable, require_same_model
 from lightsae.training.checkpoints.provenance import require_same_shards, require_same_source
 from lightsae.training.checkpoints.reading import read_checkpoint
 from lightsae.training.checkpoints.saved_settings import (

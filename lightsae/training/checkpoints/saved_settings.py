@@ -1,4 +1,4 @@
-"""What builds a module again: plain values in its checkpoint, never a class to import."""
+"""Settings that a checkpoint saves to rebuild its module."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from lightsae.activations.extraction.image_sources.array_files import array_names, open_array
-from lightsae.activations.extraction.image_sources.files import stamp, stamps
+from lightsae.activations.extraction.image_sources.file_listing import stamp, stamps
 from lightsae.activations.extraction.image_sources.labels import check_range
 from lightsae.activations.extraction.models import closest
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 
 _CHANNELS = (1, 3)
 

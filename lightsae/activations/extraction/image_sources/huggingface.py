@@ -5,9 +5,9 @@ from typing import Any
 
 from lightsae.activations.extraction.image_sources.labels import check_range
 from lightsae.activations.extraction.models import closest
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 
 
 class HuggingFace:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from lightsae.activations.extraction.image_sources.files import is_hidden
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 
 _BLOCK = 512
 _PIECE = 1 << 20

@@ -8,7 +8,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightsae.activations.extraction.image_sources.files import is_hidden, stamps
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden, stamps
 from lightsae.activations.extraction.image_sources.image_formats import (
     EARLIER_ENDINGS,
     by_ending,
@@ -17,9 +17,9 @@ from lightsae.activations.extraction.image_sources.image_formats import (
 )
 from lightsae.activations.extraction.image_sources.tar_members import Member, samples_of
 from lightsae.activations.extraction.models import closest
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _USUAL = tuple(ending.lstrip(".") for ending in EARLIER_ENDINGS)

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from lightsae.activations.extraction.images.batch_transfer import packed
 from lightsae.activations.extraction.images.image_set import ImageSet, Item
+from lightsae.activations.extraction.images.shared_memory_transfer import packed
 from lightsae.activations.extraction.models import Inputs
 from lightsae.activations.shards.dtypes import Array
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 
 
 class ImageBatch(NamedTuple):

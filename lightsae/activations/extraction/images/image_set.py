@@ -10,19 +10,19 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.image_sources import ArrayFile, HuggingFace, Tars
+from lightsae.activations.extraction.image_sources.color_modes import converted
 from lightsae.activations.extraction.image_sources.decoder_messages import (
     decoder_messages,
     said_of,
 )
-from lightsae.activations.extraction.image_sources.files import is_hidden
-from lightsae.activations.extraction.image_sources.folder_listing import list_images
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden
+from lightsae.activations.extraction.image_sources.image_folder import list_images
 from lightsae.activations.extraction.image_sources.image_formats import open_image
-from lightsae.activations.extraction.image_sources.modes import converted
 from lightsae.activations.extraction.images.preparation import DataOptions, Transform, preparation
 from lightsae.activations.extraction.models import Inputs, import_object
 from lightsae.activations.shards.dtypes import Array
+from lightsae.error_messages import one_line, reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import one_line, reason
 
 
 class Item(NamedTuple):

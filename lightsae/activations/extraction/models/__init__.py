@@ -2,14 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from lightsae.lazy_names import lazy_names
+from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from lightsae.activations.extraction.models.layer_outputs import LayerOutputs
     from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
     from lightsae.activations.extraction.models.layouts import check_layout
     from lightsae.activations.extraction.models.load import load_model, weights_hash
-    from lightsae.activations.extraction.models.names import closest, import_object, layer_names
+    from lightsae.activations.extraction.models.name_lookup import (
+        closest,
+        import_object,
+        layer_names,
+    )
     from lightsae.activations.extraction.models.options import Library, ModelOptions
 else:
     __getattr__, __dir__ = lazy_names(
@@ -21,9 +25,9 @@ else:
             "Library": ".options",
             "ModelOptions": ".options",
             "check_layout": ".layouts",
-            "closest": ".names",
-            "import_object": ".names",
-            "layer_names": ".names",
+            "closest": ".name_lookup",
+            "import_object": ".name_lookup",
+            "layer_names": ".name_lookup",
             "load_model": ".load",
             "weights_hash": ".load",
         },

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from lightsae.activations.extraction.choices import Compute
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
-from lightsae.activations.extraction.models.layout_detection import KnownLayer, find_layouts
+from lightsae.activations.extraction.models.layout_probing import KnownLayer, find_layouts
 from lightsae.activations.extraction.models.layouts import arranged, check_layout
+from lightsae.activations.extraction.option_types import Compute
 from lightsae.errors import LightsaeError
 
 

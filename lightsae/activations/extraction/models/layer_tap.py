@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.models.names import closest, layer_names
+from lightsae.activations.extraction.models.name_lookup import closest, layer_names
 from lightsae.activations.extraction.models.uncompiled import uncompiled
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 from lightsae.module_names import plain_name
 
 Inputs = Tensor | Mapping[str, Tensor]

@@ -13,8 +13,8 @@ from lightsae.activations.shards.dtypes import Array, as_float32, storage
 from lightsae.activations.shards.manifest import Manifest, ShardEntry
 from lightsae.activations.shards.reading.hdf5_files import ObstacleError, obstacle_in, open_hdf5
 from lightsae.activations.shards.reading.reader_processes import Located
+from lightsae.activations.shards.running_moments import Moments
 from lightsae.activations.shards.shard_file import index_names, shard_digest
-from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
 
 _HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)

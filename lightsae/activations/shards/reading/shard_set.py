@@ -17,7 +17,7 @@ from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.reading.reader import Shard
 from lightsae.activations.shards.reading.reader_processes import Located, ReaderProcesses
 from lightsae.activations.shards.reading.row_source import Piece, Place
-from lightsae.activations.shards.statistics import Moments
+from lightsae.activations.shards.running_moments import Moments
 from lightsae.errors import LightsaeError
 
 _INDEX_BYTES = 64 << 20

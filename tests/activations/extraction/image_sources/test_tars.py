@@ -11,7 +11,7 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import Tars
-from lightsae.activations.extraction.image_sources.files import stamps
+from lightsae.activations.extraction.image_sources.file_listing import stamps
 from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 

@@ -24,7 +24,7 @@ from lightsae.activations.shards.reading.reader_processes import Located, Reader
 from lightsae.activations.shards.reading.row_source import Piece
 from lightsae.errors import LightsaeError
 
-from ...loading.test_prefetch import LateCopies
+from ...loading.test_gpu_prefetch import LateCopies
 from .test_reader import forge_nan
 
 MakeShards = Callable[..., Path]

@@ -10,7 +10,7 @@ from lightsae.activations.extraction.models import (
     ModelOptions,
     load_model,
 )
-from lightsae.activations.extraction.tokens import select_tokens
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.errors import LightsaeError
 
 

@@ -1,4 +1,4 @@
-"""Choices of an extraction by name, apart from what carries them out, which needs torch."""
+"""`Literal` types of the options of an extraction, importable without torch."""
 
 from typing import Literal
 

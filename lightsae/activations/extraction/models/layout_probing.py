@@ -1,4 +1,4 @@
-"""Find the layout of each layer's output from forward passes of a few images and of one less."""
+"""Finding the batch axis of a layer's output by running the model on batches of two sizes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
-from lightsae.activations.extraction.models.layout_evidence import Evidence, watch
-from lightsae.activations.extraction.models.layout_inference import SeenOutput
+from lightsae.activations.extraction.models.layout_decision import SeenOutput
+from lightsae.activations.extraction.models.layout_hints import Evidence, watch
 from lightsae.activations.extraction.models.layouts import arranged
 from lightsae.errors import LightsaeError
 

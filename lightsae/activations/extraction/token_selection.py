@@ -5,7 +5,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.choices import TokenKind
+from lightsae.activations.extraction.option_types import TokenKind
 from lightsae.errors import LightsaeError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightsae.activations import Manifest
-from lightsae.activations.tools.command import COMMANDS
+from lightsae.activations.tools.shards_cli import COMMANDS
 from lightsae.cli import main
 
 Shards = Callable[..., Path]

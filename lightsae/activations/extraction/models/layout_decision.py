@@ -1,10 +1,10 @@
-"""The layout of a layer's output, by its shapes for two numbers of images and by evidence."""
+"""Deciding the layout of a layer's output from its shapes and from known layers."""
 
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.models.layout_evidence import LAST, SECOND, Evidence
+from lightsae.activations.extraction.models.layout_hints import LAST, SECOND, Evidence
 from lightsae.errors import LightsaeError
 
 _SAY = "say which axis is which with --layout"

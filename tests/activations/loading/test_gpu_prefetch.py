@@ -10,8 +10,8 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightsae.activations import ActivationDataModule, ActivationLoader, ShardSet
-from lightsae.activations.loading.batch import ActivationBatch
-from lightsae.activations.loading.prefetch import Copy, ahead
+from lightsae.activations.loading.activation_batch import ActivationBatch
+from lightsae.activations.loading.gpu_prefetch import Copy, ahead
 from lightsae.activations.loading.splits import count_rows, distinct_samples, split_rule
 from lightsae.activations.shards.checked_read import aligned
 from lightsae.activations.shards.dtypes import Array

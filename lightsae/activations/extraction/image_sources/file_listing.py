@@ -6,8 +6,8 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from lightsae.activations.shards.checked_read import checksum
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 
 # What systems and their programs put beside the files of a user, in lower case.
 _OF_SYSTEMS = {

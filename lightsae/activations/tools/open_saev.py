@@ -11,8 +11,8 @@ import torch
 
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.tools.foreign_activations import Foreign
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 
 _Kind = TypeVar("_Kind")
 _KINDS = {

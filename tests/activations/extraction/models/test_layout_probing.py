@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
-from lightsae.activations.extraction.models.layout_detection import find_layouts
+from lightsae.activations.extraction.models.layout_probing import find_layouts
 from lightsae.errors import LightsaeError
 
 

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 
-from lightsae.activations.extraction.write_behind import WriteBehind
+from lightsae.activations.extraction.background_writer import WriteBehind
 
 
 def test_work_is_done_in_order_in_another_thread() -> None:

@@ -1,4 +1,4 @@
-"""What a forward pass tells of the axes of a layer's output: by layers of known kinds."""
+"""Finding the feature axis of a layer's output from layers of known kinds, with forward hooks."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping

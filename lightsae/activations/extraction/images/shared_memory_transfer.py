@@ -1,4 +1,4 @@
-"""Tensors on their way from a process that reads images to the one that runs the model.
+"""Passing batches from worker processes to the extraction in shared memory files.
 
 torch would put them into /dev/shm, of which a container has 64 MB by default: a batch that does not
 fit is lost in a thread of the worker, and whoever waits for it waits for ever. A memory file

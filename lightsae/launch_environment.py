@@ -1,4 +1,4 @@
-"""Who started this process: torchrun, srun, another or nobody; half an answer is refused."""
+"""Checks that the environment variables of torchrun or SLURM are complete."""
 
 import os
 

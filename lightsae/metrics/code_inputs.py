@@ -6,8 +6,8 @@ from typing import SupportsIndex, TypeVar, cast
 from torch import Tensor, iinfo, int64
 
 from lightsae.errors import LightsaeError
-from lightsae.sae.code import SparseCode
 from lightsae.sae.index_checks import latent_indices
+from lightsae.sae.sparse_code import SparseCode
 
 Code = SparseCode | Tensor
 

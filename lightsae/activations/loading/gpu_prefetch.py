@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lightsae.activations.loading.batch import ActivationBatch
+from lightsae.activations.loading.activation_batch import ActivationBatch
 from lightsae.activations.shards.dtypes import Array
 
 

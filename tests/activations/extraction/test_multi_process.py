@@ -17,8 +17,8 @@ from lightsae.activations.extraction.extract import extract
 from lightsae.activations.extraction.images.image_set import DatasetImages
 from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import ModelOptions, load_model
-from lightsae.activations.extraction.parallel import assemble
-from lightsae.activations.extraction.process_part import Part
+from lightsae.activations.extraction.multi_process import assemble
+from lightsae.activations.extraction.rank_part import Part
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet
 

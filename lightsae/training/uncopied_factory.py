@@ -1,4 +1,4 @@
-"""What makes optimizers and schedules, shared by all copies of a module."""
+"""A factory of optimizers or schedules that `deepcopy` shares instead of copying."""
 
 from collections.abc import Callable
 from typing import Any

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightsae.activations.loading.epoch import Share, plan_epoch
+from lightsae.activations.loading.epoch_plan import Share, plan_epoch
 from lightsae.errors import LightsaeError
 
 sizes = st.lists(st.integers(0, 7), min_size=1, max_size=12)

@@ -1,4 +1,4 @@
-"""Whether an autoencoder is still as its constructor made it."""
+"""Whether an autoencoder still has the parameters that its constructor gave it."""
 
 import torch
 

@@ -7,7 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from lightsae.activations.extraction.image_sources.files import files_below, is_hidden, stamps
+from lightsae.activations.extraction.image_sources.file_listing import (
+    files_below,
+    is_hidden,
+    stamps,
+)
 from lightsae.activations.extraction.image_sources.image_formats import (
     EARLIER_ENDINGS,
     image_endings,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lightsae.activations.extraction.image_sources.files import files_below, is_hidden
+from lightsae.activations.extraction.image_sources.file_listing import files_below, is_hidden
 
 HIDDEN = (
     ".DS_Store",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightsae.activations.extraction.tokens import select_tokens
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.errors import LightsaeError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightsae.activations.extraction.image_sources.modes import converted
+from lightsae.activations.extraction.image_sources.color_modes import converted
 from tests.activations.tiffs import grey_tiff
 
 RAMP = np.arange(0, 65_000, 65, dtype=np.uint16).reshape(20, 50)

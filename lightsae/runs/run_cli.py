@@ -23,10 +23,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from lightsae.activations import ActivationDataModule, OnlineActivationDataModule
+from lightsae.error_messages import one_line, raised_in
 from lightsae.errors import LightsaeError
 from lightsae.files import NameOption, expanded
-from lightsae.launch import require_processes
-from lightsae.messages import one_line, raised_in
+from lightsae.launch_environment import require_processes
 from lightsae.runs import exit_messages
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.log_filter import quieten
