@@ -1,11 +1,16 @@
 """Error messages of other libraries, shortened to one line."""
 
 import re
+from ast import literal_eval
 from traceback import walk_tb
 
 _LONGEST = 300
-_FRAMES = ("Does not validate against any", "Subtypes:", "Errors:", "Given value")
-_ALTERNATIVE = re.compile(r"Expected an? [^.]*")
+_FRAMES = (
+    "Does not validate against any", "Subtypes:", "Errors:", "Given value",
+    "Subclass types expect one of:", "a class path (str)", "a dict with", "a dict without",
+)  # fmt: skip
+_ALTERNATIVE = re.compile(r"Expected an? [^.:]*|Not a valid subclass of \w+")
+_PARTS_OF_A_CLASS = {"class_path", "init_args", "dict_kwargs"}
 
 
 def one_line(message: str) -> str:
@@ -29,6 +34,7 @@ def one_line(message: str) -> str:
         Parser key "model": Problem with given class_path 'SAEModule': Option 'dsae' is not accepted
     """
     lines = [re.sub(r"^-(\s+|$)", "", line.strip()) for line in message.splitlines()]
+    lines += [f"{key} stands beside class_path, expected in init_args" for key in _beside(lines)]
     lines = [line for line in lines if line and not line.startswith(_FRAMES)]
     telling = [line for line in lines if not _ALTERNATIVE.fullmatch(line)]
     text = ""
@@ -36,6 +42,18 @@ def one_line(message: str) -> str:
     for line in dict.fromkeys(said):
         text += line if not text else f" {line}" if text.endswith((":", ",")) else f"; {line}"
     return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+
+
+def _beside(lines: list[str]) -> list[str]:
+    """Keys of the value that stand beside a class path, where nothing else may."""
+    given = next((line for line in lines if line.startswith("Given value: ")), "Given value: None")
+    try:
+        value = literal_eval(given.removeprefix("Given value: "))
+    except (ValueError, SyntaxError):
+        return []
+    values = value if isinstance(value, list) else [value]
+    classes = [one for one in values if isinstance(one, dict) and "class_path" in one]
+    return [str(key) for one in classes for key in one if key not in _PARTS_OF_A_CLASS]
 
 
 def raised_in(error: BaseException, package: str) -> bool:

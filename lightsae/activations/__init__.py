@@ -7,16 +7,16 @@ from lightsae.lazy_names import lazy_names
 if TYPE_CHECKING:
     from lightsae.activations.extraction.extract import extract
     from lightsae.activations.extraction.extraction_job import Extraction
-    from lightsae.activations.extraction.images import ImageSet
+    from lightsae.activations.extraction.images.image_set import ImageSet
+    from lightsae.activations.extraction.images.preparation import DataOptions
     from lightsae.activations.extraction.models.layer_tap import LayerTap
     from lightsae.activations.extraction.models.options import ModelOptions
-    from lightsae.activations.extraction.preparation import DataOptions
     from lightsae.activations.loading.batch import ActivationBatch
     from lightsae.activations.loading.datamodule import ActivationDataModule, ActivationSource
     from lightsae.activations.loading.loader import ActivationLoader
     from lightsae.activations.loading.online_datamodule import OnlineActivationDataModule
     from lightsae.activations.shards.manifest import Manifest, ShardEntry
-    from lightsae.activations.shards.shard_set import ShardSet
+    from lightsae.activations.shards.reading.shard_set import ShardSet
     from lightsae.activations.shards.writer import ShardWriter
 else:
     __getattr__, __dir__ = lazy_names(
@@ -26,15 +26,15 @@ else:
             "ActivationDataModule": ".loading.datamodule",
             "ActivationLoader": ".loading.loader",
             "ActivationSource": ".loading.datamodule",
-            "DataOptions": ".extraction.preparation",
+            "DataOptions": ".extraction.images.preparation",
             "Extraction": ".extraction.extraction_job",
-            "ImageSet": ".extraction.images",
+            "ImageSet": ".extraction.images.image_set",
             "LayerTap": ".extraction.models.layer_tap",
             "Manifest": ".shards.manifest",
             "ModelOptions": ".extraction.models.options",
             "OnlineActivationDataModule": ".loading.online_datamodule",
             "ShardEntry": ".shards.manifest",
-            "ShardSet": ".shards.shard_set",
+            "ShardSet": ".shards.reading.shard_set",
             "ShardWriter": ".shards.writer",
             "extract": ".extraction.extract",
         },

@@ -28,16 +28,16 @@ from lightsae.files import NameOption, expanded
 from lightsae.launch import require_processes
 from lightsae.messages import one_line, raised_in
 from lightsae.runs import exit_messages
-from lightsae.runs.checkpoint_files import AtomicCheckpointIO
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.log_filter import quieten
 from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
-from lightsae.runs.resume_point import ResumePoint, stopped_early
+from lightsae.runs.resuming.checkpoint_files import AtomicCheckpointIO
+from lightsae.runs.resuming.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
 from lightsae.runs.termination import EndTogether, lost_a_partner
 from lightsae.runs.time_limit import TimeLimit, timer_that_ended
 from lightsae.runs.trainer_settings import make_plain
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.training.checkpoints.reading import read_checkpoint
 from lightsae.training.module import SAEModule
 
 # Class paths may be short where the class was imported.
@@ -123,8 +123,9 @@ class RunCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to, and checkpoints into, the run folder."""
         config = self._get(self.config_init, "trainer")
-        folder = self._get(self.config_init, "run_dir") or config.get("default_root_dir")
-        self.run = RunFolder(expanded(folder or "runs/default"))
+        folder = self._get(self.config_init, "run_dir")
+        folder = config.get("default_root_dir") if folder is None else folder
+        self.run = RunFolder(expanded("runs/default" if folder is None else folder))
         plugins = _listed(config.get("plugins"))
         callbacks = _listed(config.get("callbacks"))
         callbacks += self._callbacks(config, callbacks)

@@ -9,8 +9,8 @@ from rich.console import Console
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 from lightsae.sae import storage
-from lightsae.training.checkpoint_reading import read_checkpoint
-from lightsae.training.saved_settings import saved_autoencoder
+from lightsae.training.checkpoints.reading import read_checkpoint
+from lightsae.training.checkpoints.saved_settings import saved_autoencoder
 
 _ABOUT = "Write the autoencoder of a checkpoint as a folder with sae.safetensors and sae.json."
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from inspect import signature
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightsae_kernels import Encoded, raise_if_flagged
@@ -21,7 +20,7 @@ from lightsae.activations import ActivationBatch
 from lightsae.activations.loading.batch import as_activation_batch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import R2
-from lightsae.module_names import named_as, plain_name
+from lightsae.module_names import named_as
 from lightsae.sae import (
     AuxK,
     Centre,
@@ -36,8 +35,10 @@ from lightsae.sae import (
 )
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
-from lightsae.training.checkpoint_checks import require_resumable, require_same_model
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
+from lightsae.training.checkpoints.provenance import (
+    shards_of,
+)
 from lightsae.training.cuda_graph import (
     CapturedStep,
     CudaRecorder,
@@ -51,22 +52,15 @@ from lightsae.training.evaluation_metrics import EvaluationMetrics
 from lightsae.training.initial_state import is_untrained
 from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
-from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
 from lightsae.training.ranks import share_of_rows
-from lightsae.training.run_length import rows_of_run, steps_of_run
-from lightsae.training.saved_settings import (
-    described_losses,
-    described_selection,
-    module_settings,
-    plain,
-)
-from lightsae.training.schedule import fit_to_run, stepped
+from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
+from lightsae.training.schedule import fit_to_run, require_stepped
 from lightsae.training.shared_factory import SharedFactory
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class SAEModule(LightningModule):
+class SAEModule(CheckpointedModule):
     """Trains a `SparseAutoencoder` on activations (arXiv 2606.27321).
 
     Args:
@@ -81,13 +75,13 @@ class SAEModule(LightningModule):
         init_rows: Rows of the training split that set the input scale and the decoder bias of an
             autoencoder that is as its constructor made it; a trained one keeps its own.
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
-        lr_scheduler: Made from the optimizer, stepped after every optimizer step; one that has a
-            `monitor` after every validation.
+        lr_scheduler: Made from the optimizer, stepped after every optimizer step.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
 
     Attributes:
         sae: The autoencoder, once the width is known.
         dead_latents: Tokens since each latent fired; part of every checkpoint.
+        lr: Learning rate in place of the optimizer's own, where Lightning's finder has set one.
 
     Raises:
         LightsaeError: If a size is smaller than 1, d_in disagrees with the data, or k with d_sae.
@@ -139,7 +133,8 @@ class SAEModule(LightningModule):
         self._clock: tuple[float, int] | None = None
         self._began = False
         self._shards: dict[str, str] = {}
-        self._optimizer_projects = self._optimizer_normalizes = False
+        self._projects = self._normalizes = True
+        self.lr: float | None = None
         if d_in is not None:
             self._build(d_in)
 
@@ -255,7 +250,7 @@ class SAEModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep the decoder gradient tangent to the unit sphere: summed over ranks, not clipped."""
-        if not self._optimizer_projects:
+        if self._projects:
             self.sae.project_decoder_gradient_()
 
     def configure_gradient_clipping(
@@ -282,7 +277,7 @@ class SAEModule(LightningModule):
             optimizer_closure()
             return
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if not self._optimizer_normalizes:
+        if self._normalizes:
             self.sae.normalize_decoder_()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -291,6 +286,8 @@ class SAEModule(LightningModule):
             optimizer: Optimizer = self.make_optimizer(self.sae.parameters())
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the optimizer cannot be made: {error}") from error
+        for group in optimizer.param_groups if self.lr is not None else []:
+            group["lr"] = self.lr
         self._leave_decoder_to(optimizer)
         if self.cuda_graph and self._trainer is not None:
             require_capturable(self.trainer, optimizer, self.aux_k)
@@ -302,11 +299,15 @@ class SAEModule(LightningModule):
             schedule = self.make_lr_scheduler(optimizer)
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"the schedule cannot be made: {error}") from error
-        return {"optimizer": optimizer, "lr_scheduler": stepped(schedule)}  # type: ignore[return-value]
+        require_stepped(schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
     def on_train_start(self) -> None:
         """Let schedules know how long the run is; when they are made no data is loaded."""
-        steps, trial = steps_of_run(self.trainer), bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)
         self._began = trial
@@ -322,100 +323,22 @@ class SAEModule(LightningModule):
 
     def _leave_decoder_to(self, optimizer: Optimizer) -> None:
         """Projection and unit norm go with the step, but what is clipped is projected before."""
-        self._optimizer_normalizes = isinstance(optimizer, SAEAdam)
+        stepped = [p for group in optimizer.param_groups for p in group["params"]]
+        trained = {id(parameter) for parameter in stepped if parameter.requires_grad}
+        decoder, ours = id(self.sae.W_dec) in trained, isinstance(optimizer, SAEAdam)
         clipped = self._trainer is not None and bool(self.trainer.gradient_clip_val)
-        self._optimizer_projects = self._optimizer_normalizes and not clipped
-        if isinstance(optimizer, SAEAdam):
-            optimizer.keep_unit_rows(self.sae.W_dec, project=self._optimizer_projects)
-            dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
-            if dtype is not None:
-                optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
-            if dtype is not None and self.sae.W_dec.is_cuda:
-                # The CPU gathers rows of float32.
-                optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what builds the module again, and what tells the shards from others."""
-        raise_if_flagged()
-        state = checkpoint["state_dict"].items()
-        checkpoint["state_dict"] = {plain_name(name): tensor for name, tensor in state}
-        name = self.CHECKPOINT_HYPER_PARAMS_KEY
-        checkpoint[name] = plain(checkpoint.get(name, {}))
-        checkpoint["selection"] = described_selection(self.selection)
-        checkpoint |= described_losses(self.regularizer, self.aux_k)
-        checkpoint["normalization"] = self.normalization
-        checkpoint["shards"] = self._shards
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model or other shards, or one without a position."""
-        path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
-        try:
-            self._require_same_model(checkpoint)
-            if self._trainer is not None and self.trainer.training:
-                require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
-        except LightsaeError as error:
-            raise LightsaeError(f"{path} {error}") from error
-        if self._trainer is not None:
-            self._require_its_shards(checkpoint.get("shards", {}), str(path))
-
-    def _require_its_shards(self, trained_on: dict[str, str], path: str) -> None:
-        """To go on they must be the same; to evaluate, those of the same model and layer."""
-        require = require_same_shards if self.trainer.training else require_same_source
-        try:
-            require(trained_on, self._shards)
-        except LightsaeError as error:
-            folder = getattr(getattr(self.trainer, "datamodule", None), "path", "the data")
-            raise LightsaeError(f"{folder}: {path} was trained on {error}") from error
-
-    def _require_same_model(self, checkpoint: dict[str, Any]) -> None:
-        # Either may be compiled.
-        checkpoint["state_dict"] = named_as(self.state_dict(), checkpoint["state_dict"])
-        rule = described_selection(self.selection)
-        require_same_model(checkpoint, self.state_dict(), rule, self.normalization)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        map_location: Any = "cpu",
-        weights_only: bool | None = None,
-        **settings: Any,
-    ) -> Self:
-        """Build the module of a checkpoint, with its weights.
-
-        Args:
-            checkpoint_path: A checkpoint of `fit`, of a `ModelCheckpoint` or of `Trainer`.
-            map_location: Where its tensors go.
-            weights_only: Of no effect: nothing that a checkpoint holds is ever run.
-            settings: Arguments of the module that stand above those that were saved. Optimizer and
-                schedule are not saved: give them to train on.
-
-        Raises:
-            LightsaeError: If it is no checkpoint of a `SAEModule`, does not say what builds the
-                module, or was trained with a class that is not of this package and is not given.
-
-        Example:
-            >>> SAEModule.load_from_checkpoint("no.ckpt")
-            Traceback (most recent call last):
-            ...
-            lightsae.errors.LightsaeError: no.ckpt: no such checkpoint
-        """
-        path = Path(checkpoint_path)
-        content = read_checkpoint(path, map_location)
-        accepted = signature(cls.__init__).parameters
-        known = module_settings(content, path, settings, accepted)
-        try:
-            module = cls(**known)
-        except (TypeError, ValueError) as error:
-            raise LightsaeError(f"{path}: {error}") from error
-        try:
-            module._require_same_model(content)
-        except LightsaeError as error:
-            raise LightsaeError(f"{path} {error}") from error
-        module.on_load_checkpoint(content)
-        weights = content["state_dict"]["sae.W_enc"]
-        module.to(weights.device, weights.dtype).load_state_dict(content["state_dict"])
-        return module
+        self._normalizes = decoder and not ours
+        self._projects = decoder and (clipped or not ours)
+        if not isinstance(optimizer, SAEAdam):
+            return
+        if decoder:
+            optimizer.keep_unit_rows(self.sae.W_dec, project=not clipped)
+        dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
+        if dtype is not None and id(self.sae.W_enc) in trained:
+            optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
+        if dtype is not None and decoder and self.sae.W_dec.is_cuda:
+            # The CPU gathers rows of float32.
+            optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""

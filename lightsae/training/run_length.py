@@ -4,6 +4,13 @@ import math
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.loggers.logger import DummyLogger
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether a few batches are tried, by `fast_dev_run` or one of Lightning's finders."""
+    tried = isinstance(trainer.logger, DummyLogger)
+    return tried or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def steps_of_run(trainer: Trainer) -> int | None:

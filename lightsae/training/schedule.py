@@ -88,20 +88,13 @@ class WarmupDecay(LambdaLR):
         self._apply()
 
 
-def stepped(schedule: Any) -> dict[str, Any]:
-    """When Lightning steps a schedule: after each optimizer step, or when its metric is there.
-
-    Raises:
-        LightsaeError: If it needs a metric and names none.
-    """
-    if not isinstance(schedule, ReduceLROnPlateau):
-        return {"scheduler": schedule, "interval": "step"}
-    if not hasattr(schedule, "monitor"):
+def require_stepped(schedule: Any) -> None:
+    """Refuse a schedule that waits for a metric: Lightning saves none, so a run could not go on."""
+    if isinstance(schedule, ReduceLROnPlateau):
         raise LightsaeError(
-            "ReduceLROnPlateau needs a metric: take lightning.pytorch.cli.ReduceLROnPlateau, "
-            "with monitor such as val/loss"
+            "ReduceLROnPlateau waits for a metric, which no checkpoint holds: a run that goes on "
+            "would not equal one that was never stopped; take a schedule by step"
         )
-    return {"scheduler": schedule, "interval": "epoch", "monitor": schedule.monitor}
 
 
 def fit_to_run(schedule: Any, steps: int | None, trial: bool = False) -> None:

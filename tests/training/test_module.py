@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import Tensor
 
 from lightsae.activations import ActivationDataModule
 from lightsae.errors import LightsaeError
 from lightsae.sae import AuxK, L1L2Ratio, OffSupportL1, SparseAutoencoder, TopK
 from lightsae.sae.regularizers import Regularizer
-from lightsae.training import SAEModule, WarmupDecay
+from lightsae.training import SAEAdam, SAEModule, WarmupDecay
 
 from .helpers import D_IN, D_SAE, K, make_data, make_module, make_trainer, metrics, write_shards
 
@@ -240,6 +241,41 @@ def test_decoder_rows_have_unit_norm_after_every_step(shards: Path, tmp_path: Pa
     norms = Norms()
     make_trainer(tmp_path, callbacks=[norms]).fit(make_module(optimizer=sgd), make_data(shards))
     assert norms.furthest < 1e-6
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, SAEAdam])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_parameter_that_the_optimizer_does_not_have_stays_as_it_is(
+    optimizer: Any, precision: Any, shards: Path, tmp_path: Path
+) -> None:
+    def without(number: int) -> Callable[[Any], torch.optim.Optimizer]:
+        return lambda found: optimizer([p for n, p in enumerate(found) if n != number], lr=0.01)
+
+    for number, name in enumerate(["W_enc", "b_enc", "W_dec"]):
+        module = make_module(d_in=D_IN, optimizer=without(number))
+        before = {key: tensor.clone() for key, tensor in module.sae.state_dict().items()}
+        make_trainer(tmp_path, precision=precision, max_epochs=1).fit(module, make_data(shards))
+        changed = {
+            key for key, t in module.sae.state_dict().items() if not torch.equal(t, before[key])
+        }
+        assert changed == set(before) - {name}
+
+
+def test_groups_of_parameters_keep_their_own_rates(shards: Path, tmp_path: Path) -> None:
+    def groups(found: Any) -> torch.optim.Optimizer:
+        W_enc, b_enc, W_dec, b_dec = found
+        return SAEAdam(
+            [{"params": [W_enc, b_enc], "lr": 0.01}, {"params": [W_dec, b_dec]}], lr=0.02
+        )
+
+    module = make_module(optimizer=groups, lr_scheduler=lambda o: WarmupDecay(o, decay_steps=10))
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[LearningRateMonitor()])
+    trainer.fit(module, make_data(shards))
+    logged = [row for row in metrics(tmp_path) if "lr-SAEAdam/pg1" in row]
+    assert [row["lr-SAEAdam/pg1"] for row in logged[-2:]] == pytest.approx([0.002, 0.001])
+    assert [row["lr-SAEAdam/pg2"] for row in logged[-2:]] == pytest.approx([0.004, 0.002])
+    norms = module.sae.W_dec.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(D_SAE))
 
 
 def test_accumulated_batches_are_one_large_batch(shards: Path, tmp_path: Path) -> None:

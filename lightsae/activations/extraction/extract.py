@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from lightsae.activations.extraction.choices import Compute, TokenKind
+from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models.options import ModelOptions
-from lightsae.activations.extraction.preparation import DataOptions
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.folder_lock import check_writable
 from lightsae.activations.shards.manifest import Manifest
@@ -71,7 +71,7 @@ def extract(
         check_numbers,
         usable_device,
     )
-    from lightsae.activations.extraction.images import load_images
+    from lightsae.activations.extraction.images.image_set import load_images
     from lightsae.activations.extraction.layer_folder import begun_with
     from lightsae.activations.extraction.models import (
         LayerTap,

@@ -14,8 +14,8 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightsae.activations.extraction.choices import Compute, TokenKind
-from lightsae.activations.extraction.image_batches import ImageBatch, image_batches
-from lightsae.activations.extraction.images import ImageSet
+from lightsae.activations.extraction.images.batches import ImageBatch, image_batches
+from lightsae.activations.extraction.images.image_set import ImageSet
 from lightsae.activations.extraction.layer_folder import LayerFolder, has_manifest, is_complete
 from lightsae.activations.extraction.models import LayerOutputs, LayerTap, weights_hash
 from lightsae.activations.extraction.process_part import Part
@@ -304,6 +304,7 @@ class Extraction:
 
     def _say(self, text: str) -> None:
         """A line as it is: names of files are no markup."""
+        text = text.replace("\n", "\\n")
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _bar(self) -> Progress:

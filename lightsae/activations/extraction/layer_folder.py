@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.extraction.image_batches import ImageBatch
-from lightsae.activations.extraction.images import ImageSet, image_name
+from lightsae.activations.extraction.images.batches import ImageBatch
+from lightsae.activations.extraction.images.image_set import ImageSet, image_name
 from lightsae.activations.extraction.process_part import part_folders
 from lightsae.activations.extraction.token_rows import TokenRows
 from lightsae.activations.shards.disk_budget import shard_bytes

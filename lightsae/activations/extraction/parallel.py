@@ -23,7 +23,7 @@ from lightsae.activations.extraction.process_part import Part, part_folders
 from lightsae.activations.shards.folder_lock import check_writable, lock_folder
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, shard_name
 from lightsae.activations.shards.manifest_comparison import check_same
-from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.reading.reader import Shard
 from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
 from lightsae.files import sync_folder

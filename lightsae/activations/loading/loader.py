@@ -17,7 +17,7 @@ from lightsae.activations.loading.prefetch import Copies, ahead
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.checked_read import aligned
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.row_source import RowSource
+from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
 
 Allocate = Callable[[int], Array]

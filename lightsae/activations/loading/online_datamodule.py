@@ -9,7 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightsae.activations.extraction.choices import Compute, TokenKind
 from lightsae.activations.extraction.extraction_job import usable_device
-from lightsae.activations.extraction.images import ImageSet, load_images
+from lightsae.activations.extraction.images.image_set import ImageSet, load_images
+from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import (
     LayerTap,
     ModelOptions,
@@ -18,14 +19,13 @@ from lightsae.activations.extraction.models import (
     load_model,
     weights_hash,
 )
-from lightsae.activations.extraction.preparation import DataOptions
 from lightsae.activations.loading.online_rows import RunningModel, RunningRows, first_rows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split, SplitRule, split_rule
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array, StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
-from lightsae.activations.shards.row_source import RowSource
+from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightsae.activations.extraction.choices import Compute, TokenKind
-from lightsae.activations.extraction.image_batches import ImageBatch, image_batches, listed_batches
-from lightsae.activations.extraction.images import ImageSet, image_name
+from lightsae.activations.extraction.images.batches import ImageBatch, image_batches, listed_batches
+from lightsae.activations.extraction.images.image_set import ImageSet, image_name
 from lightsae.activations.extraction.layer_folder import copy_numbers
 from lightsae.activations.extraction.models import Inputs, LayerOutputs, LayerTap
 from lightsae.activations.extraction.token_rows import on_device, present_tokens
@@ -19,7 +19,7 @@ from lightsae.activations.extraction.tokens import select_tokens
 from lightsae.activations.shards.checked_read import aligned, all_finite, put_rows
 from lightsae.activations.shards.dtypes import Array, storage
 from lightsae.activations.shards.manifest import Manifest
-from lightsae.activations.shards.row_source import Piece, Place
+from lightsae.activations.shards.reading.row_source import Piece, Place
 from lightsae.errors import LightsaeError
 
 

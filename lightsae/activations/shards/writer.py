@@ -30,7 +30,7 @@ from lightsae.activations.shards.manifest import (
     shard_name,
 )
 from lightsae.activations.shards.manifest_comparison import check_same
-from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.reading.reader import Shard
 from lightsae.activations.shards.shard_file import ShardFile, default_chunk_rows
 from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError

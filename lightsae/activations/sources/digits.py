@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lightsae.activations.extraction.choices import TokenKind
 from lightsae.activations.extraction.extraction_job import Extraction
-from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.images.image_set import DatasetImages
 from lightsae.activations.extraction.models import LayerTap
 from lightsae.activations.shards.dtypes import StoredDtype
 from lightsae.extras import require

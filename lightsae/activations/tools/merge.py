@@ -12,7 +12,7 @@ from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.activations.shards.manifest_comparison import differences
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.activations.tools.row_copy import (
     Rows,

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from lightsae.activations.extraction.image_sources.array_files import HDF5, array_names, open_array
 from lightsae.activations.extraction.image_sources.files import is_hidden, stamp
-from lightsae.activations.shards.hdf5_files import open_hdf5
+from lightsae.activations.shards.reading.hdf5_files import open_hdf5
 from lightsae.activations.tools.foreign_activations import (
     Foreign,
     chosen,

@@ -14,7 +14,7 @@ from lightsae.activations.shards.disk_budget import check_room, row_bytes
 from lightsae.activations.shards.dtypes import Array, rows_of
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.manifest_comparison import differences
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
@@ -179,7 +179,7 @@ def tracked(task: str, total: int, pieces: Iterable[Rows], show: bool) -> Iterat
 
 def out_of(out: str, other: Path) -> Path:
     """Where to write: not into what is read."""
-    folder = Path(expanded(out))
-    if not out or folder.resolve() == other.resolve():
+    folder = Path(expanded(out)) if out else other
+    if folder.resolve() == other.resolve():
         raise LightsaeError(f"out is {out!r}, expected another folder than {other}")
     return folder

@@ -14,10 +14,10 @@ import pytest
 
 from lightsae.activations import Extraction, LayerTap, Manifest, ShardSet
 from lightsae.activations.extraction.extract import extract
-from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.images.image_set import DatasetImages
+from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import ModelOptions, load_model
 from lightsae.activations.extraction.parallel import assemble
-from lightsae.activations.extraction.preparation import DataOptions
 from lightsae.activations.extraction.process_part import Part
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise, TinyNet

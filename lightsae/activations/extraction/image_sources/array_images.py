@@ -101,7 +101,7 @@ class ArrayFile:
         """An array of the file; the numbers stay on disk where they can."""
         try:
             return open_array(self._path, name, stamp(self._path))
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise LightsaeError(f"{self._path}: {name} cannot be read: {reason(error)}") from error
 
     def _check_labels(self) -> None:

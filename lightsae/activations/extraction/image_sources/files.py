@@ -26,10 +26,12 @@ def is_hidden(path: str | PurePath) -> bool:
         >>> [is_hidden(name) for name in ("cat/._1.jpg", "__MACOSX/1.jpg", "./cat/1.jpg")]
         [True, True, False]
     """
-    return any(
-        (part.startswith(".") and part != "..") or part.lower() in _OF_SYSTEMS
-        for part in PurePath(path).parts
-    )
+    return any(_is_hidden_name(part) for part in PurePath(path).parts)
+
+
+def _is_hidden_name(name: str) -> bool:
+    """Whether files and folders of this name are hidden."""
+    return (name.startswith(".") and name != "..") or name.lower() in _OF_SYSTEMS
 
 
 def files_below(
@@ -57,7 +59,7 @@ def files_below(
         if here in within:
             return
         with os.scandir(folder) as listing:
-            shown = [entry for entry in listing if hidden or not is_hidden(entry.name)]
+            shown = [entry for entry in listing if hidden or not _is_hidden_name(entry.name)]
             entries = [(entry.name, _kind(entry)) for entry in shown]
     except OSError as error:
         raise LightsaeError(f"data.folder: {folder} cannot be read: {reason(error)}") from error

@@ -49,11 +49,22 @@ def list_images(folder: Path, begun: Collection[str] = (), *, labels: bool = Tru
     """
     if not folder.is_dir():
         raise LightsaeError(f"data.folder: there is no folder {folder}")
+    try:
+        listing = _listing(folder, labels)
+    except LightsaeError:
+        if (earlier := _earlier(folder, begun, 0, labels)) is None:
+            raise
+        return earlier
+    if listing.fingerprint in begun:
+        return listing
+    return _earlier(folder, begun, len(listing.paths), labels) or listing
+
+
+def _listing(folder: Path, labels: bool) -> FolderListing:
+    """The images as they are listed now."""
     found = sorted(path.relative_to(folder) for path in files_below(folder))
     endings = image_endings()
     paths = [path for path in found if path.suffix.lower() in endings]
-    if begun and (earlier := _earlier(folder, paths, labels)).fingerprint in begun:
-        return earlier
     others = sorted(set(found) - set(paths))
     if not paths:
         holds = f": {left_out(others)}" if others else ""
@@ -80,19 +91,20 @@ def _alike(names: list[str]) -> list[str]:
     return [name for name, form in zip(names, forms, strict=True) if counts[form] > 1]
 
 
-def _earlier(folder: Path, now: list[Path], labels: bool) -> FolderListing:
-    """The images as earlier versions listed them."""
+def _earlier(folder: Path, begun: Collection[str], now: int, labels: bool) -> FolderListing | None:
+    """The images as earlier versions listed them, if an extraction was begun with these."""
+    if not begun:
+        return None
     found = (path.relative_to(folder) for path in files_below(folder, hidden=True))
     paths = sorted(path for path in found if path.suffix.lower() in EARLIER_ENDINGS)
+    fingerprint = stamps(folder, paths)
+    if fingerprint not in begun:
+        return None
     in_folders = labels and all(len(path.parts) > 1 for path in paths)
     classes = sorted({path.parts[0] for path in paths}) if in_folders else []
-    notes = []
-    if paths != now:
-        notes = [
-            f"{folder}: goes on with the {len(paths)} images that it was begun with; an "
-            f"extraction to another folder takes {len(now)}"
-        ]
-    return FolderListing(paths, classes, stamps(folder, paths), notes)
+    note = f"{folder}: goes on with the {len(paths)} images and the classes that it was begun with"
+    other = f"; an extraction to another folder takes {now}" if now else ""
+    return FolderListing(paths, classes, fingerprint, [note + other])
 
 
 def _in_subfolders(folder: Path, paths: list[Path]) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import HuggingFace
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 datasets = pytest.importorskip("datasets")

@@ -12,7 +12,7 @@ from torch import nn
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import Tars
 from lightsae.activations.extraction.image_sources.files import stamps
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 OWN: dict[str, Any] = {"size": 16, "mean": [0.0] * 3, "std": [1.0] * 3}

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from lightsae.activations.extraction.batch_transfer import packed
-from lightsae.activations.extraction.images import ImageSet, Item
+from lightsae.activations.extraction.images.batch_transfer import packed
+from lightsae.activations.extraction.images.image_set import ImageSet, Item
 from lightsae.activations.extraction.models import Inputs
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError

@@ -15,7 +15,7 @@ import torch
 from lightsae.errors import LightsaeError
 from lightsae.training import AtomicCheckpointIO, SAEModule, read_checkpoint
 
-from ..training.helpers import make_data, make_module, make_trainer
+from ...training.helpers import make_data, make_module, make_trainer
 
 CONTENT = {
     "state_dict": {"w": torch.arange(3.0)},

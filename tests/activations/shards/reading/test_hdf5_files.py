@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from lightsae.activations.extraction.image_sources.array_files import array_names, open_array
-from lightsae.activations.shards.hdf5_files import ObstacleError, open_hdf5
-from lightsae.activations.shards.reader import UnreadableShardError
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.hdf5_files import ObstacleError, open_hdf5
+from lightsae.activations.shards.reading.reader import UnreadableShardError
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.tools.open_foreign import open_foreign
 from lightsae.activations.tools.verify import verify
 from lightsae.errors import LightsaeError

@@ -5,7 +5,7 @@ from multiprocessing.reduction import ForkingPickler
 import pytest
 import torch
 
-from lightsae.activations.extraction.batch_transfer import packed
+from lightsae.activations.extraction.images.batch_transfer import packed
 from lightsae.activations.extraction.models import Inputs
 
 SMALL = torch.arange(6).view(2, 3)

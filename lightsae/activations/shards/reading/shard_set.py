@@ -14,9 +14,9 @@ import numpy as np
 from lightsae.activations.shards.checked_read import aligned, put_rows
 from lightsae.activations.shards.dtypes import Array, as_float32, storage
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
-from lightsae.activations.shards.reader import Shard
-from lightsae.activations.shards.reader_processes import Located, ReaderProcesses
-from lightsae.activations.shards.row_source import Piece, Place
+from lightsae.activations.shards.reading.reader import Shard
+from lightsae.activations.shards.reading.reader_processes import Located, ReaderProcesses
+from lightsae.activations.shards.reading.row_source import Piece, Place
 from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
 

@@ -11,7 +11,11 @@ from PIL import Image
 from torch import nn
 
 from lightsae.activations import DataOptions
-from lightsae.activations.extraction.images import DatasetImages, FolderImages, load_images
+from lightsae.activations.extraction.images.image_set import (
+    DatasetImages,
+    FolderImages,
+    load_images,
+)
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise
 from tests.activations.tiffs import damaged_tiff
@@ -415,6 +419,12 @@ def test_one_source_of_images_is_given() -> None:
             load_images(options, nn.Identity())
 
 
+@pytest.mark.parametrize("kind", ["folder", "dataset", "huggingface", "webdataset", "arrays"])
+def test_a_source_of_no_name_is_refused(kind: str) -> None:
+    with pytest.raises(LightsaeError, match=f"^data.{kind} is '', expected the name of one$"):
+        load_images(DataOptions(**{kind: ""}), nn.Identity())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -599,6 +609,15 @@ def test_an_unreadable_first_item_does_not_hide_the_labels() -> None:
 def test_a_dataset_without_a_length_is_named() -> None:
     with pytest.raises(LightsaeError, match=r"^data: stream gives no length: TypeError: .*len"):
         DatasetImages(iter([IMAGE]), _tensor, "stream")
+
+
+def test_a_class_of_a_dataset_that_is_a_hidden_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Noise, "classes", (".ipynb_checkpoints", "cat", "dog", "owl"))
+    images = DatasetImages(Noise(4), _tensor, "noise")
+    assert images.notes == ["noise: classes that are hidden folders: .ipynb_checkpoints"]
+    assert DatasetImages(Noise(4), _tensor, "noise", labels=False).notes == []
 
 
 def test_classes_that_are_no_names_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from lightsae.activations import ActivationLoader, Manifest, ShardSet, ShardWriter
 from lightsae.activations.loading.splits import count_rows, distinct_samples, split_rule
-from lightsae.activations.shards import shard_set
 from lightsae.activations.shards.checked_read import aligned
-from lightsae.activations.shards.reader_processes import Located, ReaderProcesses
-from lightsae.activations.shards.row_source import Piece
+from lightsae.activations.shards.reading import shard_set
+from lightsae.activations.shards.reading.reader_processes import Located, ReaderProcesses
+from lightsae.activations.shards.reading.row_source import Piece
 from lightsae.errors import LightsaeError
 
-from ..loading.test_prefetch import LateCopies
+from ...loading.test_prefetch import LateCopies
 from .test_reader import forge_nan
 
 MakeShards = Callable[..., Path]
@@ -230,7 +230,7 @@ def test_they_end_with_what_they_read_for(make_shards: MakeShards) -> None:
 def test_they_end_with_a_parent_that_is_killed(make_shards: MakeShards) -> None:
     script = (
         "import sys, time, torch\n"
-        "from lightsae.activations.shards import shard_set\n"
+        "from lightsae.activations.shards.reading import shard_set\n"
         "from lightsae.activations import ShardSet\n"
         "shard_set._WORTH_PROCESSES = 0\n"
         f"shards = ShardSet({str(make_shards())!r})\n"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lightsae.activations.extraction.preparation_checks import checked
+from lightsae.activations.extraction.images.preparation_checks import checked
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.files import NameOption, expanded
@@ -107,6 +107,8 @@ webdataset, arrays; here are folder, arrays
         if len(given) != 1:
             here = f"here are {', '.join(given)}" if given else "there is none"
             raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
+        if getattr(self, given[0]) == "":
+            raise LightsaeError(f"data.{given[0]} is '', expected the name of one")
         if self.label_key and not self.labels:
             raise LightsaeError(
                 f"data.label_key is {self.label_key!r} and data.labels is false: give one of them"

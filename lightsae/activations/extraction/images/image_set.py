@@ -14,11 +14,12 @@ from lightsae.activations.extraction.image_sources.decoder_messages import (
     decoder_messages,
     said_of,
 )
+from lightsae.activations.extraction.image_sources.files import is_hidden
 from lightsae.activations.extraction.image_sources.folder_listing import list_images
 from lightsae.activations.extraction.image_sources.image_formats import open_image
 from lightsae.activations.extraction.image_sources.modes import converted
+from lightsae.activations.extraction.images.preparation import DataOptions, Transform, preparation
 from lightsae.activations.extraction.models import Inputs, import_object
-from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 from lightsae.messages import one_line, reason
@@ -163,6 +164,8 @@ class DatasetImages:
         if not isinstance(classes, Iterable):
             raise LightsaeError(f"data: classes of {name} is {classes!r}, expected a list of names")
         self.classes = [str(item) for item in classes]
+        if hidden := [item for item in self.classes if is_hidden(item)]:
+            self.notes.append(f"{name}: classes that are hidden folders: {', '.join(hidden)}")
         original = getattr(dataset, "original_index", None)
         self.original_index: Array = np.arange(count) if original is None else np.asarray(original)
         if self.original_index.shape != (count,) or self.original_index.dtype.kind not in "iu":
@@ -316,7 +319,7 @@ def load_images(
     source = _source(options, begun)
     name = options.huggingface or options.webdataset or options.arrays or ""
     images = DatasetImages(source, transform, name, mode, source.fingerprint)
-    images.notes = source.notes if isinstance(source, Tars) else []
+    images.notes += source.notes if isinstance(source, Tars) else []
     return images, settings
 
 

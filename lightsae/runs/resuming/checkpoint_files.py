@@ -8,8 +8,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
-from lightsae.runs.readable_state import require_readable
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.runs.resuming.readable_state import require_readable
+from lightsae.training.checkpoints.reading import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

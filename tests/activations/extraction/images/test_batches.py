@@ -7,8 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lightsae.activations.extraction.image_batches import collate, image_batches
-from lightsae.activations.extraction.images import DatasetImages, FolderImages, ImageSet, Item
+from lightsae.activations.extraction.images.batches import collate, image_batches
+from lightsae.activations.extraction.images.image_set import (
+    DatasetImages,
+    FolderImages,
+    ImageSet,
+    Item,
+)
 from lightsae.errors import LightsaeError
 from tests.activations.stand_ins import Noise
 

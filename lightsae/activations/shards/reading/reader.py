@@ -10,9 +10,9 @@ import numpy as np
 
 from lightsae.activations.shards.checked_read import all_finite, checksum, read_at
 from lightsae.activations.shards.dtypes import Array, as_float32, storage
-from lightsae.activations.shards.hdf5_files import ObstacleError, obstacle_in, open_hdf5
 from lightsae.activations.shards.manifest import Manifest, ShardEntry
-from lightsae.activations.shards.reader_processes import Located
+from lightsae.activations.shards.reading.hdf5_files import ObstacleError, obstacle_in, open_hdf5
+from lightsae.activations.shards.reading.reader_processes import Located
 from lightsae.activations.shards.shard_file import index_names, shard_digest
 from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightsae.errors import LightsaeError
 from lightsae.training import AtomicCheckpointIO, ResumePoint, read_checkpoint
 
-from ..training.helpers import make_data, make_module, make_trainer, metrics
+from ...training.helpers import make_data, make_module, make_trainer, metrics
 
 
 class Saves(Callback):
@@ -86,7 +86,7 @@ def test_a_full_disk_ends_training_with_the_file_named(
     def fail(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("lightsae.runs.checkpoint_files.torch.save", fail)
+    monkeypatch.setattr("lightsae.runs.resuming.checkpoint_files.torch.save", fail)
     with pytest.raises(LightsaeError, match=r"last.ckpt cannot be written: No space left"):
         make_trainer(tmp_path, every=4).fit(make_module(), make_data(shards))
     assert len(metrics(tmp_path)) == 4
@@ -99,7 +99,7 @@ def test_a_failing_write_at_the_end_of_an_epoch_leaves_the_counters_as_they_were
     def fail(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("lightsae.runs.checkpoint_files.torch.save", fail)
+    monkeypatch.setattr("lightsae.runs.resuming.checkpoint_files.torch.save", fail)
     trainer = make_trainer(tmp_path, max_steps=7)
     with pytest.raises(LightsaeError, match="No space left"):
         trainer.fit(make_module(), make_data(shards))

@@ -22,7 +22,7 @@ import numpy as np
 
 from lightsae.activations.shards import checked_read
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.row_source import Piece
+from lightsae.activations.shards.reading.row_source import Piece
 
 _WARNING = "a process that reads shards ended: this one reads its part, more slowly"
 _ENDS_WITHIN = 5.0

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from lightsae.errors import LightsaeError
-from lightsae.runs.readable_state import require_readable
-from lightsae.training.saved_settings import plain
+from lightsae.runs.resuming.readable_state import require_readable
+from lightsae.training.checkpoints.saved_settings import plain
 
 
 class ResumePoint(Checkpoint):
