@@ -64,7 +64,7 @@ rehearse-gpu: $(GPU_READY) ## make gpu without a GPU: tiny sizes, interpreted, o
 	offline=$$(unshare -rn true 2>/dev/null && echo unshare -rn); \
 	$$offline $(GPU_VENV)/bin/python benchmarks/gpu.py --rehearse --out runs/rehearse-gpu && \
 	PYTHONPATH=.:kernels $$offline $(GPU_VENV)/bin/python -m pytest -q -n 2 -m "not gpu" -o addopts= \
-		-o filterwarnings=default -p no:cacheprovider tests/kernels
+		--disable-warnings -o filterwarnings=default -p no:cacheprovider tests/kernels
 
 clean: ## remove the environment and what runs left behind
 	rm -rf $(VENV) .venv-peers $(GPU_VENV) runs .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

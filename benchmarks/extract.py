@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 from torchvision.transforms import v2
 
 from lightsae.activations.extraction.extraction_job import Extraction
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.images.image_set import load_images
+from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
-from lightsae.activations.extraction.preparation import DataOptions
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 BATCH = 64

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lightsae.activations import Manifest, ShardWriter
-from lightsae.activations.extraction.images import FolderImages
-from lightsae.activations.extraction.preparation import Transform
+from lightsae.activations.extraction.images.image_set import FolderImages
+from lightsae.activations.extraction.images.preparation import Transform
 from lightsae.activations.shards.disk_budget import row_bytes
 
 IMAGES = 1_281_167

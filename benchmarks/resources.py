@@ -4,7 +4,9 @@
 
 Every kernel with every row of the table of tiles, in the variants that its callers launch; what
 differs in few instructions (sizes that 16 does not divide, groups of other widths) in one of them.
-Registers, shared memory and spills are read from the machine code; the matrix unit from the PTX.
+Registers, shared memory and spills are read from the machine code; the matrix unit, and loads of
+two bytes in a loop, from the PTX. Where 16 divides every size there must be none of the latter:
+eight of them could be one, and nothing copies such a load to shared memory ahead of its use.
 
     python benchmarks/resources.py --unless_known results/resources.txt
 
@@ -30,13 +32,16 @@ os.environ.pop("TRITON_INTERPRET", None)
 
 import torch
 import triton
+import triton.language as tl
 from lightsae_kernels.fused import (
     adam,
     decode,
     encode_gradient,
+    encode_penalty,
     encode_product,
     select,
     weights,
+    weights_order,
 )
 from lightsae_kernels.fused.configs import GRADIENT, PRODUCT, RAGGED, ProductConfig, programs
 from triton.backends.compiler import GPUTarget
@@ -51,6 +56,7 @@ SPILLS = {
     ("3.8", "encode_gradient 64x64x32, d_in 77", "fp32", 100): 16,
 }
 ELEMENTS = {"bf16": 2, "fp16": 2, "fp32": 4}
+DTYPES = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}
 GPU = torch.device("cuda")
 # Names of the epilogues that the operations ask for: maxima, column sums, norms, masked, stored.
 EPILOGUES = {
@@ -79,7 +85,8 @@ STEPS = {
 class Case(NamedTuple):
     """A kernel with the types and constants it ships with.
 
-    Of one that is not aligned 16 divides no address and no size, else all but the `odd`.
+    Of one that is not aligned 16 divides no address and no size, else all but the `odd`. In a loop
+    it loads `scalars` numbers of two bytes for all its threads.
     """
 
     name: str
@@ -91,6 +98,7 @@ class Case(NamedTuple):
     aligned: bool = True
     types: tuple[tuple[str, str], ...] = ()
     odd: tuple[str, ...] = ()
+    scalars: int = 0
 
 
 class Resources(NamedTuple):
@@ -103,6 +111,7 @@ class Resources(NamedTuple):
     shared: int
     spilled: int
     matrix_unit: bool | None
+    narrow_loads: int
 
 
 WEIGHT_GRADIENTS = [
@@ -113,31 +122,35 @@ WEIGHT_GRADIENTS = [
 KERNELS = {
     "adam_step": adam.adam_step_kernel,
     "encode": encode_product.encode_product_kernel,
-    "encode_norms": encode_product.encode_norms_kernel,
     "encode_gradient": encode_gradient.encode_gradient_kernel,
+    "row_norms": encode_penalty.row_norms_kernel,
+    "column_sums": encode_penalty.column_sums_kernel,
     "select": select.select_kernel,
     "select_given": select.select_given_kernel,
     "decode": decode.decode_kernel,
     "values_gradient": decode.values_gradient_kernel,
     "weight_gradients": weights.weight_gradients_kernel,
     "partial_sums": weights.partial_sums_kernel,
+    "count": weights_order.count_kernel,
+    "tile_starts": weights_order.tile_starts_kernel,
+    "latent_starts": weights_order.latent_starts_kernel,
+    "place": weights_order.place_kernel,
 }
 # Types of the arguments that are not elements of x.
 TYPES = {
-    "indices_ptr": "*i64", "groups_ptr": "*i32", "active_ptr": "*i8", "mask_ptr": "*i8",
-    "flag_ptr": "*i32", "sums_ptr": "*fp32", "norms_ptr": "*fp32", "l1_ptr": "*fp32",
-    "squares_ptr": "*fp32", "error_ptr": "*fp32", **dict.fromkeys("BCNDMK", "i32"),
-    **dict.fromkeys(("pairs_ptr", "offsets_ptr", "owner_ptr", "first_ptr", "slots_ptr"), "*i32"),
+    "indices_ptr": "*i64", "active_ptr": "*i8", "mask_ptr": "*i8", "copy_ptr": "*bf16",
+    **dict.fromkeys(("flag_ptr", "fault_ptr", "groups_ptr", "pairs_ptr", "offsets_ptr",
+                     "extras_ptr", "counts_ptr", "total_ptr", "runs_ptr"), "*i32"),
+    **dict.fromkeys(("B", "C", "F", "N", "D", "M", "K", "P", "LENGTH", "TILES", "SIZE"), "i32"),
     **dict.fromkeys(
-        ("dz_ptr", "z_ptr", "g_ptr", "alpha_ptr", "beta_ptr", "scale_ptr", "dw_ptr", "db_ptr",
-         "dw_enc_ptr", "db_enc_ptr", "dw_dec_ptr", "part_enc_ptr", "part_b_ptr", "part_dec_ptr",
-         "part_ptr"),
+        ("sums_ptr", "norms_ptr", "l1_ptr", "squares_ptr", "error_ptr", "dz_ptr", "z_ptr", "g_ptr",
+         "alpha_ptr", "beta_ptr", "scale_ptr", "dw_ptr", "db_ptr", "dw_enc_ptr", "db_enc_ptr",
+         "dw_dec_ptr", "part_enc_ptr", "part_b_ptr", "part_dec_ptr", "step_ptr", "scale_sq_ptr",
+         "exp_avg_ptr", "exp_avg_sq_ptr"),
         "*fp32",
     ),
-    "step_ptr": "*fp32", "copy_ptr": "*bf16", "scale_sq_ptr": "*fp32",
-    "exp_avg_ptr": "*fp32", "exp_avg_sq_ptr": "*fp32",
-    "SIZE": "i32", **dict.fromkeys(("lr", "eps", "weight_decay"), "fp32"),
-    **dict.fromkeys(("beta1", "rest1", "log_beta1", "beta2", "rest2", "log_beta2"), "fp32"),
+    **dict.fromkeys(("lr", "eps", "weight_decay", "beta1", "rest1", "log_beta1"), "fp32"),
+    **dict.fromkeys(("beta2", "rest2", "log_beta2"), "fp32"),
 }  # fmt: skip
 # Of these the left or the right operand of a product.
 PRODUCTS = ("encode", "encode_gradient")
@@ -167,16 +180,21 @@ def main() -> int:
         return 0
     print(f"triton {triton.__version__}, compiled ahead of time")
     print(
-        ROW.format("kernel", "dtype", "sm", "registers", "shared KiB", "spilled B", "matrix unit")
+        ROW.format(
+            "kernel", "dtype", "sm", "registers", "shared KiB", "spilled B", "matrix unit", "narrow"
+        )
     )
     bad = few = 0
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for found in pool.map(compile_case, *zip(*wanted, strict=True)):
             print(line(found), flush=True)
             spills = found.spilled > may_spill(found)
-            bad += spills or found.matrix_unit is False
+            bad += spills or found.matrix_unit is False or found.narrow_loads > 0
             few += bool(found.spilled) and not spills
-    result = f"{len(wanted)} compiled, {bad} with a spill or a product off the matrix unit"
+    result = (
+        f"{len(wanted)} compiled, {bad} with a spill, a product off the matrix unit or loads of "
+        "two bytes in a loop"
+    )
     if few:
         result += f", {few} with a spill that triton {triton.__version__} is known for"
     print(result)
@@ -201,41 +219,75 @@ def fingerprint(wanted: list[tuple["Case", int]]) -> str:
 
 def cases(arch: int, dtype: str) -> Iterator[Case]:
     """Every kernel in one dtype, at the largest blocks and at the paper's sizes."""
-    yield from encode_cases(arch, dtype)
+    if ELEMENTS[dtype] == 2:
+        yield from encode_cases(arch, dtype)
     yield from gradient_cases(arch, dtype)
-    size = ELEMENTS[dtype]
+    yield from penalty_cases(dtype)
     yield from select_cases(dtype)
-    for k in (32, 512):
-        rows, warps = programs(k, GPU)
-        yield Case(
-            f"select_given, k {k}", "select_given", dtype, {"BLOCK_B": rows, "BLOCK_K": k}, warps
-        )
-    rows, warps = programs(4096, GPU, per_warp=512)
-    tiles = {"BLOCK_B": rows, "BLOCK_N": 4096}
-    yield Case("encode_norms", "encode_norms", dtype, tiles, warps)
-    for d_in in (384, 1024, 8192):
-        block = decode.block_d(d_in)
-        rows, warps = programs(block, GPU)
-        for name, residual in (("decode", False), ("decode_residual", True)):
-            tiles = {"BIAS": True, "RESIDUAL": residual, "BLOCK_B": rows, "BLOCK_D": block,
-                     "UNROLL": 4}  # fmt: skip
-            yield Case(f"{name} {d_in}", "decode", dtype, tiles, warps)
-            if size == 2 and d_in == 1024:
-                wide = ("w_ptr", "bias_ptr", "x_ptr", "out_ptr")
-                mixed = tuple((pointer, "*fp32") for pointer in wide)
-                yield Case(
-                    f"{name} {d_in}, float32 decoder", "decode", dtype, tiles, warps,
-                    types=mixed,
-                )  # fmt: skip
-    block = decode.block_d(1024)
-    tiles = {"BIAS": False, "RESIDUAL": False, "BLOCK_B": 1, "BLOCK_D": block, "UNROLL": 4}
-    warps = programs(block, GPU)[1]
-    through = (("out_ptr", "*fp32"), ("values_ptr", "*fp32"))
-    yield Case("decode 1024, gradient of x", "decode", dtype, tiles, warps,
-               types=through)  # fmt: skip
-    yield Case("decode 1024, any sizes", "decode", dtype, tiles | {"BIAS": True},
-               warps, aligned=False)  # fmt: skip
+    yield from decode_cases(dtype)
+    yield from weights_cases(dtype)
     yield from adam_cases(dtype)
+    if dtype == "fp32":
+        yield from order_cases()
+
+
+def penalty_cases(dtype: str) -> Iterator[Case]:
+    """What a regularizer takes from stored activations."""
+    rows, warps = programs(4096, GPU, per_warp=512)
+    for masked in (True, False):
+        tiles = {"MASKED": masked, "BLOCK_B": rows, "BLOCK_N": 4096}
+        yield Case(f"row_norms{' masked' * masked}", "row_norms", dtype, tiles, warps)
+    yield Case("column_sums", "column_sums", dtype, {"BLOCK_B": 32, "BLOCK_N": 128}, 4)
+
+
+def decode_cases(dtype: str) -> Iterator[Case]:
+    """Decode and residual in one dtype and in mixed precision; the gradient of the values."""
+    for d_in in (384, 1024, 8192):
+        yield decode_case(f"decode {d_in}", dtype, d_in)
+        yield decode_case(f"decode_residual {d_in}", dtype, d_in, residual=True)
+    yield decode_case("decode 1024, any sizes", dtype, 1024, aligned=False)
+    through = (("out_ptr", "*fp32"), ("values_ptr", "*fp32"))
+    yield decode_case("decode 1024, gradient of x", dtype, 1024, types=through, bias=False)
+    tiles = {"BLOCK_K": 16, "BLOCK_D": 256, "PRODUCT": DTYPES[dtype]}
+    yield Case("values_gradient", "values_gradient", dtype, tiles, 4)
+    yield Case("values_gradient, any sizes", "values_gradient", dtype, tiles, 4, aligned=False)
+    if ELEMENTS[dtype] == 2:
+        wide = tuple((pointer, "*fp32") for pointer in ("bias_ptr", "x_ptr", "out_ptr"))
+        for residual in (False, True):
+            name = f"decode{'_residual' * residual} 1024, float32 decoder"
+            yield decode_case(name, dtype, 1024, residual=residual, types=wide,
+                              note=" and its copy")  # fmt: skip
+            yield decode_case(name, dtype, 1024, residual=residual,
+                              types=(*wide, ("w_ptr", "*fp32")))  # fmt: skip
+        upstream = (("g_ptr", f"*{dtype}"),)
+        yield Case(f"values_gradient, {dtype} upstream", "values_gradient", dtype, tiles, 4,
+                   types=upstream)  # fmt: skip
+        yield Case("values_gradient, float32 decoder", "values_gradient", dtype, tiles, 4,
+                   types=(*upstream, ("w_ptr", "*fp32")))  # fmt: skip
+
+
+def decode_case(
+    name: str, dtype: str, d_in: int, *, residual: bool = False, bias: bool = True,
+    aligned: bool = True, types: tuple[tuple[str, str], ...] = (), note: str = "",
+) -> Case:  # fmt: skip
+    block, narrow = decode.block_d(d_in), ELEMENTS[dtype] == 2
+    rows, warps = programs(block, GPU)
+    tiles = {"BIAS": bias, "RESIDUAL": residual, "NARROW": residual and narrow,
+             "PRODUCT": DTYPES[dtype], "BLOCK_B": rows, "BLOCK_D": block, "UNROLL": 4}  # fmt: skip
+    # The values of a row are numbers for all threads, and come one by one.
+    scalars = 4 if narrow and ("values_ptr", "*fp32") not in types else 0
+    return Case(name + note, "decode", dtype, tiles, warps, aligned=aligned, types=types,
+                scalars=scalars)  # fmt: skip
+
+
+def order_cases() -> Iterator[Case]:
+    """The counting sort: of many pairs and of few."""
+    for block in (1024, 128):
+        yield Case(f"count {block}", "count", "fp32", {"BLOCK": block, "BLOCK_N": 2048}, 8)
+        yield Case(f"place {block}", "place", "fp32", {"BLOCK": block}, 8)
+    yield Case("tile_starts", "tile_starts", "fp32", {"BLOCK_N": 256}, 4)
+    tiles = {"CHUNK": 128, "BLOCK_N": 2048}
+    yield Case("latent_starts", "latent_starts", "fp32", tiles, 8)
 
 
 def select_cases(dtype: str) -> Iterator[Case]:
@@ -243,14 +295,22 @@ def select_cases(dtype: str) -> Iterator[Case]:
     for n, k in ((8192, 32), (65536, 64), (65536, 512), (131_072, 512), (1 << 20, 32)):
         group = select.group_size(n, k)
         block_m, block_k = triton.next_power_of_2(n // group), max(2, triton.next_power_of_2(k))
-        tiles = {"GROUP": group, "BITS": 8 * ELEMENTS[dtype] - 1, "BLOCK_M": block_m,
-                 "BLOCK_K": block_k}  # fmt: skip
+        sizes = {"GROUP": group, "BITS": 8 * ELEMENTS[dtype] - 1, "BLOCK_M": block_m,
+                 "BLOCK_K": block_k, "BLOCK_N": select.scanned_columns(n, group)}  # fmt: skip
         for columns, odd in ((n, ()), (n - 1, ("B", "N", "K"))):
-            rows, warps = select.select_programs(block_m, block_k * group, columns, GPU)
-            yield Case(
-                f"select {columns}, k {k}", "select", dtype, tiles | {"BLOCK_B": rows}, warps,
-                odd=odd,
-            )  # fmt: skip
+            for scan, norms in ((False, False), (True, False), (True, True)):
+                if (columns, k) != (65536, 64) and norms:
+                    continue
+                rows, warps = select.select_programs(
+                    block_m, block_k * group, columns, GPU, scan=scan
+                )
+                tiles = sizes | {"SCAN": scan, "NORMS": norms, "BLOCK_B": rows}
+                note = ", scanned" * scan + " with norms" * norms
+                yield Case(f"select {columns}, k {k}{note}", "select", dtype, tiles, warps, odd=odd)
+    for k in (32, 512):
+        rows, warps = programs(k, GPU)
+        tiles = {"BLOCK_B": rows, "BLOCK_K": k}
+        yield Case(f"select_given, k {k}", "select_given", dtype, tiles, warps)
 
 
 def adam_cases(dtype: str) -> Iterator[Case]:
@@ -274,14 +334,10 @@ def adam_cases(dtype: str) -> Iterator[Case]:
 
 def encode_cases(arch: int, dtype: str) -> Iterator[Case]:
     """The product with every epilogue in the first row of the table, with two in the others."""
-    first, *others = PRODUCT[arch, ELEMENTS[dtype]]
-    if dtype == "fp32":
-        case = encode_case("maxima+sums", ", tf32", dtype, first, whole=True)
-        yield case._replace(constants=case.constants | {"PRECISION": "tf32"})
+    first, *others = PRODUCT[arch]
     for epilogue in EPILOGUES:
         yield encode_case(epilogue, "", dtype, first, whole=True)
         yield encode_case(epilogue, ", d_in 80", dtype, first, whole=False)
-        yield encode_case(epilogue, ", d_in 77", dtype, RAGGED, whole=False, aligned=False)
     for config in others:
         for epilogue in ("maxima", "maxima+sums"):
             yield encode_case(epilogue, "", dtype, config, whole=True)
@@ -293,64 +349,71 @@ def encode_cases(arch: int, dtype: str) -> Iterator[Case]:
 
 
 def encode_case(
-    epilogue: str, shape: str, dtype: str, config: ProductConfig, *, whole: bool,
-    aligned: bool = True,
-) -> Case:  # fmt: skip
+    epilogue: str, shape: str, dtype: str, config: ProductConfig, *, whole: bool
+) -> Case:
     maxima, sums, norms, masked, store = EPILOGUES[epilogue]
     tile = f"{config.block_b}x{config.block_n}x{config.block_d}"
     return Case(
         f"encode {tile} {epilogue}{shape}", "encode", dtype,
         {"GROUP": 16 if maxima else 1, "STORE": store, "MAXIMA": maxima, "SUMS": sums,
-         "NORMS": norms, "MASKED": masked, "PRECISION": "ieee", "BLOCK_B": config.block_b,
-         "BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "WHOLE_D": whole,
-         "SUPER": config.super_rows},
-        config.warps, config.stages, aligned,
+         "NORMS": norms, "MASKED": masked, "BLOCK_B": config.block_b, "BLOCK_N": config.block_n,
+         "BLOCK_D": config.block_d, "WHOLE_D": whole, "SUPER": config.super_rows},
+        config.warps, config.stages,
     )  # fmt: skip
 
 
 def gradient_cases(arch: int, dtype: str) -> Iterator[Case]:
-    """The backward pass: the regularizers' product, and what is sparse."""
-    preferred = GRADIENT[arch, ELEMENTS[dtype]]
+    """The backward pass of the regularizers."""
+    alone, added = GRADIENT[arch, ELEMENTS[dtype]]
     for ratio in (False, True):
         for accumulate in (False, True):
-            yield regularizer_case(dtype, preferred, ratio, accumulate)
+            yield regularizer_case(dtype, added if accumulate else alone, ratio, accumulate)
+            if alone != added and not accumulate:
+                yield regularizer_case(dtype, added, ratio, accumulate, ", d_in 128")
             case = regularizer_case(dtype, RAGGED, ratio, accumulate, ", d_in 77")
             yield case._replace(aligned=False)
-    case = regularizer_case(dtype, preferred, True, True, ", any B and d_sae")
+    case = regularizer_case(dtype, added, True, True, ", any B and d_sae")
     yield case._replace(odd=("B", "N"))
-    case = regularizer_case(dtype, preferred, True, False, ", unmasked")
+    case = regularizer_case(dtype, alone, True, False, ", any B and d_sae")
+    yield case._replace(odd=("B", "N"))
+    case = regularizer_case(dtype, alone, True, False, ", unmasked")
     yield case._replace(constants=case.constants | {"MASKED": False})
     if dtype == "fp32":
-        case = regularizer_case(dtype, preferred, True, False, ", tf32")
+        case = regularizer_case(dtype, alone, True, False, ", tf32")
         yield case._replace(constants=case.constants | {"PRECISION": "tf32"})
-    for block in (512, 1024):
+
+
+def weights_cases(dtype: str) -> Iterator[Case]:
+    """Gradients of both weight matrices, in blocks of columns that stay in L2."""
+    for block in (256, 1024):
         for enc, dec, accumulate in WEIGHT_GRADIENTS:
-            yield Case(
-                f"weight_gradients {block}{' encoder' * enc}{' decoder' * dec}"
-                f"{' accumulated' * accumulate}", "weight_gradients", dtype,
-                {"ENC": enc, "DEC": dec, "ACCUMULATE": accumulate, "LENGTH": 128, "CHUNKS": 1,
-                 "BLOCK_D": block}, 4,
-            )  # fmt: skip
-    tiles = {"ENC": True, "DEC": True, "ACCUMULATE": True, "LENGTH": 128, "CHUNKS": 1,
-             "BLOCK_D": 1024}  # fmt: skip
-    yield Case(
-        "weight_gradients 1024, any sizes", "weight_gradients", dtype, tiles, 4, aligned=False
-    )
-    for block, accumulate in ((1024, True), (1024, False), (16, True)):
-        tiles = {"ACCUMULATE": accumulate, "LATENTS": 1, "BLOCK_D": block}
-        name = f"partial_sums {block}{' accumulated' * accumulate}"
-        yield Case(name, "partial_sums", dtype, tiles, 4, odd=("D",) if block == 16 else ())
-    tiles = {"BLOCK_K": 16, "BLOCK_D": 256}
-    yield Case("values_gradient", "values_gradient", dtype, tiles, 4)
-    yield Case("values_gradient, any sizes", "values_gradient", dtype, tiles, 4, aligned=False)
-    if dtype != "fp32":
-        upstream = (("g_ptr", f"*{dtype}"),)
-        yield Case(f"values_gradient, {dtype} upstream", "values_gradient", dtype, tiles, 4,
-                   types=upstream)  # fmt: skip
-        tiles = {"ENC": False, "DEC": True, "ACCUMULATE": False, "LENGTH": 128, "CHUNKS": 1,
-                 "BLOCK_D": 1024}  # fmt: skip
-        yield Case(f"weight_gradients 1024 decoder, {dtype} upstream", "weight_gradients", dtype,
-                   tiles, 4, types=upstream)  # fmt: skip
+            name = f"{' encoder' * enc}{' decoder' * dec}{' accumulated' * accumulate}"
+            yield weights_case(
+                f"weight_gradients {block}{name}", dtype, block, enc, dec, accumulate
+            )
+    every = (True, True, True)
+    case = weights_case("weight_gradients 1024, any sizes", dtype, 1024, *every)
+    yield case._replace(aligned=False)
+    if ELEMENTS[dtype] == 2:
+        for block in (256, 512, 1024):
+            yield weights_case(
+                f"weight_gradients {block}, {dtype} residual", dtype, block, *every
+            )._replace(types=(("g_ptr", f"*{dtype}"),))
+    if dtype == "fp32":
+        for enc, dec in ((True, False), (False, True), (True, True)):
+            case = weights_case("", dtype, 1024, enc, dec, False)
+            tiles = {k: v for k, v in case.constants.items() if k not in ("LENGTH", "ACCUMULATE")}
+            name = f"partial_sums{' encoder' * enc}{' decoder' * dec}"
+            yield case._replace(name=name, kernel="partial_sums", constants=tiles)
+
+
+def weights_case(name: str, dtype: str, block: int, enc: bool, dec: bool, accumulate: bool) -> Case:
+    return Case(
+        name, "weight_gradients", dtype,
+        {"ENC": enc, "DEC": dec, "ACCUMULATE": accumulate, "LENGTH": 128, "STEPS": 17,
+         "CHUNKS": 1, "BLOCK_D": block},
+        max(1, block // 256),
+    )  # fmt: skip
 
 
 def regularizer_case(
@@ -389,7 +452,22 @@ def compile_case(case: Case, arch: int) -> Resources:
     has_product = case.kernel in PRODUCTS and case.dtype != "fp32"
     unit = MATRIX_UNIT[arch] in compiled.asm["ptx"] if has_product else None
     shared = compiled.metadata.shared
-    return Resources(case.name, case.dtype, arch, registers, shared, spilled, unit)
+    narrow = loads_of_two_bytes(compiled.asm["ptx"]) if case.aligned and not case.odd else 0
+    return Resources(
+        case.name, case.dtype, arch, registers, shared, spilled, unit, max(0, narrow - case.scalars)
+    )
+
+
+def loads_of_two_bytes(ptx: str) -> int:
+    """How many loads from global memory inside loops are two bytes wide."""
+    lines = ptx.splitlines()
+    labels = {line.split(":")[0].strip(): n for n, line in enumerate(lines) if line.startswith("$")}
+    inside: set[int] = set()
+    for n, line in enumerate(lines):
+        target = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
+        if target and labels.get(target[1], n) < n:
+            inside.update(range(labels[target[1]], n))
+    return sum(bool(re.search(r"\bld\.global(?!\S*\.v\d)\S*\.[bus]16\b", lines[n])) for n in inside)
 
 
 def usage(cubin: bytes) -> tuple[int, int]:
@@ -404,15 +482,16 @@ def usage(cubin: bytes) -> tuple[int, int]:
     return registers, max(int(n) for n in re.findall(r"STACK:(\d+)", text))
 
 
-ROW = "{:44} {:>5} {:>4} {:>9} {:>10} {:>9}  {}"
+ROW = "{:56} {:>5} {:>4} {:>9} {:>10} {:>9}  {:11}  {:>6}"
 
 
 def line(found: Resources) -> str:
     unit = {None: "-", True: "yes", False: "NO"}[found.matrix_unit]
     shared = f"{found.shared / 1024:.1f}"
     return ROW.format(
-        found.case, found.dtype, found.arch, found.registers, shared, found.spilled, unit
-    )
+        found.case, found.dtype, found.arch, found.registers, shared, found.spilled, unit,
+        found.narrow_loads or "-",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from lightsae_kernels import encode_residual, memory
+from lightsae_kernels.fused.configs import library_rows, product_options
 from lightsae_kernels.fused.select import group_size, maxima_columns
 
 from lightsae.sae import SparseAutoencoder, TopK
@@ -96,25 +97,33 @@ def parts(
     """What is predicted; what has B or N elements is left out."""
     B, D, N, k = sizes.values()
     elements = 2 * N * D + N + D
-    held = 6 * B * D + 10 * B * k
-    whole, part = 2 * B * N, min(2 * B * N, memory.memory().block_bytes)
+    held = 8 * B * D + 10 * B * k
+    whole, block_bytes = 2 * B * N, memory.memory().block_bytes
+    part = first = min(whole, block_bytes)
+    if product_options(device, torch.float16, D, N)[0] is None:
+        first = min(whole, block_bytes, library_rows(device, 2 * N) * 2 * N)
     group = group_size(N, k)
-    maxima = part * maxima_columns(N, group) // N
+    maxima = first * maxima_columns(N, group) // N
     kept = regularizer != "none" and not recompute
-    again = part + 4 * B * k if regularizer != "none" and recompute else 0
+    # A row block made again is gone before the decoder's gradient is there.
+    again = 4 * B * k + max(0, part - 4 * N * D) if regularizer != "none" and recompute else 0
     # torch's update on the CPU goes through the decoder in blocks.
     block = min(4 * N * D, 16 << 20) if device.type == "cpu" else 0
     return [
         Part("parameters", "4 (2 N D + N + D)", 4 * elements),
-        Part("optimizer state", "8 (2 N D + N + D) + 2 N D", 8 * elements + 2 * N * D),
-        Part("held for backward", "6 B D + 10 B k [+ 2 B N]", held + whole * kept),
+        Part("optimizer state", "8 (2 N D + N + D) + 4 N D", 8 * elements + 4 * N * D),
+        Part("held for backward", "8 B D + 10 B k [+ 2 B N]", held + whole * kept),
         Part(
             "peak of forward besides",
-            "max(4 B D + 6 B k,\n[2 B N +] 2 B M + 4 B k)",
-            max(4 * B * D + 6 * B * k, part * (not kept) + maxima + 4 * B * k),
+            "max(4 B D + 6 B k,\n[2 B N +] 2 B M + 4 B k - 2 B D)",
+            max(4 * B * D + 6 * B * k, first * (not kept) + maxima + 4 * B * k - 2 * B * D),
         ),
         Part("gradients", "4 (2 N D + N + D)", 4 * elements),
-        Part("peak of backward besides", "17 B k [+ 2 B N + 4 B k]", 17 * B * k + again),
+        Part(
+            "peak of backward besides",
+            "(17 + D / 16) B k [+ 4 B k +\nmax(0, 2 B N - 4 N D)]",
+            (16 * 17 + D) * B * k // 16 + again,
+        ),
         Part("peak of update besides", "0, on the CPU 4 N D", block),
     ]
 
@@ -134,16 +143,16 @@ def measure(
         parameters = meter.held() - start
         optimizer = SAEAdam(sae.parameters())
         optimizer.keep_unit_rows(sae.W_dec)
-        copy = sae.keep_narrow("W_enc", dtype)
-        optimizer.keep_copy(sae.W_enc, copy)
+        for name in ("W_enc", "W_dec"):
+            optimizer.keep_copy(getattr(sae, name), sae.keep_narrow(name, dtype))
         for _ in range(2):
             optimizer.zero_grad()
             before = meter.restart()
             with torch.autocast(device.type, dtype):
                 weights = sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec
                 encoded, left = encode_residual(
-                    x / sae.scale, *weights, k, W_enc_narrow=copy.of(sae.W_enc), backend="triton",
-                    **options,
+                    x / sae.scale, *weights, k, W_enc_narrow=sae.narrow("W_enc"),
+                    W_dec_narrow=sae.narrow("W_dec"), backend="triton", **options,
                 )  # fmt: skip
                 loss = left.error.mean() + 0.01 * encoded.penalty
             del encoded, left

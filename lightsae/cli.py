@@ -1,12 +1,15 @@
 """One command line over the whole package: `lightsae`, `python -m lightsae`, `lightning fit`."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from lightsae.config_files import require_each_key_once
+from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.interrupts import (
     Terminated,
@@ -14,8 +17,8 @@ from lightsae.interrupts import (
     interrupt_in,
     repeating_lost_interrupts,
 )
-from lightsae.launch import require_whole_launch
-from lightsae.messages import one_line
+from lightsae.launch_environment import require_whole_launch
+from lightsae.run_help import run_help
 
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
@@ -29,6 +32,12 @@ _TOOLS = {
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, fit with and without regularizers, compare",
 }
+
+# What a disk or a folder refuses; other errors of the system are somebody's mistake in code.
+_DISK = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EISDIR, errno.ENOTDIR,
+)  # fmt: skip
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -57,9 +66,13 @@ def main(args: Sequence[str] | None = None) -> int:
         known = ", ".join(_RUNS | _TOOLS)
         print(f"lightsae: error: no command {words[0]!r}; there are {known}", file=sys.stderr)
         return 2
+    if words[0] in _RUNS and {"-h", "--help"} & set(words):
+        print(run_help(words[0]), end="")
+        raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
             require_whole_launch()
+            require_each_key_once(words)
             _command(words[0])(words)
     except BaseException as error:
         status = _status(words[0], error)
@@ -85,15 +98,20 @@ def _status(word: str, error: BaseException) -> int | None:
         print(f"lightsae {word}: error: {one_line(str(error))} {hint}", file=sys.stderr)
         return 2
     if isinstance(error, (LightsaeError, *_kernel_errors())):
-        message = " ".join(str(error).split())
-        print(f"lightsae {word}: error: {message}", file=sys.stderr)
-        return 1
+        return _tell(word, " ".join(str(error).split()))
+    if isinstance(error, OSError) and error.errno in _DISK and error.filename:
+        return _tell(word, f"{error.filename}: {error.strerror}")
     if stop is None or isinstance(error, SystemExit):
         return None
     if os.environ.get("LOCAL_RANK", "0") == "0":
         again = "; the same command goes on" if word in ("extract", "shards") else ""
         print(f"lightsae {word}: stopped{again}", file=sys.stderr)
     return 143 if isinstance(stop, Terminated) else 130
+
+
+def _tell(word: str, message: str) -> int:
+    print(f"lightsae {word}: error: {message}", file=sys.stderr)
+    return 1
 
 
 def _kernel_errors() -> tuple[type[Exception], ...]:
@@ -125,7 +143,7 @@ def lightning_main() -> int:
 
 def _command(word: str) -> Callable[[list[str]], object]:
     if word in _RUNS:
-        from lightsae.runs.commands import RunCLI
+        from lightsae.runs.run_cli import RunCLI
 
         return RunCLI
     own_parser = {"shards": _shards, "export": _export}
@@ -134,7 +152,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
 
 def _shards(words: list[str]) -> None:
     """A command on folders of shards."""
-    from lightsae.activations.tools.command import shards
+    from lightsae.activations.tools.shards_cli import shards
 
     with answering_sigterm():
         shards(words[1:])

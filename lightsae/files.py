@@ -26,7 +26,8 @@ def expanded(path: str | Path | int) -> str:
         path: As given in an option, in YAML or in Python.
 
     Raises:
-        LightsaeError: If there is no such variable or user, and no file of that very name.
+        LightsaeError: If there is no such variable or user, and no file of that very name; or if
+            it is empty.
 
     Example:
         >>> os.environ["DISK"] = "/scratch"
@@ -38,6 +39,8 @@ def expanded(path: str | Path | int) -> str:
         lightsae.errors.LightsaeError: $NO_DISK/shards: $NO_DISK is not set
     """
     text = os.path.expanduser(os.path.expandvars(path if isinstance(path, str) else str(path)))
+    if not text or "\0" in text:
+        raise LightsaeError(f"{text!r} is no path: is a variable empty?")
     first, _, _ = text.partition("/")
     if first.startswith("~") and not os.path.lexists(first):
         raise LightsaeError(f"{path}: there is no user {first[1:]}")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: raised once as an exception, and sent again if a destructor swallowed it."""
+"""SIGTERM as an exception; interrupts that a destructor lost are sent again."""
 
 import os
 import signal

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 
 _OBJECT = re.compile(r"GLOBAL ([\w.]+)")
 

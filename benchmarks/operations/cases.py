@@ -20,11 +20,12 @@ def draw(size: Size, dtype: torch.dtype, device: torch.device) -> Inputs:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
-    W = F.normalize(normal(size.d_sae, size.d_in), dim=1).to(dtype)
+    parameter = F.normalize(normal(size.d_sae, size.d_in), dim=1)
+    W = parameter.to(dtype)
     x, b_enc, b_dec = normal(size.B, size.d_in), normal(size.d_sae) / 10, normal(size.d_in) / 10
     encoder = (x.to(dtype), W, b_enc.to(dtype), b_dec.to(dtype))
     values, indices = encode.topk_in_blocks(*encoder, size.k)
-    return Inputs(*encoder, W.clone(), values, indices)
+    return Inputs(*encoder, W.clone(), values, indices, parameter)
 
 
 def cases(inputs: Inputs, size: Size, *, whole: bool) -> Iterator[Case]:

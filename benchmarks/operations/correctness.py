@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-from lightsae_kernels import reference, sparse_decode, sparse_residual
+from lightsae_kernels import reference
+from operations import decode
 from operations.encode import REGULARIZERS, ours
 from operations.inputs import Inputs
 from operations.names import DECODE, RECOMPUTE, RESIDUAL
@@ -62,17 +63,15 @@ def checks(inputs: Inputs, size: Size) -> Iterator[Check]:
             if output == "values" or regularizer is not None:
                 errors = _error(actual, expected), _error(same_dtype, expected)
                 yield Check(operation, output, *errors, differing, repeats)
-    x_hat, *others = (sparse_decode(*inputs.code, backend="triton") for _ in range(repeats))
+    x_hat, *others = (decode.ours(inputs) for _ in range(repeats))
     differing = sum(not torch.equal(x_hat, other) for other in others)
     exact, plain = (decoded(inputs, dtype) for dtype in (torch.float64, inputs.x.dtype))
     errors = _error(x_hat, exact), _error(plain, exact)
     yield Check(DECODE, "x_hat", *errors, differing, repeats)
-    left, *others = (
-        sparse_residual(inputs.x, *inputs.code, backend="triton") for _ in range(repeats)
-    )
-    differing = sum(not _same(left, other) for other in others)
+    left, *others = (decode.ours(inputs, inputs.x.float()) for _ in range(repeats))
+    differing = sum(not torch.equal(left, other) for other in others)
     exact, plain = (residual(inputs, dtype) for dtype in (torch.float64, inputs.x.dtype))
-    errors = _error(left.residual, exact), _error(plain, exact)
+    errors = _error(left, exact), _error(plain, exact)
     yield Check(RESIDUAL, "residual", *errors, differing, repeats)
 
 
@@ -111,7 +110,7 @@ def at_support(
 
 def decoded(inputs: Inputs, dtype: torch.dtype) -> Tensor:
     """The definition's reconstruction in a dtype, block by block."""
-    values, W_dec, b_dec = (t.to(dtype) for t in (inputs.values, inputs.W_dec, inputs.b_dec))
+    values, W_dec, b_dec = (t.to(dtype) for t in (inputs.values, inputs.parameter, inputs.b_dec))
     return torch.cat([
         reference.sparse_decode(values[rows], inputs.indices[rows], W_dec, b_dec)
         for rows in _row_blocks(inputs)
@@ -121,7 +120,7 @@ def decoded(inputs: Inputs, dtype: torch.dtype) -> Tensor:
 def residual(inputs: Inputs, dtype: torch.dtype) -> Tensor:
     """The definition's residual in a dtype, block by block."""
     x, values, W_dec, b_dec = (
-        t.to(dtype) for t in (inputs.x, inputs.values, inputs.W_dec, inputs.b_dec)
+        t.to(dtype) for t in (inputs.x, inputs.values, inputs.parameter, inputs.b_dec)
     )
     return torch.cat([
         reference.sparse_residual(x[rows], values[rows], inputs.indices[rows], W_dec, b_dec)[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import torch
 from lightsae_kernels import reference, sparse_decode, sparse_residual
 from operations.inputs import Case, Inputs, compiled, sparsify_version
 from operations.names import DECODE, OURS, RESIDUAL
@@ -11,12 +12,24 @@ from torch.nn import functional as F
 
 
 def own_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
-    """The fused kernels."""
+    """The fused kernels as training calls them: a float32 decoder and its narrow copy."""
     least = size.decode_flops, size.decode_bytes(inputs.x.itemsize)
-    yield Case(DECODE, OURS, lambda: sparse_decode(*inputs.code, backend="triton"), *least)
-    least = size.decode_flops, size.residual_bytes(inputs.x.itemsize)
-    call = lambda: sparse_residual(inputs.x, *inputs.code, backend="triton")  # noqa: E731
-    yield Case(RESIDUAL, OURS, call, *least)
+    yield Case(DECODE, OURS, lambda: ours(inputs), *least)
+    x, least = inputs.x.float(), (size.decode_flops, size.residual_bytes(inputs.x.itemsize))
+    yield Case(RESIDUAL, OURS, lambda: ours(inputs, x), *least)
+
+
+def ours(inputs: Inputs, x: Tensor | None = None) -> Tensor:
+    """Reconstructions, or what they leave of x, in float32."""
+    dtype, device = inputs.x.dtype, inputs.x.device.type
+    decoder = inputs.parameter, inputs.b_dec.float()
+    code = inputs.values, inputs.indices
+    with torch.autocast(device, dtype, enabled=dtype.itemsize == 2):
+        if x is None:
+            return sparse_decode(*code, *decoder, W_dec_narrow=inputs.W_dec, backend="triton")
+        return sparse_residual(
+            x, *code, *decoder, W_dec_narrow=inputs.W_dec, backend="triton"
+        ).residual
 
 
 def stock_cases(inputs: Inputs, size: Size) -> Iterator[Case]:

@@ -32,6 +32,26 @@ def own_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
             return ours(inputs, size, "l1_l2_ratio")
 
     yield Case(RECOMPUTE, OURS, recomputed, *least)
+    yield from _other_ways(inputs, size)
+
+
+def _other_ways(inputs: Inputs, size: Size) -> Iterator[Case]:
+    """What the table of tiles offers besides what it takes."""
+    from lightsae_kernels.fused import configs
+
+    asked = inputs.x.device, inputs.x.dtype, size.d_in, size.d_sae
+    for option in configs.product_options(*asked)[1:]:
+
+        def call(option: object = option) -> object:
+            offered, configs.product_options = configs.product_options, lambda *_: (option,)
+            try:
+                return ours(inputs, size, None)
+            finally:
+                configs.product_options = offered
+
+        name = "the library's product" if option is None else "tiles {}x{}x{}".format(*option)
+        least = size.product_flops, size.encode_bytes(inputs.x.itemsize)
+        yield Case("encode", f"{OURS}, {name}", call, *least)
 
 
 def ours(inputs: Inputs, size: Size, regularizer: str | None) -> Encoded:

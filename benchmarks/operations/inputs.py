@@ -9,7 +9,18 @@ from torch import Tensor
 
 
 class Inputs(NamedTuple):
-    """Random tensors of one size; the code is the stock Top-k of the dictionary."""
+    """Random tensors of one size; the code is the stock Top-k of the dictionary.
+
+    Attributes:
+        x: Samples, in the dtype of the product, as all but one.
+        W_enc: Encoder.
+        b_enc: Encoder bias.
+        b_dec: Decoder bias.
+        W_dec: Decoder.
+        values: Activations of the code.
+        indices: Their latents.
+        parameter: The decoder in float32, as training has it beside that copy.
+    """
 
     x: Tensor
     W_enc: Tensor
@@ -18,6 +29,7 @@ class Inputs(NamedTuple):
     W_dec: Tensor
     values: Tensor
     indices: Tensor
+    parameter: Tensor
 
     @property
     def encoder(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -26,7 +38,7 @@ class Inputs(NamedTuple):
 
     @property
     def code(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Arguments of sparse_decode."""
+        """Arguments of sparse_decode, all in the dtype of the product."""
         return self.values, self.indices, self.W_dec, self.b_dec
 
 

@@ -40,14 +40,14 @@ class Size(NamedTuple):
         return read * itemsize + self._code_bytes(itemsize)
 
     def decode_bytes(self, itemsize: int) -> int:
-        """B k rows of W_dec and the code read, x_hat written."""
-        rows = self.B * self.k * self.d_in + self.B * self.d_in
-        return rows * itemsize + self._code_bytes(itemsize)
+        """B k rows of W_dec and the code read, x_hat written in float32."""
+        rows = self.B * self.k * self.d_in * itemsize + 4 * self.B * self.d_in
+        return rows + self._code_bytes(itemsize)
 
     def residual_bytes(self, itemsize: int) -> int:
-        """The same with x read and a float32 residual written."""
-        written = self.B * self.d_in * (4 - itemsize) + 4 * self.B
-        return self.decode_bytes(itemsize) + self.B * self.d_in * itemsize + written
+        """The same with x read in float32, and the residual written in two bytes, too."""
+        narrow = itemsize if itemsize == 2 else 0
+        return self.decode_bytes(itemsize) + self.B * self.d_in * (4 + narrow) + 4 * self.B
 
     def _code_bytes(self, itemsize: int) -> int:
         return self.B * self.k * (itemsize + 8)

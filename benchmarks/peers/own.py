@@ -81,6 +81,8 @@ def _optimizer(sae: SparseAutoencoder, one_pass: bool, bf16: bool) -> torch.opti
     optimizer.keep_unit_rows(sae.W_dec)
     if bf16:
         optimizer.keep_copy(sae.W_enc, sae.keep_narrow("W_enc", torch.bfloat16))
+        if sae.W_dec.is_cuda:
+            optimizer.keep_copy(sae.W_dec, sae.keep_narrow("W_dec", torch.bfloat16))
     return optimizer
 
 

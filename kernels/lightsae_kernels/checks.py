@@ -117,7 +117,13 @@ def require_one_dtype(**tensors: Tensor) -> None:
             raise ArgumentError(f"{first} is {reference.dtype} but {name} is {tensor.dtype}")
 
 
-def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> None:
+def check_decode(
+    values: Tensor,
+    indices: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor | None,
+    W_dec_narrow: Tensor | None = None,
+) -> None:
     """Shapes and dtypes of the arguments of sparse_decode."""
     require_shape("W_dec", W_dec, (None, None), "[d_sae, d_in]")
     require_shape("values", values, (None, None), "[B, k]")
@@ -125,8 +131,12 @@ def check_decode(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor |
     if b_dec is not None:
         require_shape("b_dec", b_dec, (W_dec.shape[1],), f"[d_in = {W_dec.shape[1]}]")
         require_one_dtype(W_dec=W_dec, b_dec=b_dec)
+    if W_dec_narrow is not None:
+        require_shape("W_dec_narrow", W_dec_narrow, tuple(W_dec.shape), "[d_sae, d_in], as W_dec")
     require_int64(indices)
-    require_one_device(values=values, indices=indices, W_dec=W_dec, b_dec=b_dec)
+    require_one_device(
+        values=values, indices=indices, W_dec=W_dec, b_dec=b_dec, W_dec_narrow=W_dec_narrow
+    )
 
 
 def check_decode_content(

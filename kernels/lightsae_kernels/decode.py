@@ -26,7 +26,8 @@ from lightsae_kernels.checks import (
     require_shape,
 )
 from lightsae_kernels.gradients import PairOrder, Upstream, decode_gradients, outside_autocast
-from lightsae_kernels.types import Backend, Residual
+from lightsae_kernels.plan import decode_dtype
+from lightsae_kernels.types import Backend, Decoder, Left, Residual
 
 
 def sparse_decode(
@@ -35,6 +36,7 @@ def sparse_decode(
     W_dec: Tensor,
     b_dec: Tensor | None = None,
     *,
+    W_dec_narrow: Tensor | None = None,
     order: PairOrder | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
@@ -45,6 +47,7 @@ def sparse_decode(
         indices: Their latents, [B, k] int64; a latent may occur twice, its values add.
         W_dec: Decoder, a row per latent, [d_sae, d_in]; the result has its dtype.
         b_dec: Decoder bias, [d_in], or None.
+        W_dec_narrow: W_dec in autocast's dtype, where the caller has it: half the bytes to read.
         order: What the encoding that made the code got, to sort its pairs only once.
         backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
 
@@ -61,14 +64,15 @@ def sparse_decode(
         >>> sparse_decode(torch.tensor([[2.0]]), torch.tensor([[1]]), torch.eye(3, 2))
         tensor([[0., 2.]])
     """
-    chosen = _backend(values, indices, W_dec, b_dec, backend)
+    chosen = _backend(values, indices, W_dec, b_dec, W_dec_narrow, backend)
     if chosen is reference:
         return reference.sparse_decode(values, indices, W_dec, b_dec)
     if torch.compiler.is_compiling():
         return operators.decode(chosen, values, indices, W_dec, b_dec)
     x_hat: Tensor = DecodeFunction.apply(
-        values, indices, W_dec, b_dec, order or PairOrder(), chosen
-    )
+        values, indices, W_dec, b_dec, W_dec_narrow, decode_dtype(W_dec), order or PairOrder(),
+        chosen,
+    )  # fmt: skip
     return x_hat
 
 
@@ -79,13 +83,14 @@ class DecodeFunction(torch.autograd.Function):
     @outside_autocast
     def forward(
         ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None,
-        order: PairOrder, backend: ModuleType,
+        narrow: Tensor | None, dtype: torch.dtype, order: PairOrder, backend: ModuleType,
     ) -> Tensor:  # fmt: skip
         """Reconstructions of the batch."""
-        ctx.order, ctx.backend = order, backend
-        ctx.save_for_backward(values, indices, W_dec)
+        ctx.dtype, ctx.order, ctx.backend = dtype, order, backend
+        ctx.save_for_backward(values, indices, W_dec, narrow)
         with torch.cuda.device_of(W_dec):
-            x_hat: Tensor = backend.decode_forward(values, indices, W_dec, b_dec)
+            decoder = Decoder(W_dec, b_dec, dtype, narrow)
+            x_hat: Tensor = backend.decode_forward(values, indices, decoder)
         return x_hat
 
     @staticmethod
@@ -94,10 +99,10 @@ class DecodeFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of values, W_dec and b_dec."""
         of_values, _, of_W_dec, of_b_dec, *_ = ctx.needs_input_grad
-        upstream = Upstream(grad.contiguous(), None)
+        upstream = Upstream(grad.contiguous())
         d_values, d_W_dec = _gradients(ctx, upstream, (of_values, of_W_dec))
         d_b_dec = upstream.sum() if of_b_dec else None
-        return d_values, None, d_W_dec, d_b_dec, None, None
+        return d_values, None, d_W_dec, d_b_dec, *[None] * 4
 
 
 def sparse_residual(
@@ -107,6 +112,7 @@ def sparse_residual(
     W_dec: Tensor,
     b_dec: Tensor | None = None,
     *,
+    W_dec_narrow: Tensor | None = None,
     order: PairOrder | None = None,
     backend: Backend = "auto",
 ) -> Residual:
@@ -118,6 +124,7 @@ def sparse_residual(
         indices: Their latents, [B, k] int64; a latent may occur twice, its values add.
         W_dec: Decoder, a row per latent, [d_sae, d_in].
         b_dec: Decoder bias, [d_in], or None.
+        W_dec_narrow: As in `sparse_decode`.
         order: As in `sparse_decode`.
         backend: As in `sparse_decode`.
 
@@ -139,7 +146,7 @@ def sparse_residual(
     B, d_in = len(values), W_dec.shape[1]
     require_shape("x", x, (B, d_in), "[B = {0}, d_in = {1}]")
     require_one_device(x=x, values=values)
-    chosen = _backend(values, indices, W_dec, b_dec, backend, x.dtype)
+    chosen = _backend(values, indices, W_dec, b_dec, W_dec_narrow, backend, x.dtype)
     compiling = torch.compiler.is_compiling()
     if compiling and chosen is not reference:
         return operators.residual(chosen, x, values, indices, W_dec, b_dec)
@@ -149,7 +156,8 @@ def sparse_residual(
     if chosen is reference:
         found = reference.sparse_residual(x, values, indices, W_dec, b_dec)
     else:
-        arguments = (x, values, indices, W_dec, b_dec, order or PairOrder(), chosen)
+        decoder = (W_dec, b_dec, W_dec_narrow, decode_dtype(W_dec))
+        arguments = (x, values, indices, *decoder, order or PairOrder(), chosen)
         found = Residual(*ResidualFunction.apply(*arguments))
     if looked_at:
         require_finite_sums("squared error", found.error)
@@ -163,15 +171,16 @@ class ResidualFunction(torch.autograd.Function):
     @outside_autocast
     def forward(
         ctx: Any, x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None,
-        order: PairOrder, backend: ModuleType,
-    ) -> Residual:  # fmt: skip
+        narrow: Tensor | None, dtype: torch.dtype, order: PairOrder, backend: ModuleType,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Residual and squared error of the batch."""
         with torch.cuda.device_of(x):
-            left: Residual = backend.residual_forward(x, values, indices, W_dec, b_dec)
-        ctx.order, ctx.backend = order, backend
-        ctx.save_for_backward(values, indices, W_dec, left.residual)
+            decoder = Decoder(W_dec, b_dec, dtype, narrow)
+            left: Left = backend.residual_forward(x, values, indices, decoder)
+        ctx.dtype, ctx.order, ctx.backend = dtype, order, backend
+        ctx.save_for_backward(values, indices, W_dec, narrow, left.residual, left.narrow)
         ctx.set_materialize_grads(False)
-        return left
+        return left.residual, left.error
 
     @staticmethod
     @once_differentiable
@@ -181,28 +190,30 @@ class ResidualFunction(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Gradients of x, values, W_dec and b_dec."""
         of_x, of_values, _, of_W_dec, of_b_dec, *_ = ctx.needs_input_grad
-        upstream = Upstream.of(ctx.saved_tensors[-1], d_residual, d_error)
+        *_, residual, narrow = ctx.saved_tensors
+        upstream = Upstream.of(residual, narrow, d_residual, d_error)
         d_values, d_W_dec = _gradients(ctx, upstream, (of_values, of_W_dec))
         d_x = -upstream.by_row(upstream.g) if of_x else None
         d_b_dec = upstream.sum() if of_b_dec else None
-        return d_x, d_values, None, d_W_dec, d_b_dec, None, None
+        return d_x, d_values, None, d_W_dec, d_b_dec, *[None] * 4
 
 
 def _gradients(
     ctx: Any, upstream: Upstream, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    values, indices, W_dec, *_ = ctx.saved_tensors
+    values, indices, W_dec, narrow, *_ = ctx.saved_tensors
     order = partial(ctx.order.of, indices, len(W_dec), ctx.backend.latent_order)
-    return decode_gradients(ctx.backend, upstream, values, indices, W_dec, order, needed)
+    decoder = Decoder(W_dec, None, ctx.dtype, narrow)
+    return decode_gradients(ctx.backend, upstream, values, indices, decoder, order, needed)
 
 
 def _backend(
-    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, backend: Backend,
-    *dtypes: torch.dtype,
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, narrow: Tensor | None,
+    backend: Backend, *dtypes: torch.dtype,
 ) -> ModuleType:  # fmt: skip
     """Check the arguments of a decode and choose who does it."""
-    check_decode(values, indices, W_dec, b_dec)
-    dtypes = (values.dtype, W_dec.dtype, *dtypes)
+    check_decode(values, indices, W_dec, b_dec, narrow)
+    dtypes = (values.dtype, W_dec.dtype, decode_dtype(W_dec), *dtypes)
     sizes = {"k": values.shape[1], "d_in": W_dec.shape[1]}
     chosen = choose_backend(backend, W_dec, dtypes=dtypes, **sizes)
     if not torch.compiler.is_compiling() and not finds_faults(chosen, W_dec):

@@ -37,12 +37,14 @@ from lightsae_kernels.gradients import (
 from lightsae_kernels.plan import EncodePlan, product_dtype
 from lightsae_kernels.types import (
     Backend,
+    Decoder,
     Encoded,
     EncodeOptions,
     Encoder,
     Encoding,
     FusedRegularizer,
     Group,
+    Left,
     Residual,
 )
 
@@ -172,6 +174,7 @@ def encode_residual(
     k: int,
     *,
     W_enc_narrow: Tensor | None = None,
+    W_dec_narrow: Tensor | None = None,
     backend: Backend = "auto",
     **options: Unpack[EncodeOptions],
 ) -> tuple[Encoded, Residual]:
@@ -188,6 +191,7 @@ def encode_residual(
         b_dec: Decoder bias, subtracted from x and added to the reconstruction, [d_in].
         k: Latents kept per row, 1 <= k <= d_sae.
         W_enc_narrow: As in `encode_topk`.
+        W_dec_narrow: As in `sparse_decode`.
         backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
         options: The keyword arguments of `encode_topk`.
 
@@ -212,7 +216,9 @@ def encode_residual(
     plan = EncodePlan(k, product_dtype(x), **options)
     check_encode(x, W_enc, b_enc, b_dec, plan, W_enc_narrow)
     require_shape("W_dec", W_dec, tuple(W_enc.shape), "[d_sae, d_in], as W_enc")
-    require_one_device(x=x, W_dec=W_dec)
+    if W_dec_narrow is not None:
+        require_shape("W_dec_narrow", W_dec_narrow, tuple(W_enc.shape), "[d_sae, d_in], as W_dec")
+    require_one_device(x=x, W_dec=W_dec, W_dec_narrow=W_dec_narrow)
     dtypes = (plan.dtype, x.dtype, W_dec.dtype)
     chosen = choose_backend(backend, x, dtypes=dtypes, k=k, d_in=x.shape[1])
     looked_at = not finds_faults(chosen, x)
@@ -224,7 +230,7 @@ def encode_residual(
     else:
         plan = plan.keeping(chosen.keeps(plan, _differentiated(x, W_enc, b_enc, W_dec, b_dec)))
         parts = EncodeResidualFunction.apply(
-            x, W_enc, b_enc, W_dec, b_dec, W_enc_narrow, plan, chosen
+            x, W_enc, b_enc, W_dec, b_dec, W_enc_narrow, W_dec_narrow, plan, chosen
         )
         found = _encoded(parts[:4], plan.indices), Residual(*parts[4:])
     if looked_at:
@@ -241,16 +247,19 @@ class EncodeResidualFunction(torch.autograd.Function):
     @outside_autocast
     def forward(
         ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor,
-        narrow: Tensor | None, plan: EncodePlan, backend: ModuleType,
+        W_enc_narrow: Tensor | None, W_dec_narrow: Tensor | None, plan: EncodePlan,
+        backend: ModuleType,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Values, indices, penalty, mask, residual and squared error of the batch."""
-        encoder = Encoder(W_enc, b_enc, narrow)
+        encoder = Encoder(W_enc, b_enc, W_enc_narrow)
+        decoder = Decoder(W_dec, b_dec, _decode_dtype(W_dec, plan), W_dec_narrow)
         with torch.cuda.device_of(x):
             centred = backend.centre(x, b_dec, plan.dtype)
             found: Encoding = backend.encode_forward(centred, encoder, plan)
-            left: Residual = backend.residual_forward(x, found.values, found.indices, W_dec, b_dec)
-        _remember(ctx, centred, encoder, found, plan, PairOrder(), backend, W_dec, left.residual)
-        return *found[:4], *left
+            left: Left = backend.residual_forward(x, found.values, found.indices, decoder)
+        others = (W_dec, W_dec_narrow, left.residual, left.narrow)
+        _remember(ctx, centred, encoder, found, plan, PairOrder(), backend, *others)
+        return *found[:4], left.residual, left.error
 
     @staticmethod
     @once_differentiable
@@ -260,18 +269,20 @@ class EncodeResidualFunction(torch.autograd.Function):
         d_residual: Tensor | None, d_error: Tensor | None,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         """Gradients of x, W_enc, b_enc, W_dec and b_dec."""
-        centred, encoder, found, order, (W_dec, residual) = _recall(ctx, d_penalty)
-        upstream = Upstream.of(residual, d_residual, d_error)
+        centred, encoder, found, order, others = _recall(ctx, d_penalty)
+        W_dec, W_dec_narrow, residual, narrow = others
+        decoder = Decoder(W_dec, None, _decode_dtype(W_dec, ctx.plan), W_dec_narrow)
+        upstream = Upstream.of(residual, narrow, d_residual, d_error)
         gradients = encode_residual_gradients(
-            ctx.backend, centred, encoder, W_dec, found, ctx.plan, order, upstream, d_values,
+            ctx.backend, centred, encoder, decoder, found, ctx.plan, order, upstream, d_values,
             d_penalty, ctx.needs_input_grad[:5],
         )  # fmt: skip
-        return *gradients, None, None, None
+        return *gradients, *[None] * 4
 
 
 def _remember(
     ctx: Any, centred: Tensor, encoder: Encoder, found: Encoding, plan: EncodePlan,
-    order: PairOrder, backend: ModuleType, *others: Tensor,
+    order: PairOrder, backend: ModuleType, *others: Tensor | None,
 ) -> None:  # fmt: skip
     """Keep what the gradient of an encoding needs."""
     ctx.plan, ctx.order, ctx.backend, ctx.kept = plan, order, backend, found.kept
@@ -298,6 +309,11 @@ def _encoded(found: tuple[Tensor, ...], given: Tensor | None) -> Encoded:
     """Give back the caller's own indices."""
     encoded = Encoded(*found)
     return encoded if given is None else encoded._replace(indices=given)
+
+
+def _decode_dtype(W_dec: Tensor, plan: EncodePlan) -> torch.dtype:
+    """As `decode_dtype` has it, where autocast is off again."""
+    return plan.dtype if plan.dtype.itemsize < W_dec.dtype.itemsize else W_dec.dtype
 
 
 def _differentiated(*tensors: Tensor) -> bool:

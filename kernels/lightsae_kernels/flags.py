@@ -3,7 +3,12 @@
 A flag lies in host memory that the device can write. Kernels write it only when they meet something
 wrong, so it costs nothing otherwise. Whoever calls the next operation raises if it is set by then;
 `raise_if_flagged` waits for the device and looks.
+
+Until then the host may have queued steps of an optimizer. With the flag goes one number in the
+memory of the device, the fault: while it is set, `adam_step_` changes nothing there.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,18 +22,49 @@ _MESSAGES = {
     "sparse_decode": "sparse_decode or sparse_residual met NaN, inf or an index outside the "
     "dictionary on {device}: an argument has them, or the reconstruction overflows its dtype",
 }
+_OF_ANOTHER = (
+    "another process met NaN, inf or an index outside the dictionary on its device; nothing was "
+    "updated since on {device}"
+)
 _flags: dict[tuple[torch.device, str], Tensor] = {}
+_faults: dict[torch.device, Tensor] = {}
 
 
-def flag_on(device: torch.device, operation: str) -> Tensor:
-    """The flag of an operation on a device, int32 [1]; raises first if one is set there."""
+class Flag(NamedTuple):
+    """Where a kernel notes that something is wrong: 1 in both.
+
+    Attributes:
+        told: Of one operation, in host memory, int32 [1].
+        fault: Of all operations, in the memory of the device, int32 [1].
+    """
+
+    told: Tensor
+    fault: Tensor
+
+
+def flag_on(device: torch.device, operation: str) -> Flag:
+    """The flag of an operation on a device; raises first if one is set there."""
     _raise_if_set(device)
     if (device, operation) not in _flags:
         # Used in and out of inference mode, and wherever tensors are made by default.
         with torch.inference_mode(False):
             flag = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
         _flags.setdefault((device, operation), flag)
-    return _flags[device, operation]
+    return Flag(_flags[device, operation], fault_on(device))
+
+
+def fault_on(device: torch.device) -> Tensor:
+    """What an optimizer looks at on a device, int32 [1]."""
+    if device not in _faults:
+        with torch.inference_mode(False):
+            _faults.setdefault(device, torch.zeros(1, dtype=torch.int32, device=device))
+    return _faults[device]
+
+
+def unwatched(device: torch.device) -> Flag:
+    """A flag that nobody looks at."""
+    flag = torch.zeros(1, dtype=torch.int32, device=device)
+    return Flag(flag, flag)
 
 
 def raise_if_flagged() -> None:
@@ -48,6 +84,9 @@ def raise_if_flagged() -> None:
             torch.cuda.synchronize(device)
     for device in devices:
         _raise_if_set(device)
+        if fault_on(device).item():
+            fault_on(device).zero_()
+            raise ArgumentError(_OF_ANOTHER.format(device=device))
 
 
 def raise_where_nothing_waits(device: torch.device) -> None:
@@ -61,6 +100,6 @@ def _raise_if_set(device: torch.device) -> None:
     flags = {name: flag for (where, name), flag in _flags.items() if where == device}
     met = [name for name, flag in flags.items() if flag.item()]
     if met:
-        for flag in flags.values():
+        for flag in (*flags.values(), fault_on(device)):
             flag.zero_()
         raise ArgumentError(_MESSAGES[met[0]].format(device=device))

@@ -17,28 +17,43 @@ import torch
 from torch import Tensor
 
 from lightsae_kernels.plan import EncodePlan
-from lightsae_kernels.types import DecoderPairs, EncodeGradients, Encoder, Encoding
+from lightsae_kernels.types import Decoder, DecoderPairs, EncodeGradients, Encoder, Encoding
 
 F = TypeVar("F", bound=Callable[..., Any])
 Order = Callable[[], Any]
 
 
 class Upstream(NamedTuple):
-    """Gradient of the reconstructions: `g` [B, d_in], times `rows` [B] if there are any."""
+    """Gradient of the reconstructions.
+
+    Attributes:
+        g: [B, d_in].
+        rows: What its rows are to be multiplied with, [B], or None.
+        narrow: `g` in the dtype that the products take it in, where it is there.
+    """
 
     g: Tensor
-    rows: Tensor | None
+    rows: Tensor | None = None
+    narrow: Tensor | None = None
 
     @classmethod
-    def of(cls, residual: Tensor, d_residual: Tensor | None, d_error: Tensor | None) -> "Upstream":
+    def of(
+        cls, residual: Tensor, narrow: Tensor | None, d_residual: Tensor | None,
+        d_error: Tensor | None,
+    ) -> "Upstream":  # fmt: skip
         """From the gradients of the residual and of its squared norms."""
         if d_residual is None and d_error is not None:
             # The gradient is the residual, scaled by row: it is never written.
-            return cls(residual, -2 * d_error)
+            return cls(residual, -2 * d_error, narrow)
         g = torch.zeros_like(residual) if d_residual is None else -d_residual
         if d_error is not None:
             g = g - 2 * d_error[:, None] * residual
-        return cls(g, None)
+        return cls(g)
+
+    @property
+    def factor(self) -> Tensor:
+        """What is multiplied, [B, d_in]."""
+        return self.g if self.narrow is None else self.narrow
 
     def by_row(self, t: Tensor) -> Tensor:
         """Scale the rows of a tensor [B, ...]."""
@@ -50,15 +65,15 @@ class Upstream(NamedTuple):
 
 
 def decode_gradients(
-    backend: ModuleType, upstream: Upstream, values: Tensor, indices: Tensor, W_dec: Tensor,
+    backend: ModuleType, upstream: Upstream, values: Tensor, indices: Tensor, decoder: Decoder,
     order: Order, needed: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """Gradients of values and W_dec; `needed` says which of them are."""
     d_values = d_W_dec = None
     if needed[0]:
-        d_values = upstream.by_row(backend.values_gradient(upstream.g, indices, W_dec))
+        d_values = upstream.by_row(backend.values_gradient(upstream.factor, indices, decoder))
     if needed[1]:
-        pairs = DecoderPairs(upstream.by_row(values), upstream.g)
+        pairs = DecoderPairs(upstream.by_row(values), upstream.factor)
         d_W_dec = backend.decoder_gradient(order(), pairs)
     return d_values, d_W_dec
 
@@ -66,28 +81,29 @@ def decode_gradients(
 def encode_gradients(
     backend: ModuleType, x: Tensor, encoder: Encoder, found: Encoding, plan: EncodePlan,
     order: Order, d_values: Tensor | None, d_penalty: Tensor | None, needed: Sequence[bool],
-    decoder: DecoderPairs | None = None,
+    pairs: DecoderPairs | None = None,
 ) -> tuple[EncodeGradients, Tensor | None]:  # fmt: skip
     """Gradients of an encoding of centred inputs x, and that of b_dec through it."""
     d: EncodeGradients = backend.encode_backward(
-        x, encoder, found, plan, order, d_values, d_penalty, needed, decoder
+        x, encoder, found, plan, order, d_values, d_penalty, needed, pairs
     )
     return d, -(d.b_enc @ encoder.W.to(d.b_enc.dtype)) if needed[3] else None
 
 
 def encode_residual_gradients(
-    backend: ModuleType, x: Tensor, encoder: Encoder, W_dec: Tensor, found: Encoding,
+    backend: ModuleType, x: Tensor, encoder: Encoder, decoder: Decoder, found: Encoding,
     plan: EncodePlan, order: Order, upstream: Upstream, d_values: Tensor | None,
     d_penalty: Tensor | None, needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of x, W_enc, b_enc, W_dec and b_dec of an encoding and the residual it leaves."""
-    through = upstream.by_row(backend.values_gradient(upstream.g, found.indices, W_dec))
+    through = backend.values_gradient(upstream.factor, found.indices, decoder)
+    through = upstream.by_row(through)
     through = through if d_values is None else through + d_values
-    decoder = DecoderPairs(upstream.by_row(found.values), upstream.g)
+    pairs = DecoderPairs(upstream.by_row(found.values), upstream.factor)
     of_x, of_W_enc, of_b_enc, _, of_b_dec = needed
     d, d_b_dec = encode_gradients(
         backend, x, encoder, found, plan, order, through, d_penalty,
-        (of_x, of_W_enc, of_b_enc, of_b_dec), decoder,
+        (of_x, of_W_enc, of_b_enc, of_b_dec), pairs,
     )  # fmt: skip
     d_x = None if d.x is None else d.x - upstream.by_row(upstream.g)
     d_b_dec = None if d_b_dec is None else d_b_dec + upstream.sum()

@@ -27,8 +27,16 @@ from lightsae_kernels.checks import (
     require_finite_activations,
 )
 from lightsae_kernels.gradients import Upstream, decode_gradients, encode_gradients
-from lightsae_kernels.plan import EncodePlan
-from lightsae_kernels.types import Encoded, Encoder, Encoding, Group, Residual
+from lightsae_kernels.plan import EncodePlan, decode_dtype
+from lightsae_kernels.types import (
+    Decoder,
+    Encoded,
+    Encoder,
+    Encoding,
+    Group,
+    Left,
+    Residual,
+)
 
 # An EncodePlan and the backend, as `_packed` and `_unpacked` have them.
 _PLAN = (
@@ -61,7 +69,8 @@ def decode(
     backend: ModuleType, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None
 ) -> Tensor:
     """See `lightsae_kernels.sparse_decode`."""
-    x_hat: Tensor = sparse_decode(values, indices, W_dec, b_dec, backend is not cpu)
+    dtype, fused = decode_dtype(W_dec), backend is not cpu
+    x_hat: Tensor = sparse_decode(values, indices, W_dec, b_dec, fused, dtype)
     return x_hat
 
 
@@ -70,7 +79,8 @@ def residual(
     b_dec: Tensor | None,
 ) -> Residual:  # fmt: skip
     """See `lightsae_kernels.sparse_residual`."""
-    return Residual(*sparse_residual(x, values, indices, W_dec, b_dec, backend is not cpu))
+    dtype, fused = decode_dtype(W_dec), backend is not cpu
+    return Residual(*sparse_residual(x, values, indices, W_dec, b_dec, fused, dtype))
 
 
 def _packed(plan: EncodePlan, backend: ModuleType) -> tuple[Any, ...]:
@@ -192,36 +202,41 @@ def _(
 
 @custom_op("lightsae::sparse_decode", mutates_args=())
 def sparse_decode(
-    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool
-) -> Tensor:
-    """Decode."""
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool,
+    dtype: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
+    """Decode; rows of W_dec are rounded to the dtype, None for its own."""
     if not W_dec.is_cuda:
         check_decode_content(values, indices, W_dec, b_dec)
     backend = _backend(fused, W_dec)
     with _alone(W_dec):
-        x_hat: Tensor = backend.decode_forward(values, indices, W_dec, b_dec)
+        decoder = Decoder(W_dec, b_dec, dtype or W_dec.dtype)
+        x_hat: Tensor = backend.decode_forward(values, indices, decoder)
     return x_hat
 
 
 @sparse_decode.register_fake
-def _(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool) -> Tensor:
+def _(
+    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool,
+    dtype: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
     return W_dec.new_empty(
         values.shape[0], W_dec.shape[1], dtype=_decoded_dtype(W_dec, b_dec, fused)
     )
 
 
 def _remember_decode(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, b_dec, ctx.fused = inputs
+    *tensors, b_dec, ctx.fused, ctx.dtype = inputs
     ctx.bias_dtype = None if b_dec is None else b_dec.dtype
     ctx.save_for_backward(*tensors)
 
 
 def _differentiate_decode(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    of_values, _, of_W_dec, of_b_dec, _ = ctx.needs_input_grad
-    upstream = Upstream(grad, None)
+    of_values, _, of_W_dec, of_b_dec, *_ = ctx.needs_input_grad
+    upstream = Upstream(grad)
     d_values, d_W_dec = _decode_gradients(ctx, upstream, [of_values, of_W_dec])
     d_b_dec = upstream.sum().to(ctx.bias_dtype) if of_b_dec else None
-    return d_values, None, d_W_dec, d_b_dec, None
+    return d_values, None, d_W_dec, d_b_dec, None, None
 
 
 sparse_decode.register_autograd(_differentiate_decode, setup_context=_remember_decode)
@@ -229,29 +244,32 @@ sparse_decode.register_autograd(_differentiate_decode, setup_context=_remember_d
 
 @custom_op("lightsae::sparse_residual", mutates_args=())
 def sparse_residual(
-    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Decode, subtract from x and square."""
     if not x.is_cuda:
         require_finite("x", x)
         check_decode_content(values, indices, W_dec, b_dec)
     backend = _backend(fused, x)
     with _alone(x):
-        left: Residual = backend.residual_forward(x.contiguous(), values, indices, W_dec, b_dec)
+        decoder = Decoder(W_dec, b_dec, dtype or W_dec.dtype)
+        left: Left = backend.residual_forward(x.contiguous(), values, indices, decoder)
     return left.residual, left.error
 
 
 @sparse_residual.register_fake
 def _(
-    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool
-) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(x.dtype, _decoded_dtype(W_dec, b_dec, fused))
-    residual = x.new_empty(x.shape, dtype=torch.promote_types(dtype, torch.float32))
+    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None, fused: bool,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    wide = torch.promote_types(x.dtype, _decoded_dtype(W_dec, b_dec, fused))
+    residual = x.new_empty(x.shape, dtype=torch.promote_types(wide, torch.float32))
     return residual, residual.new_empty(x.shape[0])
 
 
 def _remember_residual(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, *tensors, b_dec, ctx.fused = inputs
+    x, *tensors, b_dec, ctx.fused, ctx.dtype = inputs
     ctx.x_dtype, ctx.bias_dtype = x.dtype, None if b_dec is None else b_dec.dtype
     ctx.save_for_backward(*tensors, output[0])
     ctx.set_materialize_grads(False)
@@ -260,12 +278,12 @@ def _remember_residual(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 def _differentiate_residual(
     ctx: Any, d_residual: Tensor | None, d_error: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    of_x, of_values, _, of_W_dec, of_b_dec, _ = ctx.needs_input_grad
-    upstream = Upstream.of(ctx.saved_tensors[-1], d_residual, d_error)
+    of_x, of_values, _, of_W_dec, of_b_dec, *_ = ctx.needs_input_grad
+    upstream = Upstream.of(ctx.saved_tensors[-1], None, d_residual, d_error)
     d_values, d_W_dec = _decode_gradients(ctx, upstream, [of_values, of_W_dec])
     d_x = -upstream.by_row(upstream.g).to(ctx.x_dtype) if of_x else None
     d_b_dec = upstream.sum().to(ctx.bias_dtype) if of_b_dec else None
-    return d_x, d_values, None, d_W_dec, d_b_dec, None
+    return d_x, d_values, None, d_W_dec, d_b_dec, None, None
 
 
 sparse_residual.register_autograd(_differentiate_residual, setup_context=_remember_residual)
@@ -274,14 +292,21 @@ sparse_residual.register_autograd(_differentiate_residual, setup_context=_rememb
 @custom_op("lightsae::sparse_decode_backward", mutates_args=())
 def sparse_decode_backward(
     grad: Tensor, rows: Tensor | None, values: Tensor, indices: Tensor, W_dec: Tensor,
-    order: list[Tensor], fused: bool, needed: list[bool],
+    order: list[Tensor], fused: bool, needed: list[bool], dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of values and W_dec, given that of the reconstructions: grad, times `rows` [B]."""
-    backend, upstream = _backend(fused, grad), Upstream(grad.contiguous(), rows)
+    backend, decoder = _backend(fused, grad), Decoder(W_dec, None, dtype or W_dec.dtype)
+    grad = grad.contiguous()
+    narrow = None
+    if fused and rows is not None and decoder.dtype.itemsize == 2:
+        # A residual, in the dtype in which eager calls have it beside them.
+        narrow = grad.to(decoder.dtype)
+    upstream = Upstream(grad, rows, narrow)
     with _alone(grad):
         gradients = decode_gradients(
-            backend, upstream, values, indices, W_dec, lambda: backend.LatentOrder(*order), needed
-        )
+            backend, upstream, values, indices, decoder, lambda: backend.LatentOrder(*order),
+            needed,
+        )  # fmt: skip
     d_values, d_W_dec = _present(gradients, (values, W_dec), needed)
     return d_values, d_W_dec
 
@@ -289,7 +314,7 @@ def sparse_decode_backward(
 @sparse_decode_backward.register_fake
 def _(
     grad: Tensor, rows: Tensor | None, values: Tensor, indices: Tensor, W_dec: Tensor,
-    order: list[Tensor], fused: bool, needed: list[bool],
+    order: list[Tensor], fused: bool, needed: list[bool], dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     return _promised((values, W_dec), needed)
 
@@ -316,7 +341,8 @@ def _decode_gradients(
         return None, None
     values, indices, W_dec, *_ = ctx.saved_tensors
     order = latent_order(indices, len(W_dec), ctx.fused) if needed[1] else []
-    found = sparse_decode_backward(*upstream, values, indices, W_dec, order, ctx.fused, needed)
+    code, asked = (values, indices, W_dec, order), (ctx.fused, needed, ctx.dtype)
+    found = sparse_decode_backward(upstream.g, upstream.rows, *code, *asked)
     return _asked_for(found, needed)
 
 

@@ -49,6 +49,12 @@ class EncodePlan:
         return active if self.batch_active_only else None
 
 
+def decode_dtype(W_dec: Tensor) -> torch.dtype:
+    """Dtype that rows of W_dec are multiplied in: autocast's where that is narrower."""
+    dtype = product_dtype(W_dec)
+    return dtype if dtype.itemsize < W_dec.dtype.itemsize else W_dec.dtype
+
+
 def product_dtype(x: Tensor) -> torch.dtype:
     """Dtype of the encoder product: autocast's where it is on, otherwise that of x."""
     device = x.device.type

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightsae_kernels.plan import decode_dtype
 from lightsae_kernels.quantized import read_moment, write_moment_
 from lightsae_kernels.types import (
     AdamSettings,
@@ -106,9 +107,14 @@ def encode_topk(
 def sparse_decode(
     values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None = None
 ) -> Tensor:
-    """Sum of the selected decoder rows, weighted by their values, plus the bias; [B, d_in]."""
+    """Sum of the selected decoder rows, weighted by their values, plus the bias; [B, d_in].
+
+    Under autocast the rows are rounded to its dtype, and added up in that of W_dec.
+    """
     z = values.new_zeros(len(values), len(W_dec)).scatter_add(1, indices, values)
-    x_hat = z.to(W_dec.dtype) @ W_dec
+    rows = _rounded(W_dec, decode_dtype(W_dec))
+    with torch.autocast(W_dec.device.type, enabled=False):
+        x_hat = z.to(W_dec.dtype) @ rows
     return x_hat if b_dec is None else x_hat + b_dec
 
 
@@ -169,6 +175,11 @@ def adam_step_(
     write_moment_(exp_avg_sq, v, step)
     if copy is not None:
         copy.copy_(param)
+
+
+def _rounded(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rounded to a dtype, in its own; the gradient passes as if it were not."""
+    return t if dtype == t.dtype else t + (t.to(dtype).to(t.dtype) - t).detach()
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

@@ -71,6 +71,41 @@ class Encoder(NamedTuple):
         return self.narrow if fits and self.narrow is not None else self.W.to(dtype)
 
 
+class Decoder(NamedTuple):
+    """The parameters of a decoder, and how they are multiplied.
+
+    Attributes:
+        W: W_dec, [d_sae, d_in].
+        b: b_dec, [d_in], or None.
+        dtype: Of the product: rows of W_dec are rounded to it.
+        narrow: W_dec in the dtype of the product, where the caller has it.
+    """
+
+    W: Tensor
+    b: Tensor | None
+    dtype: torch.dtype
+    narrow: Tensor | None = None
+
+    def weight(self) -> Tensor:
+        """W_dec, or its narrow copy, if that is in the dtype of the product."""
+        fits = self.narrow is not None and self.narrow.dtype == self.dtype
+        return self.narrow if fits and self.narrow is not None else self.W
+
+
+class Left(NamedTuple):
+    """What a backend finds of a residual.
+
+    Attributes:
+        residual: x - x_hat, at least float32, [B, d_in].
+        error: Squared l2 norm of each row of it, [B].
+        narrow: The residual in the dtype of the product, where it is narrower, or None.
+    """
+
+    residual: Tensor
+    error: Tensor
+    narrow: Tensor | None = None
+
+
 class Encoding(NamedTuple):
     """What an encoding finds and leaves for its gradient.
 

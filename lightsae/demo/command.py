@@ -1,34 +1,9 @@
 """The command `lightsae demo`."""
 
 from pathlib import Path
-from time import perf_counter
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from lightsae.demo.data import ENCODER, prepare
-from lightsae.demo.pictures import draw_galleries
-from lightsae.demo.results import save_results
-from lightsae.demo.study import (
-    BASELINE,
-    REGULARIZERS,
-    Fit,
-    Scores,
-    Setting,
-    choose_weight,
-    explain_choice,
-    grid_fits,
-    train_all,
-)
 from lightsae.errors import LightsaeError
 from lightsae.files import NameOption, expanded
-from lightsae.report import comparison_table, pareto_figure
-
-GRID_SEEDS = (100, 101)
-SEEDS_NOTE = (
-    f"λ was chosen on the means of seeds {GRID_SEEDS[0]} and {GRID_SEEDS[1]}, without a margin; "
-    "the seeds above are others"
-)
 
 
 def demo(run_dir: NameOption = "runs/demo", seeds: int = 5) -> None:
@@ -44,36 +19,7 @@ def demo(run_dir: NameOption = "runs/demo", seeds: int = 5) -> None:
     """
     if seeds < 1:
         raise LightsaeError(f"seeds must be at least 1, got {seeds}")
-    console, start, out = Console(), perf_counter(), Path(expanded(run_dir))
-    setting = prepare(out, console)
-    tried = _train(console, "grid on the validation split", grid_fits(GRID_SEEDS), setting, out)
-    choices = [choose_weight(name, tried.values()) for name in REGULARIZERS]
-    compared = [
-        Fit(name, weight, seed)
-        for seed in range(seeds)
-        for name, weight in [(BASELINE, 0.0), *(choice[:2] for choice in choices)]
-    ]
-    final = _train(console, f"{seeds} paired seeds", compared, setting, out)
-    results = [final[fit].test for fit in compared]
-    save_results(out / "results.json", tried.values(), final.values())
-    pareto_figure(
-        [scores.validation for scores in tried.values()], out / "grid.png", encoder=ENCODER
-    )
-    galleries = draw_galleries(out, [fit for fit in compared if fit.seed == 0], setting)
-    console.print(comparison_table(results, encoder=ENCODER, d_sae=setting.d_sae))
-    for choice in choices:
-        console.print(f"  {explain_choice(choice)}", style="dim", highlight=False)
-    console.print(f"  {SEEDS_NOTE}", style="dim", highlight=False)
-    for path in [out / "grid.png", *galleries]:
-        console.print(f"  {path}")
-    console.print(f"{perf_counter() - start:.0f} s in all")
+    # What follows needs torch and Lightning; the options and their help do not.
+    from lightsae.demo.comparison import compare
 
-
-def _train(
-    console: Console, title: str, fits: list[Fit], setting: Setting, out: Path
-) -> dict[Fit, Scores]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=len(fits))
-        return train_all(fits, setting, out / "saes", lambda _: progress.advance(task))
+    compare(Path(expanded(run_dir)), seeds)

@@ -25,8 +25,8 @@ def draw_galleries(out: Path, fits: list[Fit], setting: Setting) -> list[Path]:
         top = TopActivating(sae.d_sae, IMAGES)
         ms = Monosemanticity(sae.d_sae, embeddings.shape[1])
         for code, _, image in encode_split(sae, loader, setting):
-            top.update(code.values, code.indices, image)
-            ms.update(code.values, code.indices, embeddings[image])
+            top.update(code, image)
+            ms.update(code, embeddings[image])
         scores, strongest = ms.compute().scores, top.compute()
         often = (~scores.isnan() & (strongest.samples[:, -1] >= 0)).nonzero().squeeze(1)
         if len(often) == 0:

@@ -1,12 +1,14 @@
 """Baseline and regularizers on the same data: a grid, the paper's rule, then paired seeds.
 
 lambda is the largest of the grid whose validation R2 is still at least the baseline's
-(arXiv 2606.27321); only after it is fixed is the test split looked at.
+(arXiv 2606.27321), by the mean difference over paired seeds; only after it is fixed is the test
+split looked at.
 """
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from lightsae.activations import ActivationDataModule, ActivationLoader
 from lightsae.metrics import R2, Monosemanticity
-from lightsae.report import RunResult
+from lightsae.report import RunResult, paired_difference
 from lightsae.sae import (
     AuxK,
     L1L2Ratio,
@@ -35,7 +37,7 @@ from lightsae.training import SAEAdam, SAEModule, WarmupDecay, quieten
 
 BASELINE = "baseline"
 REGULARIZERS: dict[str, type[Regularizer]] = {"Reg 1": OffSupportL1, "Reg 2": L1L2Ratio}
-GRID = (0.003, 0.01, 0.03, 0.1)
+GRID = (0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ def score(
     embeddings = load_file(setting.embeddings)["embeddings"]
     r2, ms = R2(sae.d_in), Monosemanticity(sae.d_sae, embeddings.shape[1])
     for code, x, image in encode_split(sae, loader, setting):
-        r2.update(sae.decode(code), x)
-        ms.update(code.values, code.indices, embeddings[image])
+        r2.update(x_hat=sae.decode(code), x=x)
+        ms.update(code, embeddings[image])
     scores = ms.compute()
     return RunResult(
         name=fit.variant, weight=fit.weight, seed=fit.seed, r2=float(r2.compute()),
@@ -160,28 +162,76 @@ def encode_split(
         yield sae.encode(batch.activations), batch.activations, image
 
 
+def one_process_per_core() -> ProcessPoolExecutor:
+    """Processes to train in; each imports Lightning once, for seconds."""
+    return ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn"))
+
+
 def train_all(
-    fits: Iterable[Fit], setting: Setting, out: Path, done: Callable[[Scores], None]
+    pool: Executor,
+    fits: Iterable[Fit],
+    setting: Setting,
+    out: Path,
+    done: Callable[[Scores], None],
 ) -> dict[Fit, Scores]:
-    """Train side by side, one process per core."""
-    wanted = list(fits)
+    """Train side by side."""
     results: dict[Fit, Scores] = {}
-    workers = max(1, min(os.cpu_count() or 1, len(wanted)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(train, fit, setting, out) for fit in wanted]
-        for future in as_completed(futures):
-            scores = future.result()
-            results[scores.fit] = scores
-            done(scores)
+    for future in as_completed([pool.submit(train, fit, setting, out) for fit in fits]):
+        scores = future.result()
+        results[scores.fit] = scores
+        done(scores)
     return results
 
 
 def grid_fits(seeds: Iterable[int]) -> list[Fit]:
     """Every lambda of the grid beside the baseline, for each seed."""
-    weights = [(name, weight) for name in REGULARIZERS for weight in GRID]
-    return [
-        Fit(name, weight, seed) for seed in seeds for name, weight in [(BASELINE, 0.0), *weights]
-    ]
+    return paired_fits([(name, weight) for name in REGULARIZERS for weight in GRID], seeds)
+
+
+def paired_fits(weights: Sequence[tuple[str, float]], seeds: Iterable[int]) -> list[Fit]:
+    """Some variants with their lambdas beside the baseline, for each seed; none if there are none.
+
+    Example:
+        >>> paired_fits([("Reg 1", 0.1)], [7])
+        [Fit(variant='baseline', weight=0.0, seed=7), Fit(variant='Reg 1', weight=0.1, seed=7)]
+    """
+    pairs = [(BASELINE, 0.0), *weights] if weights else []
+    return [Fit(name, weight, seed) for seed in seeds for name, weight in pairs]
+
+
+def r2_differences(variant: str, scores: Iterable[Scores]) -> dict[float, list[float]]:
+    """Validation R2 less that of the baseline with the same seed, for each lambda, ascending."""
+    r2 = {scored.fit: scored.validation.r2 for scored in scores}
+    found: dict[float, list[float]] = {}
+    for fit in sorted(fit for fit in r2 if fit.variant == variant):
+        base = r2[Fit(BASELINE, 0.0, fit.seed)]
+        found.setdefault(fit.weight, []).append(r2[fit] - base)
+    return found
+
+
+def undecided(variant: str, scores: Iterable[Scores]) -> list[float]:
+    """The lambdas that the choice hangs on and that need more seeds.
+
+    They are above the largest that clearly keeps the baseline's R2, and their own mean difference
+    is within two standard errors of zero.
+
+    Example:
+        >>> def made(name, weight, seed, r2):
+        ...     result = RunResult(name, weight, seed, r2, 0.5, 0.5, 9, 0, 0, 1.0)
+        ...     return Scores(Fit(name, weight, seed), result, result)
+        >>> base = [made("baseline", 0.0, seed, 0.8) for seed in (0, 1)]
+        >>> tried = [made("Reg 1", 0.1, 0, 0.7), made("Reg 1", 0.1, 1, 0.91)]
+        >>> undecided("Reg 1", base + tried)
+        [0.1]
+    """
+    unclear, clear = [], []
+    for weight, differences in r2_differences(variant, scores).items():
+        mean, error = paired_difference(differences, [0.0] * len(differences))
+        if not abs(mean) > 2 * error:
+            unclear.append(weight)
+        elif mean > 0:
+            clear.append(weight)
+    return [weight for weight in unclear if weight > max(clear, default=0)]
 
 
 class Choice(NamedTuple):
@@ -193,7 +243,9 @@ class Choice(NamedTuple):
 
 
 def choose_weight(variant: str, scores: Iterable[Scores]) -> Choice:
-    """The largest lambda whose mean validation R2 is at least the baseline's, else the smallest.
+    """The largest lambda whose validation R2 is at least the baseline's, else the smallest.
+
+    What counts is the mean of the differences over paired seeds.
 
     Example:
         >>> def made(name, weight, r2):
@@ -203,13 +255,20 @@ def choose_weight(variant: str, scores: Iterable[Scores]) -> Choice:
         >>> choose_weight("Reg 2", tried)
         Choice(variant='Reg 2', weight=0.01, keeps_r2=True)
     """
-    r2: dict[tuple[str, float], list[float]] = {}
-    for scored in scores:
-        r2.setdefault(scored.fit[:2], []).append(scored.validation.r2)
-    floor = fmean(r2[BASELINE, 0.0])
-    tried = {weight: fmean(values) for (name, weight), values in r2.items() if name == variant}
-    kept = [weight for weight, value in tried.items() if value >= floor]
+    tried = {weight: fmean(found) for weight, found in r2_differences(variant, scores).items()}
+    kept = [weight for weight, difference in tried.items() if difference >= 0]
     return Choice(variant, max(kept, default=min(tried)), bool(kept))
+
+
+def explain_differences(variant: str, scores: Iterable[Scores]) -> str:
+    """The differences that the choice was made by, with their standard errors."""
+    told = []
+    for weight, found in r2_differences(variant, scores).items():
+        mean, error = paired_difference(found, [0.0] * len(found))
+        spread = "" if math.isnan(error) else f" ± {error:.4f}".replace("0.", ".")
+        seeds = f"{len(found)} seed{'s' if len(found) > 1 else ''}"
+        told.append(f"{weight:g} {f'{mean:+.4f}'.replace('0.', '.')}{spread} ({seeds})")
+    return f"{variant}: validation R² less the baseline's, by λ: {', '.join(told)}"
 
 
 def explain_choice(choice: Choice) -> str:

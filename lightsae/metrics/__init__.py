@@ -7,7 +7,7 @@ from lightsae.metrics.monosemanticity import (
     MonosemanticityScores,
     monosemanticity,
 )
-from lightsae.metrics.pooling import ImageCodes, PooledCodes, pool_by_sample
+from lightsae.metrics.pooling import ImageCodes, PooledCodes, Pooling, pool_by_sample
 from lightsae.metrics.r2 import R2, r2
 from lightsae.metrics.top_activating import TopActivating, TopActivations, top_activating
 
@@ -19,6 +19,7 @@ __all__ = [
     "Monosemanticity",
     "MonosemanticityScores",
     "PooledCodes",
+    "Pooling",
     "TopActivating",
     "TopActivations",
     "dead_latents",

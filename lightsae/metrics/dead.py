@@ -2,18 +2,14 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import Code, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
 
 
 def _dead_latents_update(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
     """Return how often each latent fired, int64 [d_sae]."""
-    if values.shape != indices.shape:
-        raise LightsaeError(
-            f"indices has shape {list(indices.shape)}, expected values' {list(values.shape)}"
-        )
-    fired = (values.detach() > 0).long().flatten()
+    fired = (values > 0).long().flatten()
     return torch.zeros(d_sae, dtype=torch.long, device=values.device).scatter_add_(
         0, indices.flatten(), fired
     )
@@ -25,32 +21,41 @@ def _dead_latents_compute(firings: Tensor, normalize: bool) -> Tensor:
     return dead.double().mean() if normalize else dead.sum()
 
 
-def dead_latents(values: Tensor, indices: Tensor, d_sae: int, *, normalize: bool = False) -> Tensor:
+def dead_latents(
+    values: Code,
+    indices: Tensor | None = None,
+    d_sae: int | None = None,
+    *,
+    normalize: bool = False,
+) -> Tensor:
     """Count the latents that never fire.
 
     A latent fires when its activation is positive: a zero fill-in is not a firing.
 
     Args:
-        values: Activations [..., k].
-        indices: Latents [..., k], int64.
-        d_sae: Number of latents.
+        values: A `SparseCode`, or activations [..., k].
+        indices: Latents [..., k], integers; a `SparseCode` has them.
+        d_sae: Number of latents; a `SparseCode` tells it.
         normalize: Return the share of d_sae in place of the count.
 
     Returns:
         Int64 scalar, or a float64 one with `normalize`.
 
     Raises:
-        LightsaeError: If the shapes differ.
+        LightsaeError: If the shapes differ or a latent is not in the dictionary.
 
     Example:
+        >>> from lightsae.sae import SparseCode
         >>> values, indices = torch.tensor([[2.0, 0.0]]), torch.tensor([[3, 0]])
         >>> dead_latents(values, indices, d_sae=4)
         tensor(3)
+        >>> dead_latents(SparseCode(values, indices, d_sae=4))
+        tensor(3)
     """
-    return _dead_latents_compute(_dead_latents_update(values, indices, d_sae), normalize)
+    return _dead_latents_compute(_dead_latents_update(*unpacked(values, indices, d_sae)), normalize)
 
 
-class DeadLatents(Metric):
+class DeadLatents(ExactMetric):
     """Number (or share) of latents that never fired, over everything seen.
 
     In a `MetricCollection` the count and the share keep one common state.
@@ -76,21 +81,21 @@ class DeadLatents(Metric):
 
     def __init__(self, d_sae: int, *, normalize: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.d_sae = d_sae
+        self.d_sae = size("d_sae", d_sae)
         self.normalize = normalize
-        self.add_state("firings", torch.zeros(d_sae, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("firings", torch.zeros(self.d_sae, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, values: Tensor, indices: Tensor) -> None:
+    def update(self, values: Code, indices: Tensor | None = None) -> None:
         """Add a batch of codes.
 
         Args:
-            values: Activations [..., k].
-            indices: Latents [..., k], int64.
+            values: A `SparseCode`, or activations [..., k].
+            indices: Latents [..., k], integers; a `SparseCode` has them.
 
         Raises:
-            LightsaeError: If the shapes differ.
+            LightsaeError: If the shapes differ or a latent is not in the dictionary.
         """
-        self.firings = self.firings + _dead_latents_update(values, indices, self.d_sae)
+        self.firings = self.firings + _dead_latents_update(*unpacked(values, indices, self.d_sae))
 
     def compute(self) -> Tensor:
         """Return the count as int64, or the share as float64."""

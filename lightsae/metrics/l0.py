@@ -2,11 +2,16 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightsae.metrics.code_inputs import Code, require_tensors
+from lightsae.metrics.metric_base import ExactMetric
+from lightsae.sae.sparse_code import SparseCode
 
 
-def _l0_update(values: Tensor) -> tuple[Tensor, int]:
+def _l0_update(values: Code) -> tuple[Tensor, int]:
     """Return the number of non-zero entries and of rows."""
+    values = values.values if isinstance(values, SparseCode) else values
+    require_tensors(values=values)
     return values.detach().count_nonzero(), values.shape[:-1].numel()
 
 
@@ -15,11 +20,11 @@ def _l0_compute(nonzero: Tensor, rows: Tensor) -> Tensor:
     return nonzero.double() / rows
 
 
-def l0(values: Tensor) -> Tensor:
+def l0(values: Code) -> Tensor:
     """Mean number of non-zero latents per row.
 
     Args:
-        values: Activations [..., k] of sparse codes, or [..., d_sae] of dense ones.
+        values: A `SparseCode`, activations [..., k] of sparse codes, or [..., d_sae] of dense ones.
 
     Returns:
         Float64 scalar; NaN without rows.
@@ -32,7 +37,7 @@ def l0(values: Tensor) -> Tensor:
     return _l0_compute(nonzero, nonzero.new_tensor(rows))
 
 
-class L0(Metric):
+class L0(ExactMetric):
     """Mean number of non-zero latents per row, over everything seen.
 
     Zero fill-ins (a row with fewer positive pre-activations than k) do not count.
@@ -58,11 +63,12 @@ class L0(Metric):
         self.add_state("nonzero", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("rows", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Code) -> None:
         """Add a batch.
 
         Args:
-            values: Activations [..., k] of sparse codes, or [..., d_sae] of dense ones.
+            values: A `SparseCode`, activations [..., k] of sparse codes, or [..., d_sae] of dense
+                ones.
         """
         nonzero, rows = _l0_update(values)
         self.nonzero = self.nonzero + nonzero

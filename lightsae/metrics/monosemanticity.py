@@ -15,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, segment_reduce
 from torch.nn.functional import embedding_bag
-from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
+from lightsae.sae.index_checks import integers, within
 
 # Pair weight over (sum w)^2 below which float64 cannot tell a second activation from none.
 _RESOLUTION = 1e-10
@@ -121,6 +123,16 @@ def _empty_moments(d_sae: int, d_embed: int, device: torch.device | None = None)
     )
 
 
+def _width(embeddings: Tensor) -> int:
+    """Return d_embed."""
+    require_tensors(embeddings=embeddings)
+    if embeddings.ndim != 2:
+        raise LightsaeError(
+            f"embeddings has shape {list(embeddings.shape)}, expected [images, d_embed]"
+        )
+    return embeddings.shape[1]
+
+
 def _unit_rows(embeddings: Tensor) -> Tensor:
     """Return float64 embeddings of norm one."""
     embeddings = embeddings.detach().double()
@@ -143,18 +155,15 @@ def _entries(
         )
     if rows is None:
         rows = torch.arange(n_images, device=values.device).unsqueeze(1).expand_as(values)
-    if not values.shape == indices.shape == rows.shape:
-        raise LightsaeError(
-            f"values, indices and rows have shapes {list(values.shape)}, {list(indices.shape)} and "
-            f"{list(rows.shape)}, expected the same"
-        )
-    if not ((values >= 0) & values.isfinite()).all():
+    if values.shape != rows.shape:
+        raise LightsaeError(f"rows has shape {list(rows.shape)}, expected {list(values.shape)}")
+    if not (values >= 0).all():
         raise LightsaeError("values must be finite and not negative")
-    for name, index, size in (("indices", indices, d_sae), ("rows", rows, n_images)):
-        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-            raise LightsaeError(f"{name} must lie in [0, {size})")
+    rows = within("rows", integers("rows", rows), n_images, f"{n_images}")
     positive = values > 0
-    keys, order = (indices[positive] * n_images + rows[positive]).sort()
+    legend = f"d_sae = {d_sae} and {n_images} images"
+    keys = pair_keys(indices[positive], rows[positive], d_sae, n_images, legend)
+    keys, order = keys.sort()
     if (keys[1:] == keys[:-1]).any():
         raise LightsaeError("a latent occurs twice in one row: pool tokens with pool_by_sample")
     latents = keys.div(max(n_images, 1), rounding_mode="floor")
@@ -179,9 +188,12 @@ def _monosemanticity_update(
     rows: Tensor | None = None,
 ) -> _Moments:
     """Add a batch; `sum_ae` is updated in place."""
+    require_tensors(
+        values=values, embeddings=embeddings, **({} if rows is None else {"rows": rows})
+    )
     d_sae, n_images = len(moments.sum_a), len(embeddings)
     unit = _unit_rows(embeddings)
-    a, latents, rows = _entries(values.detach(), indices, rows, n_images, d_sae)
+    a, latents, rows = _entries(values, indices, rows, n_images, d_sae)
     if n_images == 0:
         return moments
     counts = torch.bincount(latents, minlength=d_sae)
@@ -217,22 +229,24 @@ def _monosemanticity_compute(moments: _Moments) -> MonosemanticityScores:
 
 
 def monosemanticity(
-    values: Tensor,
-    indices: Tensor,
-    embeddings: Tensor,
-    d_sae: int,
+    values: Code,
+    indices: Tensor | None = None,
+    embeddings: Tensor | None = None,
+    d_sae: int | None = None,
     *,
     rows: Tensor | None = None,
 ) -> MonosemanticityScores:
     """Monosemanticity score of every latent over a set of images.
 
     Args:
-        values: Activations, finite and not negative: [images, k], or [entries] with `rows`.
-        indices: Latents, int64, of the shape of `values`. No latent twice in one image.
+        values: A `SparseCode`, or activations, finite and not negative: [images, k], or [entries]
+            with `rows`. No latent twice in one image.
+        indices: Latents, integers of the shape of `values`; a `SparseCode` has them.
         embeddings: Embedding of each image [images, d_embed] from a separate encoder; scaled to
-            unit norm here. Scores under different encoders do not compare.
-        d_sae: Number of latents.
-        rows: Image of each entry [entries], int64, where the number of latents varies.
+            unit norm here. Scores under different encoders do not compare. Behind a `SparseCode`
+            it may be the second argument.
+        d_sae: Number of latents; a `SparseCode` tells it.
+        rows: Image of each entry [entries], integers, where the number of latents varies.
 
     Returns:
         The scores, with dead and undefined latents marked.
@@ -251,12 +265,14 @@ def monosemanticity(
         >>> result.scores
         tensor([0.1818,    nan,    nan], dtype=torch.float64)
     """
-    moments = _empty_moments(d_sae, embeddings.shape[1], values.device)
+    indices, embeddings = after(values, indices, embeddings, "embeddings")
+    values, indices, d_sae = unpacked(values, indices, d_sae)
+    moments = _empty_moments(d_sae, _width(embeddings), values.device)
     moments = _monosemanticity_update(moments, values, indices, embeddings, rows)
     return _monosemanticity_compute(moments)
 
 
-class Monosemanticity(Metric):
+class Monosemanticity(ExactMetric):
     """Monosemanticity score of every latent, exact in one pass and merged exactly over ranks.
 
     Each image must be given once: patch tokens are pooled first, by `pool_by_sample` or, when an
@@ -270,10 +286,11 @@ class Monosemanticity(Metric):
         **kwargs: Passed to `torchmetrics.Metric`.
 
     Example:
+        >>> from lightsae.sae import SparseCode
+        >>> code = SparseCode(torch.ones(2, 1), torch.tensor([[0], [0]]), d_sae=3)
         >>> metric = Monosemanticity(d_sae=3, d_embed=2)
-        >>> metric.update(torch.ones(1, 1), torch.zeros(1, 1).long(), torch.tensor([[1.0, 0.0]]))
-        >>> metric.update(torch.ones(1, 1), torch.zeros(1, 1).long(), torch.tensor([[3.0, 4.0]]))
-        >>> metric.update(torch.ones(1, 1), torch.ones(1, 1).long(), torch.tensor([[0.0, 1.0]]))
+        >>> metric.update(code, torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
+        >>> metric.update(torch.ones(1, 1), torch.tensor([[1]]), torch.tensor([[0.0, 1.0]]))
         >>> metric.compute().scores
         tensor([0.6000,    nan,    nan], dtype=torch.float64)
     """
@@ -284,30 +301,32 @@ class Monosemanticity(Metric):
 
     def __init__(self, d_sae: int, d_embed: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.d_sae = d_sae
-        self.d_embed = d_embed
-        for name, empty in _empty_moments(d_sae, d_embed)._asdict().items():
+        self.d_sae, self.d_embed = size("d_sae", d_sae), size("d_embed", d_embed)
+        for name, empty in _empty_moments(self.d_sae, self.d_embed)._asdict().items():
             self.add_state(name, empty, dist_reduce_fx=_REDUCTIONS[name])
 
     def update(
         self,
-        values: Tensor,
-        indices: Tensor,
-        embeddings: Tensor,
+        values: Code,
+        indices: Tensor | None = None,
+        embeddings: Tensor | None = None,
         rows: Tensor | None = None,
     ) -> None:
         """Add images.
 
         Args:
-            values: Activations: [images, k], or [entries] with `rows`.
-            indices: Latents, int64, of the shape of `values`.
-            embeddings: Embedding of each image [images, d_embed], any positive norm.
-            rows: Image of each entry, as a row of `embeddings` [entries], int64.
+            values: A `SparseCode`, or activations: [images, k], or [entries] with `rows`.
+            indices: Latents, integers of the shape of `values`; a `SparseCode` has them.
+            embeddings: Embedding of each image [images, d_embed], any positive norm; behind a
+                `SparseCode` it may be the second argument.
+            rows: Image of each entry, as a row of `embeddings` [entries], integers.
 
         Raises:
             LightsaeError: As in `monosemanticity`, or if the width is not `d_embed`.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.d_embed:
+        indices, embeddings = after(values, indices, embeddings, "embeddings")
+        values, indices, _ = unpacked(values, indices, self.d_sae)
+        if _width(embeddings) != self.d_embed:
             raise LightsaeError(
                 f"embeddings has shape {list(embeddings.shape)}, expected [images, {self.d_embed}]"
             )

@@ -1,16 +1,18 @@
 """One activation per image and latent, from the codes of its tokens."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
+from lightsae.sae.index_checks import integers
 
 Pooling = Literal["max", "mean"]
 
@@ -33,58 +35,98 @@ class PooledCodes:
         self.sample_index = sample_index
 
 
+class _Entries(NamedTuple):
+    """One activation per image and latent, and the tokens of each image.
+
+    Attributes:
+        keys: Image and latent of each entry [entries, 2], int64.
+        values: Maximum or sum of its activations [entries], float64.
+        samples: The images, ascending [images], int64.
+        tokens: Tokens of each [images], int64.
+    """
+
+    keys: Tensor
+    values: Tensor
+    samples: Tensor
+    tokens: Tensor
+
+
 def _checked(
-    values: Tensor, indices: Tensor, sample_index: Tensor, d_sae: int, pooling: str
-) -> None:
-    """Raise on arguments that do not fit together."""
-    if pooling not in ("max", "mean"):
-        raise LightsaeError(f"pooling is {pooling!r}, expected 'max' or 'mean'")
-    if values.ndim != 2 or values.shape != indices.shape:
-        raise LightsaeError(
-            f"values and indices have shapes {list(values.shape)} and {list(indices.shape)}, "
-            "expected [tokens, k] for both"
-        )
+    values: Code,
+    indices: Tensor | None,
+    sample_index: Tensor | None,
+    d_sae: int | None,
+    pooling: str,
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Values, indices, sample indices and d_sae; raise on what does not fit together."""
+    _check_pooling(pooling)
+    indices, sample_index = after(values, indices, sample_index, "sample_index")
+    values, indices, d_sae = unpacked(values, indices, d_sae)
+    require_tensors(values=values, sample_index=sample_index)
+    if values.ndim != 2:
+        raise LightsaeError(f"values has shape {list(values.shape)}, expected [tokens, k]")
     if sample_index.shape != values.shape[:1]:
         raise LightsaeError(
             f"sample_index has shape {list(sample_index.shape)}, expected [{len(values)}]"
         )
-    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < d_sae:
-        raise LightsaeError(f"indices must lie in [0, d_sae = {d_sae})")
+    return values, indices, integers("sample_index", sample_index), d_sae
 
 
-def _reduce_keys(keys: Tensor, values: Tensor, pooling: str) -> tuple[Tensor, Tensor]:
-    """Return the ascending distinct keys and the maximum (or sum) of the values of each."""
-    keys, inverse = keys.unique(return_inverse=True)
-    reduced = values.new_zeros(len(keys)).scatter_reduce(
-        0, inverse, values, "amax" if pooling == "max" else "sum", include_self=False
-    )
-    return keys, reduced
+def _check_pooling(pooling: str) -> None:
+    """Raise on an unknown way to pool."""
+    if pooling not in ("max", "mean"):
+        raise LightsaeError(f"pooling is {pooling!r}, expected 'max' or 'mean'")
 
 
-def _token_entries(
-    values: Tensor, indices: Tensor, sample_index: Tensor, d_sae: int
-) -> tuple[Tensor, Tensor]:
-    """Return sample * d_sae + latent and the value of every positive activation."""
+def _reduce(groups: Tensor, values: Tensor, n: int, pooling: str) -> Tensor:
+    """Return the maximum (or sum) of the values of each of n groups."""
+    how = "amax" if pooling == "max" else "sum"
+    return values.new_zeros(n).scatter_reduce(0, groups, values, how, include_self=False)
+
+
+def _of_tokens(
+    values: Tensor, indices: Tensor, sample_index: Tensor, d_sae: int, pooling: str
+) -> _Entries:
+    """Pool the codes of tokens."""
+    samples, rows, tokens = sample_index.unique(return_inverse=True, return_counts=True)
     positive = values > 0
-    keys = sample_index.unsqueeze(1) * d_sae + indices
-    return keys[positive], values[positive].double()
+    rows = rows.unsqueeze(1).expand_as(indices)[positive]
+    keys, groups = _distinct(rows, indices[positive], samples, d_sae)
+    pooled = _reduce(groups, values[positive].double(), len(keys), pooling)
+    return _Entries(keys, pooled, samples, tokens)
 
 
-def _pooled(
-    keys: Tensor, values: Tensor, samples: Tensor, tokens: Tensor, d_sae: int, pooling: str
-) -> PooledCodes:
-    """Build the codes from reduced entries and the token count of every sample."""
-    rows = torch.searchsorted(samples, keys // d_sae)
-    if pooling == "mean":
-        values = values / tokens[rows]
-    return PooledCodes(values, keys % d_sae, rows, samples)
+def _merge(entries: _Entries, d_sae: int, pooling: str) -> _Entries:
+    """Pool entries of which several may be of one image and latent."""
+    samples, groups = entries.samples.unique(return_inverse=True)
+    tokens = _reduce(groups, entries.tokens, len(samples), "sum")
+    images, latents = (column.contiguous() for column in entries.keys.unbind(1))
+    keys, groups = _distinct(torch.searchsorted(samples, images), latents, samples, d_sae)
+    return _Entries(keys, _reduce(groups, entries.values, len(keys), pooling), samples, tokens)
+
+
+def _distinct(rows: Tensor, latents: Tensor, samples: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
+    """Return the distinct (image, latent), ascending, and which of them each entry is of.
+
+    Sample indices may be any int64: only their position among the images is flattened.
+    """
+    legend = f"{len(samples)} images and d_sae = {d_sae}"
+    keys, groups = pair_keys(rows, latents, len(samples), d_sae, legend).unique(return_inverse=True)
+    return torch.stack([samples[keys // d_sae], keys % d_sae], dim=1), groups
+
+
+def _codes(entries: _Entries, pooling: str) -> PooledCodes:
+    """Build the codes from entries of which one is of an image and latent."""
+    rows = torch.searchsorted(entries.samples, entries.keys[:, 0].contiguous())
+    values = entries.values / entries.tokens[rows] if pooling == "mean" else entries.values
+    return PooledCodes(values, entries.keys[:, 1].contiguous(), rows, entries.samples)
 
 
 def pool_by_sample(
-    values: Tensor,
-    indices: Tensor,
-    sample_index: Tensor,
-    d_sae: int,
+    values: Code,
+    indices: Tensor | None = None,
+    sample_index: Tensor | None = None,
+    d_sae: int | None = None,
     *,
     pooling: Pooling = "max",
 ) -> PooledCodes:
@@ -93,10 +135,11 @@ def pool_by_sample(
     All tokens of an image must be in the one call; `ImageCodes` is the streaming form.
 
     Args:
-        values: Activations [tokens, k].
-        indices: Latents [tokens, k], int64.
-        sample_index: Image of each token [tokens], int64, in any order.
-        d_sae: Number of latents.
+        values: A `SparseCode`, or activations [tokens, k].
+        indices: Latents [tokens, k], integers; a `SparseCode` has them.
+        sample_index: Image of each token [tokens], any integers in any order; behind a `SparseCode`
+            it may be the second argument.
+        d_sae: Number of latents; a `SparseCode` tells it.
         pooling: `max`, or the `mean` over all tokens of the image (those where the latent is
             silent count as zero).
 
@@ -113,18 +156,15 @@ def pool_by_sample(
         >>> pooled.values, pooled.indices, pooled.sample_index
         (tensor([1., 2., 3.], dtype=torch.float64), tensor([0, 1, 2]), tensor([7]))
     """
-    _checked(values, indices, sample_index, d_sae, pooling)
-    samples, tokens = sample_index.unique(return_counts=True)
-    keys, entries = _token_entries(values, indices, sample_index, d_sae)
-    keys, entries = _reduce_keys(keys, entries, pooling)
-    return _pooled(keys, entries, samples, tokens, d_sae, pooling)
+    checked = _checked(values, indices, sample_index, d_sae, pooling)
+    return _codes(_of_tokens(*checked, pooling), pooling)
 
 
-class ImageCodes(Metric):
+class ImageCodes(ExactMetric):
     """Pooled codes of images whose tokens are spread over batches and ranks.
 
     Shuffled batches of patch tokens hold pieces of many images. This keeps one entry per (image,
-    latent) that fired, so memory grows with the images and not with their tokens: 16 bytes for
+    latent) that fired, so memory grows with the images and not with their tokens: 24 bytes for
     each, at most twice that between compactions. Over several processes `compute` returns the codes
     of all ranks on every rank; the function `monosemanticity` takes them as they are, whereas the
     metric would add them up once per rank.
@@ -155,60 +195,58 @@ class ImageCodes(Metric):
 
     def __init__(self, d_sae: int, *, pooling: Pooling = "max", **kwargs: object) -> None:
         super().__init__(**kwargs)
-        if pooling not in ("max", "mean"):
-            raise LightsaeError(f"pooling is {pooling!r}, expected 'max' or 'mean'")
-        self.d_sae = d_sae
+        _check_pooling(pooling)
+        self.d_sae = size("d_sae", d_sae)
         self.pooling = pooling
-        for name in ("keys", "values", "samples", "tokens"):
+        for name in _Entries._fields:
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, values: Tensor, indices: Tensor, sample_index: Tensor) -> None:
+    def update(
+        self,
+        values: Code,
+        indices: Tensor | None = None,
+        sample_index: Tensor | None = None,
+    ) -> None:
         """Add a batch of token codes.
 
         Args:
-            values: Activations [tokens, k].
-            indices: Latents [tokens, k], int64.
-            sample_index: Image of each token [tokens], int64.
+            values: A `SparseCode`, or activations [tokens, k].
+            indices: Latents [tokens, k], integers; a `SparseCode` has them.
+            sample_index: Image of each token [tokens], any integers; behind a `SparseCode` it may
+                be the second argument.
 
         Raises:
             LightsaeError: If shapes disagree or an index is out of range.
         """
-        _checked(values, indices, sample_index, self.d_sae, self.pooling)
-        samples, tokens = sample_index.unique(return_counts=True)
-        keys, entries = _token_entries(values.detach(), indices, sample_index, self.d_sae)
-        keys, entries = _reduce_keys(keys, entries, self.pooling)
-        self.keys.append(keys)
-        self.values.append(entries)
-        self.samples.append(samples)
-        self.tokens.append(tokens)
+        checked = _checked(values, indices, sample_index, self.d_sae, self.pooling)
+        added = _of_tokens(*checked, self.pooling)
+        for name, part in added._asdict().items():
+            getattr(self, name).append(part)
         if sum(map(len, self.keys[1:])) > len(self.keys[0]):
-            self._compact()
+            self._keep(self._merged())
 
     def compute(self) -> PooledCodes:
         """Return the pooled codes of every image seen, over all ranks."""
         self._fill_empty()
-        self._compact()
-        state = (self.keys[0], self.values[0], self.samples[0], self.tokens[0])
-        return _pooled(*state, self.d_sae, self.pooling)
+        entries = self._merged()
+        self._keep(entries)
+        return _codes(entries, self.pooling)
 
-    def _compact(self) -> None:
-        """Leave one entry per (image, latent)."""
-        keys, values = dim_zero_cat(self.keys), dim_zero_cat(self.values)
-        samples, tokens = dim_zero_cat(self.samples), dim_zero_cat(self.tokens)
-        keys, values = _reduce_keys(keys, values, self.pooling)
-        samples, tokens = _reduce_keys(samples, tokens, "sum")
-        self.keys, self.values, self.samples, self.tokens = [keys], [values], [samples], [tokens]
+    def _merged(self) -> _Entries:
+        """One entry per (image, latent)."""
+        parts = (dim_zero_cat(getattr(self, name)) for name in _Entries._fields)
+        return _merge(_Entries(*parts), self.d_sae, self.pooling)
+
+    def _keep(self, entries: _Entries) -> None:
+        """Let the entries be the state."""
+        for name, part in entries._asdict().items():
+            setattr(self, name, [part])
 
     def _fill_empty(self) -> None:
         """Give a rank that saw nothing empty parts of the right dtype."""
         if len(self.keys) == 0:
             none = torch.empty(0, dtype=torch.long, device=self.device)
-            self.keys, self.values, self.samples, self.tokens = (
-                [none],
-                [none.double()],
-                [none],
-                [none],
-            )
+            self._keep(_Entries(none.view(0, 2), none.double(), none, none))
 
     def _sync_dist(
         self,

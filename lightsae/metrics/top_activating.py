@@ -2,12 +2,14 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import Code, after, require_tensors, required, size, unpacked
+from lightsae.metrics.metric_base import ExactMetric
+from lightsae.sae.index_checks import integers
 
-# A place in a list: [activation, sample], float64 (exact for float32 and samples below 2^53).
-_VACANT = (0.0, -1.0)
+# A place in a list: [bits of the activation as float64, sample], int64, so that both are exact.
+_VACANT = (0, -1)
 
 
 class TopActivations:
@@ -40,13 +42,18 @@ def _ranked(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int, n: int
     rank = torch.arange(len(latents), device=latents.device) - (counts.cumsum(0) - counts)[latents]
     kept = rank < n
     lists = _vacant(d_sae, n, latents.device)
-    lists[latents[kept], rank[kept]] = torch.stack([values, samples.double()], dim=1)[kept]
+    lists[latents[kept], rank[kept]] = torch.stack([values.view(torch.long), samples], dim=1)[kept]
     return lists
 
 
 def _vacant(d_sae: int, n: int, device: torch.device | None = None) -> Tensor:
     """Return lists without entries."""
-    return torch.tensor(_VACANT, dtype=torch.float64, device=device).repeat(d_sae, n, 1)
+    return torch.tensor(_VACANT, device=device).repeat(d_sae, n, 1)
+
+
+def _activations(lists: Tensor) -> Tensor:
+    """Return the activations of lists [..., 2], float64 [...]."""
+    return lists[..., 0].contiguous().view(torch.double)
 
 
 def _merge_lists(lists: Tensor) -> Tensor:
@@ -54,26 +61,35 @@ def _merge_lists(lists: Tensor) -> Tensor:
     _, d_sae, n, _ = lists.shape
     latents = torch.arange(d_sae, device=lists.device).view(1, -1, 1).expand(lists.shape[:-1])
     taken = lists[..., 0] > 0
-    values, samples = lists[taken].unbind(-1)
-    return _ranked(latents[taken], values, samples.long(), d_sae, n)
+    return _ranked(latents[taken], _activations(lists[taken]), lists[taken][:, 1], d_sae, n)
+
+
+def _checked(
+    values: Code, indices: Tensor | None, sample_index: Tensor | None, d_sae: int | None
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Values, indices, sample indices and d_sae; raise on what does not fit together."""
+    indices, sample_index = after(values, indices, sample_index, "sample_index")
+    values, indices, d_sae = unpacked(values, indices, d_sae)
+    require_tensors(values=values, sample_index=sample_index)
+    if values.ndim not in (1, 2) or sample_index.shape != values.shape[:1]:
+        raise LightsaeError(
+            f"values, indices and sample_index have shapes {list(values.shape)}, "
+            f"{list(indices.shape)} and {list(sample_index.shape)}, expected [rows, k] twice and "
+            "[rows], or [entries] for all three"
+        )
+    return values, indices, integers("sample_index", sample_index), d_sae
 
 
 def _top_activating_update(
     lists: Tensor, values: Tensor, indices: Tensor, sample_index: Tensor
 ) -> Tensor:
     """Add a batch of codes to the lists."""
-    if values.shape != indices.shape or sample_index.shape != values.shape[:1]:
-        raise LightsaeError(
-            f"values, indices and sample_index have shapes {list(values.shape)}, "
-            f"{list(indices.shape)} and {list(sample_index.shape)}, expected [rows, k] twice and "
-            "[rows], or [entries] for all three"
-        )
     n = lists.shape[1]
     if values.ndim == 2:
         sample_index = sample_index.unsqueeze(1).expand_as(values)
-    values = values.detach().double()
+    values = values.double()
     # An activation below the last place of its latent's list cannot enter it.
-    candidate = (values > 0) & (values >= lists[:, -1, 0][indices])
+    candidate = (values > 0) & (values >= _activations(lists[:, -1])[indices])
     added = (indices[candidate], values[candidate], sample_index[candidate])
     touched, compact = added[0].unique(return_inverse=True)
     new = _ranked(compact, added[1], added[2], len(touched), n)
@@ -84,11 +100,15 @@ def _top_activating_update(
 
 def _top_activating_compute(lists: Tensor) -> TopActivations:
     """Split the lists into activations and samples."""
-    return TopActivations(lists[..., 0].clone(), lists[..., 1].long())
+    return TopActivations(_activations(lists).clone(), lists[..., 1].clone())
 
 
 def top_activating(
-    values: Tensor, indices: Tensor, sample_index: Tensor, d_sae: int, n: int
+    values: Code,
+    indices: Tensor | None = None,
+    sample_index: Tensor | None = None,
+    d_sae: int | None = None,
+    n: int | None = None,
 ) -> TopActivations:
     """Find the images with the largest activation of each latent.
 
@@ -96,17 +116,18 @@ def top_activating(
     sample index.
 
     Args:
-        values: Activations [rows, k], or [entries] with one latent each.
-        indices: Latents, int64, of the shape of `values`.
-        sample_index: Image of each row or entry, int64.
-        d_sae: Number of latents.
+        values: A `SparseCode`, or activations [rows, k], or [entries] with one latent each.
+        indices: Latents, integers of the shape of `values`; a `SparseCode` has them.
+        sample_index: Image of each row or entry, any integers; behind a `SparseCode` it may be the
+            second argument.
+        d_sae: Number of latents; a `SparseCode` tells it.
         n: Images per latent.
 
     Returns:
         Activations and images, [d_sae, n] each.
 
     Raises:
-        LightsaeError: If the shapes disagree.
+        LightsaeError: If the shapes disagree, a latent is not in the dictionary or n is not given.
 
     Example:
         >>> values, indices = torch.tensor([[1.0], [3.0], [2.0]]), torch.tensor([[0], [0], [1]])
@@ -115,14 +136,16 @@ def top_activating(
         tensor([[11, 10],
                 [12, -1]])
     """
+    n = size("n", required("n", n))
+    values, indices, sample_index, d_sae = _checked(values, indices, sample_index, d_sae)
     empty = _vacant(d_sae, n, values.device)
     return _top_activating_compute(_top_activating_update(empty, values, indices, sample_index))
 
 
-class TopActivating(Metric):
+class TopActivating(ExactMetric):
     """The images with the largest activation of each latent, over everything seen.
 
-    The state is [d_sae, n, 2] float64 whatever the number of images, and exact: an image whose
+    The state is [d_sae, n, 2] int64 whatever the number of images, and exact: an image whose
     tokens are spread over batches or ranks enters once, with its largest activation. See
     `top_activating`.
 
@@ -147,21 +170,27 @@ class TopActivating(Metric):
 
     def __init__(self, d_sae: int, n: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        if n < 1:
-            raise LightsaeError(f"n = {n}, expected at least 1")
-        self.add_state("lists", _vacant(d_sae, n), dist_reduce_fx=_merge_lists)
+        self.d_sae = size("d_sae", d_sae)
+        self.add_state("lists", _vacant(self.d_sae, size("n", n)), dist_reduce_fx=_merge_lists)
 
-    def update(self, values: Tensor, indices: Tensor, sample_index: Tensor) -> None:
+    def update(
+        self,
+        values: Code,
+        indices: Tensor | None = None,
+        sample_index: Tensor | None = None,
+    ) -> None:
         """Add a batch of codes.
 
         Args:
-            values: Activations [rows, k], or [entries] with one latent each.
-            indices: Latents, int64, of the shape of `values`.
-            sample_index: Image of each row or entry, int64.
+            values: A `SparseCode`, or activations [rows, k], or [entries] with one latent each.
+            indices: Latents, integers of the shape of `values`; a `SparseCode` has them.
+            sample_index: Image of each row or entry, any integers; behind a `SparseCode` it may be
+                the second argument.
 
         Raises:
-            LightsaeError: If the shapes disagree.
+            LightsaeError: If the shapes disagree or a latent is not in the dictionary.
         """
+        values, indices, sample_index, _ = _checked(values, indices, sample_index, self.d_sae)
         self.lists = _top_activating_update(self.lists, values, indices, sample_index)
 
     def compute(self) -> TopActivations:

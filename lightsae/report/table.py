@@ -1,4 +1,4 @@
-"""The table that compares runs with a baseline over paired seeds."""
+"""Comparison table of runs and a baseline over paired seeds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from lightsae.activations.loading.batch import as_activation_batch
+from lightsae.activations.loading.activation_batch import as_activation_batch
 from lightsae.activations.shards.folder_lock import system_message
-from lightsae.activations.shards.hdf5_files import ObstacleError, open_hdf5
+from lightsae.activations.shards.reading.hdf5_files import ObstacleError, open_hdf5
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.sae import SparseCode

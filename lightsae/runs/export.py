@@ -8,9 +8,9 @@ from rich.console import Console
 
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
-from lightsae.sae import storage
-from lightsae.training.checkpoint_reading import read_checkpoint
-from lightsae.training.saved_settings import saved_autoencoder
+from lightsae.sae import save_load
+from lightsae.training.checkpoints.reading import read_checkpoint
+from lightsae.training.checkpoints.saved_settings import saved_autoencoder
 
 _ABOUT = "Write the autoencoder of a checkpoint as a folder with sae.safetensors and sae.json."
 
@@ -44,7 +44,7 @@ def export_checkpoint(path: Path, out: Path) -> None:
         LightsaeError: If the checkpoint cannot be read or has no autoencoder, or `out` has one or
             cannot be written.
     """
-    if any((out / name).exists() for name in (storage.TENSORS, storage.SETTINGS)):
+    if any((out / name).exists() for name in (save_load.TENSORS, save_load.SETTINGS)):
         raise LightsaeError(f"{out}: holds an autoencoder already: choose another --out")
     content = read_checkpoint(path)
     sae = saved_autoencoder(content, path)

@@ -113,8 +113,11 @@ class MetricsFile(Logger):
         if not self.path.exists():
             return
         kept = [row for row in self.rows() if row["step"] < step]
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        try:
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        except OSError as error:
+            raise LightsaeError(f"{self.path} cannot be written: {error.strerror}") from error
         self._last = ""
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightsae.activations.shards.folder_lock import lock_folder
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
-from lightsae.runs.settings_comparison import Complete, changed_settings
+from lightsae.runs.resuming.settings_comparison import Complete, changed_settings
 
 
 class RunFolder:
@@ -159,6 +159,8 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 def _lock(folder: Path) -> int | None:
     """A lock on the folder, or None on a file system that has none."""
+    if folder.is_symlink() and not os.path.exists(folder):
+        raise LightsaeError(f"{folder} is a link to a folder that is not there")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Ending all processes of a run when one fails, so that the one that failed says why."""
+"""When one process of a run fails the others are ended, and only the failed one reports."""
 
 import signal
 from subprocess import Popen, TimeoutExpired

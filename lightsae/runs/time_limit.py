@@ -1,4 +1,4 @@
-"""`--trainer.max_time`: the time of one command; the next one has it anew."""
+"""`max_time`, which counts for each command anew, not for the whole run."""
 
 from typing import Any
 

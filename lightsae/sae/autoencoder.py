@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import storage
-from lightsae.sae.code import SparseCode
+from lightsae.sae import save_load
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.normalization import (
     ROW_WISE,
@@ -31,6 +30,7 @@ from lightsae.sae.normalization import (
 )
 from lightsae.sae.regularizers import Regularizer
 from lightsae.sae.selection import SELECTIONS, Selection, TopK, fused_options
+from lightsae.sae.sparse_code import SparseCode
 
 
 class SparseAutoencoder(nn.Module):
@@ -122,7 +122,7 @@ class SparseAutoencoder(nn.Module):
         """Let products in a dtype take a copy of a weight instead of casting it each time.
 
         Args:
-            name: "W_enc".
+            name: "W_enc" or "W_dec".
             dtype: Of the product, under autocast.
 
         Returns:
@@ -132,7 +132,7 @@ class SparseAutoencoder(nn.Module):
         self._narrow[name] = NarrowCopy(dtype)
         return self._narrow[name]
 
-    def _narrow_of(self, name: str) -> Tensor | None:
+    def narrow(self, name: str) -> Tensor | None:
         """The copy of a weight as it is now, if one is kept."""
         return self._narrow[name].of(getattr(self, name)) if name in self._narrow else None
 
@@ -195,7 +195,7 @@ class SparseAutoencoder(nn.Module):
         encoder = self.W_enc, self.b_enc, self.b_dec
         options = fused_options(self.selection, regularizer, process_group)
         if options is not None:
-            narrow = self._narrow_of("W_enc")
+            narrow = self.narrow("W_enc")
             kept = self.selection.k if k is None else k
             return encode_topk(x, *encoder, kept, W_enc_narrow=narrow, **options)
         return self.selection.encode(
@@ -213,14 +213,19 @@ class SparseAutoencoder(nn.Module):
         options = fused_options(self.selection, regularizer, process_group)
         if options is not None:
             weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
-            narrow = self._narrow_of("W_enc")
-            return encode_residual(x, *weights, self.selection.k, W_enc_narrow=narrow, **options)
+            return encode_residual(
+                x, *weights, self.selection.k, W_enc_narrow=self.narrow("W_enc"),
+                W_dec_narrow=self.narrow("W_dec"), **options,
+            )  # fmt: skip
         encoded = self.encode_scaled(x, regularizer=regularizer, process_group=process_group)
-        return encoded, sparse_residual(x, encoded.values, encoded.indices, self.W_dec, self.b_dec)
+        code, decoder = (encoded.values, encoded.indices), (self.W_dec, self.b_dec)
+        narrow = self.narrow("W_dec")
+        return encoded, sparse_residual(x, *code, *decoder, W_dec_narrow=narrow)
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct normalised inputs, [B, d_in]."""
-        return sparse_decode(values, indices, self.W_dec, self.b_dec)
+        narrow = self.narrow("W_dec")
+        return sparse_decode(values, indices, self.W_dec, self.b_dec, W_dec_narrow=narrow)
 
     def encode(self, x: Tensor, k: int | None = None) -> SparseCode:
         """Code of a batch.
@@ -235,6 +240,7 @@ class SparseAutoencoder(nn.Module):
         Raises:
             ValueError: If x is not [B, d_in] or k does not fit.
         """
+        _require_tensor(x, self.d_in)
         scaled, statistics = self.normalize(x)
         encoded = self.encode_scaled(scaled, k=k)
         return SparseCode(encoded.values, encoded.indices, self.d_sae, statistics)
@@ -243,8 +249,10 @@ class SparseAutoencoder(nn.Module):
         """Reconstruction of a code in the units of the inputs, [B, d_in].
 
         Raises:
-            LightsaeError: If normalisation is by row and the code lacks what `encode` keeps.
+            LightsaeError: If it is none of this dictionary, or normalisation is by row and the code
+                lacks what `encode` keeps.
         """
+        _require_code(code, self.d_sae)
         x_hat = self.decode_scaled(code.values, code.indices)
         if self.normalization not in ROW_WISE:
             return x_hat * self.scale
@@ -308,7 +316,7 @@ class SparseAutoencoder(nn.Module):
                 "subtract": "b_dec",
             },
         }
-        storage.write(Path(folder), dict(self.state_dict()), settings)
+        save_load.write(Path(folder), dict(self.state_dict()), settings)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -327,8 +335,8 @@ class SparseAutoencoder(nn.Module):
             >>> SparseAutoencoder.load(folder).selection.k
             2
         """
-        settings, tensors = storage.read(Path(folder))
-        path = Path(folder) / storage.SETTINGS
+        settings, tensors = save_load.read(Path(folder))
+        path = Path(folder) / save_load.SETTINGS
         rule = dict(settings["selection"])
         name = rule.pop("rule", None)
         if not isinstance(name, str) or name not in SELECTIONS:
@@ -342,8 +350,25 @@ class SparseAutoencoder(nn.Module):
                 sae = cls(settings["d_in"], settings["d_sae"], selection, kind)
         except (TypeError, RuntimeError, LightsaeError) as error:
             raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
-        storage.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])
+        save_load.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])
         if not tensors["scale"] > 0:
-            raise LightsaeError(f"{Path(folder) / storage.TENSORS}: tensor 'scale' is not positive")
+            raise LightsaeError(
+                f"{Path(folder) / save_load.TENSORS}: tensor 'scale' is not positive"
+            )
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         return sae
+
+
+def _require_tensor(x: object, d_in: int) -> None:
+    """Refuse arrays and lists, which would fail deep inside."""
+    if not isinstance(x, Tensor):
+        raise LightsaeError(f"x is a {type(x).__name__}, expected a tensor [B, d_in = {d_in}]")
+
+
+def _require_code(code: object, d_sae: int) -> None:
+    """Refuse what is no code of this dictionary."""
+    if not isinstance(code, SparseCode):
+        kind = type(code).__name__
+        raise LightsaeError(f"code is a {kind}, expected a SparseCode, as encode gives it")
+    if code.d_sae != d_sae:
+        raise LightsaeError(f"the code has d_sae = {code.d_sae}, the autoencoder d_sae = {d_sae}")

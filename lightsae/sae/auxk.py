@@ -1,4 +1,4 @@
-"""AuxK: dead latents learn to reconstruct what the living ones leave (arXiv 2406.04093)."""
+"""AuxK loss: dead latents reconstruct the residual (arXiv 2406.04093)."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What training minimises: reconstruction + alpha AuxK + lambda R (arXiv 2606.27321)."""
+"""The training loss: reconstruction + alpha AuxK + lambda R (arXiv 2606.27321)."""
 
 from collections.abc import Callable
 from typing import NamedTuple

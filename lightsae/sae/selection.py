@@ -1,4 +1,4 @@
-"""Rules that choose which latents of a row stay."""
+"""Selection rules: which latents of a row stay active."""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -7,7 +7,7 @@ from lightsae_kernels import Encoded
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from lightsae.training.ranks import rows_of_all
+from lightsae.training.rank_weights import rows_of_all
 
 
 class DeadLatentTracker(nn.Module):

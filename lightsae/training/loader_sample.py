@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lightsae.activations.loading.batch import as_activation_batch
+from lightsae.activations.loading.activation_batch import as_activation_batch
 from lightsae.errors import LightsaeError
 
 _LOOPS = {

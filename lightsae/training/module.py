@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from inspect import signature
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightsae_kernels import Encoded, raise_if_flagged
@@ -18,10 +17,10 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightsae.activations import ActivationBatch
-from lightsae.activations.loading.batch import as_activation_batch
+from lightsae.activations.loading.activation_batch import as_activation_batch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import R2
-from lightsae.module_names import named_as, plain_name
+from lightsae.module_names import named_as
 from lightsae.sae import (
     AuxK,
     Centre,
@@ -36,8 +35,10 @@ from lightsae.sae import (
 )
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
-from lightsae.training.checkpoint_checks import require_resumable, require_same_model
-from lightsae.training.checkpoint_reading import read_checkpoint
+from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
+from lightsae.training.checkpoints.provenance import (
+    shards_of,
+)
 from lightsae.training.cuda_graph import (
     CapturedStep,
     CudaRecorder,
@@ -48,25 +49,18 @@ from lightsae.training.cuda_graph import (
 )
 from lightsae.training.dead_latents import DeadLatentTracker, warn_if_never_dead
 from lightsae.training.evaluation_metrics import EvaluationMetrics
-from lightsae.training.initial_state import is_untrained
 from lightsae.training.loader_sample import sample_of_loader, width_of_loader
 from lightsae.training.optimizer import SAEAdam
-from lightsae.training.provenance import require_same_shards, require_same_source, shards_of
-from lightsae.training.ranks import share_of_rows
+from lightsae.training.rank_weights import share_of_rows
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
-from lightsae.training.saved_settings import (
-    described_losses,
-    described_selection,
-    module_settings,
-    plain,
-)
 from lightsae.training.schedule import fit_to_run, require_stepped
-from lightsae.training.shared_factory import SharedFactory
+from lightsae.training.uncopied_factory import SharedFactory
+from lightsae.training.untrained_check import is_untrained
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class SAEModule(LightningModule):
+class SAEModule(CheckpointedModule):
     """Trains a `SparseAutoencoder` on activations (arXiv 2606.27321).
 
     Args:
@@ -342,89 +336,9 @@ class SAEModule(LightningModule):
         dtype = _MIXED.get(str(self.trainer.precision)) if self._trainer is not None else None
         if dtype is not None and id(self.sae.W_enc) in trained:
             optimizer.keep_copy(self.sae.W_enc, self.sae.keep_narrow("W_enc", dtype))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what builds the module again, and what tells the shards from others."""
-        raise_if_flagged()
-        state = checkpoint["state_dict"].items()
-        checkpoint["state_dict"] = {plain_name(name): tensor for name, tensor in state}
-        name = self.CHECKPOINT_HYPER_PARAMS_KEY
-        checkpoint[name] = plain(checkpoint.get(name, {}))
-        checkpoint["selection"] = described_selection(self.selection)
-        checkpoint |= described_losses(self.regularizer, self.aux_k)
-        checkpoint["normalization"] = self.normalization
-        checkpoint["shards"] = self._shards
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model or other shards, or one without a position."""
-        path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
-        try:
-            self._require_same_model(checkpoint)
-            if self._trainer is not None and self.trainer.training:
-                require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
-        except LightsaeError as error:
-            raise LightsaeError(f"{path} {error}") from error
-        if self._trainer is not None:
-            self._require_its_shards(checkpoint.get("shards", {}), str(path))
-
-    def _require_its_shards(self, trained_on: dict[str, str], path: str) -> None:
-        """To go on they must be the same; to evaluate, those of the same model and layer."""
-        require = require_same_shards if self.trainer.training else require_same_source
-        try:
-            require(trained_on, self._shards)
-        except LightsaeError as error:
-            folder = getattr(getattr(self.trainer, "datamodule", None), "path", "the data")
-            raise LightsaeError(f"{folder}: {path} was trained on {error}") from error
-
-    def _require_same_model(self, checkpoint: dict[str, Any]) -> None:
-        # Either may be compiled.
-        checkpoint["state_dict"] = named_as(self.state_dict(), checkpoint["state_dict"])
-        rule = described_selection(self.selection)
-        require_same_model(checkpoint, self.state_dict(), rule, self.normalization)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        map_location: Any = "cpu",
-        weights_only: bool | None = None,
-        **settings: Any,
-    ) -> Self:
-        """Build the module of a checkpoint, with its weights.
-
-        Args:
-            checkpoint_path: A checkpoint of `fit`, of a `ModelCheckpoint` or of `Trainer`.
-            map_location: Where its tensors go.
-            weights_only: Of no effect: nothing that a checkpoint holds is ever run.
-            settings: Arguments of the module that stand above those that were saved. Optimizer and
-                schedule are not saved: give them to train on.
-
-        Raises:
-            LightsaeError: If it is no checkpoint of a `SAEModule`, does not say what builds the
-                module, or was trained with a class that is not of this package and is not given.
-
-        Example:
-            >>> SAEModule.load_from_checkpoint("no.ckpt")
-            Traceback (most recent call last):
-            ...
-            lightsae.errors.LightsaeError: no.ckpt: no such checkpoint
-        """
-        path = Path(checkpoint_path)
-        content = read_checkpoint(path, map_location)
-        accepted = signature(cls.__init__).parameters
-        known = module_settings(content, path, settings, accepted)
-        try:
-            module = cls(**known)
-        except (TypeError, ValueError) as error:
-            raise LightsaeError(f"{path}: {error}") from error
-        try:
-            module._require_same_model(content)
-        except LightsaeError as error:
-            raise LightsaeError(f"{path} {error}") from error
-        module.on_load_checkpoint(content)
-        weights = content["state_dict"]["sae.W_enc"]
-        module.to(weights.device, weights.dtype).load_state_dict(content["state_dict"])
-        return module
+        if dtype is not None and decoder and self.sae.W_dec.is_cuda:
+            # The CPU gathers rows of float32.
+            optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""
@@ -487,7 +401,7 @@ class SAEModule(LightningModule):
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
         parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(self._reconstruction(parts, batch), batch.activations)
+        metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -512,7 +426,7 @@ class SAEModule(LightningModule):
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(self._reconstruction(parts, batch), x),
+            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),

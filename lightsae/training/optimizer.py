@@ -1,4 +1,4 @@
-"""Adam that steps a parameter in one pass, and knows which one is a decoder."""
+"""`SAEAdam`: Adam in one pass per parameter, with unit norm of the decoder rows."""
 
 from collections.abc import Callable
 from typing import Any, Literal

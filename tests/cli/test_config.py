@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from lightsae.cli import main
+from lightsae.sae import SparseAutoencoder
+
 from ..training.helpers import write_config
 from .helpers import Ask
 
@@ -127,3 +130,58 @@ def test_without_a_config_it_says_what_it_needs(word: str, line: Ask) -> None:
     status, text = line(word)
     assert status == 2
     assert f"{word}.model" in text
+
+
+TWICE = {
+    "at the top": ("seed_everything: 1\ntrainer: {}\nseed_everything: 2\n", 3, "seed_everything"),
+    "below": ("trainer:\n  max_epochs: 1\n  devices: 1\n  max_epochs: 2\n", 4, "max_epochs"),
+    "in a list": ("trainer:\n  callbacks:\n    - class_path: A\n      class_path: B\n", 4,
+                  "class_path"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "number", "key"), TWICE.values(), ids=TWICE)
+@pytest.mark.parametrize("word", ["fit", "test", "extract", "demo"])
+@pytest.mark.parametrize("equals", [True, False], ids=["=", "space"])
+def test_a_key_that_is_given_twice_is_refused(
+    equals: bool, word: str, content: str, number: int, key: str, tmp_path: Path, line: Ask
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(content)
+    words = [f"--config={config}"] if equals else ["--config", config]
+    status, text = line(word, *words)
+    assert status == 2
+    assert f"{config}: line {number}: {key} is given twice" in text
+
+
+def test_two_configs_may_give_the_same_key(shards: Path, tmp_path: Path) -> None:
+    first = write_config(tmp_path / "a.yaml", shards)
+    second = tmp_path / "b.yaml"
+    second.write_text("model: {init_args: {d_sae: 12}}\ntrainer: {max_steps: 1}\n")
+    words = ["--config", str(first), "--config", str(second), "--run_dir", str(tmp_path / "run")]
+    assert main(["fit", *words]) == 0
+    assert SparseAutoencoder.load(tmp_path / "run" / "sae").d_sae == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model__foo": 1}, 'Parser key "model": foo stands beside class_path, expected in'),
+        ({"trainer__callbacks": [{"class_path": "Timer", "duration": 1}]}, "duration stands"),
+        ({"trainer__callbacks": [{"class_path": "EarlyStoping"}]}, "EarlyStoping"),
+        (
+            {"trainer__callbacks": [{"class_path": "Timer", "init_args": {"durat": 1}}]},
+            "Option 'durat' is not accepted",
+        ),
+    ],
+    ids=["beside class_path", "beside that of a callback", "no such callback", "no such option"],
+)
+def test_a_class_that_does_not_fit_is_told_by_what_is_wrong(
+    changes: dict[str, Any], says: str, shards: Path, tmp_path: Path, line: Ask
+) -> None:
+    config = write_config(tmp_path / "config.yaml", shards, **changes)
+    status, text = line("fit", "--config", config, "--run_dir", tmp_path / "run")
+    assert status == 2
+    assert says in text
+    assert "Subclass types expect" not in text
+    assert len(text) < 300

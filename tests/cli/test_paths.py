@@ -252,3 +252,31 @@ def test_the_demo_in_a_folder_whose_name_is_a_number(
 def test_a_variable_that_is_not_set_is_told_in_python_too(home: Path) -> None:
     with pytest.raises(LightsaeError, match=r"\$NO_SUCH is not set"):
         ActivationDataModule("$NO_SUCH/shards")
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"], ids=["empty", "nul"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fit", "--config={config}", "--run_dir={path}"),
+        ("fit", "--config={config}", "--data.init_args.path={path}"),
+        ("fit", "--config={config}", "--ckpt_path={path}"),
+        ("fit", "--config={config}", "--trainer.default_root_dir={path}"),
+        ("shards", "info", "{path}"),
+        ("shards", "shuffle", "{shards}", "--out={path}"),
+        ("export", "{path}", "--out=x"),
+        ("export", "x", "--out={path}"),
+        ("demo", "--run_dir={path}"),
+        ("extract", "--model.module=torch.nn.Identity", "--layer=x", "--out={path}"),
+        ("extract", "--model.module=torch.nn.Identity", "--layer=x", "--out=x",
+         "--data.folder={path}"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_path_that_is_none_is_refused(
+    words: tuple[str, ...], path: str, config: Path, shards: Path, home: Path, line: Ask
+) -> None:
+    status, text = line(*(w.format(config=config, shards=shards, path=path) for w in words))
+    assert status == 1
+    assert repr(path) in text
+    assert not any(found.is_file() for found in Path.cwd().rglob("*"))

@@ -1,11 +1,14 @@
 """The words that the command line knows, and the help of each."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import capture_parser
 
 from lightsae.cli import main
+from lightsae.runs.run_cli import RunCLI
 
 from ..training.helpers import D_SAE
 from .helpers import Ask
@@ -47,6 +50,42 @@ def test_each_command_has_a_help_of_its_own(word: str, capsys: pytest.CaptureFix
     assert printed.count("\n") < 120
 
 
+def explained(text: str) -> dict[str, str | None]:
+    """The options that a help explains, each at the start of a line, and the defaults it tells."""
+    options = re.split(r"^  (?=--)", text, flags=re.MULTILINE)[1:]
+    defaults = [re.search(r"\(default: (\S+)\)", option) for option in options]
+    names = [option.split()[0] for option in options]
+    return {name: found and found[1] for name, found in zip(names, defaults, strict=True)}
+
+
+@pytest.mark.parametrize("word", ["fit", "validate", "test", "predict"])
+def test_the_help_is_that_of_the_options_that_there_are(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = capture_parser(lambda: RunCLI([word]))._subcommands_action
+    actions = commands._name_parser_map[word]._actions
+    there = {name: action.default for action in actions for name in action.option_strings}
+    with pytest.raises(SystemExit):
+        main([word, "--help"])
+    here = explained(capsys.readouterr().out)
+    ours = {name for name in there if name.startswith("--") and not name.startswith("--trainer")}
+    assert ours <= here.keys() <= there.keys()
+    for name, default in here.items():
+        # Those that are None in the signature are chosen by Lightning when it runs.
+        if default is not None and there[name] is not None:
+            assert str(there[name]).lower() == default, name
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--config", "no.yaml", "--help"], ["--help", "--x"]])
+def test_help_comes_before_anything_else(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", *words])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: lightsae fit --config FILE")
+
+
 @pytest.mark.parametrize("word", ["fit", "predict", "extract", "demo"])
 def test_an_option_that_there_is_not_is_one_line_and_status_2(word: str, line: Ask) -> None:
     status, text = line(word, "--no_such_option", "3")
@@ -75,6 +114,16 @@ def test_the_model_s_own_options_can_be_listed(capsys: pytest.CaptureFixture[str
     assert "Size of the dictionary. (required, type: int)" in printed
     for option in ("selection", "regularizer", "aux_k", "d_in", "optimizer", "lr_scheduler"):
         assert f"--model.{option}" in printed
+
+
+@pytest.mark.parametrize("name", ["ActivationDataModule", "OnlineActivationDataModule"])
+def test_the_data_module_s_own_options_can_be_listed_by_its_short_name(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "--data.help", name])
+    assert caught.value.code == 0
+    assert "--data.val_fraction" in capsys.readouterr().out
 
 
 def test_print_config_is_a_config(

@@ -1,6 +1,8 @@
 """The demo's study: a grid on validation, the paper's rule, paired seeds on test, pictures."""
 
 import json
+import platform
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,12 @@ from safetensors.torch import save_file
 
 from lightsae.activations import Manifest, ShardWriter
 from lightsae.cli import main
-from lightsae.demo import command, data, pictures, study
+from lightsae.demo import comparison, data, pictures, study
 from lightsae.report import RunResult
+
+
+def version(package: str) -> str:
+    return platform.python_version() if package == "Python" else metadata.version(package)
 
 
 def scored(variant: str, weight: float, seed: int, r2: float) -> study.Scores:
@@ -71,6 +77,56 @@ def test_the_grid_tries_every_weight_beside_the_baseline() -> None:
     assert {fit.seed for fit in fits} == {4, 5}
 
 
+def differing(variant: str, weight: float, differences: list[float]) -> list[study.Scores]:
+    """Scores of some seeds, of which each differs so much from the baseline's .8."""
+    return [scored(variant, weight, seed, 0.8 + by) for seed, by in enumerate(differences)]
+
+
+BASE = differing("baseline", 0.0, [0.0] * 4)
+BETTER, WORSE, UNCLEAR = [0.02, 0.03, 0.02, 0.03], [-0.02, -0.03, -0.02, -0.03], [0.02, -0.01] * 2
+
+
+@pytest.mark.parametrize(
+    ("differences", "unclear"),
+    [
+        ({0.01: BETTER, 0.03: UNCLEAR, 0.1: WORSE}, [0.03]),
+        ({0.01: UNCLEAR, 0.03: BETTER, 0.1: WORSE}, []),
+        ({0.01: UNCLEAR, 0.03: UNCLEAR, 0.1: UNCLEAR}, [0.01, 0.03, 0.1]),
+        ({0.01: BETTER, 0.03: WORSE, 0.1: UNCLEAR}, [0.1]),
+        ({0.01: [0.05]}, [0.01]),
+    ],
+    ids=["between", "below", "all", "above", "one-seed"],
+)
+def test_weights_that_the_choice_hangs_on_are_tried_with_more_seeds(
+    differences: dict[float, list[float]], unclear: list[float]
+) -> None:
+    tried = BASE + [one for w, by in differences.items() for one in differing("Reg 1", w, by)]
+    assert study.undecided("Reg 1", tried) == unclear
+
+
+def test_more_seeds_pair_the_weights_in_question_with_the_baseline() -> None:
+    fits = study.paired_fits([("Reg 1", 0.03), ("Reg 2", 0.1)], [7, 8])
+    assert fits == [
+        study.Fit("baseline", 0.0, 7), study.Fit("Reg 1", 0.03, 7), study.Fit("Reg 2", 0.1, 7),
+        study.Fit("baseline", 0.0, 8), study.Fit("Reg 1", 0.03, 8), study.Fit("Reg 2", 0.1, 8),
+    ]  # fmt: skip
+    assert study.paired_fits([], [7, 8]) == []
+
+
+def test_a_weight_is_judged_by_its_pairs_alone() -> None:
+    base = [scored("baseline", 0.0, seed, r2) for seed, r2 in enumerate([0.80, 0.90, 0.99, 0.99])]
+    tried = [*base, scored("Reg 1", 0.03, 0, 0.81), scored("Reg 1", 0.03, 1, 0.91)]
+    assert study.choose_weight("Reg 1", tried) == study.Choice("Reg 1", 0.03, keeps_r2=True)
+
+
+def test_the_differences_that_decided_are_told() -> None:
+    tried = BASE + differing("Reg 1", 0.03, UNCLEAR) + differing("Reg 1", 0.1, [-0.5])
+    assert study.explain_differences("Reg 1", tried) == (
+        "Reg 1: validation R² less the baseline's, by λ: 0.03 +.0050 ± .0087 (4 seeds), "
+        "0.1 -.5000 (1 seed)"
+    )
+
+
 def test_a_fit_is_repeatable_and_scored_on_separate_splits(
     small: study.Setting, tmp_path: Path
 ) -> None:
@@ -90,8 +146,9 @@ def test_the_demo_prints_a_table_and_draws_pictures(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(command, "prepare", lambda out, console: small)
-    monkeypatch.setattr(command, "GRID_SEEDS", (9,))
+    monkeypatch.setattr(comparison, "prepare", lambda out, console: small)
+    monkeypatch.setattr(comparison, "GRID_SEEDS", (9,))
+    monkeypatch.setattr(comparison, "MORE_SEEDS", (10,))
     monkeypatch.setattr(study, "GRID", (0.01,))
     monkeypatch.setattr(pictures, "load_images", lambda setting: torch.rand(240, 1, 8, 8))
     out = tmp_path / "run"
@@ -99,7 +156,10 @@ def test_the_demo_prints_a_table_and_draws_pictures(
     printed = capsys.readouterr().out
     assert "baseline" in printed and "Reg 1" in printed and "CNN" in printed
     results = json.loads((out / "results.json").read_text())
-    assert len(results["grid_validation"]) == 3
+    assert len(results["grid_validation"]) == 2 * 3
+    assert "2 seeds" in printed
+    for package in ("Python", "torch", "lightning", "timm", "scikit-learn"):
+        assert f"{package} {version(package)}" in printed
     assert len(results["seeds_test"]) == 6
     assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(out.glob("gallery-*.png"))) == 3

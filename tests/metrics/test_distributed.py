@@ -44,7 +44,7 @@ def results(share: slice) -> dict[str, Tensor]:
     codes = (part["values"], part["indices"])
     r2, l0, dead = R2(D_IN), L0(), DeadLatents(D_SAE)
     scores, top, images = Monosemanticity(D_SAE, 4), TopActivating(D_SAE, 3), ImageCodes(D_SAE)
-    r2.update(part["x_hat"], part["x"])
+    r2.update(x_hat=part["x_hat"], x=part["x"])
     l0.update(codes[0])
     dead.update(*codes)
     scores.update(*codes, part["embeddings"])

@@ -223,6 +223,18 @@ def test_reset_forgets() -> None:
     assert_same(metric.compute().scores, definition(dense[:9], embeddings[:9]))
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8], ids=["int32", "uint8"])
+def test_narrow_indices_do_not_overflow(dtype: torch.dtype) -> None:
+    images, latent = 3000, torch.iinfo(dtype).max >> 11 if dtype == torch.int32 else 255
+    values = torch.rand(images, 1, generator=torch.Generator().manual_seed(0)) + 0.1
+    embeddings = torch.randn(images, 2, generator=torch.Generator().manual_seed(1))
+    indices = torch.full((images, 1), latent)
+    wide = monosemanticity(values, indices, embeddings, d_sae=latent + 1)
+    narrow = monosemanticity(values, indices.to(dtype), embeddings, d_sae=latent + 1)
+    assert_same(narrow.scores[-1:], definition(values, embeddings))
+    assert torch.equal(narrow.scores[-1], wide.scores[-1])
+
+
 GOOD = {
     "values": torch.ones(2, 2),
     "indices": torch.tensor([[0, 1], [1, 2]]),
@@ -233,11 +245,11 @@ GOOD = {
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"values": torch.full((2, 2), torch.nan)}, "values must be finite and not negative"),
+        ({"values": torch.full((2, 2), torch.nan)}, "values must be finite"),
         ({"values": -torch.ones(2, 2)}, "values must be finite and not negative"),
-        ({"indices": torch.tensor([[0, 1], [1, 9]])}, r"indices must lie in \[0, 3\)"),
+        ({"indices": torch.tensor([[0, 1], [1, 9]])}, r"indices must lie in \[0, d_sae = 3\)"),
         ({"indices": torch.tensor([[0, 0], [1, 2]])}, "a latent occurs twice in one row"),
-        ({"indices": torch.tensor([[0], [1]])}, "expected the same"),
+        ({"indices": torch.tensor([[0], [1]])}, r"indices has shape \[2, 1\], expected values'"),
         ({"embeddings": torch.eye(3)}, r"expected \[images, 2\]"),
         ({"embeddings": torch.ones(3, 2)}, "values has 2 rows, expected one per embedding: 3"),
         ({"embeddings": torch.tensor([[1.0, 0.0], [0.0, 0.0]])}, "embeddings row 1 has norm"),

@@ -62,7 +62,7 @@ def test_memory_follows_the_images_and_not_their_tokens() -> None:
     accumulator = ImageCodes(7)
     for seed in range(100):
         accumulator.update(*tokens(40, 3, 7, 4, seed))
-    assert sum(map(len, accumulator.keys)) <= 2 * 4 * 7
+    assert sum(map(len, accumulator.values)) <= 2 * 4 * 7
 
 
 def test_an_image_where_nothing_fired_is_kept() -> None:
@@ -98,10 +98,14 @@ def test_no_tokens_give_no_codes() -> None:
     [
         ({"pooling": "sum"}, "pooling is 'sum', expected 'max' or 'mean'"),
         ({"indices": torch.tensor([[0], [4]])}, r"indices must lie in \[0, d_sae = 4\)"),
-        ({"indices": torch.tensor([[0, 1], [1, 2]])}, r"expected \[tokens, k\]"),
+        ({"indices": torch.tensor([[0, 1], [1, 2]])}, r"expected values' \[2, 1\]"),
+        (
+            {"values": torch.ones(2), "indices": torch.tensor([0, 1])},
+            r"values has shape \[2\], expected \[tokens, k\]",
+        ),
         ({"sample_index": torch.tensor([1])}, r"sample_index has shape \[1\], expected \[2\]"),
     ],
-    ids=["pooling", "latent-out-of-range", "shape", "samples"],
+    ids=["pooling", "latent-out-of-range", "shape", "no-rows", "samples"],
 )
 def test_bad_input_is_named(bad: dict[str, Any], message: str) -> None:
     good = {
@@ -116,3 +120,37 @@ def test_bad_input_is_named(bad: dict[str, Any], message: str) -> None:
 def test_an_unknown_pooling_is_refused_at_once() -> None:
     with pytest.raises(LightsaeError, match="pooling is 'sum'"):
         ImageCodes(4, pooling="sum")  # type: ignore[arg-type]
+
+
+HUGE = 2**62
+
+
+@pytest.mark.parametrize("first", [HUGE, 2**63 - 3, -(2**63)], ids=["2^62", "largest", "least"])
+def test_any_int64_is_a_sample_index(first: int) -> None:
+    samples = torch.tensor([first, first + 1, first + 2, first + 1])
+    values, indices = torch.tensor([[1.0], [2.0], [3.0], [4.0]]), torch.tensor([[0], [6], [3], [6]])
+    accumulator = ImageCodes(7)
+    for parts in zip(values.split(1), indices.split(1), samples.split(1), strict=True):
+        accumulator.update(*parts)
+    for codes in (pool_by_sample(values, indices, samples, d_sae=7), accumulator.compute()):
+        assert codes.sample_index.tolist() == [first, first + 1, first + 2]
+        assert codes.rows.tolist() == [0, 1, 2]
+        assert codes.indices.tolist() == [0, 6, 3]
+        assert codes.values.tolist() == [1.0, 4.0, 3.0]
+
+
+def test_more_pairs_of_image_and_latent_than_int64_counts_are_refused() -> None:
+    samples = torch.tensor([0, 1, 2])
+    with pytest.raises(LightsaeError, match=f"3 images and d_sae = {HUGE}: more pairs than int64"):
+        pool_by_sample(torch.ones(3, 1), torch.zeros(3, 1).long(), samples, d_sae=HUGE)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_narrow_integers_do_not_overflow(dtype: torch.dtype) -> None:
+    samples = torch.full((2,), 100, dtype=dtype)
+    codes = pool_by_sample(
+        torch.ones(2, 1), torch.tensor([[1], [2]], dtype=dtype), samples, d_sae=2**30
+    )
+    assert codes.indices.tolist() == [1, 2]
+    assert codes.sample_index.tolist() == [100]
+    assert codes.indices.dtype == codes.sample_index.dtype == torch.int64

@@ -106,3 +106,16 @@ def test_bad_input_is_named() -> None:
         top_activating(torch.ones(2, 1), torch.zeros(2, 1).long(), torch.zeros(3).long(), 2, 1)
     with pytest.raises(LightsaeError, match="n = 0, expected at least 1"):
         TopActivating(3, 0)
+
+
+@pytest.mark.parametrize("first", [2**53, 2**62, 2**63 - 3], ids=["2^53", "2^62", "largest"])
+def test_a_sample_index_keeps_every_digit(first: int) -> None:
+    values, indices = torch.tensor([[3.0], [2.0], [1.0]]), torch.zeros(3, 1).long()
+    samples = torch.tensor([first, first + 1, first + 2])
+    left, right = TopActivating(1, 3), TopActivating(1, 3)
+    left.update(values[:2], indices[:2], samples[:2])
+    right.update(values[2:], indices[2:], samples[2:])
+    left.merge_state(right)
+    assert left.compute().samples.tolist() == [samples.tolist()]
+    assert left.compute().values.tolist() == [[3.0, 2.0, 1.0]]
+    assert top_activating(values, indices, samples, 1, 3).samples.tolist() == [samples.tolist()]

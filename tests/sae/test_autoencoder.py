@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -339,3 +340,27 @@ def test_two_graphs_can_wait_for_their_backward_passes(regularizer: Regularizer 
     waiting = [loss(x) for x in batches]
     for graph, expected in zip(waiting, alone, strict=True):
         assert torch.equal(torch.autograd.grad(graph, sae.W_enc)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "given", [torch.zeros(2, 3).numpy(), [[0.0] * 3] * 2, None], ids=["array", "list", "nothing"]
+)
+def test_what_is_no_tensor_is_told_what_is_wanted(given: Any) -> None:
+    sae = SparseAutoencoder(3, 8, TopK(2))
+    for call in (sae.encode, sae):
+        with pytest.raises(LightsaeError, match=r"x is a \w+, expected a tensor \[B, d_in = 3\]"):
+            call(given)
+    with pytest.raises(LightsaeError, match=r"code is a \w+, expected a SparseCode, as encode"):
+        sae.decode(given)
+
+
+def test_a_dense_code_is_none() -> None:
+    sae = SparseAutoencoder(3, 8, TopK(2))
+    with pytest.raises(LightsaeError, match="code is a Tensor, expected a SparseCode, as"):
+        sae.decode(sae.encode(torch.randn(4, 3)).to_dense())
+
+
+def test_a_code_of_another_dictionary_is_refused() -> None:
+    code = SparseAutoencoder(3, 8, TopK(2)).encode(torch.randn(4, 3))
+    with pytest.raises(LightsaeError, match="the code has d_sae = 8, the autoencoder d_sae = 9"):
+        SparseAutoencoder(3, 9, TopK(2)).decode(code)

@@ -140,7 +140,7 @@ def _run(words: list[str], variables: dict[str, str]) -> None:
 def start(*words: object, **variables: object) -> BaseProcess:
     """The command line in a new process; a server that has imported everything forks it."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["lightsae.runs.commands"])
+    processes.set_forkserver_preload(["lightsae.runs.run_cli"])
     texts = {name: str(value) for name, value in variables.items()}
     process = processes.Process(target=_run, args=([str(word) for word in words], texts))
     process.start()

@@ -32,7 +32,7 @@ def test_a_saved_autoencoder_is_the_trained_one_on_raw_rows(
     x = torch.cat([batch.activations for batch in data.val_dataloader()])
     data.teardown()
     measured = R2(D_IN)
-    measured.update(sae(x), x)
+    measured.update(x_hat=sae(x), x=x)
     logged = [row["val/r2"] for row in metrics(run) if "val/r2" in row]
     # One goes through the residual, the other through the reconstruction, both in float32.
     assert logged[-1] == pytest.approx(measured.compute().item(), abs=1e-5)
@@ -49,7 +49,7 @@ def test_the_r2_of_a_training_step_is_that_of_raw_rows(
     x = next(iter(data.train_dataloader())).activations
     data.teardown()
     measured = R2(D_IN)
-    measured.update(module.sae(x), x)
+    measured.update(x_hat=module.sae(x), x=x)
     found = metrics(tmp_path)[0]["train/r2"]
     # As above: float32 along two ways.
     assert found == pytest.approx(measured.compute().item(), abs=1e-5)

@@ -291,11 +291,11 @@ def test_a_copied_model_takes_the_copies_of_its_own_weights() -> None:
     optimizer.keep_copy(sae.W_enc, sae.keep_narrow("W_enc", torch.bfloat16))
     assert set(sae.state_dict()) == state
     copied, copied_optimizer = deepcopy((sae, optimizer))
-    assert copied._narrow_of("W_enc") is None
+    assert copied.narrow("W_enc") is None
     draw_gradients(copied, 0)
     copied_optimizer.step()
-    assert torch.equal(copied._narrow_of("W_enc"), copied.W_enc.bfloat16())
-    assert torch.equal(sae._narrow_of("W_enc"), sae.W_enc.bfloat16())
+    assert torch.equal(copied.narrow("W_enc"), copied.W_enc.bfloat16())
+    assert torch.equal(sae.narrow("W_enc"), sae.W_enc.bfloat16())
     assert not torch.equal(sae.W_enc, copied.W_enc)
 
 
@@ -508,7 +508,7 @@ class Copied(Callback):
         self.seen: list[bool] = []
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        self.seen.append(pl_module.sae._narrow_of("W_enc") is not None)
+        self.seen.append(pl_module.sae.narrow("W_enc") is not None)
 
 
 @pytest.mark.parametrize(("precision", "copied"), [("bf16-mixed", True), ("32-true", False)])
@@ -536,7 +536,7 @@ class Recorded(Callback):
     def _compare(self, module: LightningModule) -> None:
         assert isinstance(module, SAEModule)
         now = module.sae.W_enc.detach().to(torch.bfloat16)
-        copy = module.sae._narrow_of("W_enc")
+        copy = module.sae.narrow("W_enc")
         self.differences.append(0.0 if copy is None else float((copy - now).abs().max()))
 
 

@@ -11,6 +11,9 @@ from lightsae_kernels.cpu.weights import (
     latent_order,
     order_sizes,
 )
+from lightsae_kernels.public import operations_of
+
+__getattr__ = operations_of(__name__, "cpu")
 
 __all__ = [
     "ORDER_DTYPE",

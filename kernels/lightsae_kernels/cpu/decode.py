@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightsae_kernels.types import Residual
+from lightsae_kernels.types import Decoder, Left
 
 
-def decode_forward(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> Tensor:
-    """Reconstructions [B, d_in]: one bag of decoder rows for each sample."""
+def decode_forward(values: Tensor, indices: Tensor, decoder: Decoder) -> Tensor:
+    """Reconstructions [B, d_in]: one bag of decoder rows, as they are stored, for each sample."""
+    W_dec, b_dec = decoder.W, decoder.b
     if len(values) == 0:
         x_hat = W_dec.new_zeros(0, W_dec.shape[1])
     else:
@@ -17,18 +18,16 @@ def decode_forward(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor
     return x_hat if b_dec is None else x_hat + b_dec
 
 
-def residual_forward(
-    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None
-) -> Residual:
-    """X less the reconstructions and its squared norms, at least in float32."""
-    residual = x - decode_forward(values, indices, W_dec, b_dec)
+def residual_forward(x: Tensor, values: Tensor, indices: Tensor, decoder: Decoder) -> Left:
+    """What the reconstructions leave of x and its squared norms, at least in float32."""
+    residual = x - decode_forward(values, indices, decoder)
     residual = residual.to(torch.promote_types(residual.dtype, torch.float32))
-    return Residual(residual, residual.square().sum(dim=1))
+    return Left(residual, residual.square().sum(dim=1))
 
 
-def values_gradient(g: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
+def values_gradient(g: Tensor, indices: Tensor, decoder: Decoder) -> Tensor:
     """Gradient of the values given that of the reconstructions, [B, k]."""
-    B, k = indices.shape
+    (B, k), W_dec = indices.shape, decoder.W
     rows = torch.arange(B, device=indices.device)
     # What the graph of an embedding bag runs; torch has no other name for it.
     products = torch.ops.aten._embedding_bag_per_sample_weights_backward(

@@ -36,7 +36,7 @@ from lightsae_kernels.types import DecoderPairs, EncodeGradients, Encoder, Encod
 def encode_backward(
     x: Tensor, encoder: Encoder, found: Encoding, plan: EncodePlan,
     order: Callable[[], LatentOrder], d_values: Tensor | None, d_penalty: Tensor | None,
-    needed: Sequence[bool], decoder: DecoderPairs | None = None,
+    needed: Sequence[bool], pairs: DecoderPairs | None = None,
 ) -> EncodeGradients:  # fmt: skip
     """Gradients of centred inputs, W_enc, b_enc and, from its pairs, W_dec; uses up what was kept.
 
@@ -49,7 +49,7 @@ def encode_backward(
         d_values: Gradient of the values, [B, k].
         d_penalty: Gradient of the penalty.
         needed: Whether the gradients of x, W_enc, b_enc and b_dec are asked for.
-        decoder: Pairs of the gradient of W_dec.
+        pairs: What the gradient of W_dec is made of.
     """
     values, indices = found.values, found.indices
     coefficient = torch.zeros_like(values) if d_values is None else d_values * (values > 0)
@@ -65,7 +65,7 @@ def encode_backward(
         d_b = _regularizer_gradient_(a, norms, plan.eps, scale, indices, coefficient)
         d_x, d_W = _dense(a, x, encoder, plan.dtype, needed)
         workspace.give(a)
-    d_W_dec = None if decoder is None else decoder_gradient(order(), decoder)
+    d_W_dec = None if pairs is None else decoder_gradient(order(), pairs)
     return EncodeGradients(d_x, d_W, d_b.to(encoder.W.dtype), d_W_dec)
 
 

@@ -8,7 +8,7 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 from lightsae_kernels.fused.adam import adam_step_
 from lightsae_kernels.fused.decode import decode_forward, residual_forward, values_gradient
 from lightsae_kernels.fused.encode import centre, encode_forward, keeps
-from lightsae_kernels.fused.encode_backward import encode_backward
+from lightsae_kernels.fused.encode_gradient import encode_backward
 from lightsae_kernels.fused.weights import decoder_gradient
 from lightsae_kernels.fused.weights_order import (
     ORDER_DTYPE,
@@ -16,6 +16,9 @@ from lightsae_kernels.fused.weights_order import (
     latent_order,
     order_sizes,
 )
+from lightsae_kernels.public import operations_of
+
+__getattr__ = operations_of(__name__, "triton")
 
 __all__ = [
     "ORDER_DTYPE",

@@ -6,7 +6,8 @@
     w <- w / ||w||                                       if NORMALIZE and m is not 0
 
 A row whose gradient and moments are all 0 would stay as it is: neither it nor its moments are
-written, and w is read only for the copy. Arithmetic is in float32, whatever the tensors are.
+written, and w is read only for the copy. Nor is anything written while the device's fault is set
+(`lightsae_kernels.flags`). Arithmetic is in float32, whatever the tensors are.
 
 Moments in 8 bits are read and written as `lightsae_kernels.quantized` defines them; scales
 [N, ceil(D / 256)].
@@ -22,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from lightsae_kernels.flags import fault_on
 from lightsae_kernels.fused.configs import programs
 from lightsae_kernels.quantized import BLOCK, GOLDEN, MIX_1, MIX_2
 from lightsae_kernels.types import AdamSettings, Moment, Quantized
@@ -108,6 +110,7 @@ def adam_step_kernel(
     scale_sq_ptr,
     copy_ptr,
     step_ptr,
+    fault_ptr,
     lr,
     SIZE,
     D,
@@ -136,7 +139,8 @@ def adam_step_kernel(
     row = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)[:, None]
     d = tl.arange(0, BLOCK_D)[None, :]
     at = row * D + d
-    inside = (d < D) & (at < SIZE)
+    # Where an operation met NaN or inf, nothing is read and nothing is written.
+    inside = (d < D) & (at < SIZE) & (tl.load(fault_ptr) == 0)
     g = tl.load(grad_ptr + at, mask=inside, other=0.0).to(tl.float32)
     m = tl.load(exp_avg_ptr + at, mask=inside, other=0.0).to(tl.float32)
     v = tl.load(exp_avg_sq_ptr + at, mask=inside, other=0.0).to(tl.float32)
@@ -145,7 +149,7 @@ def adam_step_kernel(
         in_row = tl.cdiv(D, _BLOCK)
         block = tl.arange(0, BLOCKS)[None, :]
         at_scale = row * in_row + block  # [BLOCK_B, BLOCKS]
-        scaled = (block < in_row) & (row * D < SIZE)
+        scaled = (block < in_row) & (row * D < SIZE) & (tl.load(fault_ptr) == 0)
         m = dequantize(m, tl.load(scale_ptr + at_scale, mask=scaled, other=0.0), 127)
         v = dequantize(v, tl.load(scale_sq_ptr + at_scale, mask=scaled, other=0.0), 255)
     if DECAY:
@@ -221,7 +225,8 @@ def adam_step_(
     v, v_scales = exp_avg_sq if isinstance(exp_avg_sq, Quantized) else (exp_avg_sq, None)
     with torch.cuda.device_of(param):
         adam_step_kernel[(triton.cdiv(param.numel(), rows * D),)](
-            param, grad.contiguous(), m, v, m_scales, v_scales, copy, step, lr, param.numel(), D,
+            param, grad.contiguous(), m, v, m_scales, v_scales, copy, step,
+            fault_on(param.device), lr, param.numel(), D,
             beta1, 1 - beta1, _log(beta1), beta2, 1 - beta2, _log(beta2), eps, decay,
             LR_IS_TENSOR=isinstance(lr, Tensor), PROJECT=project, NORMALIZE=normalize,
             DECAY=decay != 0, DECOUPLED=decoupled, COPY=copy is not None,

@@ -2,8 +2,11 @@
 
     x_hat_i = sum_s values[i, s] W_dec[indices[i, s]] + b_dec
     residual = x - x_hat            error[i, c] = sum over the columns of block c of residual_i^2
-
     d_z[i, s] = sum over d of g[i, d] W_dec[indices[i, s], d]        gradient of the values
+
+In mixed precision rows of W_dec are multiplied in the narrow dtype: read from a copy in it, or
+rounded on the way, with the same bits. The residual is then also left in that dtype, for the
+gradient of W_dec, which gathers its rows.
 
 An index outside the dictionary counts for nothing and raises the flag, as NaN and inf do.
 
@@ -15,9 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
+from lightsae_kernels.flags import Flag, flag_on, raise_where_nothing_waits
 from lightsae_kernels.fused.configs import programs
-from lightsae_kernels.types import Residual
+from lightsae_kernels.types import Decoder, Left
+
+_DTYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 
 
 @triton.jit
@@ -28,14 +33,18 @@ def decode_kernel(
     bias_ptr,
     x_ptr,
     out_ptr,
+    narrow_ptr,
     error_ptr,
     flag_ptr,
+    fault_ptr,
     B,
     N,
     D,
     K,
     BIAS: tl.constexpr,
     RESIDUAL: tl.constexpr,
+    NARROW: tl.constexpr,
+    PRODUCT: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr,
@@ -59,7 +68,7 @@ def decode_kernel(
             outside = tl.where((latent < 0) | (latent >= N), 1, outside)
             w_at = w_ptr + latent[:, None] * D + d[None, :]
             w = tl.load(w_at, mask=known[:, None] & (d < D)[None, :], other=0.0)
-            x_hat += value.to(tl.float32)[:, None] * w.to(tl.float32)
+            x_hat += value.to(tl.float32)[:, None] * w.to(PRODUCT).to(tl.float32)
     if BIAS:
         x_hat += tl.load(bias_ptr + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
     at = row[:, None] * D + d[None, :]
@@ -67,6 +76,8 @@ def decode_kernel(
         x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
         residual = tl.where(inside, x - x_hat, 0.0)
         tl.store(out_ptr + at, residual, mask=inside)
+        if NARROW:
+            tl.store(narrow_ptr + at, residual.to(PRODUCT), mask=inside)
         error_at = error_ptr + row * tl.num_programs(1) + tl.program_id(1)
         seen = tl.sum(residual * residual, axis=1)
         tl.store(error_at, seen, mask=real)
@@ -76,13 +87,16 @@ def decode_kernel(
         # NaN if anything is NaN or inf, zero otherwise.
         seen = tl.sum(tl.where(inside, rounded.to(tl.float32) * 0.0, 0.0), axis=1)
     wrong = (outside > 0) | (real & ((seen != seen) | (seen == float("inf"))))
-    tl.store(flag_ptr, 1, mask=tl.max(wrong.to(tl.int32)) > 0)
+    raised = tl.max(wrong.to(tl.int32)) > 0
+    tl.store(flag_ptr, 1, mask=raised)
+    tl.store(fault_ptr, 1, mask=raised)
 
 
 @triton.jit
 def values_gradient_kernel(
-    g_ptr, indices_ptr, w_ptr, dz_ptr, N, D, K, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr
-):
+    g_ptr, indices_ptr, w_ptr, dz_ptr, N, D, K,
+    PRODUCT: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """One program: BLOCK_K latents of a row."""
     row = tl.program_id(0).to(tl.int64)
     s = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
@@ -94,48 +108,80 @@ def values_gradient_kernel(
         g = tl.load(g_ptr + row * D + d, mask=d < D, other=0.0).to(tl.float32)
         w_at = w_ptr + latent[:, None] * D + d[None, :]
         w = tl.load(w_at, mask=known[:, None] & (d < D)[None, :], other=0.0)
-        total += g[None, :] * w.to(tl.float32)
+        total += g[None, :] * w.to(PRODUCT).to(tl.float32)
     tl.store(dz_ptr + row * K + s, tl.sum(total, axis=1), mask=s < K)
+
+
+def decode_forward(values: Tensor, indices: Tensor, decoder: Decoder) -> Tensor:
+    """Reconstructions, [B, d_in] in the dtype of W_dec."""
+    W_dec = decoder.W
+    x_hat = W_dec.new_empty(len(values), W_dec.shape[1])
+    decode(values, indices, decoder, x_hat, flag_on(W_dec.device, "sparse_decode"))
+    raise_where_nothing_waits(W_dec.device)
+    return x_hat
+
+
+def residual_forward(x: Tensor, values: Tensor, indices: Tensor, decoder: Decoder) -> Left:
+    """What the reconstructions leave of x and its squared norms, in float32."""
+    B, d_in = x.shape
+    residual = torch.empty(B, d_in, dtype=torch.float32, device=x.device)
+    narrow = None
+    if decoder.dtype.itemsize == 2:
+        narrow = torch.empty(B, d_in, dtype=decoder.dtype, device=x.device)
+    error = residual.new_empty(B, -(-d_in // block_d(d_in)))
+    flag = flag_on(x.device, "sparse_decode")
+    decode(values, indices, decoder, residual, flag, x.contiguous(), narrow, error)
+    raise_where_nothing_waits(x.device)
+    return Left(residual, error.sum(dim=1), narrow)
 
 
 def decode(
     values: Tensor,
     indices: Tensor,
-    W_dec: Tensor,
-    b_dec: Tensor | None,
-    x_hat: Tensor,
-    flag: Tensor,
+    decoder: Decoder,
+    out: Tensor,
+    flag: Flag,
+    x: Tensor | None = None,
+    narrow: Tensor | None = None,
+    error: Tensor | None = None,
 ) -> None:
-    """Fill `x_hat` [B, D]."""
-    _launch(values, indices, W_dec, b_dec, None, x_hat, None, flag)
+    """Fill `out` [B, D] with the reconstructions, or with what they leave of x.
 
-
-def decode_residual(
-    x: Tensor,
-    values: Tensor,
-    indices: Tensor,
-    W_dec: Tensor,
-    b_dec: Tensor | None,
-    residual: Tensor,
-    error: Tensor,
-    flag: Tensor,
-) -> None:
-    """Fill `residual` [B, D] and `error` [B, cdiv(D, block_d(D))], both float32."""
-    _launch(values, indices, W_dec, b_dec, x, residual, error, flag)
-
-
-def _launch(
-    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None,
-    x: Tensor | None, out: Tensor, error: Tensor | None, flag: Tensor,
-) -> None:  # fmt: skip
+    Args:
+        values: [B, K].
+        indices: [B, K].
+        decoder: Its parameters.
+        out: Reconstructions of any dtype, or residuals in float32.
+        flag: Raised for NaN, inf and an index outside the dictionary.
+        x: Inputs, [B, D].
+        narrow: Receives the residuals in the dtype of the product, [B, D].
+        error: Receives their squared sums, [B, cdiv(D, block_d(D))] float32.
+    """
+    W_dec = decoder.weight().contiguous()
     (B, K), (N, D) = values.shape, W_dec.shape
+    bias = None if decoder.b is None else decoder.b.contiguous()
     block = block_d(D)
     rows, warps = programs(block, W_dec.device)
     decode_kernel[(triton.cdiv(B, rows), triton.cdiv(D, block))](
-        values, indices, W_dec, b_dec, x, out, error, flag, B, N, D, K,
-        BIAS=b_dec is not None, RESIDUAL=x is not None,
+        values.contiguous(), indices.contiguous(), W_dec, bias, x, out, narrow, error,
+        flag.told, flag.fault, B, N, D, K, BIAS=bias is not None, RESIDUAL=x is not None,
+        NARROW=narrow is not None, PRODUCT=_DTYPES[decoder.dtype],
         BLOCK_B=rows, BLOCK_D=block, UNROLL=4, num_warps=warps,
     )  # fmt: skip
+
+
+def values_gradient(g: Tensor, indices: Tensor, decoder: Decoder) -> Tensor:
+    """Gradient of the values given that of the reconstructions, [B, K] float32."""
+    W_dec = decoder.weight().contiguous()
+    (B, K), (N, D) = indices.shape, W_dec.shape
+    d_z = torch.empty(B, K, dtype=torch.float32, device=g.device)
+    block_k = min(16, triton.next_power_of_2(K))
+    block = min(256, max(16, triton.next_power_of_2(D)))
+    values_gradient_kernel[(B, triton.cdiv(K, block_k))](
+        g.contiguous(), indices.contiguous(), W_dec, d_z, N, D, K,
+        PRODUCT=_DTYPES[decoder.dtype], BLOCK_K=block_k, BLOCK_D=block, num_warps=4,
+    )  # fmt: skip
+    return d_z
 
 
 def block_d(D: int) -> int:
@@ -146,44 +192,3 @@ def block_d(D: int) -> int:
         (512, 2048)
     """
     return min(2048, max(16, int(triton.next_power_of_2(D))))
-
-
-def values_gradient(g: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
-    """Gradient of the values given that of the reconstructions, [B, K] float32."""
-    (B, K), (N, D) = indices.shape, W_dec.shape
-    d_z = torch.empty(B, K, dtype=torch.float32, device=g.device)
-    block_k = min(16, triton.next_power_of_2(K))
-    block_d = min(256, max(16, triton.next_power_of_2(D)))
-    values_gradient_kernel[(B, triton.cdiv(K, block_k))](
-        g.contiguous(), indices.contiguous(), W_dec.contiguous(), d_z, N, D, K,
-        BLOCK_K=block_k, BLOCK_D=block_d, num_warps=4,
-    )  # fmt: skip
-    return d_z
-
-
-def decode_forward(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None) -> Tensor:
-    """Reconstructions, [B, d_in] in the dtype of W_dec."""
-    x_hat = W_dec.new_empty(len(values), W_dec.shape[1])
-    decode(*_dense(values, indices, W_dec, b_dec), x_hat, flag_on(W_dec.device, "sparse_decode"))
-    raise_where_nothing_waits(W_dec.device)
-    return x_hat
-
-
-def residual_forward(
-    x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None
-) -> Residual:
-    """X less the reconstructions and its squared norms, in float32."""
-    B, d_in = x.shape
-    residual = torch.empty(B, d_in, dtype=torch.float32, device=x.device)
-    error = residual.new_empty(B, -(-d_in // block_d(d_in)))
-    operands = (x.contiguous(), *_dense(values, indices, W_dec, b_dec))
-    decode_residual(*operands, residual, error, flag_on(x.device, "sparse_decode"))
-    raise_where_nothing_waits(x.device)
-    return Residual(residual, error.sum(dim=1))
-
-
-def _dense(
-    values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    bias = None if b_dec is None else b_dec.contiguous()
-    return values.contiguous(), indices.contiguous(), W_dec.contiguous(), bias

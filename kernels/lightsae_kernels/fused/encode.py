@@ -1,6 +1,11 @@
 """The fused encoder: product, selection, mask, penalty, in row blocks of bounded size.
 
-Shapes: x [B, D] centred, W_enc [N, D], a [B, N], values and indices [B, K].
+A block is multiplied and selected from by the fused product, whose tiles leave the group maxima
+beside the activations, or by the library's, whose pre-activations are selected from while they are
+in L2. `configs` says which.
+
+Shapes: x [B, D] centred, W_enc [N, D], a [B, N] activations or pre-activations, values and indices
+[B, K].
 """
 
 from collections.abc import Iterator
@@ -8,13 +13,14 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+import triton
 from torch import Tensor
 
-from lightsae_kernels.flags import flag_on, raise_where_nothing_waits
-from lightsae_kernels.fused.configs import ProductConfig
-from lightsae_kernels.fused.encode_product import Taken, encode_norms, encode_product
+from lightsae_kernels.flags import Flag, flag_on, raise_where_nothing_waits, unwatched
+from lightsae_kernels.fused.configs import ProductConfig, library_rows, product_config
+from lightsae_kernels.fused.encode_penalty import column_sums, row_norms
+from lightsae_kernels.fused.encode_product import Taken, encode_product
 from lightsae_kernels.fused.select import group_size, maxima_columns, select, select_given
-from lightsae_kernels.fused.tune import product_config
 from lightsae_kernels.memory import memory, rows_in_block
 from lightsae_kernels.plan import EncodePlan
 from lightsae_kernels.reference import norm_ratio
@@ -36,12 +42,11 @@ def keeps(plan: EncodePlan, differentiated: bool) -> bool:
 def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
     """Encode centred inputs."""
     product = Product.of(x, encoder, plan.dtype)
-    found = _select(product, plan)
+    flag = flag_on(x.device, "encode_topk")
+    found = _select(product, plan, flag)
     active = plan.batch_active
     if active is None:
-        if plan.process_group is not None:
-            dist.all_reduce(found.active, op=dist.ReduceOp.MAX, group=plan.process_group)
-        active = found.active.bool()
+        active = _batch_active(found.active, plan, flag)
     mask, norms = plan.mask(active), None
     penalty = _float32(x).zero_()
     if plan.regularizer == "off_support_l1":
@@ -54,28 +59,55 @@ def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
 
 
 class Product(NamedTuple):
-    """Operands of the encoder product in its dtype, contiguous, and the tiles it runs in."""
+    """Operands of the encoder product in its dtype, contiguous, and who multiplies them.
+
+    Attributes:
+        x: Centred inputs, [B, D].
+        W_enc: [N, D].
+        b_enc: [N].
+        config: Tiles of the fused product; None is the library's.
+    """
 
     x: Tensor
     W_enc: Tensor
     b_enc: Tensor
-    config: ProductConfig
+    config: ProductConfig | None
 
     @classmethod
     def of(cls, x: Tensor, encoder: Encoder, dtype: torch.dtype) -> "Product":
         """Convert what is not of the product's dtype, dense or aligned to 16 bytes."""
         operands = (x.to(dtype), encoder.weight(dtype), encoder.b.to(dtype))
         centred, weight, bias = (_aligned(t.contiguous()) for t in operands)
-        return cls(centred, weight, bias, product_config(centred, weight))
+        config = product_config(centred, weight, lambda c: _time(cls(centred, weight, bias, c)))
+        return cls(centred, weight, bias, config)
+
+    @property
+    def rows(self) -> int:
+        """Rows of activations that exist at a time where they are not kept."""
+        B, N, size = len(self.x), len(self.W_enc), self.x.element_size()
+        if self.config is not None:
+            return rows_in_block(B, N, size, self.config.block_b)
+        rows = library_rows(self.x.device, N * size)
+        return min(rows, rows_in_block(B, N, size, 16))
+
+    def multiply(self, block: slice, out: Tensor) -> None:
+        """Activations of some rows, or pre-activations; the same bits wherever they are made."""
+        if self.config is not None:
+            encode_product(self.x[block], self.W_enc, self.b_enc, Taken(out), self.config)
+            return
+        for part in blocks(len(out), self.rows):
+            rows = self.x[block.start + part.start : block.start + part.stop]
+            torch.addmm(self.b_enc, rows, self.W_enc.t(), out=out[part])
 
     def row_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """The activations, made once more block by block."""
+        """All of them, made once more block by block."""
         B, N = len(self.x), len(self.W_enc)
-        rows = rows_in_block(B, N, self.x.element_size(), self.config.block_b)
+        tile = self.rows if self.config is None else self.config.block_b
+        rows = rows_in_block(B, N, self.x.element_size(), tile)
         buffer = self.x.new_empty(rows, N)
         for block in blocks(B, rows):
             a = buffer[: block.stop - block.start]
-            encode_product(self.x[block], self.W_enc, self.b_enc, Taken(a), self.config)
+            self.multiply(block, a)
             yield block, a
 
 
@@ -86,53 +118,88 @@ class Selection(NamedTuple):
         values: [B, k].
         indices: [B, k] int64.
         active: Latents in the support of this process, [N] int8.
-        kept: Activations of the whole batch, [B, N].
-        sums: Column sums by tile row, [T, N] float32.
-        norms: Row sums and squares by tile column, [B, 2, C] float32, over all latents.
+        block: Memory of a row block, where the norms need another product.
+        kept: Activations or pre-activations of the whole batch, [B, N].
+        sums: Column sums by tile row or row block, [T, N] float32.
+        norms: Row sums and squares by tile column or of the row, [B, 2, C] float32, over all
+            latents.
     """
 
     values: Tensor
     indices: Tensor
     active: Tensor
+    block: Tensor | None
     kept: Tensor | None
     sums: Tensor | None
     norms: Tensor | None
 
 
-def _select(product: Product, plan: EncodePlan) -> Selection:
+def _select(product: Product, plan: EncodePlan, flag: Flag) -> Selection:
     """Run the product block by block and select in each block."""
-    x, W_enc, b_enc, config = product
-    (B, N), k = (len(x), len(W_enc)), plan.k
+    x, config = product.x, product.config
+    (B, N), k = (len(x), len(product.W_enc)), plan.k
     given = None if plan.indices is None else plan.indices.contiguous()
-    group = group_size(N, k, config.block_n)
-    rows = B if plan.keep else rows_in_block(B, N, x.element_size(), config.block_b)
-    a = x.new_empty(rows, N)
-    maxima = None if given is not None else _maxima(x, rows, N, group)
+    group = group_size(N, k) if config is None else group_size(N, k, config.block_n)
+    # Only the library multiplies a kept batch in blocks.
+    step = B if plan.keep and config is not None else product.rows
+    a = x.new_empty(B if plan.keep else step, N)
+    maxima = None if given is not None else _maxima(x, step, N, group)
     indices = torch.empty(B, k, dtype=torch.int64, device=x.device) if given is None else given
     active = torch.zeros(N, dtype=torch.int8, device=x.device)
+    tile = (step, N) if config is None else (config.block_b, config.block_n)
     sums = norms = None
     if plan.regularizer == "off_support_l1":
-        sums = _float32(x, -(-B // config.block_b), N)
+        sums = _float32(x, -(-B // max(tile[0], 1)), N)
     elif plan.regularizer == "l1_l2_ratio" and not plan.batch_active_only:
-        norms = _float32(x, B, 2, -(-N // config.block_n))
-    found = Selection(x.new_empty(B, k), indices, active, a if plan.keep else None, sums, norms)
-    flag = flag_on(x.device, "encode_topk")
-    for block in blocks(B, rows):
-        here = slice(0, block.stop - block.start)
+        norms = _float32(x, B, 2, -(-N // tile[1]))
+    kept, again = (a, None) if plan.keep else (None, a)
+    if config is not None or plan.regularizer != "l1_l2_ratio" or norms is not None:
+        again = None
+    found = Selection(x.new_empty(B, k), indices, active, again, kept, sums, norms)
+    for block in blocks(B, step):
+        here = block if plan.keep else slice(0, block.stop - block.start)
         part = Taken(
             a[here],
-            None if maxima is None else maxima[here],
-            None if sums is None else sums[block.start // config.block_b :],
+            None if maxima is None else maxima[: block.stop - block.start],
+            None if sums is None else sums[block.start // tile[0] :],
             None if norms is None else norms[block],
             group=group,
         )
-        encode_product(x[block], W_enc, b_enc, part, config)
         outputs = (found.values[block], indices[block], active, flag)
-        if part.maxima is None:
-            select_given(a[here], *outputs)
+        if config is None:
+            product.multiply(block, a[here])
+            _select_from_l2(part, *outputs)
         else:
-            select(a[here], part.maxima, *outputs, group)
+            encode_product(x[block], product.W_enc, product.b_enc, part, config)
+            _select_given_or(part, *outputs)
     return found
+
+
+def _select_given_or(
+    part: Taken, values: Tensor, indices: Tensor, active: Tensor, flag: Flag, *, scan: bool = False
+) -> None:
+    """Select by the maxima; without them at the indices that are there."""
+    assert part.a is not None
+    if part.maxima is None:
+        select_given(part.a, values, indices, active, flag)
+    else:
+        outputs = (values, indices, active, flag)
+        norms = part.norms if scan else None
+        select(part.a, part.maxima, *outputs, part.group, scan=scan, norms=norms)
+
+
+def _select_from_l2(
+    part: Taken, values: Tensor, indices: Tensor, active: Tensor, flag: Flag
+) -> None:
+    """Select from a block of pre-activations, and take from it what a regularizer asks for."""
+    assert part.a is not None
+    _select_given_or(part, values, indices, active, flag, scan=True)
+    if part.sums is not None:
+        column_sums(part.a, part.sums[0])
+    if part.norms is not None and part.maxima is None:
+        by_row = _float32(part.a, 2, len(part.a))
+        row_norms(part.a, None, by_row)
+        part.norms.copy_(by_row.t()[:, :, None])
 
 
 def _maxima(x: Tensor, rows: int, N: int, group: int) -> Tensor:
@@ -140,6 +207,16 @@ def _maxima(x: Tensor, rows: int, N: int, group: int) -> Tensor:
     maxima = x.new_empty(rows, maxima_columns(N, group))
     maxima[:, -(-N // group) :].zero_()
     return maxima
+
+
+def _batch_active(active: Tensor, plan: EncodePlan, flag: Flag) -> Tensor:
+    """The mask over all ranks; what one of them met stops the updates of all."""
+    if plan.process_group is None:
+        return active.bool()
+    both = torch.cat([active, flag.fault.to(active.dtype)])
+    dist.all_reduce(both, op=dist.ReduceOp.MAX, group=plan.process_group)
+    flag.fault.copy_(both[-1:])
+    return both[:-1].bool()
 
 
 def _off_support_l1(found: Selection, mask: Tensor | None, given: Tensor | None) -> Tensor:
@@ -163,14 +240,42 @@ def _norms(product: Product, found: Selection, mask: Tensor | None) -> Tensor:
         norms = found.norms.sum(dim=2).t().contiguous()
     elif found.kept is not None:
         norms = _float32(x, 2, len(x))
-        encode_norms(found.kept, mask.to(torch.int8), norms)
-    else:
+        row_norms(found.kept, mask.to(torch.int8), norms)
+    elif config is not None:
         parts = _float32(x, len(x), 2, -(-len(W_enc) // config.block_n))
         taken = Taken(norms=parts, mask=mask.to(torch.int8))
         encode_product(x, W_enc, b_enc, taken, config)
         norms = parts.sum(dim=2).t().contiguous()
+    else:
+        assert found.block is not None
+        norms = _norms_from_l2(product, mask.to(torch.int8), found.block)
     norms[1].sqrt_()
     return norms
+
+
+def _norms_from_l2(product: Product, mask: Tensor, buffer: Tensor) -> Tensor:
+    """Masked sums and sums of squares of each row, [2, B], from blocks that are made once more."""
+    norms = _float32(product.x, 2, len(product.x))
+    for block in blocks(len(product.x), len(buffer)):
+        a = buffer[: block.stop - block.start]
+        product.multiply(block, a)
+        row_norms(a, mask, norms[:, block])
+    return norms
+
+
+def _time(product: Product) -> float:
+    """Median milliseconds of a product and its selection, over the rows that exist at a time."""
+    if product.config is not None:
+        product = product._replace(x=product.x[: product.rows])
+    plan = EncodePlan(min(32, len(product.W_enc)), product.x.dtype)
+    flag = unwatched(product.x.device)
+    try:
+        run = lambda: _select(product, plan, flag)  # noqa: E731
+        milliseconds = triton.testing.do_bench(run, warmup=5, rep=20, return_mode="median")
+    except triton.OutOfResources:
+        # A relative of the architecture that the table was made for, with less shared memory.
+        return float("inf")
+    return float(milliseconds) / len(product.x)
 
 
 def first_of_row(indices: Tensor) -> Tensor:

@@ -6,8 +6,6 @@
     norms[i, 0, c] = sum of mu_j a[i, j] over the columns j of tile column c, norms[i, 1, c] of
     their squares                                                       Reg 2 (arXiv 2606.27321)
 
-Masked norms of activations that are kept take one pass over them at the speed of memory.
-
 All are of the values as stored, so they agree with what is selected later. NaN and -inf are stored
 as inf: the largest of its row is selected, and is seen there at no cost here.
 
@@ -16,12 +14,12 @@ Shapes: x [B, D], W_enc [N, D], a [B, N], maxima [B, M], M >= cdiv(N, GROUP); B 
 
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.fused.configs import ProductConfig, programs
+from lightsae_kernels.fused.configs import ProductConfig
+from lightsae_kernels.fused.select import rectified
 
 
 @triton.jit
@@ -41,7 +39,7 @@ def tile_of(B, N, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, SUPER: tl.conste
 @triton.jit
 def product_tile(
     x_ptr, w_ptr, row, column, B, N, D,
-    PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, WHOLE_D: tl.constexpr,
+    BLOCK_D: tl.constexpr, WHOLE_D: tl.constexpr,
 ):  # fmt: skip
     """X W_enc^T at some rows and columns, in float32."""
     x_row = x_ptr + row.to(tl.int64)[:, None] * D
@@ -56,7 +54,7 @@ def product_tile(
             within = d < D
             x = tl.load(x_row + d[None, :], mask=(row < B)[:, None] & within[None, :], other=0.0)
             w = tl.load(w_row + d[:, None], mask=(column < N)[None, :] & within[:, None], other=0.0)
-        accumulator = tl.dot(x, w, accumulator, input_precision=PRECISION)
+        accumulator = tl.dot(x, w, accumulator, input_precision="ieee")
     return accumulator
 
 
@@ -80,7 +78,6 @@ def encode_product_kernel(
     SUMS: tl.constexpr,
     NORMS: tl.constexpr,
     MASKED: tl.constexpr,
-    PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -92,12 +89,11 @@ def encode_product_kernel(
     blocks_n = tl.cdiv(N, BLOCK_N)
     row = block_b * BLOCK_B + tl.arange(0, BLOCK_B)
     column = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    product = product_tile(x_ptr, w_ptr, row, column, B, N, D, PRECISION, BLOCK_D, WHOLE_D)
+    product = product_tile(x_ptr, w_ptr, row, column, B, N, D, BLOCK_D, WHOLE_D)
     bias = tl.load(bias_ptr + column, mask=column < N, other=0.0).to(tl.float32)
     z = product + bias[None, :]
     inside = (row < B)[:, None] & (column < N)[None, :]
-    rectified = tl.where(z > 0, z, tl.where(z > float("-inf"), 0.0, float("inf")))
-    a = tl.where(inside, rectified, 0.0).to(x_ptr.dtype.element_ty)  # [BLOCK_B, BLOCK_N]
+    a = tl.where(inside, rectified(z), 0.0).to(x_ptr.dtype.element_ty)  # [BLOCK_B, BLOCK_N]
     if STORE:
         tl.store(a_ptr + row.to(tl.int64)[:, None] * N + column[None, :], a, mask=inside)
     if MAXIMA:
@@ -117,26 +113,6 @@ def encode_product_kernel(
         norms_at = norms_ptr + row.to(tl.int64) * (2 * blocks_n) + block_n
         tl.store(norms_at, tl.sum(masked, axis=1), mask=row < B)
         tl.store(norms_at + blocks_n, tl.sum(masked * masked, axis=1), mask=row < B)
-
-
-@triton.jit
-def encode_norms_kernel(
-    a_ptr, mask_ptr, l1_ptr, squares_ptr, B, N, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr
-):
-    """One program: l1 and squared l2 over the masked latents of BLOCK_B rows."""
-    row = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
-    a_row = a_ptr + row.to(tl.int64)[:, None] * N
-    l1 = tl.zeros((BLOCK_B, BLOCK_N), tl.float32)
-    squares = tl.zeros((BLOCK_B, BLOCK_N), tl.float32)
-    for start in range(0, N, BLOCK_N):
-        column = start + tl.arange(0, BLOCK_N)
-        mask = tl.load(mask_ptr + column, mask=column < N, other=0) != 0
-        counted = (row < B)[:, None] & mask[None, :]
-        a = tl.load(a_row + column[None, :], mask=counted, other=0.0).to(tl.float32)
-        l1 += a
-        squares += a * a
-    tl.store(l1_ptr + row, tl.sum(l1, axis=1), mask=row < B)
-    tl.store(squares_ptr + row, tl.sum(squares, axis=1), mask=row < B)
 
 
 class Taken(NamedTuple):
@@ -163,7 +139,7 @@ class Taken(NamedTuple):
 def encode_product(
     x: Tensor, W_enc: Tensor, b_enc: Tensor, taken: Taken, config: ProductConfig
 ) -> None:
-    """Run the product and fill what is taken.
+    """Run the product and fill what is taken; `configs` has the other way to multiply.
 
     Args:
         x: Centred inputs, [B, D], contiguous.
@@ -174,24 +150,13 @@ def encode_product(
     """
     (B, D), N = x.shape, len(W_enc)
     grid = (triton.cdiv(B, config.block_b) * triton.cdiv(N, config.block_n),)
-    tf32 = x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     encode_product_kernel[grid](
         x, W_enc, b_enc, taken.a, taken.maxima, taken.sums, taken.norms, taken.mask,
         B, N, D, 0 if taken.maxima is None else taken.maxima.shape[1],
         GROUP=taken.group, STORE=taken.a is not None, MAXIMA=taken.maxima is not None,
         SUMS=taken.sums is not None, NORMS=taken.norms is not None,
-        MASKED=taken.mask is not None, PRECISION="tf32" if tf32 else "ieee",
+        MASKED=taken.mask is not None,
         BLOCK_B=config.block_b, BLOCK_N=config.block_n, BLOCK_D=config.block_d,
         WHOLE_D=D % config.block_d == 0, SUPER=config.super_rows,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
-
-
-def encode_norms(a: Tensor, mask: Tensor, norms: Tensor) -> None:
-    """Write l1 and squares, `norms` [2, B], of each row of `a` over the masked columns."""
-    B, N = a.shape
-    block = min(4096, max(16, triton.next_power_of_2(N)))
-    rows, warps = programs(block, a.device, per_warp=512)
-    encode_norms_kernel[(triton.cdiv(B, rows),)](
-        a, mask, norms[0], norms[1], B, N, BLOCK_B=rows, BLOCK_N=block, num_warps=warps
-    )

@@ -4,13 +4,18 @@ The k-th largest group maximum bounds the k-th largest value from below, so the 
 in the k groups with the largest maxima. Groups are contiguous and those at the threshold are taken
 from the left, so every group left out lies to the right of one that holds an equal value.
 
+The maxima come out of the product, or are taken here from a row of pre-activations, in one pass,
+with the sums that an unmasked Reg 2 wants.
+
 Non-negative floats order as their bits do: the threshold is found bit by bit, one count each, and a
 cumulative sum compacts what is taken. Nothing is compared twice and no order is left to chance.
 
 A support that is given instead reads values[i, s] = a[i, indices[i, s]]; an index outside the
-dictionary reads nothing and raises the flag, as an infinite value does.
+dictionary reads nothing and raises the flag, as an infinite value does. NaN and -inf count as inf:
+the largest of their row is selected, and is seen there.
 
-Shapes: maxima [B, M] with 16 dividing M, a [B, N], groups [B, K] int32, values and indices [B, K].
+Shapes: maxima [B, M] with 16 dividing M, z [B, N] pre-activations or activations, groups [B, K]
+int32, values and indices [B, K], norms [B, 2] float32.
 """
 
 import torch
@@ -18,7 +23,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lightsae_kernels.flags import Flag
 from lightsae_kernels.fused.configs import programs
+
+_SCANNED = 4096
+
+
+@triton.jit
+def rectified(z):
+    """ReLU; NaN and -inf become inf."""
+    a = tl.where(z > 0, z, tl.where(z > float("-inf"), 0.0, float("inf")))
+    return a.to(z.dtype)
 
 
 @triton.jit
@@ -58,21 +73,50 @@ def descending(value, index, here):
 
 
 @triton.jit
+def scan_rows(
+    z_ptr, maxima_ptr, norms_ptr, row, real, N, M,
+    GROUP: tl.constexpr, NORMS: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Read whole rows once: store their group maxima, and the row sums and sums of squares."""
+    l1 = tl.zeros((row.shape[0], BLOCK_N), tl.float32)
+    squares = tl.zeros((row.shape[0], BLOCK_N), tl.float32)
+    for start in range(0, N, BLOCK_N):
+        column = start + tl.arange(0, BLOCK_N)[None, :]
+        z = tl.load(z_ptr + row * N + column, mask=real & (column < N), other=0.0)
+        a = rectified(z).to(tl.float32)
+        tile = tl.reshape(a, (row.shape[0], BLOCK_N // GROUP, GROUP))
+        group = start // GROUP + tl.arange(0, BLOCK_N // GROUP)[None, :]
+        maxima = tl.max(tile, axis=2).to(z.dtype)
+        tl.store(maxima_ptr + row * M + group, maxima, mask=real & (group < M))
+        if NORMS:
+            l1 += a
+            squares += a * a
+    if NORMS:
+        tl.store(norms_ptr + 2 * row, tl.sum(l1, axis=1, keep_dims=True), mask=real)
+        tl.store(norms_ptr + 2 * row + 1, tl.sum(squares, axis=1, keep_dims=True), mask=real)
+
+
+@triton.jit
 def select_kernel(
-    a_ptr,
+    z_ptr,
     maxima_ptr,
+    norms_ptr,
     groups_ptr,
     values_ptr,
     indices_ptr,
     active_ptr,
     flag_ptr,
+    fault_ptr,
     B,
     N,
     M,
     K,
+    SCAN: tl.constexpr,
+    NORMS: tl.constexpr,
     GROUP: tl.constexpr,
     BITS: tl.constexpr,
     BLOCK_B: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -80,6 +124,9 @@ def select_kernel(
     row = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     real = (row < B)[:, None]
     row = row.to(tl.int64)[:, None]
+    if SCAN:
+        scan_rows(z_ptr, maxima_ptr, norms_ptr, row, real, N, M, GROUP, NORMS, BLOCK_N)
+        tl.debug_barrier()
     m = tl.arange(0, BLOCK_M)[None, :]
     maxima = tl.load(maxima_ptr + row * M + m, mask=real & (m < M), other=0.0)
     taken = largest(tl.where(real & (m < M), bits_of(maxima), -1), K, BITS)
@@ -92,7 +139,9 @@ def select_kernel(
     group = tl.load(groups_ptr + row * K + place // GROUP, mask=within, other=0)
     column = group * GROUP + place % GROUP
     listed = within & (column < N)
-    a = tl.load(a_ptr + row * N + column, mask=listed, other=0.0)
+    a = tl.load(z_ptr + row * N + column, mask=listed, other=0.0)
+    if SCAN:
+        a = rectified(a)
     taken = largest(tl.where(listed, bits_of(a), -1), K, BITS)
     slot = tl.cumsum(taken.to(tl.int32), 1) - 1
     tl.store(values_ptr + row * K + slot, a, mask=taken)
@@ -108,12 +157,14 @@ def select_kernel(
     tl.store(indices_ptr + row * K + s, index, mask=here)
     tl.store(active_ptr + tl.where(here, index, 0), tl.full(here.shape, 1, tl.int8), mask=here)
     infinite = here & (value.to(tl.float32) == float("inf"))
-    tl.store(flag_ptr, 1, mask=tl.max(infinite.to(tl.int32)) > 0)
+    raised = tl.max(infinite.to(tl.int32)) > 0
+    tl.store(flag_ptr, 1, mask=raised)
+    tl.store(fault_ptr, 1, mask=raised)
 
 
 @triton.jit
 def select_given_kernel(
-    a_ptr, values_ptr, indices_ptr, active_ptr, flag_ptr, B, N, K,
+    z_ptr, values_ptr, indices_ptr, active_ptr, flag_ptr, fault_ptr, B, N, K,
     BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_B rows."""
@@ -123,11 +174,13 @@ def select_given_kernel(
     at = row.to(tl.int64) * K + s
     index = tl.load(indices_ptr + at, mask=here, other=0)
     known = here & (index >= 0) & (index < N)
-    value = tl.load(a_ptr + row.to(tl.int64) * N + index, mask=known, other=0.0)
+    value = rectified(tl.load(z_ptr + row.to(tl.int64) * N + index, mask=known, other=0.0))
     tl.store(values_ptr + at, value, mask=here)
     tl.store(active_ptr + index, tl.full(here.shape, 1, tl.int8), mask=known)
     wrong = (here & (index >= N)) | (index < 0) | (value.to(tl.float32) == float("inf"))
-    tl.store(flag_ptr, 1, mask=tl.max(wrong.to(tl.int32)) > 0)
+    raised = tl.max(wrong.to(tl.int32)) > 0
+    tl.store(flag_ptr, 1, mask=raised)
+    tl.store(fault_ptr, 1, mask=raised)
 
 
 def group_size(N: int, k: int, widest: int = 64) -> int:
@@ -166,51 +219,73 @@ def maxima_columns(N: int, group: int) -> int:
     return -(-N // group // 16) * 16
 
 
-def select_programs(maxima: int, candidates: int, N: int, device: torch.device) -> tuple[int, int]:
+def select_programs(
+    maxima: int, candidates: int, N: int, device: torch.device, *, scan: bool = False
+) -> tuple[int, int]:
     """Rows and warps of a program; few warps, because each count is added up across them."""
     widest = max(maxima, candidates)
     rows, warps = programs(widest, device, per_warp=512)
+    if scan:
+        # One row is a block of columns after the other, which a few warps would wait for.
+        warps = max(warps, 8)
     # 16 elements a thread spill on sm_80, and where 16 does not divide N 8 of them on sm_90.
     return rows, 32 if widest == 8192 and N % 16 == 0 else warps
 
 
+def scanned_columns(N: int, group: int) -> int:
+    """Columns that are read at a time: no more than cover a row and its maxima, in whole groups.
+
+    Example:
+        >>> scanned_columns(65536, 32), scanned_columns(20, 4)
+        (4096, 64)
+    """
+    return min(_SCANNED, max(int(triton.next_power_of_2(N)), 16 * group))
+
+
 def select(
-    a: Tensor,
+    z: Tensor,
     maxima: Tensor,
     values: Tensor,
     indices: Tensor,
     active: Tensor,
-    flag: Tensor,
+    flag: Flag,
     group: int,
+    *,
+    scan: bool = False,
+    norms: Tensor | None = None,
 ) -> None:
-    """Select the k largest of each row, values descending, and mark their latents.
+    """Select the k largest of each row of ReLU(z), values descending, and mark their latents.
 
     Args:
-        a: Activations, non-negative, [B, N].
+        z: Activations, or pre-activations where they are scanned, [B, N].
         maxima: Maxima of groups of `group` contiguous columns, at least k, then zeros: [B,
-            maxima_columns(N, group)], dtype of `a`.
-        values: To be written, [B, k], dtype of `a`.
+            maxima_columns(N, group)], dtype of `z`.
+        values: To be written, [B, k], dtype of `z`.
         indices: To be written, [B, k], int64.
         active: Set to 1 where a latent is selected, [N], int8.
-        flag: Set to 1 if a selected value is infinite, [1], int32.
+        flag: Raised if a selected value is infinite.
         group: Columns per group.
+        scan: Make the maxima first.
+        norms: Receives the sum and the sum of squares of each row, [B, 2] float32, where scanned.
     """
-    (B, N), M, K = a.shape, maxima.shape[1], values.shape[1]
-    groups = torch.empty(B, K, dtype=torch.int32, device=a.device)
+    (B, N), M, K = z.shape, maxima.shape[1], values.shape[1]
+    groups = torch.empty(B, K, dtype=torch.int32, device=z.device)
     block_m, block_k = triton.next_power_of_2(M), max(2, triton.next_power_of_2(K))
-    rows, warps = select_programs(block_m, block_k * group, N, a.device)
+    rows, warps = select_programs(block_m, block_k * group, N, z.device, scan=scan)
     select_kernel[(triton.cdiv(B, rows),)](
-        a, maxima, groups, values, indices, active, flag, B, N, M, K,
-        GROUP=group, BITS=8 * a.element_size() - 1,
-        BLOCK_B=rows, BLOCK_M=block_m, BLOCK_K=block_k, num_warps=warps,
+        z, maxima, norms, groups, values, indices, active, flag.told, flag.fault, B, N, M, K,
+        SCAN=scan, NORMS=norms is not None, GROUP=group, BITS=8 * z.element_size() - 1,
+        BLOCK_B=rows, BLOCK_N=scanned_columns(N, group), BLOCK_M=block_m, BLOCK_K=block_k,
+        num_warps=warps,
     )  # fmt: skip
 
 
-def select_given(a: Tensor, values: Tensor, indices: Tensor, active: Tensor, flag: Tensor) -> None:
-    """Fill `values` [B, k] from `a` at `indices`, and mark the latents in `active`."""
-    (B, N), K = a.shape, values.shape[1]
+def select_given(z: Tensor, values: Tensor, indices: Tensor, active: Tensor, flag: Flag) -> None:
+    """Fill `values` [B, k] from ReLU(z) at `indices`, and mark the latents in `active`."""
+    (B, N), K = z.shape, values.shape[1]
     block_k = triton.next_power_of_2(K)
-    rows, warps = programs(block_k, a.device)
+    rows, warps = programs(block_k, z.device)
     select_given_kernel[(triton.cdiv(B, rows),)](
-        a, values, indices, active, flag, B, N, K, BLOCK_B=rows, BLOCK_K=block_k, num_warps=warps
-    )
+        z, values, indices, active, flag.told, flag.fault, B, N, K,
+        BLOCK_B=rows, BLOCK_K=block_k, num_warps=warps,
+    )  # fmt: skip

@@ -3,24 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from lightsae.activations.extraction.extraction_job import (
-    Extraction,
-    check_numbers,
-    usable_device,
-)
-from lightsae.activations.extraction.images import load_images
-from lightsae.activations.extraction.layer_folder import begun_with, has_manifest
-from lightsae.activations.extraction.models import (
-    Compute,
-    LayerTap,
-    ModelOptions,
-    check_layout,
-    layer_names,
-    load_model,
-)
-from lightsae.activations.extraction.parallel import run_in_processes
-from lightsae.activations.extraction.preparation import DataOptions
-from lightsae.activations.extraction.tokens import TokenKind
+from lightsae.activations.extraction.images.preparation import DataOptions
+from lightsae.activations.extraction.models.options import ModelOptions
+from lightsae.activations.extraction.option_types import Compute, TokenKind
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.folder_lock import check_writable
 from lightsae.activations.shards.manifest import Manifest
@@ -80,6 +65,22 @@ def extract(
     Raises:
         LightsaeError: If anything given is wrong, or a folder was begun with other settings.
     """
+    # What follows needs torch; the options and their help do not.
+    from lightsae.activations.extraction.extraction_job import (
+        Extraction,
+        check_numbers,
+        usable_device,
+    )
+    from lightsae.activations.extraction.images.image_set import load_images
+    from lightsae.activations.extraction.layer_folder import begun_with
+    from lightsae.activations.extraction.models import (
+        LayerTap,
+        check_layout,
+        layer_names,
+        load_model,
+    )
+    from lightsae.activations.extraction.multi_process import run_in_processes
+
     folder = _out_folder(out)
     sizes = {"batch_size": batch_size, "rows_per_shard": rows_per_shard, "max_bytes": max_bytes}
     check_numbers(**sizes, tokens_per_image=tokens_per_image, workers=workers, seed=seed)
@@ -123,6 +124,8 @@ def _out_folder(out: NameOption) -> Path:
     """The folder to write, refused before a model is loaded for nothing."""
     if out == "":
         raise LightsaeError("out is '', expected a folder")
+    from lightsae.activations.extraction.layer_folder import has_manifest
+
     folder = Path(expanded(out))
     if not has_manifest(folder):
         check_writable(folder)

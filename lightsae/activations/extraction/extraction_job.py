@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lightsae.activations.extraction.image_batches import ImageBatch, image_batches
-from lightsae.activations.extraction.images import ImageSet
+from lightsae.activations.extraction.background_writer import WriteBehind
+from lightsae.activations.extraction.images.batches import ImageBatch, image_batches
+from lightsae.activations.extraction.images.image_set import ImageSet
 from lightsae.activations.extraction.layer_folder import LayerFolder, has_manifest, is_complete
-from lightsae.activations.extraction.models import Compute, LayerOutputs, LayerTap, weights_hash
-from lightsae.activations.extraction.process_part import Part
+from lightsae.activations.extraction.models import LayerOutputs, LayerTap, weights_hash
+from lightsae.activations.extraction.option_types import Compute, TokenKind
+from lightsae.activations.extraction.rank_part import Part
 from lightsae.activations.extraction.token_rows import TokenChoice, TokenRows, on_device
-from lightsae.activations.extraction.tokens import TokenKind
-from lightsae.activations.extraction.write_behind import WriteBehind
 from lightsae.activations.shards.disk_budget import check_room, check_spent
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
@@ -304,6 +304,7 @@ class Extraction:
 
     def _say(self, text: str) -> None:
         """A line as it is: names of files are no markup."""
+        text = text.replace("\n", "\\n")
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _bar(self) -> Progress:

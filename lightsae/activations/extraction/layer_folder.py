@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.extraction.image_batches import ImageBatch
-from lightsae.activations.extraction.images import ImageSet, image_name
+from lightsae.activations.extraction.images.batches import ImageBatch
+from lightsae.activations.extraction.images.image_set import ImageSet, image_name
+from lightsae.activations.extraction.rank_part import part_folders
 from lightsae.activations.extraction.token_rows import TokenRows
 from lightsae.activations.shards.disk_budget import shard_bytes
 from lightsae.activations.shards.dtypes import Array
@@ -36,7 +37,7 @@ def begun_with(folders: Iterable[Path]) -> set[str]:
     """Fingerprints of the images that folders, or parts of them, were begun with."""
     found = set()
     for folder in folders:
-        parts = folder.glob(".rank-*-of-*") if os.path.isdir(folder) else ()
+        parts = part_folders(folder) if os.path.isdir(folder) else ()
         for path in filter(has_manifest, (folder, *parts)):
             with suppress(LightsaeError):  # which is told when it is gone on with
                 found.add(str(Manifest.load(path).settings.get("data")))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.activations.extraction.models import Inputs
-from lightsae.activations.extraction.tokens import TokenKind, select_tokens
+from lightsae.activations.extraction.option_types import TokenKind
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.loading.batch import ActivationBatch
+from lightsae.activations.loading.activation_batch import ActivationBatch
 from lightsae.activations.loading.buffer_pool import Slabs
 from lightsae.activations.shards.dtypes import Array
 

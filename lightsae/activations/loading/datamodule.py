@@ -18,8 +18,8 @@ from lightsae.activations.loading.splits import (
 )
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
-from lightsae.activations.shards.row_source import RowSource
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.row_source import RowSource
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.errors import LightsaeError
 from lightsae.files import NameOption, expanded
 

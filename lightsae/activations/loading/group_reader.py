@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lightsae.activations.loading.batch_assembly import LoadedGroup
 from lightsae.activations.loading.buffer_pool import Slabs
-from lightsae.activations.loading.epoch import Group
+from lightsae.activations.loading.epoch_plan import Group
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.row_source import Piece, Place, RowSource
+from lightsae.activations.shards.reading.row_source import Piece, Place, RowSource
 
 _T = TypeVar("_T")
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lightsae.activations.loading.epoch import Group, Share, plan_epoch
+from lightsae.activations.loading.epoch_plan import Group, Share, plan_epoch
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import Manifest
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 
 _FREQUENCY_CHUNKS = 16_384
 _GROUP_CHUNKS = 65_536

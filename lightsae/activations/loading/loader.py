@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightsae.activations.loading.batch import ActivationBatch
+from lightsae.activations.loading.activation_batch import ActivationBatch
 from lightsae.activations.loading.batch_assembly import Assembly
 from lightsae.activations.loading.buffer_pool import Slabs
-from lightsae.activations.loading.epoch import Group, Share, plan_epoch
+from lightsae.activations.loading.epoch_plan import Group, Share, plan_epoch
+from lightsae.activations.loading.gpu_prefetch import Copies, ahead
 from lightsae.activations.loading.group_reader import GroupReader
-from lightsae.activations.loading.prefetch import Copies, ahead
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.checked_read import aligned
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.row_source import RowSource
+from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
 
 Allocate = Callable[[int], Array]

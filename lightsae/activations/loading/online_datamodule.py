@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightsae.activations.extraction.extraction_job import usable_device
-from lightsae.activations.extraction.images import ImageSet, load_images
+from lightsae.activations.extraction.images.image_set import ImageSet, load_images
+from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import (
-    Compute,
     LayerTap,
     ModelOptions,
     check_layout,
@@ -18,15 +18,14 @@ from lightsae.activations.extraction.models import (
     load_model,
     weights_hash,
 )
-from lightsae.activations.extraction.preparation import DataOptions
-from lightsae.activations.extraction.tokens import TokenKind
+from lightsae.activations.extraction.option_types import Compute, TokenKind
 from lightsae.activations.loading.online_rows import RunningModel, RunningRows, first_rows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split, SplitRule, split_rule
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array, StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
-from lightsae.activations.shards.row_source import RowSource
+from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
 
 

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightsae.activations.extraction.image_batches import ImageBatch, image_batches, listed_batches
-from lightsae.activations.extraction.images import ImageSet, image_name
+from lightsae.activations.extraction.images.batches import ImageBatch, image_batches, listed_batches
+from lightsae.activations.extraction.images.image_set import ImageSet, image_name
 from lightsae.activations.extraction.layer_folder import copy_numbers
-from lightsae.activations.extraction.models import Compute, Inputs, LayerOutputs, LayerTap
+from lightsae.activations.extraction.models import Inputs, LayerOutputs, LayerTap
+from lightsae.activations.extraction.option_types import Compute, TokenKind
 from lightsae.activations.extraction.token_rows import on_device, present_tokens
-from lightsae.activations.extraction.tokens import TokenKind, select_tokens
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.activations.shards.checked_read import aligned, all_finite, put_rows
 from lightsae.activations.shards.dtypes import Array, storage
 from lightsae.activations.shards.manifest import Manifest
-from lightsae.activations.shards.row_source import Piece, Place
+from lightsae.activations.shards.reading.row_source import Piece, Place
 from lightsae.errors import LightsaeError
 
 

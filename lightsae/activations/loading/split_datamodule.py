@@ -10,11 +10,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch import Tensor
 
+from lightsae.activations.loading.gpu_prefetch import CudaCopies
 from lightsae.activations.loading.loader import ActivationLoader
-from lightsae.activations.loading.prefetch import CudaCopies
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.dtypes import Array, as_float32
-from lightsae.activations.shards.row_source import Piece, RowSource
+from lightsae.activations.shards.reading.row_source import Piece, RowSource
 from lightsae.errors import LightsaeError
 
 

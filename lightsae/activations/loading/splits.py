@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.errors import LightsaeError
 
 _BLOCK_ROWS = 1 << 20

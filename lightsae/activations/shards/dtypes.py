@@ -1,12 +1,17 @@
-"""Stored dtypes: float16, bfloat16 and float32 as numpy and torch see them."""
+"""Stored dtypes: float16, bfloat16 and float32 as numpy and torch see them.
 
-from typing import Any, Literal, NamedTuple, get_args
+torch is imported where a function needs it: whoever looks at a folder only does not wait for it.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lightsae.errors import LightsaeError
+
+if TYPE_CHECKING:
+    import torch
 
 StoredDtype = Literal["float16", "bfloat16", "float32"]
 Array = NDArray[Any]
@@ -15,14 +20,22 @@ Array = NDArray[Any]
 class Storage(NamedTuple):
     """How one stored dtype lies on disk and in memory."""
 
-    torch_dtype: torch.dtype
+    name: str
     disk_dtype: np.dtype[Any]
+
+    @property
+    def torch_dtype(self) -> "torch.dtype":
+        """The dtype in memory."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.name)
+        return dtype
 
 
 _STORAGE = {
-    "float16": Storage(torch.float16, np.dtype("<f2")),
-    "bfloat16": Storage(torch.bfloat16, np.dtype("<u2")),
-    "float32": Storage(torch.float32, np.dtype("<f4")),
+    "float16": Storage("float16", np.dtype("<f2")),
+    "bfloat16": Storage("bfloat16", np.dtype("<u2")),
+    "float32": Storage("float32", np.dtype("<f4")),
 }
 
 
@@ -68,7 +81,7 @@ def as_float32(raw: Array, dtype: str, d_in: int) -> Array:
     return array
 
 
-def rows_of(raw: Array, d_in: int, dtype: str) -> torch.Tensor:
+def rows_of(raw: Array, d_in: int, dtype: str) -> "torch.Tensor":
     """Bytes as rows of a stored dtype, in the same memory.
 
     Args:
@@ -83,4 +96,6 @@ def rows_of(raw: Array, d_in: int, dtype: str) -> torch.Tensor:
         >>> rows_of(np.array([0x3F80], np.uint16).view(np.uint8), 1, "bfloat16")
         tensor([[1.]], dtype=torch.bfloat16)
     """
+    import torch
+
     return torch.from_numpy(raw).view(storage(dtype).torch_dtype).view(-1, d_in)

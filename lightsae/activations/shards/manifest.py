@@ -19,6 +19,7 @@ from typing import Any
 
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import storage
+from lightsae.activations.shards.json_values import plain
 from lightsae.activations.shards.norm_histogram import LEAST_BIN, MOST_BIN, ZERO
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
@@ -139,6 +140,25 @@ class Manifest:
         mean, scale = ([float(x) for x in numbers] for numbers in (manifest.mean, manifest.scale))
         return replace(manifest, mean=mean, scale=scale)
 
+    def checked(self, source: str) -> "Manifest":
+        """The manifest as it would be read back.
+
+        Args:
+            source: Its name, for messages.
+
+        Raises:
+            LightsaeError: If it could not be.
+
+        Example:
+            >>> Manifest(d_in=2, dtype="float16", layer=3).checked("manifest")
+            Traceback (most recent call last):
+            ...
+            lightsae.errors.LightsaeError: manifest: layer is 3, expected a string of whole \
+characters
+        """
+        data = {name: plain(value, f"{source}: {name}") for name, value in asdict(self).items()}
+        return Manifest.from_json(json.dumps(data), source)
+
     def digest(self) -> str:
         """Hash of what the rows are, to tell a folder from another that took its place.
 
@@ -185,6 +205,25 @@ class Manifest:
         except (OSError, UnicodeDecodeError) as error:
             raise LightsaeError(f"{path}: cannot be read: {error}") from error
         return cls.from_json(text, str(path))
+
+
+def checked_progress(progress: Any) -> dict[str, Any]:
+    """Progress as a manifest can hold it.
+
+    Raises:
+        LightsaeError: If it cannot.
+
+    Example:
+        >>> checked_progress([1])
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: progress is [1], expected an object, nested at most 50 deep
+    """
+    found: dict[str, Any] = plain(progress, "progress")
+    passes, expected = _CHECKS["progress"]
+    if not passes(found):
+        raise LightsaeError(f"progress is {_brief(found)}, expected {expected}")
+    return found
 
 
 def _checksum(data: dict[str, Any]) -> str:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array, as_float32, storage
 from lightsae.activations.shards.norm_histogram import count_norms
-from lightsae.activations.shards.statistics import Moments
+from lightsae.activations.shards.running_moments import Moments
 
 _BLOCK_BYTES = 512 << 10
 INDEX_NAMES = ("sample_index", "token_index", "label")
@@ -80,15 +79,13 @@ class ShardFile:
             self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def append(self, rows: torch.Tensor, index: list[Array]) -> None:
-        """Add rows `[n, d_in]` of the stored dtype with one int64 `[n]` per index dataset."""
-        raw = rows.contiguous().view(-1).view(torch.uint8).numpy()
-        source = raw.view(storage(self._dtype).disk_dtype).reshape(-1, self._d_in)
+    def append(self, rows: Array, index: list[Array]) -> None:
+        """Add rows `[n, d_in]` as they lie on disk with one int64 `[n]` per index dataset."""
         start = 0
-        while start < len(source):
-            taken = min(len(source) - start, self._block_rows - self._filled)
+        while start < len(rows):
+            taken = min(len(rows) - start, self._block_rows - self._filled)
             target = slice(self._filled, self._filled + taken)
-            self._rows[target] = source[start : start + taken]
+            self._rows[target] = rows[start : start + taken]
             for line, values in zip(self._index, index, strict=True):
                 line[target] = values[start : start + taken]
             self._filled += taken

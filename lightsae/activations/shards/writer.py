@@ -21,11 +21,18 @@ from lightsae.activations.shards.folder_lock import (
     put_in_place,
     system_message,
 )
-from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, shard_name
+from lightsae.activations.shards.input_checks import Given, float_rows, int64_index
+from lightsae.activations.shards.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardEntry,
+    checked_progress,
+    shard_name,
+)
 from lightsae.activations.shards.manifest_comparison import check_same
-from lightsae.activations.shards.reader import Shard
+from lightsae.activations.shards.reading.reader import Shard
+from lightsae.activations.shards.running_moments import Moments
 from lightsae.activations.shards.shard_file import ShardFile, default_chunk_rows
-from lightsae.activations.shards.statistics import Moments
 from lightsae.errors import LightsaeError
 
 
@@ -82,9 +89,10 @@ class ShardWriter:
         rows_per_shard: int = 262_144,
         chunk_rows: int | None = None,
     ) -> None:
-        if rows_per_shard < 1 or (chunk_rows is not None and chunk_rows < 1):
-            raise LightsaeError("rows_per_shard and chunk_rows must be at least 1")
-        storage(manifest.dtype)
+        _check_arguments(folder, manifest, rows_per_shard=rows_per_shard, chunk_rows=chunk_rows)
+        manifest = replace(
+            manifest, complete=False, rows=0, mean=[], scale=[], norms={}, shards=[]
+        ).checked("manifest")
         self.folder = Path(folder)
         self._rows_per_shard = rows_per_shard
         default = default_chunk_rows(manifest.d_in, manifest.dtype)
@@ -119,11 +127,8 @@ class ShardWriter:
                 leftover.unlink()
         found = Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
         if found is None or not found.shards:
-            manifest = replace(
-                wanted, complete=False, rows=0, mean=[], scale=[], norms={}, shards=[]
-            )
-            manifest.save(self.folder)
-            return manifest
+            wanted.save(self.folder)
+            return wanted
         check_same(found, wanted, self.folder)
         if found.complete:
             raise LightsaeError(f"{self.folder}: is complete already ({found.rows} rows)")
@@ -154,29 +159,33 @@ class ShardWriter:
 
     def write(
         self,
-        activations: Tensor,
-        sample_index: Tensor,
-        token_index: Tensor | None = None,
-        label: Tensor | None = None,
+        activations: Given,
+        sample_index: Given,
+        token_index: Given | None = None,
+        label: Given | None = None,
         progress: dict[str, Any] | None = None,
     ) -> None:
-        """Append rows.
+        """Append rows, given as tensors, numpy arrays or lists.
 
         Args:
-            activations: Float `[B, d_in]` on any device; stored in the manifest's dtype.
-            sample_index: Int64 `[B]`, the sample of each row.
-            token_index: Int64 `[B]`, the token of each row; zeros by default.
-            label: Int64 `[B]`, wanted exactly if the manifest says `has_labels`.
+            activations: Floats `[B, d_in]` on any device; stored in the manifest's dtype.
+            sample_index: Integers `[B]`, the sample of each row.
+            token_index: Integers `[B]`, the token of each row; zeros by default.
+            label: Integers `[B]`, wanted exactly if the manifest says `has_labels`.
             progress: Stored in the manifest together with the shard that these rows end up in.
 
         Raises:
-            LightsaeError: On a wrong shape, a value that is not finite or does not fit the dtype
-                (naming sample and layer), or a full disk, after which the writer is at its end.
+            LightsaeError: On a wrong shape or dtype, a value that is not finite or does not fit the
+                stored dtype (naming sample and layer), or a full disk, after which the writer is at
+                its end.
         """
         self._check_open()
-        index = self._index_arrays(activations, sample_index, token_index, label)
-        rows = self._stored(activations, index)
-        self._progress = progress if progress is not None else self._progress
+        given = float_rows(activations, self.manifest.d_in)
+        index = self._index(len(given), sample_index, token_index, label)
+        self._check_labels(index)
+        rows = self._stored(given, index)
+        if progress is not None:
+            self._progress = checked_progress(progress)
         if len(rows) == 0:
             return
         try:
@@ -208,7 +217,8 @@ class ShardWriter:
         if self.manifest.complete:
             return
         self._check_open()
-        self._progress = progress if progress is not None else self._progress
+        if progress is not None:
+            self._progress = checked_progress(progress)
         try:
             if self._shard is not None:
                 self._end_shard()
@@ -232,36 +242,39 @@ class ShardWriter:
         if self._lock < 0 or self.manifest.complete:
             raise LightsaeError(f"{self.folder}: this writer has ended, open another one")
 
-    def _index_arrays(
-        self, rows: Tensor, sample: Tensor, token: Tensor | None, label: Tensor | None
+    def _index(
+        self, rows: int, sample: Given, token: Given | None, label: Given | None
     ) -> list[Array]:
-        """The index tensors as int64 arrays, their shapes checked."""
-        d_in = self.manifest.d_in
-        if rows.ndim != 2 or rows.shape[1] != d_in or not rows.is_floating_point():
-            raise LightsaeError(
-                f"activations is {rows.dtype} {list(rows.shape)}, expected floats [B, {d_in}]"
-            )
+        """The columns that are stored beside the rows, int64."""
         if (label is not None) != self.manifest.has_labels:
-            wanted = "a label" if self.manifest.has_labels else "no label"
-            raise LightsaeError(f"{self.folder}: expected {wanted} for every row")
-        token = torch.zeros_like(sample) if token is None else token
+            raise LightsaeError(
+                f"{self.folder}: {'no ' if label is None else ''}label is given, the manifest has "
+                f"has_labels = {self.manifest.has_labels}"
+            )
+        token = np.zeros(rows, np.int64) if token is None else token
         index = {"sample_index": sample, "token_index": token}
         index |= {} if label is None else {"label": label}
-        for name, values in index.items():
-            if values.shape != rows.shape[:1] or values.is_floating_point():
-                raise LightsaeError(
-                    f"{name} is {values.dtype} {list(values.shape)}, "
-                    f"expected integers [{len(rows)}]"
-                )
-        return [values.detach().cpu().to(torch.int64).numpy() for values in index.values()]
+        return [int64_index(name, given, rows) for name, given in index.items()]
 
-    def _stored(self, activations: Tensor, index: list[Array]) -> Tensor:
-        """The rows in the stored dtype, refused where a value is lost."""
-        rows = activations.detach().cpu()
-        stored = rows.to(storage(self.manifest.dtype).torch_dtype).contiguous()
-        if not all_finite(stored.view(-1).view(torch.uint8).numpy(), self.manifest.dtype):
+    def _check_labels(self, index: list[Array]) -> None:
+        """Refuse labels that no class has, where classes are named."""
+        names = len(self.manifest.classes)
+        if not (names and self.manifest.has_labels):
+            return
+        for row in np.flatnonzero(index[-1] >= names).tolist():
+            raise LightsaeError(
+                f"{self.folder}: sample {index[0][row]} has label {index[-1][row]}, classes has "
+                f"{names} names"
+            )
+
+    def _stored(self, rows: Tensor, index: list[Array]) -> Array:
+        """The rows as they lie on disk, refused where a value is lost."""
+        kind = storage(self.manifest.dtype)
+        stored = rows.to(kind.torch_dtype).contiguous()
+        raw: Array = stored.view(-1).view(torch.uint8).numpy()
+        if not all_finite(raw, self.manifest.dtype):
             raise self._lost_value(rows, ~torch.isfinite(stored), index)
-        return stored
+        return raw.view(kind.disk_dtype).reshape(stored.shape)
 
     def _lost_value(self, rows: Tensor, wrong: Tensor, index: list[Array]) -> UnstorableError:
         """The first value that cannot be stored."""
@@ -323,3 +336,16 @@ class ShardWriter:
             f"{self.folder}: cannot write {shard_name(kept)} ({system_message(error)}); "
             f"the {kept} shards before it are whole: free some space and run the same command again"
         )
+
+
+def _check_arguments(folder: object, manifest: object, **sizes: Any) -> None:
+    """Refuse what no writer can be made of."""
+    if not isinstance(manifest, Manifest):
+        raise LightsaeError(f"manifest is a {type(manifest).__name__}, expected a Manifest")
+    if folder == "":
+        raise LightsaeError("folder is '', expected the name of one")
+    for name, size in sizes.items():
+        integer = isinstance(size, int | np.integer)
+        if size is not None and not (integer and int(size) >= 1):
+            raise LightsaeError(f"{name} is {size!r}, expected an integer of at least 1")
+    storage(manifest.dtype)

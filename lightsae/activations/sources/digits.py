@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightsae.activations.extraction.extraction_job import Extraction
-from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.images.image_set import DatasetImages
 from lightsae.activations.extraction.models import LayerTap
-from lightsae.activations.extraction.tokens import TokenKind
+from lightsae.activations.extraction.option_types import TokenKind
 from lightsae.activations.shards.dtypes import StoredDtype
 from lightsae.extras import require
 from lightsae.files import NameOption, expanded, replacing

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightsae.activations.extraction.image_sources.files import is_hidden, stamps
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden, stamps
 from lightsae.activations.shards.disk_budget import check_room, row_bytes
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
@@ -16,9 +16,9 @@ from lightsae.activations.shards.writer import ShardWriter, UnstorableError
 from lightsae.activations.tools.foreign_activations import Foreign
 from lightsae.activations.tools.open_foreign import open_foreign
 from lightsae.activations.tools.row_copy import Rows, out_of, tracked, write_pieces
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
-from lightsae.messages import reason
 
 _PIECE_BYTES = 16 << 20
 # Half of a buffer of 5% then holds 1024 chunks, so that batches of 256 rows of a set in the order

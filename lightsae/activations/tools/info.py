@@ -11,7 +11,7 @@ from rich.table import Table
 from lightsae.activations.loading.label_mixing import label_chi_square, label_frequencies
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.activations.shards.norm_histogram import norm_quantiles
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.tools.verify import unnamed_label
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded

@@ -12,7 +12,7 @@ from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.activations.shards.manifest_comparison import differences
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.activations.tools.row_copy import (
     Rows,
@@ -66,9 +66,10 @@ def merge(
     check_free(target, [each.manifest for each in sets])
     if same:
         _check_distinct(sets)
+    offsets = [0] * len(sets) if same else _offsets(sets)
     chunk_rows = min(each.chunk_rows for each in sets)
     total = sum(len(runs(each, rows_per_shard)) for each in sets)
-    pieces = tracked("merge", total, _pieces(sets, same, rows_per_shard), show_progress)
+    pieces = tracked("merge", total, _pieces(sets, offsets, rows_per_shard), show_progress)
     options = {"rows_per_shard": rows_per_shard, "chunk_rows": chunk_rows}
     with ShardWriter(target, wanted, **options) as writer:
         write_pieces(writer, pieces)
@@ -93,16 +94,29 @@ def _wanted(manifests: list[Manifest], same: bool, rows_per_shard: int) -> Manif
     return successor(manifests[0], "merge", rows_per_shard=rows_per_shard, **settings)
 
 
-def _pieces(sets: list[ShardSet], same: bool, rows_per_shard: int) -> Iterator[Rows]:
+def _offsets(sets: list[ShardSet]) -> list[int]:
+    """What is added to the samples of each folder, so that no two have one in common."""
+    offsets, end = [], 0
+    for position, each in enumerate(sets):
+        index = (each.read_index(chunk)[0] for chunk in range(len(each.chunks)))
+        ends = [(int(samples.min()), int(samples.max())) for samples in index]
+        smallest, largest = min(low for low, _ in ends), max(high for _, high in ends)
+        offsets.append(end - min(smallest, 0) if position else 0)
+        if largest + offsets[-1] > np.iinfo(np.int64).max:
+            raise LightsaeError(
+                f"{each.folder}: sample {largest} counted on from those of the folders before it "
+                f"is {largest + offsets[-1]}, expected numbers below 2**63"
+            )
+        end = largest + offsets[-1] + 1
+    return offsets
+
+
+def _pieces(sets: list[ShardSet], offsets: list[int], rows_per_shard: int) -> Iterator[Rows]:
     """Every row of every folder, its samples counted on."""
-    offset = 0
-    for each in sets:
-        largest = -1
+    for each, offset in zip(sets, offsets, strict=True):
         for chunks in runs(each, rows_per_shard):
             rows = read_chunks(each, chunks)
-            largest = max(largest, int(rows.sample_index.max()))
             yield rows._replace(sample_index=rows.sample_index + offset)
-        offset += 0 if same else largest + 1
 
 
 def _check_distinct(sets: list[ShardSet]) -> None:

@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 
 from lightsae.activations.extraction.image_sources.array_files import HDF5, array_names, open_array
-from lightsae.activations.extraction.image_sources.files import is_hidden, stamp
-from lightsae.activations.shards.hdf5_files import open_hdf5
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden, stamp
+from lightsae.activations.shards.reading.hdf5_files import open_hdf5
 from lightsae.activations.tools.foreign_activations import (
     Foreign,
     chosen,
@@ -17,10 +17,10 @@ from lightsae.activations.tools.foreign_activations import (
     refuse_key,
     shape_of,
 )
-from lightsae.activations.tools.saev import open_saev
+from lightsae.activations.tools.open_saev import open_saev
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 from lightsae.torch_files import read_torch_file
 
 _ARRAYS = {".npy", ".npz", *HDF5}

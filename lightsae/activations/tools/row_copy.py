@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from lightsae.activations.loading.label_mixing import in_random_order
@@ -16,8 +14,9 @@ from lightsae.activations.shards.disk_budget import check_room, row_bytes
 from lightsae.activations.shards.dtypes import Array, rows_of
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.manifest_comparison import differences
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
+from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 
@@ -178,15 +177,9 @@ def tracked(task: str, total: int, pieces: Iterable[Rows], show: bool) -> Iterat
         yield from progress.track(pieces, total, description=task)
 
 
-def bar(show: bool = True) -> Progress:
-    """A progress bar on the standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, quiet=not show))
-
-
 def out_of(out: str, other: Path) -> Path:
     """Where to write: not into what is read."""
-    folder = Path(expanded(out))
-    if not out or folder.resolve() == other.resolve():
+    folder = Path(expanded(out)) if out else other
+    if folder.resolve() == other.resolve():
         raise LightsaeError(f"out is {out!r}, expected another folder than {other}")
     return folder

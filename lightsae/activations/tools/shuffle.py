@@ -11,11 +11,11 @@ from rich.progress import Progress
 
 from lightsae.activations.shards.disk_budget import check_room, row_bytes
 from lightsae.activations.shards.dtypes import rows_of
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
+from lightsae.activations.tools.progress_bar import bar
 from lightsae.activations.tools.row_copy import (
     Rows,
-    bar,
     check_unmade,
     out_of,
     read_chunks,

@@ -9,7 +9,7 @@ import torch
 
 from lightsae.activations.loading.splits import distinct_samples, hash_samples
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.shard_set import ShardSet
+from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
 from lightsae.activations.tools.row_copy import (
     check_free,

@@ -11,9 +11,9 @@ from rich.markup import escape
 from lightsae.activations.shards.dtypes import as_float32
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from lightsae.activations.shards.norm_histogram import count_norms
-from lightsae.activations.shards.reader import Shard, UnreadableShardError
-from lightsae.activations.shards.statistics import Moments
-from lightsae.activations.tools.row_copy import bar
+from lightsae.activations.shards.reading.reader import Shard, UnreadableShardError
+from lightsae.activations.shards.running_moments import Moments
+from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 

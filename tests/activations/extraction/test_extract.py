@@ -25,7 +25,7 @@ from lightsae.activations import (
     ShardSet,
     extract,
 )
-from lightsae.activations.extraction.images import DatasetImages
+from lightsae.activations.extraction.images.image_set import DatasetImages
 from lightsae.activations.extraction.layer_folder import LayerFolder
 from lightsae.activations.loading.label_mixing import in_random_order
 from lightsae.activations.shards.writer import ShardWriter
@@ -423,11 +423,21 @@ def test_a_folder_that_was_begun_when_fewer_files_were_read_goes_on_with_those(
     assert _extract_folder(pictures, out) == whole
     assert contents(out) == contents(tmp_path / "whole")
     count = 3 if labelled else 2
-    said = f"{pictures}: goes on with the 14 images that it was begun with; an extraction to anoth"
+    said = f"{pictures}: goes on with the 14 images and the classes that it was begun with; an ext"
     assert said in capsys.readouterr().err
     more = _extract_folder(pictures, tmp_path / "more")
     assert more.settings["images"] == 14 + count
     assert more.settings["data"] != whole.settings["data"]
+
+
+def test_a_folder_goes_on_that_is_now_mixed_because_more_files_are_read(
+    tmp_path: Path, pictures: Path
+) -> None:
+    whole = _extract_folder(pictures, tmp_path / "out")
+    _save(pictures / "stray.jfif", seed=1)
+    assert _extract_folder(pictures, tmp_path / "out") == whole
+    with pytest.raises(LightsaeError, match=r"stray.jfif is in no subfolder"):
+        _extract_folder(pictures, tmp_path / "more")
 
 
 def test_a_class_without_images_changes_no_labels_of_a_folder_that_was_begun(
@@ -657,8 +667,10 @@ def test_names_are_told_as_they_are(
     name = "[bold]" + "x" * 100 + "[/red].png"
     (pictures / "a" / name).parent.mkdir()
     (pictures / "a" / name).write_bytes(b"no image")
+    (pictures / "a" / "two\nlines.png").write_bytes(b"no image")
     _extract_folder(pictures, tmp_path / "out[/b]", on_error="skip")
     lines = capsys.readouterr().err.splitlines()
+    assert any("two\\nlines.png is not a readable image" in line for line in lines)
     assert any(name in line and line.startswith("skipped: ") for line in lines)
     assert any(line.startswith(f"{tmp_path}/out[/b]: 14 rows") for line in lines)
 
@@ -677,7 +689,7 @@ def test_names_are_told_as_they_are(
 def test_what_is_cheap_to_check_is_checked_before_a_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
 ) -> None:
-    monkeypatch.setattr(sys.modules["lightsae.activations.extraction.extract"], "load_model", None)
+    monkeypatch.setattr("lightsae.activations.extraction.models.load_model", None)
     options = {"data": DataOptions(dataset=f"{STAND_INS}.Noise"), **options}
     with pytest.raises(LightsaeError, match=message):
         extract(ModelOptions(name="vit"), layer="norm", out=str(tmp_path / "out"), **options)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lightsae.activations.shards.checked_read import all_finite
 from lightsae.activations.shards.dtypes import as_float32, storage
-from lightsae.activations.shards.statistics import Moments
+from lightsae.activations.shards.running_moments import Moments
 from lightsae.errors import LightsaeError
 
 DTYPES = ["float16", "bfloat16", "float32"]

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import h5py
@@ -367,3 +368,87 @@ def test_a_disk_that_cannot_take_the_first_manifest_is_named(
     assert not ours.exists()
     monkeypatch.undo()
     ShardWriter(theirs, Manifest(d_in=2, dtype="float32")).abort()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_in": 4.0}, "d_in is 4.0, expected a positive integer"),
+        ({"d_in": "4"}, "d_in is '4', expected a positive integer"),
+        ({"d_in": 0}, "d_in is 0, expected a positive integer"),
+        ({"layer": 3}, "layer is 3, expected a string"),
+        ({"layer": None}, "layer is None, expected a string"),
+        ({"has_labels": 1}, "has_labels is 1, expected true or false"),
+        ({"classes": [1, 2]}, r"classes is \[1, 2\], expected a list of strings"),
+        ({"settings": {"of": Path("here")}}, "settings holds a PosixPath, expected what JSON can"),
+        ({"settings": {"rate": float("nan")}}, "settings holds nan, expected what JSON can hold"),
+        ({"settings": [1]}, r"settings is \[1\], expected an object"),
+    ],
+    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if type(value) is dict else "",
+)
+def test_a_manifest_that_could_not_be_read_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    manifest = Manifest(**{"d_in": 4, "dtype": "float32", **changes})
+    with pytest.raises(LightsaeError, match=f"^manifest: {message}"):
+        ShardWriter(tmp_path / "new", manifest)
+    assert not (tmp_path / "new").exists()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    settings = {"seed": np.int64(3), "rates": np.array([0.5, 1.0])}
+    manifest = Manifest(np.int64(4), "float32", classes=np.array(["a", "b"]), settings=settings)  # type: ignore[arg-type]
+    with ShardWriter(tmp_path, manifest) as writer:
+        writer.write(torch.zeros(3, 4), torch.arange(3), progress={"next": np.int64(3)})
+    found = Manifest.load(tmp_path)
+    assert (found.d_in, found.classes) == (4, ["a", "b"])
+    assert found.settings == {"seed": 3, "rates": [0.5, 1.0]}
+    assert found.progress == {"next": 3}
+
+
+@pytest.mark.parametrize(
+    ("progress", "message"),
+    [
+        ({"next": {1}}, "progress holds a set, expected what JSON can hold"),
+        ({"next": float("inf")}, "progress holds inf, expected what JSON can hold"),
+        ([1], r"progress is \[1\], expected an object"),
+    ],
+)
+def test_progress_that_could_not_be_stored_is_refused_at_once(
+    tmp_path: Path, progress: Any, message: str
+) -> None:
+    with ShardWriter(tmp_path, _manifest()) as writer:
+        _write(writer)
+        with pytest.raises(LightsaeError, match=message):
+            writer.write(torch.zeros(1, 4), torch.arange(1), progress=progress)
+        writer.finish({"next": 10})
+    assert Manifest.load(tmp_path).progress == {"next": 10}
+
+
+@pytest.mark.parametrize(
+    ("folder", "manifest", "message"),
+    [
+        ("", _manifest(), "folder is '', expected the name of one"),
+        ("new", {"d_in": 4}, "manifest is a dict, expected a Manifest"),
+    ],
+)
+def test_what_a_writer_is_made_of_is_named(folder: Any, manifest: Any, message: str) -> None:
+    with pytest.raises(LightsaeError, match=message):
+        ShardWriter(folder, manifest)
+
+
+@pytest.mark.parametrize("size", [0, 1.5, "7"])
+@pytest.mark.parametrize("name", ["rows_per_shard", "chunk_rows"])
+def test_sizes_of_a_writer_are_named(tmp_path: Path, name: str, size: Any) -> None:
+    message = f"^{name} is {size!r}, expected an integer of at least 1"
+    with pytest.raises(LightsaeError, match=message):
+        ShardWriter(tmp_path, _manifest(), **{name: size})
+
+
+def test_a_label_that_no_class_has_is_refused(tmp_path: Path) -> None:
+    manifest = _manifest(has_labels=True, classes=["cat", "dog"])
+    with ShardWriter(tmp_path, manifest) as writer:
+        writer.write(torch.zeros(2, 4), torch.arange(2), label=torch.tensor([1, -1]))
+        with pytest.raises(LightsaeError, match="sample 7 has label 2, classes has 2 names"):
+            writer.write(torch.zeros(2, 4), torch.tensor([6, 7]), label=torch.tensor([0, 2]))
+    assert Manifest.load(tmp_path).rows == 2

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardSet
-from lightsae.activations.extraction.image_sources.files import stamps
+from lightsae.activations.extraction.image_sources.file_listing import stamps
 from lightsae.activations.loading.label_mixing import label_chi_square
 from lightsae.activations.tools.convert import convert
 from lightsae.activations.tools.foreign_activations import Foreign

@@ -50,6 +50,29 @@ def test_samples_of_the_same_images_stay(tmp_path: Path) -> None:
     assert samples(tmp_path / "out") == [3, 1, 5, 1, 3, 4]
 
 
+def samples_of(folder: Path, sample: list[int]) -> str:
+    """A folder of images of its own."""
+    manifest = Manifest(d_in=2, dtype="float32", settings={"data": folder.name})
+    with ShardWriter(folder, manifest) as writer:
+        writer.write(torch.zeros(len(sample), 2), torch.tensor(sample))
+    return str(folder)
+
+
+def test_samples_below_zero_fall_together_with_none(tmp_path: Path) -> None:
+    folders = [samples_of(tmp_path / name, [-2, 0, 3]) for name in ("one", "two", "three")]
+    merge(folders, str(tmp_path / "out"))
+    assert samples(tmp_path / "out") == [-2, 0, 3, 4, 6, 9, 10, 12, 15]
+
+
+def test_samples_that_int64_cannot_count_on_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    folders = [samples_of(tmp_path / name, [0, 2**62]) for name in ("one", "two")]
+    with pytest.raises(LightsaeError, match=r"/two: sample 4611686018427387904 counted on from"):
+        merge(folders, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("compared_rows", [1, 1 << 24])
 def test_a_row_of_the_same_images_comes_once(
     tmp_path: Path, compared_rows: int, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,17 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture(params=["library", "fused"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who multiplies, where the fused product serves at all."""
+    configs = pytest.importorskip("lightsae_kernels.fused.configs")
+    fused = request.param == "fused"
+    monkeypatch.setattr(configs, "INTERPRETED_PRODUCT", configs.INTERPRETED if fused else None)
+    least = 1 << 40 if fused else 0
+    monkeypatch.setattr(configs, "LIBRARY_FROM", dict.fromkeys(configs.LIBRARY_FROM, least))
+    return str(request.param)
+
+
 @pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a kernel does not write is NaN, or an index that does not exist."""

@@ -2,10 +2,20 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from lightsae_kernels import AdamSettings
+from lightsae_kernels import (
+    AdamSettings,
+    ArgumentError,
+    adam_step_,
+    encode_residual,
+    flags,
+    raise_if_flagged,
+)
+from lightsae_kernels.flags import fault_on
+from lightsae_kernels.quantized import quantized_zeros
 from torch import Tensor
 
 from ..test_adam import (
@@ -195,3 +205,81 @@ def test_eight_bit_moments(N: int, D: int, device: torch.device) -> None:
         assert apart.amax() <= 1
         assert apart.float().mean() < 1e-3
     assert not found.exp_avg.codes[::2].any()
+
+
+@pytest.mark.parametrize("eight_bit", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_nothing_is_written_while_the_fault_is_set(
+    decay: float, eight_bit: bool, device: torch.device
+) -> None:
+    param, grads = problem(9, 300, 2, torch.float32)
+    settings = UNIT_ROWS._replace(weight_decay=decay)
+    param, (first, second) = param.to(device), [grad.to(device) for grad in grads]
+    shape = torch.empty_like(param)
+    moments = (
+        (quantized_zeros(shape, torch.int8), quantized_zeros(shape, torch.uint8))
+        if eight_bit
+        else (torch.zeros_like(param), torch.zeros_like(param))
+    )
+    copy, step = param.to(NARROW), torch.ones((), device=device)
+
+    def run(grad: Tensor) -> list[Tensor]:
+        adam.adam_step_(param, grad, *moments, step, settings, copy)
+        parts = [t for m in moments for t in (m if eight_bit else (m,))]
+        return [t.clone() for t in (param, copy, *parts)]
+
+    before, fault = run(first), fault_on(param.device)
+    fault.fill_(1)
+    try:
+        assert all(torch.equal(b, a) for b, a in zip(before, run(second), strict=True))
+        assert all(torch.equal(b, a) for b, a in zip(before, run(second * torch.nan), strict=True))
+    finally:
+        fault.zero_()
+    assert not torch.equal(before[0], run(second)[0])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("where", ["x", "W_enc", "b_enc", "W_dec"])
+def test_a_step_of_a_batch_with_nan_changes_nothing_before_somebody_looks(
+    where: str, device: torch.device, make_problem: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU: the arguments are not looked at, and the host is ahead of the kernels.
+    monkeypatch.setattr("lightsae_kernels.encode.finds_faults", lambda *arguments: True)
+    made = make_problem(12, 6, 30)
+    leaves = {
+        name: getattr(made, name).float().to(device).requires_grad_(name != "x")
+        for name in ("x", "W_enc", "b_enc", "W_dec", "b_dec")
+    }
+    parameters = [t for t in leaves.values() if t.requires_grad]
+    moments = [(torch.ones_like(t), torch.ones_like(t)) for t in parameters]
+
+    def step() -> None:
+        encoded, left = encode_residual(
+            *leaves.values(), 4, regularizer="l1_l2_ratio", backend="triton"
+        )
+        grads = torch.autograd.grad(left.error.mean() + encoded.penalty, parameters)
+        for tensor, grad, (m, v) in zip(parameters, grads, moments, strict=True):
+            one = torch.ones((), device=device)
+            adam_step_(tensor, grad, m, v, one, AdamSettings(lr=0.1), backend="triton")
+
+    def state() -> list[Tensor]:
+        return [t.detach().clone() for t in (*parameters, *(m for pair in moments for m in pair))]
+
+    step()
+    before, kept = state(), leaves[where].detach().clone()
+    with torch.no_grad():
+        # Of the decoder only selected rows are read.
+        leaves[where][..., 3] = torch.nan
+    marked = state()
+    with monkeypatch.context() as ahead:
+        ahead.setattr(flags, "_raise_if_set", lambda device: None)
+        step()
+    for one, other in zip(marked, state(), strict=True):
+        assert torch.equal(one.nan_to_num(7e7), other.nan_to_num(7e7))
+    with pytest.raises(ArgumentError, match="met NaN, inf or an index"):
+        raise_if_flagged()
+    with torch.no_grad():
+        leaves[where].copy_(kept)
+    step()
+    assert not torch.equal(before[0], state()[0])
+    raise_if_flagged()

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightsae_kernels import ArgumentError, reference, sparse_decode
+from lightsae_kernels import ArgumentError, reference, sparse_decode, sparse_residual
+from lightsae_kernels.flags import unwatched
+from lightsae_kernels.types import Decoder
 
 from .conftest import DTYPES
 
@@ -51,9 +53,9 @@ def test_an_index_outside_the_dictionary_reads_nothing_and_raises_the_flag(
 ) -> None:
     values, W_dec, b_dec, x, indices = draw(4, 6, 50, 3, torch.float32, device)
     indices[1, 2] = latent
-    x_hat, flag = torch.empty_like(x), torch.zeros(1, dtype=torch.int32, device=device)
-    decode.decode(values, indices, W_dec, b_dec, x_hat, flag)
-    assert int(flag) == 1
+    x_hat, flag = torch.empty_like(x), unwatched(device)
+    decode.decode(values, indices, Decoder(W_dec, b_dec, W_dec.dtype), x_hat, flag)
+    assert int(flag.fault) == 1
     indices[1, 2], values[1, 2] = 0, 0
     expected = reference.sparse_decode(values, indices, W_dec, b_dec)
     torch.testing.assert_close(x_hat, expected)
@@ -72,9 +74,10 @@ def test_a_strided_bias(device: torch.device) -> None:
 def test_the_kernel_sees_nan_inf_and_overflow(value: float, device: torch.device) -> None:
     values, W_dec, b_dec, x, indices = draw(4, 6, 50, 3, torch.float16, device)
     W_dec[indices[2, 1], 4], values[2, 1] = value, 30.0
-    flag = torch.zeros(1, dtype=torch.int32, device=device)
-    decode.decode(values, indices, W_dec, b_dec, torch.empty_like(x), flag)
-    assert int(flag) == 1
+    flag = unwatched(device)
+    decoder = Decoder(W_dec, b_dec, W_dec.dtype)
+    decode.decode(values, indices, decoder, torch.empty_like(x), flag)
+    assert int(flag.told) == int(flag.fault) == 1
 
 
 def test_offsets_beyond_int32(device: torch.device) -> None:
@@ -84,9 +87,9 @@ def test_offsets_beyond_int32(device: torch.device) -> None:
     indices = torch.full((1, 2), len(W_dec) - 1, device=device)
     values = torch.ones(1, 2, dtype=torch.float16, device=device)
     x_hat = torch.full((1, 2100), float("nan"), dtype=torch.float16, device=device)
-    flag = torch.zeros(1, dtype=torch.int32, device=device)
-    decode.decode(values, indices, W_dec, None, x_hat, flag)
-    assert int(flag) == 0
+    flag = unwatched(device)
+    decode.decode(values, indices, Decoder(W_dec, None, W_dec.dtype), x_hat, flag)
+    assert int(flag.fault) == 0
     assert x_hat.nonzero().tolist() == [[0, 3]]
     assert x_hat[0, 3] == 14
 
@@ -108,3 +111,46 @@ def test_indices_may_serve_dictionaries_of_different_heights(device: torch.devic
         sparse_decode(values, indices, W_dec, backend="triton").sum().backward()
         assert W_dec.grad is not None
         assert W_dec.grad[:, 0].tolist() == [1.0, 2.0, 1.0, 0.0, 0.0][:d_sae]
+
+
+def test_a_narrow_copy_has_the_bits_of_rows_rounded_on_the_way(device: torch.device) -> None:
+    values, W_dec, b_dec, x, indices = draw(19, 70, 50, 7, torch.float32, device)
+    copy = W_dec.half()
+
+    def run(narrow: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        leaves = [t.clone().requires_grad_() for t in (values, W_dec, b_dec)]
+        options: dict[str, Any] = {"W_dec_narrow": narrow, "backend": "triton"}
+        with torch.autocast(device.type, torch.float16):
+            x_hat = sparse_decode(leaves[0], indices, *leaves[1:], **options)
+            left = sparse_residual(x, leaves[0], indices, *leaves[1:], **options)
+        loss = x_hat.sum() + left.error.mean()
+        return (x_hat.detach(), *left, *torch.autograd.grad(loss, leaves))
+
+    for one, other in zip(run(None), run(copy), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(run(copy.bfloat16())[0], run(None)[0]), (
+        "a copy in another dtype is not taken"
+    )
+
+
+def test_in_mixed_precision_it_equals_the_definition(
+    device: torch.device, assert_close: Close
+) -> None:
+    values, W_dec, b_dec, x, indices = draw(19, 70, 50, 7, torch.float32, device)
+
+    def run(backend: Any, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        leaves = [t.to(dtype).requires_grad_() for t in (values, W_dec, b_dec)]
+        with torch.autocast(device.type, torch.float16):
+            x_hat = sparse_decode(leaves[0], indices, *leaves[1:], backend=backend)
+            left = sparse_residual(x.to(dtype), leaves[0], indices, *leaves[1:], backend=backend)
+        loss = x_hat.square().sum() + left.error.sum()
+        return (x_hat.detach(), *left, *torch.autograd.grad(loss, leaves))
+
+    names = ("x_hat", "residual", "error", "d_values", "d_W_dec", "d_b_dec")
+    # The definition in float64 rounds W_dec as the kernels do; they also round the residual of the
+    # second gradient.
+    tolerance = dict.fromkeys(names, 2e-6) | {"d_values": 2e-3, "d_W_dec": 2e-3}
+    pairs = zip(names, run("triton", torch.float32), run("reference", torch.float64), strict=True)
+    for name, actual, expected in pairs:
+        assert actual.dtype == torch.float32
+        assert_close(name, actual.double(), expected, tolerance[name])

@@ -16,7 +16,6 @@ from .conftest import DTYPES, INTERPRETED
 
 fused = pytest.importorskip("lightsae_kernels.fused")
 from lightsae_kernels.fused import configs, select  # noqa: E402
-from lightsae_kernels.fused.configs import product_configs  # noqa: E402
 
 Make = Callable[..., Any]
 Close = Callable[..., None]
@@ -47,6 +46,18 @@ def run(tensors: Any, k: int, backend: str, **options: Any) -> tuple[Any, Any]:
     return encoded, torch.autograd.grad(loss, tensors)
 
 
+def assert_equals_the_definition(tensors: Any, k: int, assert_close: Close, **options: Any) -> None:
+    tolerance = TOLERANCE[tensors[0].dtype]
+    ours, our_grads = run(tensors, k, "triton", **options)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    options |= {"indices": ours.indices, "batch_active": ours.batch_active}
+    want, want_grads = run(exact, k, "reference", **options)
+    assert_close("values", ours.values, want.values, tolerance)
+    assert_close("penalty", ours.penalty, want.penalty, tolerance)
+    for name, actual, expected in zip(NAMES, our_grads, want_grads, strict=True):
+        assert_close(f"d_{name}", actual, expected, tolerance)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "B{}-D{}-N{}-K{}".format(*s))
@@ -55,61 +66,72 @@ def test_equals_the_definition(
     masked: bool,
     regularizer: str | None,
     dtype: torch.dtype,
+    way: str,
     device: torch.device,
     make_problem: Make,
     assert_close: Close,
 ) -> None:
     B, d_in, d_sae, k = shape
-    problem = make_problem(B, d_in, d_sae)
+    tensors = leaves(make_problem(B, d_in, d_sae), dtype, device)
     options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
-    ours, our_grads = run(leaves(problem, dtype, device), k, "triton", **options)
-    exact = [t.detach().double() for t in leaves(problem, dtype, device)]
-    options |= {"indices": ours.indices, "batch_active": ours.batch_active}
-    want, want_grads = run([t.requires_grad_() for t in exact], k, "reference", **options)
-    assert_close("values", ours.values, want.values, TOLERANCE[dtype])
-    assert_close("penalty", ours.penalty, want.penalty, TOLERANCE[dtype])
-    for name, actual, expected in zip(NAMES, our_grads, want_grads, strict=True):
-        assert_close(f"d_{name}", actual, expected, TOLERANCE[dtype])
+    assert_equals_the_definition(tensors, k, assert_close, **options)
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="a GPU has these tiles in every test")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
+def test_aligned_sizes_with_whole_tiles_of_inactive_latents_equal_the_definition(
+    masked: bool,
+    regularizer: str | None,
+    dtype: torch.dtype,
+    way: str,
+    device: torch.device,
+    make_problem: Make,
+    assert_close: Close,
+) -> None:
+    problem = make_problem(48, 64, 256)
+    # None of these is ever selected, though some are positive now and then.
+    problem.b_enc[64:192] -= 27
+    tensors = leaves(problem, dtype, device)
+    encoded = encode_topk(*tensors, 8, backend="triton")
+    tiles = encoded.batch_active.view(-1, configs.INTERPRETED.block_b)
+    assert not tiles[4:12].any()
+    assert (reference.activations(*tensors)[:, 64:192] > 0).any()
+    options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
+    assert_equals_the_definition(tensors, 8, assert_close, **options)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="test_production_tiles.py has them compiled")
 @pytest.mark.parametrize(
-    ("tiles", "regularizer", "masked"),
+    ("arch", "row", "d_in", "regularizer", "masked"),
     [
-        ("ragged", "off_support_l1", True),
-        ("ragged", "l1_l2_ratio", False),
-        ("sm_80", "off_support_l1", False),
-        ("sm_90", "l1_l2_ratio", True),
+        (80, 0, 64, "off_support_l1", False),
+        (80, 1, 80, "l1_l2_ratio", True),
+        (90, 0, 128, "off_support_l1", True),
+        (90, 1, 80, None, True),
+        (100, 1, 128, "l1_l2_ratio", False),
     ],
 )
 def test_tiles_of_a_gpu_equal_the_definition(
-    tiles: str,
+    arch: int,
+    row: int,
+    d_in: int,
     regularizer: str | None,
     masked: bool,
     make_problem: Make,
     assert_close: Close,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = {"ragged": configs.RAGGED, "sm_80": configs.PRODUCT[80, 2][0],
-            "sm_90": configs.PRODUCT[90, 2][0]}  # fmt: skip
-    monkeypatch.setattr(configs, "INTERPRETED", rows[tiles])
-    cpu = torch.device("cpu")
-    assert product_configs(cpu, torch.float16, 40) == (rows[tiles],)
-    problem = make_problem(150, 80, 301)
+    monkeypatch.setattr(configs, "INTERPRETED_PRODUCT", configs.PRODUCT[arch][row])
+    gradient = configs.GRADIENT[arch, 2][0] if d_in % 64 == 0 else configs.RAGGED
+    monkeypatch.setattr(configs, "INTERPRETED", gradient)
+    tensors = leaves(make_problem(150, d_in, 301), torch.float16, torch.device("cpu"))
     options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
-    ours, our_grads = run(leaves(problem, torch.float16, cpu), 6, "triton", **options)
-    exact = [t.detach().double().requires_grad_() for t in leaves(problem, torch.float16, cpu)]
-    options |= {"indices": ours.indices, "batch_active": ours.batch_active}
-    want, want_grads = run(exact, 6, "reference", **options)
-    assert_close("values", ours.values, want.values, TOLERANCE[torch.float16])
-    assert_close("penalty", ours.penalty, want.penalty, TOLERANCE[torch.float16])
-    for name, actual, expected in zip(NAMES, our_grads, want_grads, strict=True):
-        assert_close(f"d_{name}", actual, expected, TOLERANCE[torch.float16])
+    assert_equals_the_definition(tensors, 6, assert_close, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_selects_what_the_definition_selects_among_its_own_activations(
-    dtype: torch.dtype, device: torch.device, make_problem: Make
+    dtype: torch.dtype, way: str, device: torch.device, make_problem: Make
 ) -> None:
     tensors = [t.to(dtype).to(device) for t in make_problem(40, 3, 120, grid=1.0).encoder]
     encoded = encode_topk(*tensors, 9, backend="triton")
@@ -122,14 +144,19 @@ def test_selects_what_the_definition_selects_among_its_own_activations(
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
 def test_row_blocks_and_recomputing_change_nothing(
-    dtype: torch.dtype, regularizer: str | None, device: torch.device, make_problem: Make
-) -> None:
+    dtype: torch.dtype, regularizer: str | None, way: str, device: torch.device,
+    make_problem: Make,
+) -> None:  # fmt: skip
     tensors = [t.to(dtype).to(device) for t in make_problem(40, 6, 70).encoder]
     whole = encode_topk(*tensors, 5, regularizer=regularizer, backend="triton")
     with memory.bounded(block_bytes=1, recompute=True):
         parts = encode_topk(*tensors, 5, regularizer=regularizer, backend="triton")
     for name, one, other in zip(whole._fields, whole, parts, strict=True):
-        assert torch.equal(one, other), name
+        if way == "library":
+            # Its blocks are other products, and added in another order.
+            torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3, msg=name)
+        else:
+            assert torch.equal(one, other), name
 
 
 def test_an_empty_batch_has_an_empty_code(device: torch.device, make_problem: Make) -> None:
@@ -150,8 +177,9 @@ def test_groups_as_wide_as_a_tile(device: torch.device, make_problem: Make) -> N
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 def test_a_given_support_is_used(
-    regularizer: str | None, device: torch.device, make_problem: Make, assert_close: Close
-) -> None:
+    regularizer: str | None, way: str, device: torch.device, make_problem: Make,
+    assert_close: Close,
+) -> None:  # fmt: skip
     tensors = [t.float().to(device) for t in make_problem(9, 4, 30).encoder]
     given = {
         "indices": torch.tensor([[29, 3, 7]] * 9, device=device),
@@ -311,7 +339,7 @@ def test_rows_without_a_positive_contribute_nothing(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("argument", NAMES)
 def test_the_kernels_see_nan_and_inf(
-    argument: str, value: float, device: torch.device, make_problem: Make
+    argument: str, value: float, way: str, device: torch.device, make_problem: Make
 ) -> None:
     tensors = [t.float().to(device) for t in make_problem(6, 4, 30).encoder]
     tensors[NAMES.index(argument)].view(-1)[3] = value
@@ -325,7 +353,9 @@ def test_the_kernels_see_nan_and_inf(
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-def test_an_overflow_of_the_product_is_told(device: torch.device, make_problem: Make) -> None:
+def test_an_overflow_of_the_product_is_told(
+    way: str, device: torch.device, make_problem: Make
+) -> None:
     tensors = [(300 * t).half().to(device) for t in make_problem(6, 20, 30).encoder]
     with pytest.raises(ArgumentError, match="overflow"):
         encode_topk(*tensors, 3, backend="triton")
@@ -382,10 +412,11 @@ class Allocated(TorchDispatchMode):
 @pytest.mark.parametrize("recompute", [True, False])
 @pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
 def test_memory_stays_within_the_documented_bound(
-    regularizer: str | None, masked: bool, recompute: bool, device: torch.device, make_problem: Make
-) -> None:
-    D, N, k, s = 6, 1500, 8, 2
-    tile = product_configs(device, torch.float16, D)[0]
+    regularizer: str | None, masked: bool, recompute: bool, way: str, device: torch.device,
+    make_problem: Make,
+) -> None:  # fmt: skip
+    D, N, k, s = 16, 1500, 8, 2
+    tile = configs.product_options(device, torch.float16, D, N)[0] or configs.INTERPRETED
     rows = block = 2 * tile.block_b
     B = 5 * tile.block_b
     tensors = [t.half().to(device) for t in make_problem(B, D, N).encoder]
@@ -411,7 +442,7 @@ def test_the_backward_pass_makes_no_activations_beside_those_kept(
     recompute: bool, regularizer: str, device: torch.device, make_problem: Make
 ) -> None:
     D, N, k, s = 3, 600, 4, 2
-    block = 2 * product_configs(device, torch.float16, D)[0].block_b
+    block = 32
     B = 3 * block
     tensors = [t.half().to(device).requires_grad_() for t in make_problem(B, D, N).encoder]
     tensors[0].requires_grad_(False)
@@ -421,21 +452,24 @@ def test_the_backward_pass_makes_no_activations_beside_those_kept(
             torch.autograd.grad(encoded.values.sum() + encoded.penalty, tensors[1:])
     made_again = block * N * s if recompute else 0
     gradients = N * (D + 1) * (4 + 4 + s)
-    order = 40 * B * k + 40 * N
+    order = 40 * B * k + 40 * N + 4 * N * -(-B * k // 1024)
     assert made_again <= allocated.total <= made_again + gradients + order + 64 * (B + N)
     assert allocated.largest < B * N * s / 2
 
 
 @pytest.mark.parametrize("regularizer", ["off_support_l1", "l1_l2_ratio"])
 def test_gradients_are_the_same_whether_activations_are_kept_or_made_again(
-    regularizer: str, device: torch.device, make_problem: Make, assert_close: Close
+    regularizer: str, way: str, device: torch.device, make_problem: Make, assert_close: Close
 ) -> None:
-    def gradients(recompute: bool) -> Any:
-        tensors = leaves(make_problem(40, 6, 70), torch.float16, device)
-        with memory.bounded(block_bytes=1, recompute=recompute):
+    def gradients(recompute: bool, block_bytes: int | None = None) -> Any:
+        tensors = leaves(make_problem(48, 64, 70), torch.float16, device)
+        with memory.bounded(block_bytes=block_bytes, recompute=recompute):
             return run(tensors, 5, "triton", regularizer=regularizer)[1]
 
-    for name, kept, again in zip(NAMES, gradients(False), gradients(True), strict=True):
+    expected = gradients(False)
+    for name, kept, again in zip(NAMES, expected, gradients(True), strict=True):
+        assert torch.equal(again, kept), name
+    for name, kept, again in zip(NAMES, expected, gradients(True, 1), strict=True):
         assert_close(f"d_{name}", again, kept, 2e-3)
 
 
@@ -454,15 +488,3 @@ def test_a_latent_on_every_sample_and_latents_on_none(
     for name, actual, expected in zip(NAMES, our_grads, grads, strict=True):
         assert_close(f"d_{name}", actual, expected, 5e-6)
     assert not our_grads[1][8:].any()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-def test_ten_repeats_give_the_same_bits(regularizer: str | None, make_problem: Make) -> None:
-    tensors = [t.bfloat16().cuda() for t in make_problem(300, 70, 2000).encoder]
-    first = encode_topk(*tensors, 16, regularizer=regularizer, backend="triton")
-    for _ in range(9):
-        again = encode_topk(*tensors, 16, regularizer=regularizer, backend="triton")
-        for name, one, other in zip(first._fields, first, again, strict=True):
-            assert torch.equal(one, other), name

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightsae_kernels import reference
+from lightsae_kernels.flags import unwatched
 from torch import Tensor
 
 from .conftest import DTYPES
@@ -20,9 +21,9 @@ def fused(a: Tensor, k: int, group: int | None = None) -> tuple[Tensor, Tensor, 
     values = a.new_full((B, k), float("nan"))
     indices = torch.full((B, k), -77, device=a.device)
     active = torch.zeros(N, dtype=torch.int8, device=a.device)
-    flag = torch.zeros(1, dtype=torch.int32, device=a.device)
+    flag = unwatched(a.device)
     select.select(a, maxima, values, indices, active, flag, group)
-    return values, indices, active, flag
+    return values, indices, active, flag.fault
 
 
 def assert_selected(a: Tensor, k: int, group: int | None = None) -> None:
@@ -89,3 +90,43 @@ def test_an_infinite_value_raises_the_flag(device: torch.device) -> None:
     values, indices, _, flag = fused(a, 3)
     assert int(flag) == 1
     assert (float(values[2, 0]), int(indices[2, 0])) == (float("inf"), 40)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("B", "N", "k"), [(19, 401, 7), (1, 20, 1), (3, 64, 64), (2, 9000, 40)], ids=str
+)
+def test_rows_of_pre_activations_are_scanned(
+    B: int, N: int, k: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(B, N, generator=generator).to(dtype).to(device)
+    group, flag = select.group_size(N, k), unwatched(device)
+    maxima = z.new_full((B, select.maxima_columns(N, group)), float("nan"))
+    values = z.new_full((B, k), float("nan"))
+    indices = torch.full((B, k), -77, device=device)
+    active = torch.zeros(N, dtype=torch.int8, device=device)
+    norms = torch.full((B, 2), float("nan"), device=device)
+    outputs = (values, indices, active, flag)
+    select.select(z, maxima, *outputs, group, scan=True, norms=norms)
+    a = z.relu()
+    expected = reference.select_topk(a, k)
+    assert torch.equal(indices, expected)
+    assert torch.equal(values, a.gather(1, expected))
+    assert active.nonzero().squeeze(1).tolist() == expected.unique().tolist()
+    torch.testing.assert_close(norms[:, 0], a.float().sum(dim=1))
+    torch.testing.assert_close(norms[:, 1], a.float().square().sum(dim=1))
+    assert int(flag.fault) == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_scanned_rows_tell_nan_and_inf(value: float, device: torch.device) -> None:
+    z = torch.zeros(3, 100, device=device)
+    z[1, 77] = value
+    flag, shape = unwatched(device), (3, 2)
+    outputs = z.new_zeros(shape), torch.zeros(shape, dtype=torch.int64, device=device)
+    active = torch.zeros(100, dtype=torch.int8, device=device)
+    maxima = z.new_zeros(3, select.maxima_columns(100, 2))
+    select.select(z, maxima, *outputs, active, flag, 2, scan=True)
+    assert int(flag.told) == int(flag.fault) == 1
+    assert outputs[1][1].tolist()[0] == 77

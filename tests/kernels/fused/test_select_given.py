@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from lightsae_kernels.flags import unwatched
 
 from .conftest import DTYPES
 
@@ -12,9 +13,9 @@ select = pytest.importorskip("lightsae_kernels.fused.select")
 def at_support(a: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, list[int], int]:
     values = torch.full(indices.shape, float("nan"), dtype=a.dtype, device=a.device)
     active = torch.zeros(a.shape[1], dtype=torch.int8, device=a.device)
-    flag = torch.zeros(1, dtype=torch.int32, device=a.device)
+    flag = unwatched(a.device)
     select.select_given(a, values, indices, active, flag)
-    return values, active.nonzero().squeeze(1).tolist(), int(flag)
+    return values, active.nonzero().squeeze(1).tolist(), int(flag.fault)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

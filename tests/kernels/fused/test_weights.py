@@ -9,6 +9,7 @@ from torch import Tensor
 from .conftest import DTYPES
 
 weights = pytest.importorskip("lightsae_kernels.fused.weights")
+from lightsae_kernels.fused import weights_order  # noqa: E402
 from lightsae_kernels.fused.weights import EncoderPairs  # noqa: E402
 from lightsae_kernels.fused.weights_order import latent_order  # noqa: E402
 from lightsae_kernels.types import DecoderPairs  # noqa: E402
@@ -68,20 +69,26 @@ def test_equals_the_dense_products(
         assert_close("d_W_dec", d_W_dec, dense(indices, z, g, N), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("K", [1, 4])
-def test_the_order_holds_every_pair_once(K: int) -> None:
-    indices = indices_of("hot", 50, 7, K)
-    order = latent_order(indices, 7, chunk=8)
-    latents = indices.reshape(-1)[order.pairs.long()]
-    assert sorted(order.pairs.tolist()) == list(range(50 * K))
+@pytest.mark.parametrize(("B", "N", "K"), [(50, 7, 1), (50, 7, 4), (700, 300, 4), (0, 5, 2)])
+def test_the_order_holds_every_pair_once(
+    B: int, N: int, K: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several tiles of several blocks, as for the pairs of a large batch.
+    monkeypatch.setattr(weights_order, "_BLOCK", 64)
+    monkeypatch.setattr(weights_order, "_TILES", 4)
+    indices = indices_of("hot", B, N, K).to(device) if B else torch.zeros(0, K, dtype=torch.int64)
+    order = latent_order(indices.to(device), N, chunk=8)
+    flat = indices.reshape(-1).cpu()
+    latents = flat[order.pairs.long().cpu()]
+    assert sorted(order.pairs.tolist()) == list(range(B * K))
     assert torch.equal(latents, latents.sort().values)
-    for j, (begin, end) in enumerate(order.offsets.unfold(0, 2, 1).tolist()):
+    for j, (begin, end) in enumerate(order.offsets.cpu().unfold(0, 2, 1).tolist()):
         assert latents[begin:end].tolist() == [j] * (end - begin)
         assert order.pairs[begin:end].diff().gt(0).all(), "samples ascend"
-    counts = torch.bincount(indices.reshape(-1), minlength=7)
-    chunks = (counts + 7).div(8, rounding_mode="floor").clamp_min(1)
-    assert torch.bincount(order.owner, minlength=8)[:7].tolist() == chunks.tolist()
-    assert int(order.slots[-1]) == int(chunks[chunks > 1].sum()) <= order.partials
+    counts = torch.bincount(flat, minlength=N)
+    further = (counts + 7).div(8, rounding_mode="floor").clamp_min(1) - 1
+    assert order.extras.diff().tolist() == further.tolist()
+    assert int(order.extras[-1]) <= order.further
 
 
 def test_wide_rows_are_split(device: torch.device, assert_close: Close) -> None:
@@ -92,7 +99,15 @@ def test_wide_rows_are_split(device: torch.device, assert_close: Close) -> None:
     assert_close("d_W_dec", out, torch.stack([rows.sum(0), torch.zeros_like(rows[0])]), 1e-6)
 
 
-def test_an_index_outside_the_dictionary_is_nobodys() -> None:
-    order = latent_order(torch.tensor([[65536, 1], [-1, 3]]), 4)
-    assert order.offsets.tolist() == [1, 1, 2, 2, 3]
-    assert order.pairs[1:3].tolist() == [1, 3]
+def test_an_index_outside_the_dictionary_is_nobodys(device: torch.device) -> None:
+    order = latent_order(torch.tensor([[65536, 1], [-1, 3]], device=device), 4)
+    assert order.offsets.tolist() == [0, 0, 1, 1, 2]
+    assert order.pairs[:2].tolist() == [1, 3]
+
+
+def test_columns_of_a_program_stay_in_l2() -> None:
+    assert weights.gradient_columns(384, 4096 * 4) == (512, 2)
+    for B in (256, 4096, 16384, 65536):
+        block, warps = weights.gradient_columns(1024, B * 4)
+        assert block == 256 or B * 4 * block <= 16 << 20
+        assert block == 256 * warps

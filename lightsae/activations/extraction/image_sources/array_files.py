@@ -8,9 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lightsae.activations.extraction.image_sources.files import is_hidden
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.hdf5_files import open_hdf5
+from lightsae.activations.shards.reading.hdf5_files import open_hdf5
 
 HDF5 = {".h5", ".hdf5", ".hdf"}
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from lightsae.activations.extraction.image_sources.array_files import array_names, open_array
-from lightsae.activations.extraction.image_sources.files import stamp, stamps
+from lightsae.activations.extraction.image_sources.file_listing import stamp, stamps
+from lightsae.activations.extraction.image_sources.labels import check_range
 from lightsae.activations.extraction.models import closest
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 
 _CHANNELS = (1, 3)
 
@@ -67,6 +68,8 @@ class ArrayFile:
         self._count = len(images)
         self._check_labels()
         self.classes = self._classes() if labels and "classes" in names else []
+        if self._label is not None and self.classes:
+            check_range(f"{path}: {self._label}", self._array(self._label), len(self.classes))
         files = [Path(self._path.name)]
         if self._label is not None and self._path.suffix.lower() == ".npy":
             files.append(Path(self._label))
@@ -98,7 +101,7 @@ class ArrayFile:
         """An array of the file; the numbers stay on disk where they can."""
         try:
             return open_array(self._path, name, stamp(self._path))
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise LightsaeError(f"{self._path}: {name} cannot be read: {reason(error)}") from error
 
     def _check_labels(self) -> None:

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
+from lightsae.error_messages import one_line
 from lightsae.extras import require
-from lightsae.messages import one_line
 
 _reading = threading.local()
 _installing = threading.Lock()

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from lightsae.activations.extraction.image_sources.labels import check_range
 from lightsae.activations.extraction.models import closest
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 
 
 class HuggingFace:
@@ -75,7 +76,18 @@ class HuggingFace:
             self._rows = self._rows.cast_column(self._image, decoded)
         names = getattr(rows.features.get(self._label), "names", None)
         self.classes: list[str] = list(names or [])
+        if self._label is not None:
+            self._check_labels(rows.unique(self._label), f"data.label_key: {source}: {self._label}")
         self.fingerprint = f"{fingerprint} {self._image} {self._label}"
+
+    def _check_labels(self, found: list[Any], where: str) -> None:
+        """Each row has a label, which is that of a class if they are named."""
+        if None in found:
+            raise LightsaeError(
+                f"{where} is None in some rows, expected an integer; data.labels false takes none"
+            )
+        if self.classes:
+            check_range(where, found, len(self.classes))
 
     def __len__(self) -> int:
         """Number of rows."""

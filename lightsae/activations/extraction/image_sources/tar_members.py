@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from lightsae.activations.extraction.image_sources.files import is_hidden
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 
 _BLOCK = 512
+_PIECE = 1 << 20
 
 
 class Member(NamedTuple):
@@ -102,9 +103,25 @@ def _entries(path: Path) -> Iterator[tarfile.TarInfo]:
                 yield entry
             end = tar.offset
         tail = Member(path, end, _BLOCK).read()
+        rest = _first_byte(path, end + _BLOCK)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise LightsaeError(f"{path}: is truncated or no tar: {reason(error)} {hint}") from error
     if any(tail):
         raise LightsaeError(
             f"{path}: is damaged at byte {end}, expected a member or the end {hint}"
         )
+    if rest is not None:
+        raise LightsaeError(
+            f"{path}: goes on behind its end at byte {rest}, expected one tar (tar -A joins "
+            "several)"
+        )
+
+
+def _first_byte(path: Path, start: int) -> int | None:
+    """Where the first byte that is not 0 lies in the rest of a file; a tar ends with zeros."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while piece := file.read(_PIECE):
+            if rest := piece.lstrip(b"\0"):
+                return file.tell() - len(rest)
+    return None

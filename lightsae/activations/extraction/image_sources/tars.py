@@ -2,12 +2,13 @@
 
 import io
 import os
+import re
 from collections.abc import Collection, Iterable
 from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightsae.activations.extraction.image_sources.files import is_hidden, stamps
+from lightsae.activations.extraction.image_sources.file_listing import is_hidden, stamps
 from lightsae.activations.extraction.image_sources.image_formats import (
     EARLIER_ENDINGS,
     by_ending,
@@ -16,10 +17,11 @@ from lightsae.activations.extraction.image_sources.image_formats import (
 )
 from lightsae.activations.extraction.image_sources.tar_members import Member, samples_of
 from lightsae.activations.extraction.models import closest
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _USUAL = tuple(ending.lstrip(".") for ending in EARLIER_ENDINGS)
 
 
@@ -98,7 +100,7 @@ class Tars:
         self._samples, extensions, without, more = _index(paths, image, wanted, earlier)
         if not self._samples:
             asked = f"no member .{image}{closest(image, extensions)}" if image else "no images"
-            holds = ", ".join(sorted(extensions)) or "hidden members only"
+            holds = ", ".join(sorted(extensions)) or ("hidden members only" if more else "nothing")
             raise LightsaeError(f"data.image_key: {pattern} has {asked} (it has {holds})")
         self._labelled = labels and self._all_labelled(pattern, label, extensions)
         if more and not earlier:
@@ -230,7 +232,6 @@ def _label(member: Member | None, name: str) -> int | None:
     if member is None:
         return None
     text = member.read().decode(errors="replace").strip()
-    try:
-        return int(text)
-    except ValueError:
-        raise LightsaeError(f"{member.tar}: {name} is {text[:40]!r}, expected an integer") from None
+    if not _INTEGER.fullmatch(text) or not -(1 << 63) <= int(text) < 1 << 63:
+        raise LightsaeError(f"{member.tar}: {name} is {text[:40]!r}, expected an integer")
+    return int(text)

@@ -1,16 +1,13 @@
 """The outputs of a frozen model's layers, images first and features last."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
-from lightsae.activations.extraction.models.layout_detection import KnownLayer, find_layouts
+from lightsae.activations.extraction.models.layout_probing import KnownLayer, find_layouts
 from lightsae.activations.extraction.models.layouts import arranged, check_layout
+from lightsae.activations.extraction.option_types import Compute
 from lightsae.errors import LightsaeError
-
-Compute = Literal["float32", "bfloat16", "float16"]
 
 
 class LayerOutputs:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.models.names import closest, layer_names
+from lightsae.activations.extraction.models.name_lookup import closest, layer_names
+from lightsae.activations.extraction.models.uncompiled import uncompiled
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 from lightsae.module_names import plain_name
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -23,7 +24,8 @@ class LayerTap:
     """Runs a model up to the last of its modules that is wanted.
 
     Args:
-        module: The model; of one in DistributedDataParallel or DataParallel, what these run.
+        module: The model; of one in DistributedDataParallel or DataParallel, what these run. What
+            is compiled runs as it was written, or hooks would not be seen.
         layers: Names of the modules whose outputs are wanted, as in `named_modules` of a model that
             is not compiled, or one name; the modules of a Sequential may be given as numbers.
 
@@ -49,7 +51,8 @@ class LayerTap:
         self.layers = layer_names(layers)
         modules: dict[str, nn.Module] = {}
         for name, item in module.named_modules():
-            modules.setdefault(plain_name(name), item)
+            # Of a compiled module what was compiled comes after it.
+            modules[plain_name(name)] = item
         del modules[""]
         for layer in self.layers:
             if layer not in modules:
@@ -89,8 +92,8 @@ class LayerTap:
             for layer, target in self._targets.items()
         ]
         try:
-            with torch.inference_mode():
-                self.module(**inputs) if isinstance(inputs, Mapping) else self.module(inputs)
+            with uncompiled(self.module) as module, torch.inference_mode():
+                module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
         except _Reached:
             pass
         except Exception as error:

@@ -15,11 +15,11 @@ from lightsae.activations.extraction.models.libraries import (
 )
 from lightsae.activations.extraction.models.libraries.described import images_part
 from lightsae.activations.extraction.models.libraries.failure import NO_TENSORS
-from lightsae.activations.extraction.models.names import import_object
+from lightsae.activations.extraction.models.name_lookup import import_object
 from lightsae.activations.extraction.models.options import ModelOptions
 from lightsae.activations.shards.checked_read import checksum
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 from lightsae.module_names import named_as, plain_name
 from lightsae.torch_files import read_torch_file
 

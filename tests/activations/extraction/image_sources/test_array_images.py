@@ -9,7 +9,7 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import ArrayFile
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 OWN: dict[str, Any] = {"size": 16, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -127,6 +127,23 @@ def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(tmp_path: P
     assert not images.has_labels
     assert images.classes == []
     assert images.load(1).image is not None
+
+
+@pytest.mark.parametrize("labels", [[0] * 6 + [2], [0] * 6 + [-1]])
+def test_labels_of_no_class_are_told_at_once(tmp_path: Path, labels: list[int]) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=np.array(labels), classes=CLASSES)
+    low, high = min(labels), max(labels)
+    says = rf"a.npz: labels has {low} to {high}, expected 0 to 1; data.labels false takes none$"
+    with pytest.raises(LightsaeError, match=says):
+        ArrayFile(f"{tmp_path}/a.npz")
+
+
+def test_a_link_of_hdf5_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = IMAGES
+        file["labels"] = h5py.SoftLink("/gone")
+    with pytest.raises(LightsaeError, match=r"a.h5: labels cannot be read: KeyError: "):
+        ArrayFile(f"{tmp_path}/a.h5")
 
 
 def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import HuggingFace
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 datasets = pytest.importorskip("datasets")
@@ -64,6 +64,14 @@ def test_a_dataset_by_name_is_loaded_with_its_arguments(tmp_path: Path) -> None:
     images, _ = load_images(options, nn.Identity())
     assert images.classes == ["cat", "dog"]
     assert images.load(1).label == 1
+
+
+def test_rows_without_a_label_are_told_at_once(tmp_path: Path) -> None:
+    folder = str(tmp_path / "some")
+    _rows(kind=[None, 0, 1, 0, 1, 0]).save_to_disk(folder)
+    says = "^data.label_key: .*some: kind is None in some rows, expected an integer; data.l"
+    with pytest.raises(LightsaeError, match=says):
+        HuggingFace(folder)
 
 
 @pytest.mark.parametrize("split", [None, "train", "all"])
@@ -171,12 +179,14 @@ def test_labels_that_are_all_unknown_are_none(tmp_path: Path) -> None:
     assert images.load(3).label is None
 
 
-def test_some_labels_that_are_unknown_are_told(tmp_path: Path) -> None:
+def test_some_labels_that_are_unknown_are_told_at_once(tmp_path: Path) -> None:
     folder = str(tmp_path / "some")
     _rows(kind=[-1, 0, 1, 0, 1, 0]).save_to_disk(folder)
-    images, _ = load_images(DataOptions(huggingface=folder, **OWN), nn.Identity())
-    with pytest.raises(LightsaeError, match=r"^item 0 of .*some has label -1, expected 0 to 1$"):
-        images.load(0)
+    says = (
+        "^data.label_key: .*some: kind has -1 to 1, expected 0 to 1; data.labels false takes none$"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        HuggingFace(folder)
 
 
 def test_labels_that_do_not_fit_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 
 from lightsae.activations import DataOptions
 from lightsae.activations.extraction.image_sources import Tars
-from lightsae.activations.extraction.image_sources.files import stamps
-from lightsae.activations.extraction.images import load_images
+from lightsae.activations.extraction.image_sources.file_listing import stamps
+from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.errors import LightsaeError
 
 OWN: dict[str, Any] = {"size": 16, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -312,6 +312,32 @@ def test_a_tar_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
     data[2048:2148] = b"x" * 100
     path.write_bytes(data)
     with pytest.raises(LightsaeError, match=f"^{path}: is damaged at byte 2048, expected a member"):
+        Tars(str(path))
+
+
+def test_tars_that_were_joined_as_files_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", _samples(range(2)))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole)
+    says = (
+        f"^{path}: goes on behind its end at byte [0-9]+, expected one tar .tar -A joins several.$"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        Tars(str(path))
+    path.write_bytes(whole + bytes(3 << 20))
+    assert len(Tars(str(path))) == 2
+
+
+def test_a_tar_of_nothing_says_so(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", {})
+    with pytest.raises(LightsaeError, match=r"a.tar has no images \(it has nothing\)$"):
+        Tars(str(path))
+
+
+@pytest.mark.parametrize("label", ["1_0", "\u0663", "3.0", "", str(1 << 63)])
+def test_a_label_that_is_no_integer_is_told_at_once(tmp_path: Path, label: str) -> None:
+    path = _write(tmp_path / "a.tar", {"1.png": b"", "1.cls": label.encode()})
+    with pytest.raises(LightsaeError, match=rf"^{path}: 1.cls is '{label}', expected an integer$"):
         Tars(str(path))
 
 

@@ -188,7 +188,10 @@ def _in_parallel(module: nn.Module, folder: Path) -> nn.Module:
     return nn.parallel.DistributedDataParallel(module)
 
 
-@pytest.mark.parametrize("wrapped", ["compiled", "child", "in place", "parallel", "both"])
+@pytest.mark.parametrize(
+    "wrapped",
+    ["compiled", "child", "child in place", "nested", "in place", "parallel", "both"],
+)
 @pytest.mark.parametrize("ran", [False, True], ids=["new", "ran"])
 def test_a_wrapped_model_has_its_layers_under_their_own_names(
     tmp_path: Path, wrapped: str, ran: bool
@@ -196,18 +199,25 @@ def test_a_wrapped_model_has_its_layers_under_their_own_names(
     plain, x = TinyNet().eval(), torch.rand(2, 3, 16, 16)
     expected = LayerTap(plain, ["patches", "tokens"]).all(x)
     module: Any = plain
-    if wrapped == "child":
+    if wrapped in ("child", "nested"):
         module.tokens = torch.compile(module.tokens, backend="eager")
+    if wrapped == "child in place":
+        module.tokens.compile(backend="eager")
     elif wrapped == "in place":
         module.compile(backend="eager")
-    elif wrapped != "parallel":
+    elif wrapped not in ("child", "parallel"):
         module = torch.compile(module, backend="eager")
     try:
         module = _in_parallel(module, tmp_path) if wrapped in ("parallel", "both") else module
         if ran:
-            module(x)
+            with torch.no_grad():
+                module(x)
+        before = dict(module.named_modules())
         tap = LayerTap(module, ["patches", "tokens"])
+        for images in (1, 3, 1):
+            tap.all(x[:1].expand(images, -1, -1, -1))
         found = tap.all(x)
+        assert dict(module.named_modules()) == before
         assert tap.module.num_prefix_tokens == 1
     finally:
         if dist.is_initialized():

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pickle import UnpicklingError
 from typing import Any
 
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.messages import reason
 
 # In place of torch's words, which advise to let a file run code.
 NO_TENSORS = "expected plain tensors: .safetensors, or what torch.save wrote of a state_dict"

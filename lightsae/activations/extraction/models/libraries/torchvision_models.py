@@ -6,7 +6,7 @@ from torch import nn
 
 from lightsae.activations.extraction.models.libraries.described import describe, share, square
 from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
-from lightsae.activations.extraction.models.names import closest
+from lightsae.activations.extraction.models.name_lookup import closest
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from lightsae.activations.extraction.models.libraries.described import describe, share, square
 from lightsae.activations.extraction.models.libraries.failure import not_built, refuse_arguments
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.messages import reason
 
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lightsae.activations.extraction.images.preparation import DataOptions, Transform, preparation
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
-from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
-from lightsae.activations.extraction.tokens import select_tokens
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.errors import LightsaeError
 
 open_clip = pytest.importorskip("open_clip")

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
+from lightsae.activations.extraction.images.preparation import DataOptions, preparation
 from lightsae.activations.extraction.models import (
     LayerOutputs,
     LayerTap,
     ModelOptions,
     load_model,
 )
-from lightsae.activations.extraction.preparation import DataOptions, preparation
-from lightsae.activations.extraction.tokens import select_tokens
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.errors import LightsaeError
 
 

@@ -3,14 +3,14 @@ import torch
 from PIL import Image
 from torchvision import models
 
+from lightsae.activations.extraction.images.preparation import DataOptions, Transform, preparation
 from lightsae.activations.extraction.models import (
     LayerOutputs,
     LayerTap,
     ModelOptions,
     load_model,
 )
-from lightsae.activations.extraction.preparation import DataOptions, Transform, preparation
-from lightsae.activations.extraction.tokens import select_tokens
+from lightsae.activations.extraction.token_selection import select_tokens
 from lightsae.errors import LightsaeError
 
 

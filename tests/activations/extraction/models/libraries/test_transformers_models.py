@@ -8,13 +8,13 @@ from PIL import Image
 from torch import Tensor
 
 from lightsae.activations import DataOptions, ShardSet, extract
+from lightsae.activations.extraction.images.preparation import Transform, preparation
 from lightsae.activations.extraction.models import (
     LayerOutputs,
     LayerTap,
     ModelOptions,
     load_model,
 )
-from lightsae.activations.extraction.preparation import Transform, preparation
 from lightsae.errors import LightsaeError
 
 tf = pytest.importorskip("transformers")

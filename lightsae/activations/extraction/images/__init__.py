@@ -1,0 +1,1 @@
+"""Images by number, prepared for a model, in batches."""

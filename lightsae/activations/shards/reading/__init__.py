@@ -1,0 +1,1 @@
+"""Reading shards: whole chunks, checked, in this process or in others."""

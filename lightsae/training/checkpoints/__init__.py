@@ -1,0 +1,1 @@
+"""What a checkpoint of a module holds, and what it must agree with."""

@@ -1,0 +1,215 @@
+"""Settings that a checkpoint saves to rebuild its module."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightsae.errors import LightsaeError
+from lightsae.sae import AuxK, Regularizer, Selection, SparseAutoencoder
+from lightsae.sae.regularizers import REGULARIZERS
+from lightsae.sae.selection import SELECTIONS
+
+_PREFIX = "sae."
+_LOSSES = ("regularizer", "aux_k")
+
+
+def described_selection(selection: Selection) -> dict[str, Any]:
+    """A selection rule by name and settings."""
+    return {"rule": type(selection).__name__, **plain(selection.settings())}
+
+
+def described_losses(regularizer: Regularizer | None, aux_k: AuxK | None) -> dict[str, Any]:
+    """Regularizer and auxiliary loss by name and settings; a class of the user's by its path.
+
+    Example:
+        >>> from lightsae.sae import OffSupportL1
+        >>> described_losses(OffSupportL1(0.1), None)
+        {'regularizer': {'class': 'OffSupportL1', 'weight': 0.1, 'batch_active_only': True}, \
+'aux_k': None}
+    """
+    kind = type(regularizer)
+    described: dict[str, Any] | None = {"class": f"{kind.__module__}.{kind.__qualname__}"}
+    if regularizer is None:
+        described = None
+    elif REGULARIZERS.get(kind.__name__) is kind:
+        described = {"class": kind.__name__, **plain(vars(regularizer))}
+    return {"regularizer": described, "aux_k": None if aux_k is None else plain(asdict(aux_k))}
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the numbers of numpy and torch as Python's, which every reader accepts.
+
+    Example:
+        >>> plain({"weight": torch.tensor(0.5)})
+        {'weight': 0.5}
+    """
+    return {k: v.item() if hasattr(v, "item") else v for k, v in settings.items()}
+
+
+def module_settings(
+    content: Mapping[str, Any], path: Path, given: Mapping[str, Any], accepted: Collection[str]
+) -> dict[str, Any]:
+    """Arguments that build the module of a checkpoint.
+
+    What an older checkpoint does not say is taken from `config.yaml` of its run folder. Nothing
+    else tells its losses; without them it is built without, and says so.
+
+    Args:
+        content: What `read_checkpoint` returned.
+        path: The file.
+        given: Arguments that stand above those that were saved.
+        accepted: Names of the arguments that the module takes.
+
+    Raises:
+        LightsaeError: If it holds no autoencoder, does not say its selection rule, or names a class
+            that is not of this package and is not given.
+    """
+    said = _said(content, path)
+    d_sae, d_in = _weights(content, path).shape
+    saved = said.get("hyper_parameters")
+    known = dict(saved) if isinstance(saved, dict) else {}
+    known |= {"d_sae": d_sae, "d_in": d_in, "normalization": said.get("normalization", "variance")}
+    if "selection" not in given:
+        known["selection"] = _selection(said, path)
+    untold = [name for name in _LOSSES if name not in said and name not in given]
+    if untold:
+        names = " and ".join(untold)
+        rank_zero_warn(f"{path}: does not say its {names}; give them, or the module has none")
+    for name, build in (("regularizer", _regularizer), ("aux_k", _aux_k)):
+        if name not in given:
+            known[name] = build(said.get(name), path)
+    return {name: known[name] for name in known if name in accepted} | dict(given)
+
+
+def saved_autoencoder(content: Mapping[str, Any], path: Path) -> SparseAutoencoder:
+    """The autoencoder of a checkpoint, in the dtype it was trained in.
+
+    Args:
+        content: What `read_checkpoint` returned.
+        path: The file.
+
+    Raises:
+        LightsaeError: If it holds none, or does not say the selection rule.
+    """
+    said = _said(content, path)
+    d_sae, d_in = _weights(content, path).shape
+    tensors = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    try:
+        with torch.device("meta"):  # no memory, no random numbers
+            rule, kind = _selection(said, path), said.get("normalization", "variance")
+            sae = SparseAutoencoder(d_in, d_sae, rule, kind)
+        sae.load_state_dict(tensors, assign=True)
+    except (TypeError, RuntimeError) as error:
+        raise LightsaeError(f"{path}: {str(error).splitlines()[-1].strip()}") from error
+    return sae
+
+
+def _weights(content: Mapping[str, Any], path: Path) -> Tensor:
+    """The encoder, which tells the sizes."""
+    found = content["state_dict"].get("sae.W_enc")
+    if not isinstance(found, Tensor) or found.dim() != 2:
+        raise LightsaeError(f"{path}: holds no autoencoder: it has no sae.W_enc [d_sae, d_in]")
+    return found
+
+
+def _said(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says, an older one with the help of its run folder."""
+    if "regularizer" in content:
+        return content
+    return {**_said_by_run(path, len(_weights(content, path))), **content}
+
+
+def _said_by_run(path: Path, d_sae: int) -> dict[str, Any]:
+    """What config.yaml of the run folder says of the model, in the words of a checkpoint."""
+    for folder in path.absolute().parents[:2]:
+        try:
+            model = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+            if model["d_sae"] == d_sae:
+                return _in_words_of_a_checkpoint(model)
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            continue
+    return {}
+
+
+def _in_words_of_a_checkpoint(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a configuration; what it leaves out has its default."""
+    selection = model.get("selection") or {
+        "class_path": "lightsae.sae.TopK",
+        "init_args": {"k": 32},
+    }
+    regularizer = model.get("regularizer")
+    return {
+        "selection": {
+            "rule": _name(selection["class_path"], SELECTIONS),
+            **(selection.get("init_args") or {}),
+        },
+        "regularizer": regularizer
+        and {
+            "class": _name(regularizer["class_path"], REGULARIZERS),
+            **(regularizer.get("init_args") or {}),
+        },
+        "aux_k": model.get("aux_k"),
+        "normalization": model.get("normalization", "variance"),
+    }
+
+
+def _name(class_path: str, known: Collection[str]) -> str:
+    """The name of a class of this package; another's path."""
+    package, _, name = class_path.rpartition(".")
+    ours = name in known and package in ("", "lightsae.sae")
+    return name if ours else class_path
+
+
+def _selection(said: Mapping[str, Any], path: Path) -> Selection:
+    found = said.get("selection")
+    if found is None:
+        raise LightsaeError(
+            f"{path}: does not say its selection rule, and no config.yaml of its run is there"
+        )
+    rule: Selection = _named(found, "rule", "selection", SELECTIONS, path)
+    return rule
+
+
+def _regularizer(found: Any, path: Path) -> Regularizer | None:
+    return None if found is None else _named(found, "class", "regularizer", REGULARIZERS, path)
+
+
+def _aux_k(found: Any, path: Path) -> AuxK | None:
+    return None if found is None else _built(AuxK, _mapping(found, "aux_k", path), "aux_k", path)
+
+
+def _named(
+    found: Any, key: str, what: str, known: Mapping[str, Callable[..., Any]], path: Path
+) -> Any:
+    """The object of a name and settings, of the classes of this package alone."""
+    settings = dict(_mapping(found, what, path))
+    name = settings.pop(key, None)
+    if not isinstance(name, str) or name not in known:
+        raise LightsaeError(
+            f"{path}: its {what} is {name}, which is not of this package: "
+            f"give load_from_checkpoint {what}=..."
+        )
+    return _built(known[name], settings, what, path)
+
+
+def _built(make: Callable[..., Any], settings: Mapping[str, Any], what: str, path: Path) -> Any:
+    try:
+        return make(**settings)
+    except (TypeError, LightsaeError) as error:
+        raise LightsaeError(f"{path}: {what}: {error}") from error
+
+
+def _mapping(found: Any, what: str, path: Path) -> Mapping[str, Any]:
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise LightsaeError(f"{path}: its {what} is {found!r}, expected a name and settings")
+    return found
