@@ -19,7 +19,7 @@ from .helpers import D_SAE, K, make_data, make_module, make_trainer, write_confi
 
 MADE_OF = {
     "plain": {},
-    "reg 1": {"regularizer": OffSupportL1(0.02, batch_active_only=False), "aux_k": AuxK(k_aux=3)},
+    "reg 1": {"regularizer": OffSupportL1(0.02, batch_active_only=False), "aux_k": AuxK(k_aux=3, dead_after=99)},
     "reg 2": {"regularizer": L1L2Ratio(0.03, eps=1e-4), "normalization": "layer_norm"},
     "another centre": {"centre": "geometric_median", "init_rows": 77, "selection": TopK(5)},
     "numbers of numpy": {
@@ -79,7 +79,7 @@ def test_a_run_of_the_command_line_is_loaded_with_its_own_k_and_losses(
     found = SAEModule.load_from_checkpoint(path)
     assert (found.sae.d_sae, found.sae.selection.k) == (D_SAE, K)
     assert isinstance(found.regularizer, L1L2Ratio) and found.regularizer.weight == 0.05
-    assert found.aux_k == AuxK(k_aux=4, dead_after=48)
+    assert found.aux_k == AuxK(k_aux=4, dead_after=16)
     assert torch.equal(found.sae.W_dec, content["state_dict"]["sae.W_dec"])
 
 
@@ -87,12 +87,12 @@ def test_weights_alone_and_double_precision_are_loaded_as_they_were(
     shards: Path, tmp_path: Path
 ) -> None:
     best = ModelCheckpoint(tmp_path, filename="best", save_weights_only=True)
-    module = make_module(aux_k=AuxK(k_aux=3))
+    module = make_module(aux_k=AuxK(k_aux=3, dead_after=99))
     make_trainer(tmp_path, max_epochs=1, callbacks=[best], precision="64-true").fit(
         module, make_data(shards)
     )
     found = SAEModule.load_from_checkpoint(tmp_path / "best.ckpt")
-    assert found.aux_k == AuxK(k_aux=3)
+    assert found.aux_k == AuxK(k_aux=3, dead_after=99)
     assert found.sae.W_enc.dtype == torch.float64
     assert torch.equal(found.sae.W_enc, module.sae.W_enc)
 
@@ -161,7 +161,7 @@ def test_an_older_checkpoint_takes_from_its_run_folder_what_it_does_not_say(
     found = SAEModule.load_from_checkpoint(path)
     assert found.sae.selection.k == K
     assert isinstance(found.regularizer, L1L2Ratio) and found.regularizer.weight == 0.05
-    assert found.aux_k == AuxK(k_aux=4, dead_after=48)
+    assert found.aux_k == AuxK(k_aux=4, dead_after=16)
 
 
 def test_an_older_checkpoint_without_its_run_folder_is_loaded_without_losses(
