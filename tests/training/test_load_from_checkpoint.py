@@ -19,7 +19,10 @@ from .helpers import D_SAE, K, make_data, make_module, make_trainer, write_confi
 
 MADE_OF = {
     "plain": {},
-    "reg 1": {"regularizer": OffSupportL1(0.02, batch_active_only=False), "aux_k": AuxK(k_aux=3, dead_after=99)},
+    "reg 1": {
+        "regularizer": OffSupportL1(0.02, batch_active_only=False),
+        "aux_k": AuxK(k_aux=3, dead_after=99),
+    },
     "reg 2": {"regularizer": L1L2Ratio(0.03, eps=1e-4), "normalization": "layer_norm"},
     "another centre": {"centre": "geometric_median", "init_rows": 77, "selection": TopK(5)},
     "numbers of numpy": {

@@ -98,6 +98,7 @@ class CheckpointedModule(LightningModule):
                 module, or was trained with a class that is not of this package and is not given.
 
         Example:
+            >>> from lightsae.training import SAEModule
             >>> SAEModule.load_from_checkpoint("no.ckpt")
             Traceback (most recent call last):
             ...
