@@ -70,6 +70,9 @@ class DataOptions:
     labels: bool = True
 
     def __post_init__(self) -> None:
+        for kind in _SOURCES:
+            if getattr(self, kind) == "":
+                raise LightsaeError(f"data.{kind} is '', expected the name of one")
         for name in ("folder", "huggingface", "webdataset", "arrays"):
             if getattr(self, name) is not None:
                 setattr(self, name, expanded(getattr(self, name)))
@@ -107,8 +110,6 @@ webdataset, arrays; here are folder, arrays
         if len(given) != 1:
             here = f"here are {', '.join(given)}" if given else "there is none"
             raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
-        if getattr(self, given[0]) == "":
-            raise LightsaeError(f"data.{given[0]} is '', expected the name of one")
         if self.label_key and not self.labels:
             raise LightsaeError(
                 f"data.label_key is {self.label_key!r} and data.labels is false: give one of them"
