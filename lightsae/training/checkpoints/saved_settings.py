@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.module_names import plain_name
 from lightsae.sae import AuxK, Regularizer, Selection, SparseAutoencoder
 from lightsae.sae.regularizers import REGULARIZERS
 from lightsae.sae.selection import SELECTIONS
@@ -99,24 +100,26 @@ def saved_autoencoder(content: Mapping[str, Any], path: Path) -> SparseAutoencod
     """
     said = _said(content, path)
     d_sae, d_in = _weights(content, path).shape
-    tensors = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith(_PREFIX)
-    }
+    rule, kind = _selection(said, path), said.get("normalization", "variance")
+    state = _plainly_named(content).items()
+    tensors = {name.removeprefix(_PREFIX): t for name, t in state if name.startswith(_PREFIX)}
     try:
         with torch.device("meta"):  # no memory, no random numbers
-            rule, kind = _selection(said, path), said.get("normalization", "variance")
             sae = SparseAutoencoder(d_in, d_sae, rule, kind)
         sae.load_state_dict(tensors, assign=True)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, LightsaeError) as error:
         raise LightsaeError(f"{path}: {str(error).splitlines()[-1].strip()}") from error
     return sae
 
 
+def _plainly_named(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The state without the names that `torch.compile` puts into it."""
+    return {plain_name(name): tensor for name, tensor in content["state_dict"].items()}
+
+
 def _weights(content: Mapping[str, Any], path: Path) -> Tensor:
     """The encoder, which tells the sizes."""
-    found = content["state_dict"].get("sae.W_enc")
+    found = _plainly_named(content).get("sae.W_enc")
     if not isinstance(found, Tensor) or found.dim() != 2:
         raise LightsaeError(f"{path}: holds no autoencoder: it has no sae.W_enc [d_sae, d_in]")
     return found
