@@ -14,6 +14,7 @@ from lightsae.cli import main
 from lightsae.errors import LightsaeError
 from lightsae.sae import AuxK, L1L2Ratio, OffSupportL1, Regularizer, TopK
 from lightsae.training import AtomicCheckpointIO, SAEModule, read_checkpoint
+from lightsae.training.checkpoints.saved_settings import plain
 
 from .helpers import D_SAE, K, make_data, make_module, make_trainer, write_config
 
@@ -36,6 +37,18 @@ MADE_OF = {
 class Mine(Regularizer):
     def penalty(self, a: Tensor, indices: Tensor, batch_active: Tensor) -> Tensor:
         return a.square().sum(dim=1).mean()
+
+
+class MyTopK(TopK):
+    """A rule of a user that has the name of one of this package."""
+
+
+MyTopK.__name__ = MyTopK.__qualname__ = "TopK"
+
+
+class Weighted(TopK):
+    def settings(self) -> dict[str, Any]:
+        return {"k": self.k, "weights": torch.ones(3)}
 
 
 def saved(tmp_path: Path, shards: Path, **options: Any) -> tuple[SAEModule, Path]:
@@ -117,6 +130,38 @@ def test_a_class_of_one_s_own_is_named_and_must_be_given(shards: Path, tmp_path:
         "give load_from_checkpoint regularizer=..."
     )
     assert isinstance(SAEModule.load_from_checkpoint(path, regularizer=Mine(1)).regularizer, Mine)
+
+
+def test_a_selection_of_one_s_own_is_not_taken_for_ours_of_that_name(
+    shards: Path, tmp_path: Path
+) -> None:
+    _, path = saved(tmp_path, shards, selection=MyTopK(K))
+    says = rf"^{path}: its selection is {MyTopK.__module__}\.TopK, which is not of this package: gi"
+    with pytest.raises(LightsaeError, match=says):
+        SAEModule.load_from_checkpoint(path)
+    with pytest.raises(LightsaeError, match=f"^{path} is a checkpoint of another model: .*TopK"):
+        SAEModule.load_from_checkpoint(path, selection=TopK(K))
+    found = SAEModule.load_from_checkpoint(path, selection=MyTopK(K))
+    assert type(found.selection) is MyTopK
+
+
+def test_an_older_checkpoint_that_names_a_selection_without_its_module_is_resumed(
+    shards: Path, tmp_path: Path
+) -> None:
+    _, path = saved(tmp_path, shards, selection=MyTopK(K))
+    content = {**read_checkpoint(path), "selection": {"rule": "TopK", "k": K}}
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    module = make_module(selection=MyTopK(K))
+    make_trainer(tmp_path, max_epochs=2).fit(module, make_data(shards), ckpt_path=str(path))
+    assert module.trainer.current_epoch == 2
+
+
+def test_a_setting_that_is_many_numbers_is_named(shards: Path, tmp_path: Path) -> None:
+    says = r"^setting 'weights' has shape \[3\], expected a single number"
+    with pytest.raises(LightsaeError, match=says):
+        saved(tmp_path, shards, selection=Weighted(K))
+    with pytest.raises(LightsaeError, match=r"^setting 'w' has shape \[2\], expected a single nu"):
+        plain({"w": np.zeros(2)})
 
 
 @pytest.mark.parametrize(

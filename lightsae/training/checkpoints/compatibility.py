@@ -44,7 +44,7 @@ def require_same_model(
     if extra := sorted(found.keys() - state.keys()):
         raise LightsaeError(f"is a checkpoint of another model: {extra[0]} has no place here")
     trained_with = checkpoint.get("selection", selection)
-    if trained_with != selection:
+    if trained_with not in (selection, _without_module(selection)):
         raise LightsaeError(
             f"is a checkpoint of another model: it was trained with selection {trained_with}, "
             f"this one has {dict(selection)}"
@@ -56,6 +56,11 @@ def require_same_model(
             f"is a checkpoint of another model: it was trained with normalization "
             f"{normalized_by!r}, this one has {normalization!r}"
         )
+
+
+def _without_module(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """A selection rule as older checkpoints name it, by its class alone."""
+    return {**selection, "rule": str(selection.get("rule")).rpartition(".")[2]}
 
 
 def require_resumable(checkpoint: Mapping[str, Any], fit_loop: Mapping[str, Any]) -> None:

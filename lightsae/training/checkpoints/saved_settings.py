@@ -21,8 +21,14 @@ _LOSSES = ("regularizer", "aux_k")
 
 
 def described_selection(selection: Selection) -> dict[str, Any]:
-    """A selection rule by name and settings."""
-    return {"rule": type(selection).__name__, **plain(selection.settings())}
+    """A selection rule by name and settings; a class of the user's by its path.
+
+    Example:
+        >>> from lightsae.sae import TopK
+        >>> described_selection(TopK(3))
+        {'rule': 'TopK', 'k': 3}
+    """
+    return {"rule": _class_name(selection, SELECTIONS), **plain(selection.settings())}
 
 
 def described_losses(regularizer: Regularizer | None, aux_k: AuxK | None) -> dict[str, Any]:
@@ -34,12 +40,10 @@ def described_losses(regularizer: Regularizer | None, aux_k: AuxK | None) -> dic
         {'regularizer': {'class': 'OffSupportL1', 'weight': 0.1, 'batch_active_only': True}, \
 'aux_k': None}
     """
-    kind = type(regularizer)
-    described: dict[str, Any] | None = {"class": f"{kind.__module__}.{kind.__qualname__}"}
-    if regularizer is None:
-        described = None
-    elif REGULARIZERS.get(kind.__name__) is kind:
-        described = {"class": kind.__name__, **plain(vars(regularizer))}
+    described: dict[str, Any] | None = None
+    if regularizer is not None:
+        name = _class_name(regularizer, REGULARIZERS)
+        described = {"class": name, **(plain(vars(regularizer)) if name in REGULARIZERS else {})}
     return {"regularizer": described, "aux_k": None if aux_k is None else plain(asdict(aux_k))}
 
 
@@ -49,8 +53,30 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     Example:
         >>> plain({"weight": torch.tensor(0.5)})
         {'weight': 0.5}
+
+    Raises:
+        LightsaeError: If one is a tensor or an array of several.
     """
-    return {k: v.item() if hasattr(v, "item") else v for k, v in settings.items()}
+    return {name: _number(name, value) for name, value in settings.items()}
+
+
+def _number(name: str, value: Any) -> Any:
+    if not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, ValueError) as error:
+        shape = list(getattr(value, "shape", ()))
+        raise LightsaeError(
+            f"setting {name!r} has shape {shape}, expected a single number, or a list"
+        ) from error
+
+
+def _class_name(thing: object, known: Mapping[str, Any]) -> str:
+    """The name of a class of this package; the path of another, whatever its name."""
+    kind = type(thing)
+    ours = known.get(kind.__name__) is kind
+    return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def module_settings(

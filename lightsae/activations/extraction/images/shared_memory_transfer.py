@@ -68,6 +68,8 @@ class _Packed:
 
 def _unpacked(data: Any, dtype: torch.dtype, shape: torch.Size) -> Tensor:
     """The tensor, in the same memory."""
+    if not data:
+        return torch.empty(shape, dtype=dtype)
     if not isinstance(data, bytearray):
         file = data.detach()
         try:

@@ -65,7 +65,7 @@ class LayerOutputs:
         dtype = getattr(torch, self._compute) if reduced else None
         with torch.autocast(some.device.type, dtype=dtype, enabled=reduced):
             if not self._known:
-                self._known = find_layouts(self.tap, inputs, self._declared)
+                self._known = find_layouts(self.tap, inputs, self._declared, self._compute)
             outputs = self.tap.all(inputs)
         layouts = [known.layout for known in self._known]
         for layer, output, layout in zip(self.tap.layers, outputs, layouts, strict=True):

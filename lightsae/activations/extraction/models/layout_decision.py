@@ -8,6 +8,8 @@ from lightsae.activations.extraction.models.layout_hints import LAST, SECOND, Ev
 from lightsae.errors import LightsaeError
 
 _SAY = "say which axis is which with --layout"
+# Class and register tokens of a model that does not say how many it has.
+_MOST_PREFIX_TOKENS = 8
 
 
 class SeenOutput(NamedTuple):
@@ -78,7 +80,8 @@ class SeenOutput(NamedTuple):
         """The layout by what is known.
 
         Args:
-            module: The model, whose `output_fmt` is NHWC if its maps have their channels last.
+            module: The model, whose `output_fmt` is NHWC if its maps have their channels last, and
+                `num_prefix_tokens` is how many class and register tokens it has.
 
         Raises:
             LightsaeError: If it cannot be told.
@@ -90,12 +93,29 @@ class SeenOutput(NamedTuple):
         if axis == 0 and axes == 2:
             return "BD"
         if axis == 0 and axes == 3:
-            return "BDT" if features == SECOND else "BTD"
+            return self._sequence_layout(getattr(module, "num_prefix_tokens", None))
         if axis == 0 and axes == 4:
             return self._map_layout(str(getattr(module, "output_fmt", "NCHW")), features)
         if axes == 1:
             raise LightsaeError(f"{self.shapes}: expected features of each image")
         raise LightsaeError(f"{self.shapes}: {_SAY}, a letter for each")
+
+    def _sequence_layout(self, prefix: int | None) -> str:
+        """Features second or last, unless these are as many as there are places of a map.
+
+        A linear layer does not tell: it may mix tokens, whose axis is then the last.
+        """
+        if self.evidence.features == SECOND:
+            return "BDT"
+        before = range(_MOST_PREFIX_TOKENS + 1) if prefix is None else (0, prefix)
+        tokens = {places + count for places in self.evidence.places for count in before}
+        _, second, last = self.output.shape
+        if last in tokens and second not in tokens:
+            raise LightsaeError(
+                f"{self.shapes}, whose last axis may be the places of a map: {_SAY}, such as BDT "
+                "or BTD"
+            )
+        return "BTD"
 
     def _map_layout(self, said: str, features: int | None) -> str:
         """Channels second or last, if it is a map at all."""

@@ -87,6 +87,56 @@ class _Heads(nn.Module):
         return self.weights(heads @ heads.transpose(2, 3)) @ heads
 
 
+class _TokenMixing(nn.Module):
+    """A linear layer over the tokens of a map, and back, as in an MLP-Mixer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.act = nn.Conv2d(3, 8, 4, 4), nn.Linear(16, 16), nn.GELU()
+        self.back = _Permute(0, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.back(self.act(self.mix(self.embed(x).flatten(2))))
+
+
+class _WithClassToken(nn.Module):
+    """A class token before the places of a map, still behind the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.tokens, self.num_prefix_tokens = nn.Conv2d(3, 8, 4, 4), nn.Identity(), 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tokens(nn.functional.pad(self.embed(x).flatten(2), (1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("module", "layer", "last"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2)), "1", 16),
+        (_TokenMixing(), "mix", 16),
+        (_TokenMixing(), "act", 16),
+        (_WithClassToken(), "tokens", 17),
+    ],
+    ids=["flattened", "linear", "after it", "class token"],
+)
+def test_places_of_a_map_are_not_taken_for_features(
+    module: nn.Module, layer: str, last: int
+) -> None:
+    says = (
+        rf"^layer '{layer}' gives \[2, 8, {last}\] .*places of a map: say which axis is which wit"
+    )
+    with pytest.raises(LightsaeError, match=says):
+        _layout(module, layer, 2, 3, 16, 16)
+    assert _layout(module, layer, 2, 3, 16, 16, declared="BDT") == "BDT"
+
+
+def test_tokens_that_were_places_of_a_map_have_features_last() -> None:
+    flat = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), _Permute(0, 2, 1))
+    assert _layout(flat, "2", 2, 3, 16, 16) == "BTD"
+    assert _layout(_TokenMixing(), "back", 2, 3, 16, 16) == "BTD"
+
+
 # 16 tokens; or as many tokens as there are numbers in a head, which looks like a map.
 @pytest.mark.parametrize("side", [8, 4])
 @pytest.mark.parametrize("layer", ["block", "block.norm", "block.weights"])
@@ -157,15 +207,36 @@ class _Mixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.how == "sorted":
             return self.layer(x[x.flatten(1).sum(1).argsort()])
+        if self.how == "slightly":
+            return self.layer(x + 0.05 * x.mean(0))
         return self.layer(x - x.mean(0))
 
 
-@pytest.mark.parametrize("how", ["sorted", "centred"])
+@pytest.mark.parametrize("how", ["sorted", "centred", "slightly"])
 def test_rows_that_depend_on_the_other_images_are_refused(how: str) -> None:
     images = torch.rand(3, 5, 4) - torch.tensor([0.0, 0.1, 0.2])[:, None, None]
     says = r"^model: _Mixing gives other rows of layer 'layer' for the same images when another com"
     with pytest.raises(LightsaeError, match=says):
         find_layouts(LayerTap(_Mixing(how), "layer"), images)
+
+
+class _Rounding(nn.Module):
+    """Rows that differ by half a percent with the number of images, as rounded to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x * (1 + 0.005 * (len(x) % 2)))
+
+
+def test_rounding_of_a_reduced_dtype_is_no_dependence() -> None:
+    tap, images = LayerTap(_Rounding(), "layer"), torch.rand(3, 5, 4)
+    with pytest.raises(LightsaeError, match=r"gives other rows of layer 'layer'"):
+        find_layouts(tap, images)
+    (found,) = find_layouts(tap, images, compute="bfloat16")
+    assert found.layout == "BTD"
 
 
 def test_an_output_without_numbers_is_refused() -> None:
