@@ -230,13 +230,13 @@ def test_where_the_shards_lie_may_change_if_the_checkpoint_tells_them_apart(
     tmp_path: Path,
 ) -> None:
     run = begun("/scratch/a", tmp_path / "run")
-    run.claim(placed("/scratch/b"), shards_told=True)
+    run.claim(placed("/scratch/b"), has_digest=True)
     with pytest.raises(LightsaeError, match="path was /scratch/a, is /scratch/b"):
         run.claim(placed("/scratch/b"))
     settings = placed("/scratch/b")
     settings["data"]["init_args"]["batch_size"] = 8
     with pytest.raises(LightsaeError, match=r"settings: data.init_args.batch_size was 16, is 8;"):
-        run.claim(settings, shards_told=True)
+        run.claim(settings, has_digest=True)
 
 
 def test_settings_of_an_earlier_version_are_completed_before_they_are_compared(

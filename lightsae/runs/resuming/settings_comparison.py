@@ -43,7 +43,7 @@ def changed_settings(
     before: Mapping[str, Any],
     now: Mapping[str, Any],
     *,
-    shards_told: bool = False,
+    has_digest: bool = False,
     complete: Complete = dict,
 ) -> list[str]:
     """The settings that make a run what it is and differ, each with both values.
@@ -53,7 +53,7 @@ def changed_settings(
     Args:
         before: Settings of the run, as plain values.
         now: Settings of the command.
-        shards_told: Whether the shards are told by a digest, so that they may lie elsewhere.
+        has_digest: Whether the shards are told by a digest, so that they may lie elsewhere.
         complete: Gives the settings of a run of an earlier version the defaults of what it did not
             know.
 
@@ -61,7 +61,7 @@ def changed_settings(
         >>> changed_settings({"seed_everything": 0, "run_dir": "a"}, {"seed_everything": 1})
         ['seed_everything was 0, is 1']
     """
-    free = _MAY_CHANGE + (_PLACES if shards_told else ())
+    free = _MAY_CHANGE + (_PLACES if has_digest else ())
     was, found = _identity(complete(dict(before)), free), _identity(now, free)
     return [
         f"{key} was {was.get(key)}, is {found.get(key)}"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.models.layout_hints import LAST, SECOND, Evidence
 from lightsae.errors import LightsaeError
 
-_SAY = "say which axis is which with --layout"
+_ADVICE = "say which axis is which with --layout"
 
 
 class SeenOutput(NamedTuple):
@@ -95,7 +95,7 @@ class SeenOutput(NamedTuple):
             return self._map_layout(str(getattr(module, "output_fmt", "NCHW")), features)
         if axes == 1:
             raise LightsaeError(f"{self.shapes}: expected features of each image")
-        raise LightsaeError(f"{self.shapes}: {_SAY}, a letter for each")
+        raise LightsaeError(f"{self.shapes}: {_ADVICE}, a letter for each")
 
     def _map_layout(self, said: str, features: int | None) -> str:
         """Channels second or last, if it is a map at all."""
@@ -104,7 +104,7 @@ class SeenOutput(NamedTuple):
         layout = "BHWC" if features == LAST or (features is None and "NHWC" in said) else "BCHW"
         if self.evidence.in_sequence or not self._has_proportions(layout) or self._sums_to_one():
             raise LightsaeError(
-                f"{self.shapes}, which is not known to be a map: {_SAY}, such as BCHW, BHWC, or "
+                f"{self.shapes}, which is not known to be a map: {_ADVICE}, such as BCHW, BHWC, or "
                 "BCTD for heads"
             )
         return layout
