@@ -243,7 +243,7 @@ class RunCLI(LightningCLI):
         content = {} if path is None else read_checkpoint(path)
         self.run.claim(
             self._plain(self.config["fit"]),
-            shards_told=bool(content.get("shards", {}).get("digest")),
+            has_digest=bool(content.get("shards", {}).get("digest")),
             complete=self._completed,
         )
         if self._given is None and path is not None:

@@ -144,7 +144,7 @@ def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:
 'interpolation': 'bicubic'}
     """
     _check_size(options, module)
-    settings = _said_by(module)
+    settings = _settings_of(module)
     if (
         not settings
         and options.dataset is None
@@ -172,7 +172,7 @@ def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:
     }
 
 
-def _said_by(module: "nn.Module") -> dict[str, Any]:
+def _settings_of(module: "nn.Module") -> dict[str, Any]:
     """What the model says, nothing if it is neither timm's nor described."""
     said = getattr(module, "preparation", None)
     if isinstance(said, dict):
