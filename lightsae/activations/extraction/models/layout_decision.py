@@ -112,8 +112,8 @@ class SeenOutput(NamedTuple):
         _, second, last = self.output.shape
         if last in tokens and second not in tokens:
             raise LightsaeError(
-                f"{self.shapes}, whose last axis may be the places of a map: {_ADVICE}, such as BDT "
-                "or BTD"
+                f"{self.shapes}, whose last axis may be the places of a map: {_ADVICE}, such as "
+                "BDT or BTD"
             )
         return "BTD"
 
