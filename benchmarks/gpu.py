@@ -51,7 +51,7 @@ TESTS = ("-m", "pytest", "-q", "-m", "gpu", "--tb", "short", "-p", "no:cacheprov
 PROCESSES = ("-n", "8", "--dist", "worksteal")
 OF_KERNELS = ("tests/kernels",)
 OF_TRAINING = ("tests/sae/test_compile.py", "tests/training/test_cuda_graph.py",
-               "tests/activations/loading/test_prefetch.py")  # fmt: skip
+               "tests/activations/loading/test_gpu_prefetch.py")  # fmt: skip
 STEPS = {
     "paper": ("--batch", "4096", "--d_in", "1024", "--d_sae", "8192", "--k", "32"),
     "large": ("--batch", "16384", "--d_in", "1024", "--d_sae", "65536", "--k", "64"),

@@ -39,6 +39,9 @@ _DISK = (
     errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
 
+# Commands whose options name classes, which may be files of the current folder.
+_TAKE_CLASSES = {*_RUNS, "extract"}
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -58,7 +61,6 @@ def main(args: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if args is None else args)
-    _look_in_current_folder()
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -66,6 +68,8 @@ def main(args: Sequence[str] | None = None) -> int:
         known = ", ".join(_RUNS | _TOOLS)
         print(f"lightsae: error: no command {words[0]!r}; there are {known}", file=sys.stderr)
         return 2
+    if words[0] in _TAKE_CLASSES:
+        _look_in_current_folder()
     if words[0] in _RUNS and {"-h", "--help"} & set(words):
         print(run_help(words[0]), end="")
         raise SystemExit(0)
@@ -83,11 +87,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _look_in_current_folder() -> None:
-    """Let class paths find files of the current folder, as under `python -m` (and not under -P)."""
+    """Let class paths find files of the current folder (not under `python -P`)."""
     with suppress(FileNotFoundError):  # the folder is gone
         here = os.getcwd()
         if not sys.flags.safe_path and not {here, ""} & set(sys.path):
-            sys.path.insert(0, here)
+            # Last: a file there is never taken for an installed package.
+            sys.path.append(here)
 
 
 def _status(word: str, error: BaseException) -> int | None:

@@ -15,7 +15,8 @@ def lazy_names(
 
     Args:
         package: Its `__name__`.
-        homes: Of each name the module that defines it, from the package on: ".shards.manifest".
+        homes: Of each name the module that defines it, in full or from the package on, such as
+            ".shards.manifest".
 
     Returns:
         The two functions of PEP 562.

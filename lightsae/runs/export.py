@@ -8,9 +8,6 @@ from rich.console import Console
 
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
-from lightsae.sae import save_load
-from lightsae.training.checkpoints.reading import read_checkpoint
-from lightsae.training.checkpoints.saved_settings import saved_autoencoder
 
 _ABOUT = "Write the autoencoder of a checkpoint as a folder with sae.safetensors and sae.json."
 
@@ -44,6 +41,11 @@ def export_checkpoint(path: Path, out: Path) -> None:
         LightsaeError: If the checkpoint cannot be read or has no autoencoder, or `out` has one or
             cannot be written.
     """
+    # What follows needs torch and Lightning; the options and their help do not.
+    from lightsae.sae import save_load
+    from lightsae.training.checkpoints.reading import read_checkpoint
+    from lightsae.training.checkpoints.saved_settings import saved_autoencoder
+
     if any((out / name).exists() for name in (save_load.TENSORS, save_load.SETTINGS)):
         raise LightsaeError(f"{out}: holds an autoencoder already: choose another --out")
     content = read_checkpoint(path)

@@ -5,8 +5,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import PositiveInt, register_type, restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -42,6 +43,8 @@ from lightsae.training.module import SAEModule
 
 # Class paths may be short where the class was imported.
 _DATA_MODULES = (ActivationDataModule, OnlineActivationDataModule)
+# Callbacks such as StochasticWeightAveraging have one among their defaults.
+register_type(torch.device, str, torch.device, fail_already_registered=False)
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
@@ -240,7 +243,7 @@ class RunCLI(LightningCLI):
         content = {} if path is None else read_checkpoint(path)
         self.run.claim(
             self._plain(self.config["fit"]),
-            shards_told=bool(content.get("shards", {}).get("digest")),
+            has_digest=bool(content.get("shards", {}).get("digest")),
             complete=self._completed,
         )
         if self._given is None and path is not None:

@@ -70,7 +70,7 @@ class RunFolder:
         self,
         config: Mapping[str, Any],
         *,
-        shards_told: bool = False,
+        has_digest: bool = False,
         complete: Complete = dict,
     ) -> None:
         """Write the settings of a new run, or check that they are those of the run that is here.
@@ -80,7 +80,7 @@ class RunFolder:
         Args:
             config: Settings as plain values. All of them must stay as they are but those that say
                 how long the run is, where it lies and what is shown of it.
-            shards_told: Whether the checkpoint holds the digest of its shards: they may then lie
+            has_digest: Whether the checkpoint holds the digest of its shards: they may then lie
                 elsewhere.
             complete: See `changed_settings`.
 
@@ -90,7 +90,7 @@ class RunFolder:
         """
         if self.checkpoint.exists():
             changed = changed_settings(
-                self._settings(), config, shards_told=shards_told, complete=complete
+                self._settings(), config, has_digest=has_digest, complete=complete
             )
             if changed:
                 raise LightsaeError(

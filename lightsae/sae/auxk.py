@@ -67,6 +67,7 @@ def aux_k_loss(
         A scalar, at least float32; 0 when nothing is dead or the residual is constant.
 
     Example:
+        >>> from lightsae.sae import TopK
         >>> sae = SparseAutoencoder(4, 8, TopK(2))
         >>> x = torch.randn(3, 4)
         >>> aux_k_loss(sae, x, x, torch.zeros(8, dtype=torch.bool), k_aux=2)

@@ -101,7 +101,8 @@ class AveragedDecoder(Callback):
         """What training may end with is never less than the trained weights."""
         average = find_average(trainer, pl_module)
         if average is not None and not average.begun:
-            _put(_tensors(pl_module), average.state)
+            trained = _tensors(pl_module)
+            _put({name: trained[name] for name in average.state}, average.state)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Training ends with the averaged weights."""

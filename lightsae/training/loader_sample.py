@@ -61,7 +61,7 @@ def _first_rows(trainer: Trainer, most: int, d_in: int | None, advice: str) -> T
     loaders = source if isinstance(source, CombinedLoader) else CombinedLoader(source)
     loader = loaders.flattened[0]
     parts: list[Tensor] = []
-    with isolate_rng(include_cuda=False), _position_kept(loader):
+    with isolate_rng(include_cuda=False), _generators_kept(loader), _position_kept(loader):
         batches = iter(loader)
         if batches is loader:
             raise LightsaeError(f"the {name} loader can be read only once: {advice}")
@@ -79,6 +79,22 @@ def _position_kept(loader: Any) -> Iterator[None]:
     """Bring a loader that remembers its position back to where it was."""
     stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
     before = loader.state_dict() if stateful else None
-    yield
-    if stateful:
-        loader.load_state_dict(before)
+    try:
+        yield
+    finally:
+        if stateful:
+            loader.load_state_dict(before)
+
+
+@contextmanager
+def _generators_kept(loader: Any) -> Iterator[None]:
+    """Bring the generators of a loader and its samplers back to where they were."""
+    samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    samplers += [getattr(sampler, "sampler", None) for sampler in samplers]
+    found = [getattr(owner, "generator", None) for owner in (loader, *samplers)]
+    before = [(own, own.get_state()) for own in found if isinstance(own, torch.Generator)]
+    try:
+        yield
+    finally:
+        for own, state in before:
+            own.set_state(state)

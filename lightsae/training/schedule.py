@@ -25,7 +25,7 @@ class WarmupDecay(LambdaLR):
         decay_steps: Steps of the fall, the last ones of the run.
 
     Raises:
-        LightsaeError: If warm-up and decay together are longer than total_steps.
+        LightsaeError: If total_steps is below 1, or warm-up and decay together are longer.
 
     Example:
         >>> import torch
@@ -42,8 +42,12 @@ class WarmupDecay(LambdaLR):
         warmup_steps: int = 0,
         decay_steps: int = 0,
     ) -> None:
-        needed = warmup_steps + decay_steps
-        if min(warmup_steps, decay_steps) < 0 or needed > (total_steps or math.inf):
+        if total_steps is not None and total_steps < 1:
+            raise LightsaeError(
+                f"total_steps = {total_steps}, expected 1 or more, or None for the steps of the run"
+            )
+        length: float = math.inf if total_steps is None else total_steps
+        if min(warmup_steps, decay_steps) < 0 or warmup_steps + decay_steps > length:
             raise LightsaeError(
                 f"warmup_steps = {warmup_steps} and decay_steps = {decay_steps} "
                 f"do not fit into total_steps = {total_steps}"
@@ -51,7 +55,7 @@ class WarmupDecay(LambdaLR):
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
-        self._length: float = math.inf if total_steps is None else total_steps
+        self._length = length
         super().__init__(optimizer, self.factor)
 
     def factor(self, step: int) -> float:
@@ -140,7 +144,9 @@ def _take_length(schedule: WarmupDecay, steps: int | None, trial: bool) -> None:
 
 def _end(schedule: Any) -> tuple[str, int] | None:
     """The setting after which a schedule has no step left that trains, and its value."""
-    if isinstance(schedule, WarmupDecay) and schedule.decay_steps and schedule.total_steps:
+    if isinstance(schedule, WarmupDecay):
+        if not schedule.decay_steps or schedule.total_steps is None:
+            return None
         return "total_steps", schedule.total_steps
     if isinstance(schedule, OneCycleLR):
         return "total_steps", schedule.total_steps

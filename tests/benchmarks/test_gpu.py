@@ -224,6 +224,8 @@ def test_a_machine_that_cannot_train_tests_and_times_kernels(
 
 def test_programs_take_the_options_that_they_get(gpu, calls, beside, monkeypatch, tmp_path):
     commands, finish = [], gpu.finish
+    # The script of the kernels sets it for good.
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(gpu, "finish", lambda *a: commands.append(a[0]) or finish(*a))
     run(gpu, monkeypatch, tmp_path, "kernels", "steps")
     monkeypatch.delitem(sys.modules, "kernels", raising=False)

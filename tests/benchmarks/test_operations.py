@@ -43,8 +43,8 @@ def test_goals_are_met_missed_or_not_measured(beside):
     assert shown["large", "encode / bare product"] == ("<= 1.35", "1.3", "yes")
     assert shown["large", "encode+off_support_l1 / bare product"] == ("<= 1.6", "1.7", "no")
     assert shown["large", "encode+l1_l2_ratio / bare product"] == ("<= 1.6", "not measured", "")
-    # The copy moves 2.19 GB in 1 ms, the activations are 2.15 GB.
-    assert shown["large", "encode / (product + one pass)"] == ("<= 1", "0.873", "yes")
+    # The copy moves 2.23 GB in 1 ms, the activations are 2.15 GB.
+    assert shown["large", "encode / (product + one pass)"] == ("<= 1", "0.877", "yes")
     decode = "sparse_decode / its bytes at the copy's rate"
     assert shown["large", decode] == ("<= 1.5", "1.4", "yes")
     assert shown["large", "error of values / the reference's"] == ("<= 2", "1.5", "yes")

@@ -1,5 +1,6 @@
 """Shipped kernels compile for every architecture without a GPU; `make resources` does all."""
 
+import os
 import re
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def test_no_spill_and_products_on_the_matrix_unit() -> None:
 def test_selection_does_not_spill() -> None:
     done = resources("--arch", "90", "--dtype", "fp16", "--only", "select 819")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 compiled, 0 with" in done.stdout
+    assert "4 compiled, 0 with" in done.stdout
 
 
 @pytest.mark.slow
@@ -47,8 +48,8 @@ from concurrent.futures import ThreadPoolExecutor
 import resources
 
 resources.ProcessPoolExecutor, resources.PRODUCTS = ThreadPoolExecutor, ("select_given",)
-tiles = {"BLOCK_B": 1, "BLOCK_N": 8192}
-few_warps = resources.Case("encode_norms", "encode_norms", "fp16", tiles, 1)
+tiles = {"MASKED": True, "BLOCK_B": 1, "BLOCK_N": 8192}
+few_warps = resources.Case("row_norms", "row_norms", "fp16", tiles, 1)
 tiles = {"BLOCK_B": 1, "BLOCK_K": 32}
 no_product = resources.Case("select_given", "select_given", "fp16", tiles, 1)
 resources.cases = lambda arch, dtype: [few_warps, no_product]
@@ -66,6 +67,64 @@ def test_a_spill_and_a_product_off_the_matrix_unit_fail() -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 compiled, 2 with" in done.stdout
     assert done.stdout.count("NO") == 1
+
+
+OLD_WAY = """
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def masked_kernel(
+    a_ptr, mask_ptr, sums_ptr, B, N, WIDE: tl.constexpr, BLOCK_B: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    column = tl.arange(0, BLOCK_N)
+    counted = tl.load(mask_ptr + column, mask=column < N, other=0) != 0
+    total = tl.zeros((BLOCK_B, BLOCK_N), tl.float32)
+    for start in range(0, B, BLOCK_B):
+        row = start + tl.arange(0, BLOCK_B)
+        at = a_ptr + row[:, None] * N + column[None, :]
+        if WIDE:
+            a = tl.load(at, mask=(row < B)[:, None] & (column < N)[None, :], other=0.0)
+            a = tl.where(counted[None, :], a, 0.0)
+        else:
+            a = tl.load(at, mask=(row < B)[:, None] & counted[None, :], other=0.0)
+        total += a.to(tl.float32)
+    tl.store(sums_ptr + column, tl.sum(total, axis=0), mask=column < N)
+"""
+LOADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import resources
+import old_way
+
+resources.ProcessPoolExecutor = ThreadPoolExecutor
+resources.KERNELS["masked"] = old_way.masked_kernel
+resources.cases = lambda arch, dtype: [
+    resources.Case(
+        f"wide {wide}", "masked", dtype, {"WIDE": wide, "BLOCK_B": 16, "BLOCK_N": 256}, 4
+    )
+    for wide in (True, False)
+]
+sys.argv[1:] = ["--arch", "90", "--dtype", "bf16"]
+sys.exit(resources.main())
+"""
+
+
+@pytest.mark.slow
+def test_loads_of_two_bytes_in_a_loop_fail(tmp_path: Path) -> None:
+    (tmp_path / "old_way.py").write_text(OLD_WAY)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS], cwd=SCRIPT.parent, capture_output=True, text=True,
+        timeout=150, env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 compiled, 1 with" in done.stdout
+    found = dict(re.findall(r"^wide (True|False) .* (\S+)$", done.stdout, re.MULTILINE))
+    assert found["True"] == "-"
+    assert int(found["False"]) >= 1
 
 
 def test_a_name_that_no_kernel_has_is_refused() -> None:

@@ -58,7 +58,7 @@ def test_a_file_of_any_command_that_cannot_be_written_is_named(
     def prepare(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "grid.png")
 
-    monkeypatch.setattr("lightsae.demo.command.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
     assert line("demo", "--run_dir", tmp_path) == (
         1, "lightsae demo: error: grid.png: No space left on device"
     )  # fmt: skip
@@ -70,7 +70,7 @@ def test_another_error_of_the_system_keeps_its_traceback(
     def prepare(*args: Any) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "grid.png")
 
-    monkeypatch.setattr("lightsae.demo.command.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
     with pytest.raises(FileNotFoundError):
         main(["demo", "--run_dir", str(tmp_path)])
 

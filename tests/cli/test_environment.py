@@ -116,7 +116,11 @@ WHOLE = {
 
 @pytest.mark.parametrize(("variables", "world", "here"), WHOLE.values(), ids=WHOLE)
 def test_a_whole_environment_is_welcome(
-    variables: dict[str, str], world: int, here: int, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str],
+    world: int,
+    here: int,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     for name in os.environ:
         if name.startswith(NAMES) or name in RANKS:
@@ -125,3 +129,4 @@ def test_a_whole_environment_is_welcome(
         monkeypatch.setenv(name, value)
     require_whole_launch()
     require_processes(world, here)
+    assert recwarn.list == []

@@ -307,3 +307,21 @@ def test_a_run_of_an_earlier_version_that_kept_fewer_settings_goes_on(
     assert main([*words, "--trainer.max_steps=2"]) == 0
     status, text = line(*words, "--trainer.precision=64-true")
     assert (status, "trainer.precision was None, is 64-true" in text) == (1, True)
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(shards: Path, tmp_path: Path) -> None:
+    best = {"class_path": "ModelCheckpoint", "init_args": {"monitor": "val/loss", "save_top_k": 1}}
+    config = write_config(tmp_path / "config.yaml", shards, trainer__callbacks=[best])
+    for name in ("stays", "goes"):
+        words = ["fit", "--config", str(config), "--run_dir", str(tmp_path / name)]
+        assert main([*words, "--trainer.max_epochs=1"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "goes").rename(tmp_path / "elsewhere" / "came")
+    for run in (tmp_path / "stays", moved):
+        assert main(["fit", "--config", str(config), "--run_dir", str(run)]) == 0
+    found, expected = (
+        {path.name for path in (run / "checkpoints").iterdir()}
+        for run in (moved, tmp_path / "stays")
+    )
+    assert len(expected) == 2
+    assert found == expected

@@ -1,5 +1,6 @@
 """Classes of the user's own, in files of the current folder, named by their class paths."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from lightsae.activations import Manifest
 from lightsae.cli import main
 
-from ..training.helpers import write_config
+from ..training.helpers import environment, write_config
 
 OWN = """
 import torch
@@ -82,3 +83,17 @@ class _Safe:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._others, name)
+
+
+def test_a_file_of_the_current_folder_is_taken_for_no_installed_package(
+    tmp_path: Path, shards: Path
+) -> None:
+    for name in ("h5py.py", "rich.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('run')")
+    for words in (["shards", "info", str(shards)], ["extract", "--help"]):
+        script = f"import sys; sys.path.pop(0); from lightsae.cli import main; main({words})"
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True,
+            env=environment(),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

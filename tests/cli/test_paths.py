@@ -134,7 +134,7 @@ def test_the_demo(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(out: Path, console: Any) -> None:
         raise Asked(out)
 
-    monkeypatch.setattr("lightsae.demo.command.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
     for words in (["--run_dir", "~/demo"], ["--run_dir", "$BASE/demo"]):
         with pytest.raises(Asked) as caught:
             main(["demo", *words])
@@ -243,7 +243,7 @@ def test_the_demo_in_a_folder_whose_name_is_a_number(
     def prepare(out: Path, console: Any) -> None:
         raise Asked(out)
 
-    monkeypatch.setattr("lightsae.demo.command.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
     with pytest.raises(Asked) as caught:
         main(["demo", "--config", written({"run_dir": 7})])
     assert caught.value.args == (Path("7"),)

@@ -56,6 +56,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
         ["demo", "--help"],
         ["fit", "--help"],
         ["predict", "-h"],
+        ["export", "--help"],
         ["no such command"],
     ],
     ids=" ".join,
@@ -91,6 +92,7 @@ def test_a_command_loads_what_it_needs(words: list[str], allowed: set[str], shar
         ("from lightsae.activations import ModelOptions, DataOptions, extract", set()),
         ("from lightsae.activations import ShardWriter, LayerTap", {"torch"}),
         ("from lightsae.report import comparison_table, RunResult", set()),
+        ("from lightsae.runs import quieten", set()),
         ("from lightsae.sae import SparseAutoencoder", {"torch", "lightsae_kernels"}),
     ],
 )

@@ -208,6 +208,17 @@ def test_a_folder_within_a_list_may_have_another_name_too(
         run.claim(changed(trainer__callbacks=[*callbacks, "Timer"]))
 
 
+def test_a_setting_that_is_no_path_is_not_compared_as_one(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("32-true").mkdir()
+    Path("16-mixed").symlink_to("32-true")
+    run.config.write_text(yaml.safe_dump(changed(trainer__precision="32-true")))
+    with pytest.raises(LightsaeError, match=r"trainer\.precision was 32-true, is 16-mixed"):
+        run.claim(changed(trainer__precision="16-mixed"))
+
+
 def test_a_name_that_is_a_number_is_the_same_name(tmp_path: Path) -> None:
     run = begun(2024, tmp_path / "run")
     run.claim(placed("2024"))
@@ -219,13 +230,13 @@ def test_where_the_shards_lie_may_change_if_the_checkpoint_tells_them_apart(
     tmp_path: Path,
 ) -> None:
     run = begun("/scratch/a", tmp_path / "run")
-    run.claim(placed("/scratch/b"), shards_told=True)
+    run.claim(placed("/scratch/b"), has_digest=True)
     with pytest.raises(LightsaeError, match="path was /scratch/a, is /scratch/b"):
         run.claim(placed("/scratch/b"))
     settings = placed("/scratch/b")
     settings["data"]["init_args"]["batch_size"] = 8
     with pytest.raises(LightsaeError, match=r"settings: data.init_args.batch_size was 16, is 8;"):
-        run.claim(settings, shards_told=True)
+        run.claim(settings, has_digest=True)
 
 
 def test_settings_of_an_earlier_version_are_completed_before_they_are_compared(

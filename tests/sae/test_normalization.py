@@ -17,7 +17,7 @@ from lightsae.sae import (
     TopK,
     input_statistics,
     objective,
-    storage,
+    save_load,
 )
 
 D_IN, D_SAE, K = 6, 16, 3
@@ -191,7 +191,7 @@ def rewrite(folder: Path, normalization: object) -> None:
         "d_in": D_IN, "d_sae": D_SAE, "dtype": "float64",
         "selection": {"rule": "TopK", "k": K}, "normalization": normalization,
     }  # fmt: skip
-    storage.write(folder, dict(sae.state_dict()), settings)
+    save_load.write(folder, dict(sae.state_dict()), settings)
 
 
 def test_a_file_that_is_older_than_the_choice_is_read(tmp_path: Path) -> None:

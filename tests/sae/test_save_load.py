@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightsae import files
 from lightsae.errors import LightsaeError
-from lightsae.sae import Selection, SparseAutoencoder, TopK, storage
+from lightsae.sae import Selection, SparseAutoencoder, TopK, save_load
 
 from .helpers import untied
 
@@ -63,7 +63,7 @@ def assert_refused(folder: Path, *words: str) -> None:
 def write(folder: Path, tensors: dict[str, Any] | None = None, **settings: Any) -> None:
     """A well-formed pair with a valid hash, whatever it says."""
     state = {**autoencoder().state_dict(), **(tensors or {})}
-    storage.write(folder, {n: t for n, t in state.items() if t is not None}, PROMISED | settings)
+    save_load.write(folder, {n: t for n, t in state.items() if t is not None}, PROMISED | settings)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_value_that_is_not_finite_is_refused_on_both_ways(
         broken.save(tmp_path)
     assert same(SparseAutoencoder.load(tmp_path), autoencoder(1)), "the old pair is still there"
     with monkeypatch.context() as careless:
-        careless.setattr(storage, "_require_finite", lambda *_: None)
+        careless.setattr(save_load, "_require_finite", lambda *_: None)
         broken.save(tmp_path)
     assert_refused(tmp_path, str(tmp_path / TENSORS), f"tensor '{name}' has NaN or infinite values")
 
@@ -304,7 +304,7 @@ def test_a_tensor_file_with_a_valid_hash_that_is_no_safetensors_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     with monkeypatch.context() as forged:
-        forged.setattr(storage, "serialize_tensors", lambda _: content)
+        forged.setattr(save_load, "serialize_tensors", lambda _: content)
         write(tmp_path)
     assert (tmp_path / TENSORS).read_bytes() == content
     assert_refused(tmp_path, str(tmp_path / TENSORS), "is not a safetensors file")

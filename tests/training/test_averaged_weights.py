@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,23 @@ def fitted(
     return module, seen
 
 
+@pytest.fixture(scope="module")
+def whole(
+    shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[SAEModule, Weights, Path]]:
+    """A run that was never stopped, made once for each callback."""
+
+    @cache
+    def make_once(name: str) -> tuple[SAEModule, Weights, Path]:
+        run = tmp_path_factory.mktemp("whole")
+        return (*fitted(shards, run, name), run)
+
+    return make_once
+
+
+Whole = Callable[[str], tuple[SAEModule, Weights, Path]]
+
+
 def mean(name: str, seen: Weights) -> dict[str, Tensor]:
     """The definition: of each weight the mean, of the decoder then each row over its norm."""
     if name in ("ema", "late ema"):
@@ -80,8 +97,8 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_a_run_ends_with_the_mean_and_unit_rows(name: str, shards: Path, tmp_path: Path) -> None:
-    module, seen = fitted(shards, tmp_path, name)
+def test_a_run_ends_with_the_mean_and_unit_rows(name: str, whole: Whole) -> None:
+    module, seen, _ = whole(name)
     found = module.sae.state_dict()
     for key, tensor in mean(name, seen).items():
         torch.testing.assert_close(found[key], tensor, rtol=1e-12, atol=1e-12, msg=key)
@@ -90,9 +107,9 @@ def test_a_run_ends_with_the_mean_and_unit_rows(name: str, shards: Path, tmp_pat
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_a_checkpoint_holds_what_the_run_ends_with(name: str, shards: Path, tmp_path: Path) -> None:
-    module, seen = fitted(shards, tmp_path, name)
-    path = tmp_path / "last.ckpt"
+def test_a_checkpoint_holds_what_the_run_ends_with(name: str, whole: Whole) -> None:
+    module, seen, run = whole(name)
+    path = run / "last.ckpt"
     saved = read_checkpoint(path)
     for key, tensor in module.sae.state_dict().items():
         assert torch.equal(saved["state_dict"][f"sae.{key}"], tensor), key
@@ -101,7 +118,7 @@ def test_a_checkpoint_holds_what_the_run_ends_with(name: str, shards: Path, tmp_
     torch.testing.assert_close(loaded.sae.W_dec.double(), module.sae.W_dec)
 
 
-@pytest.mark.parametrize("name", ["ema", "late ema", "mean of steps"])
+@pytest.mark.parametrize("name", ["ema", "late ema"])
 def test_validation_is_of_the_mean_and_changes_nothing(
     name: str, shards: Path, tmp_path: Path
 ) -> None:
@@ -148,24 +165,37 @@ class Stop(Callback):
             raise InterruptedError
 
 
-@pytest.mark.parametrize("step", [4, 11, 14, 21, 26])
-@pytest.mark.parametrize("name", CALLBACKS)
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ema", 4),
+        ("ema", 11),
+        ("ema", 26),
+        ("late ema", 14),
+        ("mean of steps", 21),
+        ("swa", 4),
+        ("swa", 11),
+        ("swa", 26),
+    ],
+)
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
-    name: str, step: int, shards: Path, tmp_path: Path
+    name: str, step: int, shards: Path, tmp_path: Path, whole: Whole
 ) -> None:
-    whole, _ = fitted(shards, tmp_path / "whole", name)
+    expected, _, other = whole(name)
     run = tmp_path / "run"
     with pytest.raises(InterruptedError):
         fitted(shards, run, name, more=[Stop(step)])
     resumed, _ = fitted(shards, run, name, ckpt=run / "last.ckpt")
-    assert same(resumed.sae.state_dict(), whole.sae.state_dict())
-    assert metrics(run) == metrics(tmp_path / "whole")
+    assert same(resumed.sae.state_dict(), expected.sae.state_dict())
+    assert metrics(run) == metrics(other)
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_a_finished_run_ends_with_its_mean_again(name: str, shards: Path, tmp_path: Path) -> None:
-    module, _ = fitted(shards, tmp_path, name)
-    again, seen = fitted(shards, tmp_path, name, ckpt=tmp_path / "last.ckpt")
+def test_a_finished_run_ends_with_its_mean_again(
+    name: str, shards: Path, tmp_path: Path, whole: Whole
+) -> None:
+    module, _, run = whole(name)
+    again, seen = fitted(shards, tmp_path, name, ckpt=run / "last.ckpt")
     assert not seen.steps
     assert same(again.sae.state_dict(), module.sae.state_dict())
 

@@ -103,24 +103,38 @@ def test_a_run_too_short_for_a_dead_latent_is_told(
     ids=str,
 )
 def test_a_run_that_may_be_long_enough_or_is_a_trial_is_not(
-    dead_after: int, options: dict[str, Any], shards: Path, tmp_path: Path
+    dead_after: int,
+    options: dict[str, Any],
+    shards: Path,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     module = make_module(aux_k=AuxK(dead_after=dead_after))
     make_trainer(tmp_path, limit_val_batches=0, **options).fit(module, make_data(shards))
+    assert recwarn.list == []
 
 
-@pytest.mark.filterwarnings("ignore:.*the hooks will not be called on every batch")
-def test_batches_count_however_many_make_a_step(shards: Path, tmp_path: Path) -> None:
+def test_batches_count_however_many_make_a_step(
+    shards: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     module = make_module(aux_k=AuxK(dead_after=320))
     changing = GradientAccumulationScheduler({1: 4})
     make_trainer(tmp_path, max_epochs=2, callbacks=[changing]).fit(module, make_data(shards))
+    [of_lightning] = recwarn.list
+    assert "the hooks will not be called on every batch" in str(of_lightning.message)
 
 
-def test_counters_of_an_earlier_fit_count(shards: Path, tmp_path: Path) -> None:
+def test_counters_of_an_earlier_fit_count(
+    shards: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     module = make_module(aux_k=AuxK(dead_after=320), d_in=D_IN)
     module.dead_latents.tokens_since_fired[0] = 160
     make_trainer(tmp_path, max_epochs=1).fit(module, make_data(shards))
+    assert recwarn.list == []
 
 
-def test_without_aux_k_there_is_nothing_to_set(shards: Path, tmp_path: Path) -> None:
+def test_without_aux_k_there_is_nothing_to_set(
+    shards: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     make_trainer(tmp_path, max_epochs=1).fit(make_module(), make_data(shards))
+    assert recwarn.list == []

@@ -20,7 +20,10 @@ from .helpers import D_SAE, K, make_data, make_module, make_trainer, write_confi
 
 MADE_OF = {
     "plain": {},
-    "reg 1": {"regularizer": OffSupportL1(0.02, batch_active_only=False), "aux_k": AuxK(k_aux=3)},
+    "reg 1": {
+        "regularizer": OffSupportL1(0.02, batch_active_only=False),
+        "aux_k": AuxK(k_aux=3, dead_after=48),
+    },
     "reg 2": {"regularizer": L1L2Ratio(0.03, eps=1e-4), "normalization": "layer_norm"},
     "another centre": {"centre": "geometric_median", "init_rows": 77, "selection": TopK(5)},
     "numbers of numpy": {
@@ -92,7 +95,7 @@ def test_a_run_of_the_command_line_is_loaded_with_its_own_k_and_losses(
     found = SAEModule.load_from_checkpoint(path)
     assert (found.sae.d_sae, found.sae.selection.k) == (D_SAE, K)
     assert isinstance(found.regularizer, L1L2Ratio) and found.regularizer.weight == 0.05
-    assert found.aux_k == AuxK(k_aux=4, dead_after=48)
+    assert found.aux_k == AuxK(k_aux=4, dead_after=16)
     assert torch.equal(found.sae.W_dec, content["state_dict"]["sae.W_dec"])
 
 
@@ -100,12 +103,12 @@ def test_weights_alone_and_double_precision_are_loaded_as_they_were(
     shards: Path, tmp_path: Path
 ) -> None:
     best = ModelCheckpoint(tmp_path, filename="best", save_weights_only=True)
-    module = make_module(aux_k=AuxK(k_aux=3))
+    module = make_module(aux_k=AuxK(k_aux=3, dead_after=48))
     make_trainer(tmp_path, max_epochs=1, callbacks=[best], precision="64-true").fit(
         module, make_data(shards)
     )
     found = SAEModule.load_from_checkpoint(tmp_path / "best.ckpt")
-    assert found.aux_k == AuxK(k_aux=3)
+    assert found.aux_k == AuxK(k_aux=3, dead_after=48)
     assert found.sae.W_enc.dtype == torch.float64
     assert torch.equal(found.sae.W_enc, module.sae.W_enc)
 
@@ -206,7 +209,7 @@ def test_an_older_checkpoint_takes_from_its_run_folder_what_it_does_not_say(
     found = SAEModule.load_from_checkpoint(path)
     assert found.sae.selection.k == K
     assert isinstance(found.regularizer, L1L2Ratio) and found.regularizer.weight == 0.05
-    assert found.aux_k == AuxK(k_aux=4, dead_after=48)
+    assert found.aux_k == AuxK(k_aux=4, dead_after=16)
 
 
 def test_an_older_checkpoint_without_its_run_folder_is_loaded_without_losses(
@@ -246,3 +249,31 @@ def test_a_file_that_holds_no_autoencoder_is_named(shards: Path, tmp_path: Path)
     AtomicCheckpointIO().save_checkpoint({**read_checkpoint(path), "state_dict": {}}, path)
     with pytest.raises(LightsaeError, match=f"{path}: holds no autoencoder: it has no sae.W_enc"):
         SAEModule.load_from_checkpoint(path)
+
+
+class Named(SAEModule):
+    def __init__(self, name: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.name = name
+
+
+def test_a_class_with_more_arguments_is_built_with_all_of_them(
+    shards: Path, tmp_path: Path
+) -> None:
+    module = Named("mine", d_sae=D_SAE, selection=TopK(K), regularizer=OffSupportL1(0.02))
+    make_trainer(tmp_path, max_epochs=1).fit(module, make_data(shards))
+    found = Named.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert (found.name, described(found)) == ("mine", described(module))
+
+
+def test_names_that_compiling_put_into_a_checkpoint_do_not_matter(
+    shards: Path, tmp_path: Path
+) -> None:
+    module, path = saved(tmp_path, shards)
+    content = read_checkpoint(path)
+    state = content["state_dict"].items()
+    content["state_dict"] = {name.replace("sae.", "sae._orig_mod."): t for name, t in state}
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    found = SAEModule.load_from_checkpoint(path)
+    assert torch.equal(found.sae.W_enc, module.sae.W_enc)
+    assert main(["export", str(path), "--out", str(tmp_path / "sae")]) == 0

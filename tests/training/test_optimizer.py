@@ -9,14 +9,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightsae_kernels import NarrowCopy, Quantized
+from lightsae_kernels import ArgumentError, NarrowCopy, Quantized
 from lightsae_kernels.quantized import dequantize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightsae.cli import main
 from lightsae.errors import LightsaeError
-from lightsae.sae import SparseAutoencoder, TopK
+from lightsae.sae import L1L2Ratio, SparseAutoencoder, TopK, objective
 from lightsae.training import SAEAdam, SAEModule, WarmupDecay
 
 from .helpers import D_IN, D_SAE, make_data, make_module, make_trainer, write_config
@@ -306,6 +306,31 @@ def test_a_copied_optimizer_keeps_the_rows_of_the_copied_decoder() -> None:
     optimizer.step()
     assert not torch.equal(copied.W_dec, sae.W_dec)
     torch.testing.assert_close(copied.W_dec, F.normalize(copied.W_dec, dim=1))
+
+
+@pytest.mark.parametrize("name", ["x", "W_enc", "b_enc", "W_dec", "b_dec"])
+def test_a_batch_with_nan_changes_nothing_on_the_cpu(name: str) -> None:
+    sae = autoencoder()
+    x = torch.randn(8, sae.d_in)
+    optimizer = ours(sae)
+
+    def state() -> list[Tensor]:
+        moments = [t for state in optimizer.state.values() for t in state.values()]
+        return [t.detach().clone() for t in (*sae.parameters(), *moments)]
+
+    def step(x: Tensor) -> None:
+        optimizer.zero_grad()
+        objective(sae, x, regularizer=L1L2Ratio(0.1)).loss.backward()
+        optimizer.step()
+
+    step(x)
+    with torch.no_grad():
+        (x if name == "x" else getattr(sae, name)).view(-1)[1] = torch.nan
+    before = state()
+    with pytest.raises(ArgumentError, match=f"{name} has 1 NaN"):
+        step(x)
+    for one, other in zip(before, state(), strict=True):
+        assert torch.equal(one.nan_to_num(7e7), other.nan_to_num(7e7))
 
 
 def test_a_gradient_scaler_skips_what_overflows() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from lightsae.activations import ActivationBatch
 from lightsae.errors import LightsaeError
@@ -127,6 +127,46 @@ def test_looking_at_the_data_changes_neither_their_order_nor_the_weights(tmp_pat
 
     one, two = trained("one", D_IN, 96), trained("two", D_IN, 200)
     assert all(torch.equal(t, state(two)[name]) for name, t in state(one).items())
+
+
+SHUFFLED: dict[str, Callable[[TensorDataset, torch.Generator], DataLoader[Any]]] = {
+    "of the loader": lambda data, own: DataLoader(data, 16, shuffle=True, generator=own),
+    "of its sampler": lambda data, own: DataLoader(
+        data, 16, sampler=RandomSampler(data, generator=own)
+    ),
+    "of its batch sampler's sampler": lambda data, own: DataLoader(
+        data, batch_sampler=BatchSampler(RandomSampler(data, generator=own), 16, drop_last=False)
+    ),
+    "of a sampler of batches": lambda data, own: DataLoader(
+        data,
+        batch_size=None,
+        sampler=BatchSampler(RandomSampler(data, generator=own), 16, drop_last=False),
+    ),
+}
+
+
+class Seen(Callback):
+    """Keeps the batches of a fit."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tensor] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: list[Tensor], i: int) -> None:
+        self.batches.append(batch[0])
+
+
+@pytest.mark.parametrize("generator", SHUFFLED)
+@pytest.mark.filterwarnings("ignore:scale and b_dec come from")
+def test_looking_at_the_data_leaves_a_generator_where_it_was(
+    generator: str, tmp_path: Path
+) -> None:
+    def loader() -> DataLoader[Any]:
+        own = torch.Generator().manual_seed(1)
+        return SHUFFLED[generator](TensorDataset(rows()), own)
+
+    seen = Seen()
+    make_trainer(tmp_path, max_epochs=1, callbacks=[seen]).fit(make_module(), loader())
+    assert torch.equal(torch.cat(seen.batches), torch.cat([batch[0] for batch in loader()]))
 
 
 @pytest.mark.filterwarnings("ignore:scale and b_dec come from")

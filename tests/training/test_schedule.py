@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
@@ -48,6 +48,7 @@ def test_no_step_of_the_run_is_lost_and_none_is_above_the_full_rate(
     warmup: int, stay: int, decay: int
 ) -> None:
     total = warmup + stay + decay
+    assume(total > 0)
     factors = [
         WarmupDecay(optimizer(), total, warmup, decay).factor(step) for step in range(total + 2)
     ]
@@ -62,6 +63,14 @@ def test_parts_that_do_not_fit_are_named(warmup: int, decay: int) -> None:
     message = f"warmup_steps = {warmup} and decay_steps = {decay} .* total_steps = 10"
     with pytest.raises(LightsaeError, match=message):
         WarmupDecay(optimizer(), 10, warmup, decay)
+
+
+@pytest.mark.parametrize("total", [0, -1])
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_a_run_of_no_steps_is_refused(total: int, warmup: int) -> None:
+    message = f"^total_steps = {total}, expected 1 or more, or None for the steps of the run$"
+    with pytest.raises(LightsaeError, match=message):
+        WarmupDecay(optimizer(), total, warmup)
 
 
 def test_it_goes_on_where_it_was() -> None:

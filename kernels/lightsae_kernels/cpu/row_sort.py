@@ -5,7 +5,7 @@ Numpy uses one thread; the rows are shared out among as many as torch has.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -60,11 +60,16 @@ def _share_rows(keys: Tensor, reorder: Callable[[Any], None]) -> None:
     if threads < 2:
         reorder(rows)
         return
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads - 1, "lightsae-sort")
+    pool = _pools.get(threads)
+    if pool is None:
+        pool = _pools.setdefault(threads, ThreadPoolExecutor(threads - 1, "lightsae-sort"))
     step = -(-len(rows) // threads)
     parts = [rows[start : start + step] for start in range(0, len(rows), step)]
-    others = [_pools[threads].submit(reorder, part) for part in parts[1:]]
-    reorder(parts[0])
+    others = [pool.submit(reorder, part) for part in parts[1:]]
+    try:
+        reorder(parts[0])
+    finally:
+        # Interrupted or not, nobody else gets the rows while threads still write them.
+        wait(others)
     for other in others:
         other.result()

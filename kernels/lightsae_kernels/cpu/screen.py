@@ -111,7 +111,7 @@ def screened_topk(x: Tensor, encoder: Encoder, k: int) -> tuple[Tensor, Tensor]:
     """
     B, N = len(x), len(encoder.W)
     screen = Screen.of(encoder)
-    values, indices = torch.empty(B, k), torch.empty(B, k, dtype=torch.int64)
+    values, indices = x.new_empty(B, k), torch.empty(B, k, dtype=torch.int64)
     rows = max(1, _BLOCK_BYTES // (2 * N))
     with workspace.borrowed((min(rows, B), N), torch.bfloat16) as buffer:
         for start in range(0, B, rows):

@@ -1,7 +1,7 @@
 """Reusable scratch buffers.
 
 An allocation of a MiB or more is mapped anew by the C library every time, and its page faults cost
-more than the arithmetic done in it.
+more than the arithmetic done in it. At most a few buffers of a dtype are kept, the largest ones.
 """
 
 import math
@@ -12,6 +12,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+# One encoding borrows up to three of a dtype at a time.
+_KEPT = 3
 _free: dict[torch.dtype, list[Tensor]] = {}
 _lock = Lock()
 
@@ -39,6 +41,7 @@ def give(tensor: Tensor) -> None:
         held = _free.setdefault(tensor.dtype, [])
         held.append(buffer)
         held.sort(key=Tensor.numel)
+        del held[:-_KEPT]
 
 
 @contextmanager

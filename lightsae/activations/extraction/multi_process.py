@@ -60,9 +60,9 @@ def run_in_processes(extraction: Extraction) -> list[Manifest]:
     for folder in extraction.folders():
         _remove_parts(folder, part)
     if left and part.world > 1:
-        told = Console(stderr=True, quiet=not extraction.show_progress)
+        console = Console(stderr=True, quiet=not extraction.show_progress)
         rows = sum(manifest.rows for manifest in found)
-        told.print(
+        console.print(
             f"{out}: {rows} rows of {found[0].d_in} by {part.world} processes",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip

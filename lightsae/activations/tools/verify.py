@@ -34,7 +34,7 @@ def verify(folder: str, show_progress: bool = True) -> None:
     manifest = Manifest.load(folder)
     problems: list[LightsaeError] = []
     whole, norms = Moments.empty(len(manifest.mean)), Counter[str]()
-    told = Console(stderr=True)
+    console = Console(stderr=True)
     with bar(show_progress) as progress:
         task = progress.add_task("verify", total=manifest.rows)
         for entry in manifest.shards:
@@ -45,7 +45,7 @@ def verify(folder: str, show_progress: bool = True) -> None:
                     norms += found
                 else:
                     problems.append(found)
-                    told.print(escape(str(found)), soft_wrap=True)
+                    console.print(escape(str(found)), soft_wrap=True)
             progress.advance(task, entry.rows)
     if (
         not problems
@@ -54,7 +54,7 @@ def verify(folder: str, show_progress: bool = True) -> None:
     ):
         altered = f"{folder}/manifest.json: mean, scale or norms are not those of the rows"
         problems.append(LightsaeError(altered))
-        told.print(escape(altered), soft_wrap=True)
+        console.print(escape(altered), soft_wrap=True)
     if problems:
         raise LightsaeError(f"{folder}: {_summary(problems)}")
     state = "complete" if manifest.complete else "not complete"

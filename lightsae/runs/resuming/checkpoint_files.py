@@ -8,6 +8,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
+from lightsae.runs.resuming.moved_run import follow_moved_checkpoints
 from lightsae.runs.resuming.serializable_check import require_readable
 from lightsae.training.checkpoints.reading import read_checkpoint
 
@@ -41,4 +42,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint without running anything it contains."""
         if Path(path).name == ".temp.ckpt":  # the weights that a spawned process ends with
             return super().load_checkpoint(path, map_location, weights_only=True)
-        return read_checkpoint(Path(path), map_location)
+        content = read_checkpoint(Path(path), map_location)
+        follow_moved_checkpoints(content.get("callbacks"), Path(path).resolve().parent)
+        return content

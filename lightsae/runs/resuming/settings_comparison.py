@@ -30,7 +30,11 @@ _PLACES = (
     "data.init_args.data.webdataset", "data.init_args.data.arrays",
     "data.init_args.model.weights",
 )  # fmt: skip
-
+# Last words of the settings that are paths, in classes of the user's too.
+_PATHS = {
+    "path", "dirpath", "folder", "root", "encoders", "huggingface", "webdataset", "arrays",
+    "weights",
+}  # fmt: skip
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -39,17 +43,17 @@ def changed_settings(
     before: Mapping[str, Any],
     now: Mapping[str, Any],
     *,
-    shards_told: bool = False,
+    has_digest: bool = False,
     complete: Complete = dict,
 ) -> list[str]:
     """The settings that make a run what it is and differ, each with both values.
 
-    Two names of one file are the same, and so are a number and its text.
+    Two paths of one file are the same, and so are a number and its text.
 
     Args:
         before: Settings of the run, as plain values.
         now: Settings of the command.
-        shards_told: Whether the shards are told by a digest, so that they may lie elsewhere.
+        has_digest: Whether the shards are told by a digest, so that they may lie elsewhere.
         complete: Gives the settings of a run of an earlier version the defaults of what it did not
             know.
 
@@ -57,12 +61,12 @@ def changed_settings(
         >>> changed_settings({"seed_everything": 0, "run_dir": "a"}, {"seed_everything": 1})
         ['seed_everything was 0, is 1']
     """
-    free = _MAY_CHANGE + (_PLACES if shards_told else ())
+    free = _MAY_CHANGE + (_PLACES if has_digest else ())
     was, found = _identity(complete(dict(before)), free), _identity(now, free)
     return [
         f"{key} was {was.get(key)}, is {found.get(key)}"
         for key in sorted((was.keys() | found.keys()) - _unknown(before, found))
-        if not _same(was.get(key), found.get(key))
+        if not _same(was.get(key), found.get(key), key)
     ]
 
 
@@ -92,22 +96,31 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:
     return [pair for key, child in parts for pair in _flat(key, child)]
 
 
-def _same(was: Any, now: Any) -> bool:
-    """Whether two values mean the same."""
+def _same(was: Any, now: Any, key: str) -> bool:
+    """Whether two values of a setting mean the same."""
     if isinstance(was, dict) and isinstance(now, dict):
-        return was.keys() == now.keys() and all(_same(was[key], now[key]) for key in was)
+        return was.keys() == now.keys() and all(_same(was[name], now[name], name) for name in was)
     if isinstance(was, list) and isinstance(now, list):
-        return len(was) == len(now) and all(map(_same, was, now))
-    return bool(was == now) or _same_name(was, now)
-
-
-def _same_name(was: Any, now: Any) -> bool:
-    """Whether two values are names of one file, or a number and its text."""
+        return len(was) == len(now) and all(
+            _same(*pair, key) for pair in zip(was, now, strict=True)
+        )
+    if was == now:
+        return True
     names = [value for value in (was, now) if isinstance(value, str | int) and value is not True]
     if len(names) < 2 or not any(isinstance(name, str) for name in names):
         return False
+    return str(was) == str(now) or (_is_path(key) and _same_file(was, now))
+
+
+def _is_path(key: str) -> bool:
+    """Whether a setting is a path, by its last word; a model's name may be a folder."""
+    return key == "data.init_args.model.name" or key.split(".")[-1] in _PATHS
+
+
+def _same_file(was: str | int, now: str | int) -> bool:
+    """Whether two paths lead to one file."""
     try:
-        files = [expanded(name) for name in names]
+        files = [expanded(was), expanded(now)]
         return files[0] == files[1] or os.path.samefile(*files)
     except (OSError, ValueError, LightsaeError):
         return False

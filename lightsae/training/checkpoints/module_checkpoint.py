@@ -1,6 +1,6 @@
 """A module that writes into a checkpoint what builds it again, and checks what it reads."""
 
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,6 +98,7 @@ class CheckpointedModule(LightningModule):
                 module, or was trained with a class that is not of this package and is not given.
 
         Example:
+            >>> from lightsae.training import SAEModule
             >>> SAEModule.load_from_checkpoint("no.ckpt")
             Traceback (most recent call last):
             ...
@@ -105,8 +106,7 @@ class CheckpointedModule(LightningModule):
         """
         path = Path(checkpoint_path)
         content = read_checkpoint(path, map_location)
-        accepted = signature(cls.__init__).parameters
-        known = module_settings(content, path, settings, accepted)
+        known = module_settings(content, path, settings, _arguments(cls))
         try:
             module = cls(**known)
         except (TypeError, ValueError) as error:
@@ -119,3 +119,15 @@ class CheckpointedModule(LightningModule):
         weights = content["state_dict"]["sae.W_enc"]
         module.to(weights.device, weights.dtype).load_state_dict(content["state_dict"])
         return module
+
+
+def _arguments(kind: type) -> set[str]:
+    """Names of the arguments of a class, and of those above it that it passes on."""
+    found: dict[str, Parameter] = {}
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            found |= signature(base.__init__).parameters  # type: ignore[misc]
+            if not any(each.kind is Parameter.VAR_KEYWORD for each in found.values()):
+                break
+            found = {n: each for n, each in found.items() if each.kind is not Parameter.VAR_KEYWORD}
+    return set(found)

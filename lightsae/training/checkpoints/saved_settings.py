@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.module_names import plain_name
 from lightsae.sae import AuxK, Regularizer, Selection, SparseAutoencoder
 from lightsae.sae.regularizers import REGULARIZERS
 from lightsae.sae.selection import SELECTIONS
@@ -96,20 +97,24 @@ def module_settings(
         LightsaeError: If it holds no autoencoder, does not say its selection rule, or names a class
             that is not of this package and is not given.
     """
-    said = _said(content, path)
+    settings = _saved_settings(content, path)
     d_sae, d_in = _weights(content, path).shape
-    saved = said.get("hyper_parameters")
+    saved = settings.get("hyper_parameters")
     known = dict(saved) if isinstance(saved, dict) else {}
-    known |= {"d_sae": d_sae, "d_in": d_in, "normalization": said.get("normalization", "variance")}
+    known |= {
+        "d_sae": d_sae,
+        "d_in": d_in,
+        "normalization": settings.get("normalization", "variance"),
+    }
     if "selection" not in given:
-        known["selection"] = _selection(said, path)
-    untold = [name for name in _LOSSES if name not in said and name not in given]
-    if untold:
-        names = " and ".join(untold)
+        known["selection"] = _selection(settings, path)
+    missing = [name for name in _LOSSES if name not in settings and name not in given]
+    if missing:
+        names = " and ".join(missing)
         rank_zero_warn(f"{path}: does not say its {names}; give them, or the module has none")
     for name, build in (("regularizer", _regularizer), ("aux_k", _aux_k)):
         if name not in given:
-            known[name] = build(said.get(name), path)
+            known[name] = build(settings.get(name), path)
     return {name: known[name] for name in known if name in accepted} | dict(given)
 
 
@@ -123,51 +128,53 @@ def saved_autoencoder(content: Mapping[str, Any], path: Path) -> SparseAutoencod
     Raises:
         LightsaeError: If it holds none, or does not say the selection rule.
     """
-    said = _said(content, path)
+    settings = _saved_settings(content, path)
     d_sae, d_in = _weights(content, path).shape
-    tensors = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith(_PREFIX)
-    }
+    rule, kind = _selection(settings, path), settings.get("normalization", "variance")
+    state = _plainly_named(content).items()
+    tensors = {name.removeprefix(_PREFIX): t for name, t in state if name.startswith(_PREFIX)}
     try:
         with torch.device("meta"):  # no memory, no random numbers
-            rule, kind = _selection(said, path), said.get("normalization", "variance")
             sae = SparseAutoencoder(d_in, d_sae, rule, kind)
         sae.load_state_dict(tensors, assign=True)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, LightsaeError) as error:
         raise LightsaeError(f"{path}: {str(error).splitlines()[-1].strip()}") from error
     return sae
 
 
+def _plainly_named(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The state without the names that `torch.compile` puts into it."""
+    return {plain_name(name): tensor for name, tensor in content["state_dict"].items()}
+
+
 def _weights(content: Mapping[str, Any], path: Path) -> Tensor:
     """The encoder, which tells the sizes."""
-    found = content["state_dict"].get("sae.W_enc")
+    found = _plainly_named(content).get("sae.W_enc")
     if not isinstance(found, Tensor) or found.dim() != 2:
         raise LightsaeError(f"{path}: holds no autoencoder: it has no sae.W_enc [d_sae, d_in]")
     return found
 
 
-def _said(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+def _saved_settings(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     """What a checkpoint says, an older one with the help of its run folder."""
     if "regularizer" in content:
         return content
-    return {**_said_by_run(path, len(_weights(content, path))), **content}
+    return {**_settings_of_run_folder(path, len(_weights(content, path))), **content}
 
 
-def _said_by_run(path: Path, d_sae: int) -> dict[str, Any]:
+def _settings_of_run_folder(path: Path, d_sae: int) -> dict[str, Any]:
     """What config.yaml of the run folder says of the model, in the words of a checkpoint."""
     for folder in path.absolute().parents[:2]:
         try:
             model = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
             if model["d_sae"] == d_sae:
-                return _in_words_of_a_checkpoint(model)
+                return _settings_of_config(model)
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
             continue
     return {}
 
 
-def _in_words_of_a_checkpoint(model: Mapping[str, Any]) -> dict[str, Any]:
+def _settings_of_config(model: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a configuration; what it leaves out has its default."""
     selection = model.get("selection") or {
         "class_path": "lightsae.sae.TopK",
@@ -196,8 +203,8 @@ def _name(class_path: str, known: Collection[str]) -> str:
     return name if ours else class_path
 
 
-def _selection(said: Mapping[str, Any], path: Path) -> Selection:
-    found = said.get("selection")
+def _selection(settings: Mapping[str, Any], path: Path) -> Selection:
+    found = settings.get("selection")
     if found is None:
         raise LightsaeError(
             f"{path}: does not say its selection rule, and no config.yaml of its run is there"

@@ -488,3 +488,25 @@ def test_a_latent_on_every_sample_and_latents_on_none(
     for name, actual, expected in zip(NAMES, our_grads, grads, strict=True):
         assert_close(f"d_{name}", actual, expected, 5e-6)
     assert not our_grads[1][8:].any()
+
+
+def test_the_mask_and_a_fault_are_of_all_ranks(
+    device: torch.device, make_problem: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = [t.float().to(device) for t in make_problem(4, 3, 40).encoder]
+    alone = encode_topk(*tensors, 2, backend="triton").batch_active
+    (never, *_) = (~alone).nonzero().squeeze(1).tolist()
+
+    def another_rank(found: torch.Tensor, **options: Any) -> None:
+        assert found.shape == (41,)
+        assert not found[-1]
+        found[never] = found[-1] = 1
+
+    monkeypatch.setattr("torch.distributed.all_reduce", another_rank)
+    group: Any = object()
+    united = encode_topk(*tensors, 2, process_group=group, backend="triton").batch_active
+    assert united[never]
+    assert (united != alone).sum() == 1
+    with pytest.raises(ArgumentError, match="another process met NaN, inf"):
+        raise_if_flagged()
+    raise_if_flagged()

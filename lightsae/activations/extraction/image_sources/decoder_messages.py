@@ -43,11 +43,11 @@ def decoder_messages() -> Iterator[list[str]]:
         _reading.messages = None
 
 
-def said_of(where: str, messages: list[str]) -> str:
+def warning_line(where: str, messages: list[str]) -> str:
     """One line of what was said of an image that was read all the same; empty for nothing.
 
     Example:
-        >>> said_of("a.tif", ["Truncated File Read", "Truncated File Read"])
+        >>> warning_line("a.tif", ["Truncated File Read", "Truncated File Read"])
         'a.tif: was read with 2 warnings, the first: Truncated File Read'
     """
     if not messages:
@@ -56,7 +56,7 @@ def said_of(where: str, messages: list[str]) -> str:
     return f"{where}: was read with {count}: {one_line(messages[0])}"
 
 
-def _heard(message: str) -> bool:
+def _recorded(message: str) -> bool:
     """Whether this thread reads an image, of which the message is then."""
     messages = getattr(_reading, "messages", None)
     if messages is not None:
@@ -82,7 +82,7 @@ class _Show:
         self._show = show
 
     def __call__(self, message: Warning | str, *where: Any, **options: Any) -> None:
-        if not _heard(str(message)):
+        if not _recorded(str(message)):
             self._show(message, *where, **options)
 
 
@@ -90,8 +90,8 @@ class _Log(logging.Handler):
     """Takes Pillow's log entries of an image; without it Python would print them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        heard = _heard(record.getMessage())
-        if not heard and logging.lastResort and not logging.getLogger().handlers:
+        recorded = _recorded(record.getMessage())
+        if not recorded and logging.lastResort and not logging.getLogger().handlers:
             logging.lastResort.handle(record)
 
 
@@ -112,7 +112,7 @@ def _listen_to_libtiff() -> list[Any]:
 
     def handle(module: bytes | None, form: bytes | None, values: int | None) -> None:
         text = _DIRECTIVE.sub("...", (form or b"").decode(errors="replace"))
-        if not _heard(f"{(module or b'libtiff').decode(errors='replace')}: {text}") and before:
+        if not _recorded(f"{(module or b'libtiff').decode(errors='replace')}: {text}") and before:
             before(module, form, values)
 
     before: Any = None

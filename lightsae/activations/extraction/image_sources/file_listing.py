@@ -50,7 +50,7 @@ def files_below(
         LightsaeError: If a folder cannot be read.
 
     Example:
-        >>> any(path.name == "files.py" for path in files_below(Path(__file__).parent))
+        >>> any(path.name == "file_listing.py" for path in files_below(Path(__file__).parent))
         True
     """
     try:

@@ -9,6 +9,8 @@ from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
+_NO_STREAM = "data.arguments: {} is a stream, expected rows by number: leave streaming out"
+
 
 class HuggingFace:
     """A split of a Hugging Face dataset.
@@ -104,6 +106,8 @@ class HuggingFace:
 
 def _opened(datasets: Any, source: str, split: str | None, arguments: dict[str, Any]) -> Any:
     """The dataset, or all its splits by name."""
+    if arguments.get("streaming"):
+        raise LightsaeError(_NO_STREAM.format(source))
     folder = Path(source)
     try:
         if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
@@ -141,9 +145,7 @@ def _one_split(found: Any, source: str, split: str | None) -> Any:
 def _check_rows(datasets: Any, rows: Any, source: str) -> None:
     """Refuse what has no rows by number."""
     if isinstance(rows, datasets.IterableDataset):
-        raise LightsaeError(
-            f"data.arguments: {source} is a stream, expected rows by number: leave streaming out"
-        )
+        raise LightsaeError(_NO_STREAM.format(source))
     if not isinstance(rows, datasets.Dataset):
         raise LightsaeError(
             f"data.arguments: {source} gives a {type(rows).__name__}, expected one dataset or a "

@@ -13,7 +13,7 @@ from lightsae.activations.extraction.image_sources import ArrayFile, HuggingFace
 from lightsae.activations.extraction.image_sources.color_modes import converted
 from lightsae.activations.extraction.image_sources.decoder_messages import (
     decoder_messages,
-    said_of,
+    warning_line,
 )
 from lightsae.activations.extraction.image_sources.file_listing import is_hidden
 from lightsae.activations.extraction.image_sources.image_folder import list_images
@@ -120,7 +120,7 @@ class FolderImages:
             except Exception as error:
                 return Item(None, None, f"{path} is not a readable image: {_why(error, messages)}")
         label = self._labels.get(self._paths[position].parts[0])
-        return Item(tensor, label, "", said_of(str(path), messages))
+        return Item(tensor, label, "", warning_line(str(path), messages))
 
 
 class DatasetImages:
@@ -216,7 +216,7 @@ class DatasetImages:
             image = {name: part.detach() for name, part in image.items()}
         else:
             image = image.detach()
-        return Item(image, label, "", said_of(where, messages))
+        return Item(image, label, "", warning_line(where, messages))
 
     def _parts(self, item: Any, where: str) -> tuple[Any, int | None]:
         """Image and label of an item."""

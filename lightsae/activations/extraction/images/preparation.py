@@ -70,6 +70,9 @@ class DataOptions:
     labels: bool = True
 
     def __post_init__(self) -> None:
+        for kind in _SOURCES:
+            if getattr(self, kind) == "":
+                raise LightsaeError(f"data.{kind} is '', expected the name of one")
         for name in ("folder", "huggingface", "webdataset", "arrays"):
             if getattr(self, name) is not None:
                 setattr(self, name, expanded(getattr(self, name)))
@@ -107,8 +110,6 @@ webdataset, arrays; here are folder, arrays
         if len(given) != 1:
             here = f"here are {', '.join(given)}" if given else "there is none"
             raise LightsaeError(f"data: give one of {', '.join(_SOURCES)}; {here}")
-        if getattr(self, given[0]) == "":
-            raise LightsaeError(f"data.{given[0]} is '', expected the name of one")
         if self.label_key and not self.labels:
             raise LightsaeError(
                 f"data.label_key is {self.label_key!r} and data.labels is false: give one of them"
@@ -143,7 +144,7 @@ def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:
 'interpolation': 'bicubic'}
     """
     _check_size(options, module)
-    settings = _said_by(module)
+    settings = _settings_of(module)
     if (
         not settings
         and options.dataset is None
@@ -171,7 +172,7 @@ def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:
     }
 
 
-def _said_by(module: "nn.Module") -> dict[str, Any]:
+def _settings_of(module: "nn.Module") -> dict[str, Any]:
     """What the model says, nothing if it is neither timm's nor described."""
     said = getattr(module, "preparation", None)
     if isinstance(said, dict):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.models.layout_hints import LAST, SECOND, Evidence
 from lightsae.errors import LightsaeError
 
-_SAY = "say which axis is which with --layout"
+_ADVICE = "say which axis is which with --layout"
 # Class and register tokens of a model that does not say how many it has.
 _MOST_PREFIX_TOKENS = 8
 
@@ -98,7 +98,7 @@ class SeenOutput(NamedTuple):
             return self._map_layout(str(getattr(module, "output_fmt", "NCHW")), features)
         if axes == 1:
             raise LightsaeError(f"{self.shapes}: expected features of each image")
-        raise LightsaeError(f"{self.shapes}: {_SAY}, a letter for each")
+        raise LightsaeError(f"{self.shapes}: {_ADVICE}, a letter for each")
 
     def _sequence_layout(self, prefix: int | None) -> str:
         """Features second or last, unless these are as many as there are places of a map.
@@ -112,8 +112,8 @@ class SeenOutput(NamedTuple):
         _, second, last = self.output.shape
         if last in tokens and second not in tokens:
             raise LightsaeError(
-                f"{self.shapes}, whose last axis may be the places of a map: {_SAY}, such as BDT "
-                "or BTD"
+                f"{self.shapes}, whose last axis may be the places of a map: {_ADVICE}, such as "
+                "BDT or BTD"
             )
         return "BTD"
 
@@ -124,7 +124,7 @@ class SeenOutput(NamedTuple):
         layout = "BHWC" if features == LAST or (features is None and "NHWC" in said) else "BCHW"
         if self.evidence.in_sequence or not self._has_proportions(layout) or self._sums_to_one():
             raise LightsaeError(
-                f"{self.shapes}, which is not known to be a map: {_SAY}, such as BCHW, BHWC, or "
+                f"{self.shapes}, which is not known to be a map: {_ADVICE}, such as BCHW, BHWC, or "
                 "BCTD for heads"
             )
         return layout

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lightsae.activations.extraction.image_sources.decoder_messages import decoder_messages, said_of
+from lightsae.activations.extraction.image_sources.decoder_messages import (
+    decoder_messages,
+    warning_line,
+)
 from tests.activations.tiffs import damaged_tiff
 
 
@@ -59,5 +62,5 @@ def test_what_other_threads_warn_of_is_shown_as_before(capfd: pytest.CaptureFixt
 
 
 def test_nothing_said_is_no_line(tmp_path: Path) -> None:
-    assert said_of("a.tif", []) == ""
-    assert said_of("a.tif", ["torn\nthere"]) == "a.tif: was read with a warning: torn; there"
+    assert warning_line("a.tif", []) == ""
+    assert warning_line("a.tif", ["torn\nthere"]) == "a.tif: was read with a warning: torn; there"
