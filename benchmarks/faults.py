@@ -1,4 +1,4 @@
-"""What happens to activation shards when something goes wrong, tried many times.
+"""What happens to activation shards and runs when something goes wrong, tried many times.
 
     python benchmarks/faults.py --tries 50 --small_disk /mnt/small
 
@@ -7,6 +7,7 @@ that it wrote. After the first kind the same command is given again, and the fol
 bit, that of a run nothing happened to. After the second every value is read: either all are those
 that were written, or an error names the file. Anything else is a failure, and the exit code is 1.
 
+A training run is killed three times, and its autoencoder must be that of a run nothing happened to.
 For a full disk give a folder on a small file system of its own, such as a tmpfs of 8 MiB.
 """
 
@@ -78,6 +79,13 @@ class Whole(NamedTuple):
     seconds: float
 
 
+class Trained(NamedTuple):
+    """The autoencoder of a training run that nothing happened to, and how long it took."""
+
+    weights: bytes
+    seconds: float
+
+
 class Bench:
     """The images, the model and undisturbed folders by one process and by two."""
 
@@ -89,6 +97,8 @@ class Bench:
         save_file(model.state_dict(), scratch / "weights.safetensors")
         self.whole = {world: self.undisturbed(world) for world in (1, 2)}
         run(self.words(scratch / "other", seed=1)).wait()
+        (scratch / "fit.yaml").write_text(json.dumps(fit_config(self.whole[1].folder)))
+        self.trained = self.undisturbed_training()
 
     def words(self, out: Path, seed: int = 0) -> list[str]:
         """The command."""
@@ -108,6 +118,20 @@ class Bench:
         if any(code for code, _ in said):
             raise SystemExit(f"the undisturbed run failed: {said}")
         return Whole(folder, Manifest.load(folder).digest(), seconds)
+
+    def fit_words(self, run_dir: Path) -> list[str]:
+        """The command of a training run."""
+        words = ["fit", "--config", str(self.scratch / "fit.yaml"), "--run_dir", str(run_dir)]
+        return [*words, "--checkpoint_every", "7"]
+
+    def undisturbed_training(self) -> "Trained":
+        """Let a training run end."""
+        folder = self.scratch / "trained"
+        start = time.perf_counter()
+        code, text = run(self.fit_words(folder)).wait()
+        if code:
+            raise SystemExit(f"the undisturbed training failed: {text}")
+        return Trained(autoencoder(folder), time.perf_counter() - start)
 
     def start(self, out: Path, world: int) -> list["Child"]:
         """Give the command."""
@@ -189,12 +213,32 @@ def read_all(folder: Path) -> bytes:
     return b"".join([*parts, json.dumps([manifest.mean, manifest.scale]).encode()])
 
 
+def fit_config(shards: Path) -> dict[str, object]:
+    """Settings of a training run of a few seconds."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    return {
+        "seed_everything": 0,
+        "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2, **quiet},
+        "model": {"class_path": "lightsae.training.SAEModule", "init_args": {"d_sae": 256}},
+        "data": {
+            "class_path": "lightsae.activations.ActivationDataModule",
+            "init_args": {"path": str(shards), "batch_size": 64, "val_fraction": 0.1},
+        },
+    }
+
+
+def autoencoder(run_dir: Path) -> bytes:
+    """The weights that a training run saved."""
+    return (run_dir / "sae" / "sae.safetensors").read_bytes()
+
+
 def faults(bench: Bench) -> dict[str, Callable[[Bench], str]]:
     """What is tried, by name."""
     found: dict[str, Callable[[Bench], str]] = {
         "kill -9 of an extraction": killed,
         "kill -9, and both clocks off by years": killed_and_clock_skewed,
         "kill -9 of one process of two": killed_of_two,
+        "kill -9 of a training run, three times": killed_training,
         "two writers in one folder": two_writers,
         "a writer is killed while another begins": killed_while_another_begins,
         "a shard is removed": lambda bench: damaged(bench, lambda path: path.unlink()),
@@ -246,6 +290,19 @@ def killed_of_two(bench: Bench) -> str:
         child.wait()
     killer.cancel()
     return bench.afterwards(bench.fresh(), 2)
+
+
+def killed_training(bench: Bench) -> str:
+    words = bench.fit_words(bench.fresh())
+    for _ in range(3):
+        child = run(words)
+        time.sleep(bench.chance.uniform(0, bench.trained.seconds))
+        child.send(signal.SIGKILL)
+        child.wait()
+    code, text = run(words).wait()
+    same = not code and autoencoder(bench.fresh()) == bench.trained.weights
+    shutil.rmtree(bench.fresh())
+    return RESUMED if same else f"differs after resuming: {text}"
 
 
 def two_writers(bench: Bench) -> str:
