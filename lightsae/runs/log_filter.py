@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from pathlib import Path
 
 _OWN_DEFAULTS = (
     r".*isinstance\(treespec, LeafSpec\).*",
@@ -18,6 +19,23 @@ _OWN_DEFAULTS = (
 )
 
 
+_PACKAGE = Path(__file__).parents[1]
+_format_as_before = warnings.formatwarning
+
+
+def _formatted(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of this package as one line: where in it means nothing to a user."""
+    if _PACKAGE in Path(filename).parents:
+        return f"warning: {message}\n"
+    return _format_as_before(message, category, filename, lineno, line)
+
+
 def quieten() -> None:
     """Drop advertisements and remarks on Lightning's own defaults; warnings of weight stay.
 
@@ -30,3 +48,4 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _OWN_DEFAULTS:
         warnings.filterwarnings("ignore", message=message)
+    warnings.formatwarning = _formatted
