@@ -78,7 +78,7 @@ def test_training_equals_that_without_a_graph(
     def trained(cuda_graph: bool) -> tuple[SAEModule, Any]:
         module = make_module(
             optimizer=optimizer, regularizer=L1L2Ratio(0.01), aux_k=None, cuda_graph=cuda_graph,
-            lr_scheduler=lambda o: WarmupDecay(o, warmup_steps=3, total_steps=20),
+            lr_scheduler=lambda o: WarmupDecay(o, warmup_steps=3, decay_steps=5),
         )  # fmt: skip
         trainer = make_trainer(tmp_path / str(cuda_graph), max_epochs=2, **options)
         trainer.fit(module, make_data(shards))
