@@ -63,3 +63,17 @@ def test_a_run_in_two_parts_is_one(averaged: Path, tmp_path: Path) -> None:
     assert main([*parts, "--trainer.max_steps=13"]) == 0
     assert main(parts) == 0
     assert files(tmp_path / "parts" / "sae") == files(tmp_path / "whole" / "sae")
+
+
+@pytest.mark.parametrize("start", [1, 2, 0.8])
+def test_averaging_may_begin_in_any_epoch(start: float, shards: Path, tmp_path: Path) -> None:
+    callback = {
+        "class_path": "StochasticWeightAveraging",
+        "init_args": {"swa_lrs": 0.1, "swa_epoch_start": start, "annealing_epochs": 1},
+    }
+    config = write_config(
+        tmp_path / "config.yaml", shards, trainer__callbacks=[callback], trainer__max_epochs=4
+    )
+    assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run")]) == 0
+    norms = SparseAutoencoder.load(tmp_path / "run" / "sae").W_dec.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-6, atol=0)

@@ -69,11 +69,11 @@ LIBRARY_BLOCK = {80: 16 << 20, 90: 32 << 20, 100: 64 << 20}
 # The gradient of a regularizer keeps its left operand in registers: latents, columns, rows a step.
 # The first row is for one block of rows; the second adds to what is there, which takes registers.
 GRADIENT: dict[tuple[int, int], tuple[ProductConfig, ProductConfig]] = {
-    (80, 2): (ProductConfig(128, 128, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
+    (80, 2): (ProductConfig(64, 128, 64, 1, 8, 3), ProductConfig(64, 128, 64, 1, 8, 3)),
     (80, 4): (ProductConfig(64, 64, 16, 1, 8, 2), ProductConfig(64, 64, 16, 1, 8, 2)),
-    (90, 2): (ProductConfig(128, 256, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
+    (90, 2): (ProductConfig(128, 128, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
     (90, 4): (ProductConfig(64, 64, 32, 1, 8, 2), ProductConfig(64, 64, 32, 1, 8, 2)),
-    (100, 2): (ProductConfig(128, 256, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
+    (100, 2): (ProductConfig(128, 128, 64, 1, 8, 3), ProductConfig(128, 128, 64, 1, 8, 3)),
     (100, 4): (ProductConfig(64, 64, 32, 1, 8, 2), ProductConfig(64, 64, 32, 1, 8, 2)),
 }
 # Rows that do not begin at 16 bytes are read word by word and fill the registers sooner.

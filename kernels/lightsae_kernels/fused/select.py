@@ -60,15 +60,20 @@ def bits_of(values):
 
 
 @triton.jit
+def values_of(bits, dtype: tl.constexpr):
+    """The floats that have these bits."""
+    if dtype.primitive_bitwidth == 16:
+        return bits.to(tl.int16).to(dtype, bitcast=True)
+    else:
+        return bits.to(dtype, bitcast=True)
+
+
+@triton.jit
 def descending(value, index, here):
     """Sort each row by value, then by index ascending; entries that are not here come last."""
     key = (bits_of(value).to(tl.int64) << 32) | (0x7FFFFFFF - index)
     key = tl.sort(tl.where(here, key, -1), dim=1, descending=True)
-    bits = (key >> 32).to(tl.int32)
-    if value.dtype.primitive_bitwidth == 16:
-        ordered = bits.to(tl.int16).to(value.dtype, bitcast=True)
-    else:
-        ordered = bits.to(value.dtype, bitcast=True)
+    ordered = values_of((key >> 32).to(tl.int32), value.dtype)
     return ordered, 0x7FFFFFFF - (key & 0x7FFFFFFF)
 
 
@@ -142,9 +147,11 @@ def select_kernel(
     a = tl.load(z_ptr + row * N + column, mask=listed, other=0.0)
     if SCAN:
         a = rectified(a)
-    taken = largest(tl.where(listed, bits_of(a), -1), K, BITS)
+    bits = tl.where(listed, bits_of(a), -1)
+    taken = largest(bits, K, BITS)
     slot = tl.cumsum(taken.to(tl.int32), 1) - 1
-    tl.store(values_ptr + row * K + slot, a, mask=taken)
+    # From its bits, so that no second form of a value waits in registers.
+    tl.store(values_ptr + row * K + slot, values_of(bits, a.dtype), mask=taken)
     tl.store(indices_ptr + row * K + slot, column.to(tl.int64), mask=taken)
     tl.debug_barrier()
     s = tl.arange(0, BLOCK_K)[None, :]
