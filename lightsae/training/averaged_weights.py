@@ -27,6 +27,12 @@ class Average(NamedTuple):
     begun: bool
     swapped: bool
 
+    def in_place_of(self, trained: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is used instead of the trained weights; these, while nothing is averaged."""
+        if not self.begun:
+            return trained
+        return {**trained, **self.state, DECODER: unit_rows(self.state[DECODER])}
+
 
 def averages_weights(trainer: Trainer) -> bool:
     """Whether one of the trainer's callbacks averages weights."""
@@ -57,6 +63,15 @@ def unit_rows(W_dec: Tensor) -> Tensor:
     """Rows divided by their norms, [d_sae, d_in]."""
     norms: Tensor = torch.linalg.vector_norm(W_dec, dim=1, keepdim=True)
     return W_dec / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+
+
+def average_weights_alone(
+    trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
+) -> None:
+    """Put what is used into a checkpoint without training state: no callback is asked for those."""
+    average = None if "callbacks" in checkpoint else find_average(trainer, module)
+    if average is not None:
+        checkpoint["state_dict"] = average.in_place_of(_plainly(checkpoint["state_dict"]))
 
 
 class AveragedDecoder(Callback):
@@ -119,11 +134,9 @@ class AveragedDecoder(Callback):
         if average is None:
             return
         current = _plainly(checkpoint.get(CURRENT, checkpoint["state_dict"]))
-        checkpoint["state_dict"] = current
+        checkpoint["state_dict"] = average.in_place_of(current)
         if average.begun:
-            decoder = average.state[DECODER]
-            used = {**current, **average.state, DECODER: unit_rows(decoder)}
-            checkpoint |= {"state_dict": used, CURRENT: current, MEAN_DECODER: decoder}
+            checkpoint |= {CURRENT: current, MEAN_DECODER: average.state[DECODER]}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

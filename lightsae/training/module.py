@@ -34,7 +34,11 @@ from lightsae.sae import (
     objective,
 )
 from lightsae.sae.normalization import require_known
-from lightsae.training.averaged_weights import AveragedDecoder, averages_weights
+from lightsae.training.averaged_weights import (
+    AveragedDecoder,
+    average_weights_alone,
+    averages_weights,
+)
 from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
 from lightsae.training.checkpoints.provenance import (
     shards_of,
@@ -177,6 +181,12 @@ class SAEModule(CheckpointedModule):
         if not hasattr(self, "sae") and "sae.W_enc" in state_dict:
             self._build(state_dict["sae.W_enc"].shape[1])
         return super().load_state_dict(named_as(self.state_dict(), state_dict), strict, assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep averaged weights, where there are some, and what builds the module again."""
+        if self._trainer is not None:
+            average_weights_alone(self.trainer, self, checkpoint)
+        super().on_save_checkpoint(checkpoint)
 
     def configure_callbacks(self) -> list[Callback]:
         """What completes a callback that averages weights, where there is one."""

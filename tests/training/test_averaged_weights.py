@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
+    ModelCheckpoint,
     StochasticWeightAveraging,
     WeightAveraging,
 )
@@ -209,6 +210,20 @@ def test_narrow_copies_follow_the_mean(name: str, shards: Path, tmp_path: Path) 
         assert metrics(tmp_path)[-1]["val/loss"] == again["val/loss"]
     norms = module.sae.W_dec.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_checkpoint_of_weights_alone_holds_the_mean_too(
+    name: str, shards: Path, tmp_path: Path
+) -> None:
+    kept = ModelCheckpoint(tmp_path, filename="weights", save_weights_only=True)
+    fitted(shards, tmp_path, name, more=[kept], **RARELY)
+    weights, everything = (
+        read_checkpoint(tmp_path / f"{file}.ckpt") for file in ("weights", "last")
+    )
+    assert same(weights["state_dict"], everything["state_dict"])
+    assert "optimizer_states" not in weights
+    assert "current_model_state" not in weights
 
 
 @pytest.mark.parametrize("name", ["ema", "swa"])
