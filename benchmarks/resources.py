@@ -43,7 +43,7 @@ from lightsae_kernels.fused import (
     weights,
     weights_order,
 )
-from lightsae_kernels.fused.configs import GRADIENT, PRODUCT, RAGGED, ProductConfig, programs
+from lightsae_kernels.fused.tile_configs import GRADIENT, PRODUCT, RAGGED, ProductConfig, programs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -30,8 +30,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from lightsae_kernels import encode_residual, memory
-from lightsae_kernels.fused.configs import library_rows, product_options
 from lightsae_kernels.fused.select import group_size, maxima_columns
+from lightsae_kernels.fused.tile_configs import library_rows, product_options
 
 from lightsae.sae import SparseAutoencoder, TopK
 from lightsae.training import SAEAdam

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from common import RESULTS, Row, write_rows
 from lightsae_kernels import cpu
-from lightsae_kernels.cpu import encode, encode_gradient, screen, weights
+from lightsae_kernels.cpu import bf16_screen, encode, encode_gradient, weight_gradients
 from peers.implementations import IMPLEMENTATIONS
 from rich.console import Console
 from rich.table import Table
@@ -36,17 +36,17 @@ VARIANTS = ("lightsae", "lightsae reg1", "lightsae reg2", "lightsae bf16")
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("products", torch, "addmm"),
     ("products", torch, "mm"),
-    ("rounding of the weight", screen.Screen, "of"),
+    ("rounding of the weight", bf16_screen.Screen, "of"),
     ("selection", encode, "select_topk"),
-    ("selection", screen, "select_topk"),
-    ("candidates in float32", screen, "_products"),
+    ("selection", bf16_screen, "select_topk"),
+    ("candidates in float32", bf16_screen, "_products"),
     ("penalty", encode, "evaluate_penalty"),
     ("gradient of the penalty", encode_gradient, "_regularizer_gradient_"),
     ("decode and residual", cpu, "residual_forward"),
     ("gradient of the values", cpu, "values_gradient"),
     ("order of the pairs", cpu, "latent_order"),
     ("weight gradients", encode_gradient, "weight_gradient"),
-    ("weight gradients", weights, "weight_gradient"),
+    ("weight gradients", weight_gradients, "weight_gradient"),
 )
 ORDER = (*dict.fromkeys(part for part, _, _ in PARTS), "optimizer", "rest")
 

@@ -37,17 +37,20 @@ def own_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
 
 def _other_ways(inputs: Inputs, size: Size) -> Iterator[Case]:
     """What the table of tiles offers besides what it takes."""
-    from lightsae_kernels.fused import configs
+    from lightsae_kernels.fused import tile_configs
 
     asked = inputs.x.device, inputs.x.dtype, size.d_in, size.d_sae
-    for option in configs.product_options(*asked)[1:]:
+    for option in tile_configs.product_options(*asked)[1:]:
 
         def call(option: object = option) -> object:
-            offered, configs.product_options = configs.product_options, lambda *_: (option,)
+            offered, tile_configs.product_options = (
+                tile_configs.product_options,
+                lambda *_: (option,),
+            )
             try:
                 return ours(inputs, size, None)
             finally:
-                configs.product_options = offered
+                tile_configs.product_options = offered
 
         name = "the library's product" if option is None else "tiles {}x{}x{}".format(*option)
         least = size.product_flops, size.encode_bytes(inputs.x.itemsize)

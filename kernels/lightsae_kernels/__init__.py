@@ -7,12 +7,12 @@ backend per tensor.
 
 from lightsae_kernels import memory, reference
 from lightsae_kernels.adam import adam_step_
-from lightsae_kernels.checks import ArgumentError
+from lightsae_kernels.argument_checks import ArgumentError
 from lightsae_kernels.decode import sparse_decode, sparse_residual
 from lightsae_kernels.encode import encode_residual, encode_topk
-from lightsae_kernels.flags import raise_if_flagged
+from lightsae_kernels.fault_flags import raise_if_flagged
 from lightsae_kernels.gradients import PairOrder
-from lightsae_kernels.narrow import NarrowCopy
+from lightsae_kernels.narrow_copy import NarrowCopy
 from lightsae_kernels.types import (
     AdamSettings,
     Backend,

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lightsae_kernels import reference
+from lightsae_kernels.argument_checks import check_adam_step
 from lightsae_kernels.backends import choose_backend
-from lightsae_kernels.checks import check_adam_step
 from lightsae_kernels.types import AdamSettings, Backend, Moment, Quantized
 
 

@@ -1,4 +1,4 @@
-"""Which implementation serves a tensor."""
+"""Choice of the implementation of an operation: reference, CPU or Triton."""
 
 import os
 import warnings
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightsae_kernels import cpu, reference
-from lightsae_kernels.checks import ArgumentError
+from lightsae_kernels.argument_checks import ArgumentError
 
 OLDEST = (8, 0)
 MAX_K = 512

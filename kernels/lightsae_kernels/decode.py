@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightsae_kernels import operators, reference
-from lightsae_kernels.backends import choose_backend, finds_faults
-from lightsae_kernels.checks import (
+from lightsae_kernels.argument_checks import (
     check_decode,
     check_decode_content,
     require_finite,
@@ -25,8 +24,9 @@ from lightsae_kernels.checks import (
     require_one_device,
     require_shape,
 )
+from lightsae_kernels.backends import choose_backend, finds_faults
+from lightsae_kernels.encode_plan import decode_dtype
 from lightsae_kernels.gradients import PairOrder, Upstream, decode_gradients, outside_autocast
-from lightsae_kernels.plan import decode_dtype
 from lightsae_kernels.types import Backend, Decoder, Left, Residual
 
 

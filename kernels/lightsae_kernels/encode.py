@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightsae_kernels import operators, reference
-from lightsae_kernels.backends import choose_backend, finds_faults
-from lightsae_kernels.checks import (
+from lightsae_kernels.argument_checks import (
     check_encode,
     check_encode_content,
     require_finite,
@@ -26,7 +25,9 @@ from lightsae_kernels.checks import (
     require_one_device,
     require_shape,
 )
+from lightsae_kernels.backends import choose_backend, finds_faults
 from lightsae_kernels.decode import sparse_residual
+from lightsae_kernels.encode_plan import EncodePlan, product_dtype
 from lightsae_kernels.gradients import (
     PairOrder,
     Upstream,
@@ -34,7 +35,6 @@ from lightsae_kernels.gradients import (
     encode_residual_gradients,
     outside_autocast,
 )
-from lightsae_kernels.plan import EncodePlan, product_dtype
 from lightsae_kernels.types import (
     Backend,
     Decoder,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Decoder, DecoderPairs, EncodeGradients, Encoder, Encoding
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from lightsae_kernels.checks import ArgumentError
+from lightsae_kernels.argument_checks import ArgumentError
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.library import custom_op
 
 from lightsae_kernels import cpu
-from lightsae_kernels.backends import choose_backend
-from lightsae_kernels.checks import (
+from lightsae_kernels.argument_checks import (
     check_decode_content,
     check_encode_content,
     require_finite,
     require_finite_activations,
 )
+from lightsae_kernels.backends import choose_backend
+from lightsae_kernels.encode_plan import EncodePlan, decode_dtype
 from lightsae_kernels.gradients import Upstream, decode_gradients, encode_gradients
-from lightsae_kernels.plan import EncodePlan, decode_dtype
 from lightsae_kernels.types import (
     Decoder,
     Encoded,

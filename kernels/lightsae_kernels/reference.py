@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightsae_kernels.plan import decode_dtype
-from lightsae_kernels.quantized import read_moment, write_moment_
+from lightsae_kernels.encode_plan import decode_dtype
+from lightsae_kernels.quantized_moments import read_moment, write_moment_
 from lightsae_kernels.types import (
     AdamSettings,
     Encoded,

@@ -1,4 +1,4 @@
-"""What the operations take and return."""
+"""Types of arguments and results of the operations."""
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypedDict
 
@@ -155,7 +155,7 @@ class EncodeGradients(NamedTuple):
 
 
 class Quantized(NamedTuple):
-    """Numbers in 8 bits; `lightsae_kernels.quantized` defines them.
+    """Numbers in 8 bits; `lightsae_kernels.quantized_moments` defines them.
 
     Attributes:
         codes: int8, or uint8 for what has no sign, [..., D].

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import torch
 from lightsae_kernels import AdamSettings, NarrowCopy, Quantized, adam_step_
-from lightsae_kernels.checks import check_adam_settings
-from lightsae_kernels.quantized import quantized_zeros
+from lightsae_kernels.argument_checks import check_adam_settings
+from lightsae_kernels.quantized_moments import quantized_zeros
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
@@ -30,8 +30,9 @@ class SAEAdam(Optimizer):
     is rounded away, so with betas[1] above 0.998 the second moment rises and never falls.
 
     Moments in int8 take a quarter: a code and a scale for each 256 of a row (arXiv 2110.02861), as
-    `lightsae_kernels.quantized` defines. Codes are 3% apart near the largest of their 256 and wider
-    below; which one is taken is dithered by the step, so that what is kept is right in the mean.
+    `lightsae_kernels.quantized_moments` defines. Codes are 3% apart near the largest of their 256
+    and wider below; which one is taken is dithered by the step, so that what is kept is right in
+    the mean.
     A gradient whose square float32 does not hold stops the others of its 256 too, for long.
 
     Args:

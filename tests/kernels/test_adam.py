@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightsae_kernels import AdamSettings, ArgumentError, Quantized, adam_step_
-from lightsae_kernels.quantized import dequantize, dither, quantize_, quantized_zeros
+from lightsae_kernels.quantized_moments import dequantize, dither, quantize_, quantized_zeros
 from torch import Tensor
 from torch.nn import functional as F
 

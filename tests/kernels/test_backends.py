@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightsae_kernels import ArgumentError, backends, cpu, plan, reference
+from lightsae_kernels import ArgumentError, backends, cpu, encode_plan, reference
 
 SMALL: dict[str, Any] = {"dtypes": (torch.float32,), "k": 1, "d_in": 4}
 
@@ -100,6 +100,6 @@ def test_the_interpreter_refuses_bfloat16(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_autocast_decides_the_dtype_of_the_product() -> None:
-    assert plan.product_dtype(torch.zeros(2)) == torch.float32
+    assert encode_plan.product_dtype(torch.zeros(2)) == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        assert plan.product_dtype(torch.zeros(2)) == torch.bfloat16
+        assert encode_plan.product_dtype(torch.zeros(2)) == torch.bfloat16

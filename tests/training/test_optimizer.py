@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightsae_kernels import ArgumentError, NarrowCopy, Quantized
-from lightsae_kernels.quantized import dequantize
+from lightsae_kernels.quantized_moments import dequantize
 from torch import Tensor, nn
 from torch.nn import functional as F
 

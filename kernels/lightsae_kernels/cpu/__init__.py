@@ -4,14 +4,14 @@ from lightsae_kernels.cpu.adam import adam_step_
 from lightsae_kernels.cpu.decode import decode_forward, residual_forward, values_gradient
 from lightsae_kernels.cpu.encode import centre, encode_forward, keeps
 from lightsae_kernels.cpu.encode_gradient import encode_backward
-from lightsae_kernels.cpu.weights import (
+from lightsae_kernels.cpu.weight_gradients import (
     ORDER_DTYPE,
     LatentOrder,
     decoder_gradient,
     latent_order,
     order_sizes,
 )
-from lightsae_kernels.public import operations_of
+from lightsae_kernels.fixed_backend import operations_of
 
 __getattr__ = operations_of(__name__, "cpu")
 

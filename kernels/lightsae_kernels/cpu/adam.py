@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightsae_kernels.quantized import read_moment, write_moment_
+from lightsae_kernels.quantized_moments import read_moment, write_moment_
 from lightsae_kernels.types import AdamSettings, Moment, Quantized
 
 # Blocks that fit in cache cost more in calls, and in waiting for threads, than they save.

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from lightsae_kernels import reference
-from lightsae_kernels.checks import require_finite_activations
+from lightsae_kernels.argument_checks import require_finite_activations
 from lightsae_kernels.cpu import workspace
-from lightsae_kernels.cpu.screen import pays, screened_topk
+from lightsae_kernels.cpu.bf16_screen import pays, screened_topk
 from lightsae_kernels.cpu.select import select_topk
-from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Encoder, Encoding
 
 PRODUCT_BYTES = 12 << 20

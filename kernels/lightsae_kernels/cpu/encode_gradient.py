@@ -23,13 +23,13 @@ from lightsae_kernels.cpu.encode import (
     product_and_select,
     row_blocks,
 )
-from lightsae_kernels.cpu.weights import (
+from lightsae_kernels.cpu.weight_gradients import (
     LatentOrder,
     decoder_gradient,
     latent_sums,
     weight_gradient,
 )
-from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import DecoderPairs, EncodeGradients, Encoder, Encoding
 
 

@@ -7,9 +7,9 @@
 
 A row whose gradient and moments are all 0 would stay as it is: neither it nor its moments are
 written, and w is read only for the copy. Nor is anything written while the device's fault is set
-(`lightsae_kernels.flags`). Arithmetic is in float32, whatever the tensors are.
+(`lightsae_kernels.fault_flags`). Arithmetic is in float32, whatever the tensors are.
 
-Moments in 8 bits are read and written as `lightsae_kernels.quantized` defines them; scales
+Moments in 8 bits are read and written as `lightsae_kernels.quantized_moments` defines them; scales
 [N, ceil(D / 256)].
 
 Shapes: param, grad, exp_avg, exp_avg_sq and copy [N, D] (the last row may be short), step [].
@@ -23,9 +23,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from lightsae_kernels.flags import fault_on
-from lightsae_kernels.fused.configs import programs
-from lightsae_kernels.quantized import BLOCK, GOLDEN, MIX_1, MIX_2
+from lightsae_kernels.fault_flags import fault_on
+from lightsae_kernels.fused.tile_configs import programs
+from lightsae_kernels.quantized_moments import BLOCK, GOLDEN, MIX_1, MIX_2
 from lightsae_kernels.types import AdamSettings, Moment, Quantized
 
 WIDEST = 8192

@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.flags import Flag, flag_on, raise_where_nothing_waits
-from lightsae_kernels.fused.configs import programs
+from lightsae_kernels.fault_flags import Flag, flag_on, raise_where_nothing_waits
+from lightsae_kernels.fused.tile_configs import programs
 from lightsae_kernels.types import Decoder, Left
 
 _DTYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}

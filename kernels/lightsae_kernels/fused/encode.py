@@ -16,13 +16,13 @@ import torch.distributed as dist
 import triton
 from torch import Tensor
 
-from lightsae_kernels.flags import Flag, flag_on, raise_where_nothing_waits, unwatched
-from lightsae_kernels.fused.configs import ProductConfig, library_rows, product_config
+from lightsae_kernels.encode_plan import EncodePlan
+from lightsae_kernels.fault_flags import Flag, flag_on, raise_where_nothing_waits, unwatched
 from lightsae_kernels.fused.encode_penalty import column_sums, row_norms
 from lightsae_kernels.fused.encode_product import Taken, encode_product
 from lightsae_kernels.fused.select import group_size, maxima_columns, select, select_given
+from lightsae_kernels.fused.tile_configs import ProductConfig, library_rows, product_config
 from lightsae_kernels.memory import memory, rows_in_block
-from lightsae_kernels.plan import EncodePlan
 from lightsae_kernels.reference import norm_ratio
 from lightsae_kernels.types import Encoder, Encoding
 

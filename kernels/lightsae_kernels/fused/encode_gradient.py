@@ -21,14 +21,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.flags import unwatched
-from lightsae_kernels.fused.configs import gradient_config
+from lightsae_kernels.encode_plan import EncodePlan
+from lightsae_kernels.fault_flags import unwatched
 from lightsae_kernels.fused.decode import decode
 from lightsae_kernels.fused.encode import Product, at_support, blocks, first_of_row
-from lightsae_kernels.fused.weights import EncoderPairs, weight_gradients
-from lightsae_kernels.fused.weights_order import LatentOrder
+from lightsae_kernels.fused.latent_sort import LatentOrder
+from lightsae_kernels.fused.tile_configs import gradient_config
+from lightsae_kernels.fused.weight_gradients import EncoderPairs, weight_gradients
 from lightsae_kernels.memory import rows_in_block
-from lightsae_kernels.plan import EncodePlan
 from lightsae_kernels.reference import norm_ratio_gradient
 from lightsae_kernels.types import Decoder, DecoderPairs, EncodeGradients, Encoder, Encoding
 

@@ -1,4 +1,4 @@
-"""What a regularizer takes from activations that are stored (arXiv 2606.27321).
+"""Regularizer values and row statistics from stored activations (arXiv 2606.27321).
 
     l1_i = sum_j mu_j a_ij     squares_i = sum_j mu_j a_ij^2     R_i = l1_i / (sqrt squares_i + eps)
     sums_j = sum_i a_ij                                                                   Reg 1
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.fused.configs import programs
+from lightsae_kernels.fused.tile_configs import programs
 
 
 @triton.jit

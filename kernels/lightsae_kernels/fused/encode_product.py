@@ -1,4 +1,4 @@
-"""Encoder product with everything that can be taken from a tile before it leaves the registers.
+"""Encoder product kernel; group maxima, mask and penalty are taken from each tile in registers.
 
     a = ReLU(x W_enc^T + b_enc)           x is already centred, x - b_dec
     maxima[i, m] = max of a[i, m GROUP : (m + 1) GROUP]        the bound that selection starts from
@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.fused.configs import ProductConfig
 from lightsae_kernels.fused.select import rectified
+from lightsae_kernels.fused.tile_configs import ProductConfig
 
 
 @triton.jit

@@ -23,8 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.flags import Flag
-from lightsae_kernels.fused.configs import programs
+from lightsae_kernels.fault_flags import Flag
+from lightsae_kernels.fused.tile_configs import programs
 
 _SCANNED = 4096
 

@@ -36,11 +36,15 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(params=["library", "fused"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who multiplies, where the fused product serves at all."""
-    configs = pytest.importorskip("lightsae_kernels.fused.configs")
+    tile_configs = pytest.importorskip("lightsae_kernels.fused.tile_configs")
     fused = request.param == "fused"
-    monkeypatch.setattr(configs, "INTERPRETED_PRODUCT", configs.INTERPRETED if fused else None)
+    monkeypatch.setattr(
+        tile_configs, "INTERPRETED_PRODUCT", tile_configs.INTERPRETED if fused else None
+    )
     least = 1 << 40 if fused else 0
-    monkeypatch.setattr(configs, "LIBRARY_FROM", dict.fromkeys(configs.LIBRARY_FROM, least))
+    monkeypatch.setattr(
+        tile_configs, "LIBRARY_FROM", dict.fromkeys(tile_configs.LIBRARY_FROM, least)
+    )
     return str(request.param)
 
 

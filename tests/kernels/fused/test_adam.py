@@ -11,11 +11,11 @@ from lightsae_kernels import (
     ArgumentError,
     adam_step_,
     encode_residual,
-    flags,
+    fault_flags,
     raise_if_flagged,
 )
-from lightsae_kernels.flags import fault_on
-from lightsae_kernels.quantized import quantized_zeros
+from lightsae_kernels.fault_flags import fault_on
+from lightsae_kernels.quantized_moments import quantized_zeros
 from torch import Tensor
 
 from ..test_adam import (
@@ -272,7 +272,7 @@ def test_a_step_of_a_batch_with_nan_changes_nothing_before_somebody_looks(
         leaves[where][..., 3] = torch.nan
     marked = state()
     with monkeypatch.context() as ahead:
-        ahead.setattr(flags, "_raise_if_set", lambda device: None)
+        ahead.setattr(fault_flags, "_raise_if_set", lambda device: None)
         step()
     for one, other in zip(marked, state(), strict=True):
         assert torch.equal(one.nan_to_num(7e7), other.nan_to_num(7e7))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lightsae_kernels import ArgumentError, reference, sparse_decode, sparse_residual
-from lightsae_kernels.flags import unwatched
+from lightsae_kernels.fault_flags import unwatched
 from lightsae_kernels.types import Decoder
 
 from .conftest import DTYPES
@@ -99,7 +99,7 @@ def test_the_public_function_refuses_such_an_index(device: torch.device) -> None
     indices[0, 0] = 50
     with pytest.raises(ArgumentError, match=r"dictionary|d_sae = 50"):
         sparse_decode(values, indices, W_dec, b_dec, backend="triton")
-        from lightsae_kernels.flags import raise_if_flagged
+        from lightsae_kernels.fault_flags import raise_if_flagged
 
         raise_if_flagged()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightsae_kernels import ArgumentError, encode_topk, memory, raise_if_flagged, reference
-from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Encoder
 from torch import is_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from .conftest import DTYPES, INTERPRETED
 
 fused = pytest.importorskip("lightsae_kernels.fused")
-from lightsae_kernels.fused import configs, select  # noqa: E402
+from lightsae_kernels.fused import select, tile_configs  # noqa: E402
 
 Make = Callable[..., Any]
 Close = Callable[..., None]
@@ -93,7 +93,7 @@ def test_aligned_sizes_with_whole_tiles_of_inactive_latents_equal_the_definition
     problem.b_enc[64:192] -= 27
     tensors = leaves(problem, dtype, device)
     encoded = encode_topk(*tensors, 8, backend="triton")
-    tiles = encoded.batch_active.view(-1, configs.INTERPRETED.block_b)
+    tiles = encoded.batch_active.view(-1, tile_configs.INTERPRETED.block_b)
     assert not tiles[4:12].any()
     assert (reference.activations(*tensors)[:, 64:192] > 0).any()
     options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
@@ -121,9 +121,9 @@ def test_tiles_of_a_gpu_equal_the_definition(
     assert_close: Close,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(configs, "INTERPRETED_PRODUCT", configs.PRODUCT[arch][row])
-    gradient = configs.GRADIENT[arch, 2][0] if d_in % 64 == 0 else configs.RAGGED
-    monkeypatch.setattr(configs, "INTERPRETED", gradient)
+    monkeypatch.setattr(tile_configs, "INTERPRETED_PRODUCT", tile_configs.PRODUCT[arch][row])
+    gradient = tile_configs.GRADIENT[arch, 2][0] if d_in % 64 == 0 else tile_configs.RAGGED
+    monkeypatch.setattr(tile_configs, "INTERPRETED", gradient)
     tensors = leaves(make_problem(150, d_in, 301), torch.float16, torch.device("cpu"))
     options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
     assert_equals_the_definition(tensors, 6, assert_close, **options)
@@ -416,7 +416,7 @@ def test_memory_stays_within_the_documented_bound(
     make_problem: Make,
 ) -> None:  # fmt: skip
     D, N, k, s = 16, 1500, 8, 2
-    tile = configs.product_options(device, torch.float16, D, N)[0] or configs.INTERPRETED
+    tile = tile_configs.product_options(device, torch.float16, D, N)[0] or tile_configs.INTERPRETED
     rows = block = 2 * tile.block_b
     B = 5 * tile.block_b
     tensors = [t.half().to(device) for t in make_problem(B, D, N).encoder]

@@ -12,7 +12,7 @@ from .conftest import DTYPES
 from .test_encode import PENALTIES, SHAPES, TOLERANCE
 
 pytest.importorskip("lightsae_kernels.fused")
-from lightsae_kernels.fused import weights
+from lightsae_kernels.fused import weight_gradients
 
 Make = Callable[..., Any]
 Close = Callable[..., None]
@@ -86,14 +86,14 @@ def test_both_weight_gradients_come_out_of_one_pass(
     device: torch.device, make_problem: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    kernel = weights.weight_gradients_kernel
+    kernel = weight_gradients.weight_gradients_kernel
 
     class Counted:
         def __getitem__(self, grid: Any) -> Any:
             passes.append(grid)
             return kernel[grid]
 
-    monkeypatch.setattr(weights, "weight_gradients_kernel", Counted())
+    monkeypatch.setattr(weight_gradients, "weight_gradients_kernel", Counted())
     run(leaves(make_problem(9, 4, 30), torch.float32, device), 3, "triton", (True, True, True))
     assert len(passes) == 1
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightsae_kernels import reference
-from lightsae_kernels.flags import unwatched
+from lightsae_kernels.fault_flags import unwatched
 from torch import Tensor
 
 from .conftest import DTYPES

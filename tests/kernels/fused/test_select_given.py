@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from lightsae_kernels.flags import unwatched
+from lightsae_kernels.fault_flags import unwatched
 
 from .conftest import DTYPES
 

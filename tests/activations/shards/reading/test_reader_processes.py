@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ def children() -> list[psutil.Process]:
     ]
 
 
+def started(number: int) -> list[psutil.Process]:
+    """The children, once all have a command line: a process has none for a moment as it starts."""
+    end = time.monotonic() + 10
+    while len(found := children()) < number and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(found) == number
+    return found
+
+
 @pytest.mark.parametrize(
     ("split", "dtype"), [("train", "float16"), ("validation", "bfloat16"), ("all", "float32")]
 )
@@ -67,7 +77,7 @@ def test_they_deliver_what_one_thread_does(
     expected = [delivered(plain) for _ in range(2)]
     assert not children()
     loader = loader_of(shards, **options, readers=3)
-    assert len(children()) == 3
+    started(3)
     assert [delivered(loader) for _ in range(2)] == expected
     shards.close()
     assert not children()
@@ -203,7 +213,7 @@ def test_this_process_reads_for_one_that_was_killed(make_shards: MakeShards) -> 
     shards = ShardSet(make_shards())
     expected = delivered(loader_of(shards, "all", readers=0))
     loader = loader_of(shards, "all", readers=2)
-    for child, said in zip(children(), ("first", "second"), strict=True):
+    for child, said in zip(started(2), ("first", "second"), strict=True):
         loader.set_epoch(0)
         iterator = iter(loader)
         found = [next(iterator)]

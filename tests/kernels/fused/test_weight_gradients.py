@@ -8,10 +8,9 @@ from torch import Tensor
 
 from .conftest import DTYPES
 
-weights = pytest.importorskip("lightsae_kernels.fused.weights")
-from lightsae_kernels.fused import weights_order  # noqa: E402
-from lightsae_kernels.fused.weights import EncoderPairs  # noqa: E402
-from lightsae_kernels.fused.weights_order import latent_order  # noqa: E402
+weight_gradients = pytest.importorskip("lightsae_kernels.fused.weight_gradients")
+from lightsae_kernels.fused.latent_sort import latent_order  # noqa: E402
+from lightsae_kernels.fused.weight_gradients import EncoderPairs  # noqa: E402
 from lightsae_kernels.types import DecoderPairs  # noqa: E402
 
 Close = Callable[..., None]
@@ -57,7 +56,7 @@ def test_equals_the_dense_products(
     before_W, before_b = d_W.clone().double(), d_b.clone().double()
     encoder = EncoderPairs(d_z, x, d_W, d_b, accumulate) if parts != "decoder" else None
     decoder = DecoderPairs(z, g) if parts in ("both", "decoder") else None
-    d_W_dec = weights.weight_gradients(latent_order(indices, N, chunk), encoder, decoder)
+    d_W_dec = weight_gradients.weight_gradients(latent_order(indices, N, chunk), encoder, decoder)
     if encoder is not None:
         ones = torch.ones(B, 1, device=device)
         want_W, want_b = dense(indices, d_z, x, N), dense(indices, d_z, ones, N).squeeze(1)
@@ -74,8 +73,8 @@ def test_the_order_holds_every_pair_once(
     B: int, N: int, K: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Several tiles of several blocks, as for the pairs of a large batch.
-    monkeypatch.setattr(weights_order, "_BLOCK", 64)
-    monkeypatch.setattr(weights_order, "_TILES", 4)
+    monkeypatch.setattr("lightsae_kernels.fused.latent_sort._BLOCK", 64)
+    monkeypatch.setattr("lightsae_kernels.fused.latent_sort._TILES", 4)
     indices = indices_of("hot", B, N, K).to(device) if B else torch.zeros(0, K, dtype=torch.int64)
     order = latent_order(indices.to(device), N, chunk=8)
     flat = indices.reshape(-1).cpu()
@@ -95,7 +94,7 @@ def test_wide_rows_are_split(device: torch.device, assert_close: Close) -> None:
     indices = torch.zeros(3, 1, dtype=torch.int64, device=device)
     rows = torch.randn(3, 1500, device=device)
     pairs = DecoderPairs(torch.ones(3, 1, device=device), rows)
-    out = weights.decoder_gradient(latent_order(indices, 2, chunk=2), pairs)
+    out = weight_gradients.decoder_gradient(latent_order(indices, 2, chunk=2), pairs)
     assert_close("d_W_dec", out, torch.stack([rows.sum(0), torch.zeros_like(rows[0])]), 1e-6)
 
 
@@ -106,8 +105,8 @@ def test_an_index_outside_the_dictionary_is_nobodys(device: torch.device) -> Non
 
 
 def test_columns_of_a_program_stay_in_l2() -> None:
-    assert weights.gradient_columns(384, 4096 * 4) == (512, 2)
+    assert weight_gradients.gradient_columns(384, 4096 * 4) == (512, 2)
     for B in (256, 4096, 16384, 65536):
-        block, warps = weights.gradient_columns(1024, B * 4)
+        block, warps = weight_gradients.gradient_columns(1024, B * 4)
         assert block == 256 or B * 4 * block <= 16 << 20
         assert block == 256 * warps

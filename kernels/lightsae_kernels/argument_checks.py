@@ -1,12 +1,12 @@
-"""Arguments are refused by name before any work is done."""
+"""Checks of arguments; every error names the argument and what was expected."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from lightsae_kernels.plan import EncodePlan
-from lightsae_kernels.quantized import BLOCK, scales_shape
+from lightsae_kernels.encode_plan import EncodePlan
+from lightsae_kernels.quantized_moments import BLOCK, scales_shape
 from lightsae_kernels.types import AdamSettings, Moment, Quantized
 
 

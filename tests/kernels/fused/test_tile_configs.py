@@ -7,8 +7,8 @@ import pytest
 import torch
 from lightsae_kernels import encode_topk
 
-configs = pytest.importorskip("lightsae_kernels.fused.configs")
-from lightsae_kernels.fused.configs import PRODUCT, ProductConfig  # noqa: E402
+tile_configs = pytest.importorskip("lightsae_kernels.fused.tile_configs")
+from lightsae_kernels.fused.tile_configs import PRODUCT, ProductConfig  # noqa: E402
 
 OPTIONS = (*PRODUCT[90], None)
 GPU = torch.device("cuda")
@@ -28,15 +28,15 @@ class Clock:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIGHTSAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(configs, "_remembered", {})
+    monkeypatch.setattr(tile_configs, "_remembered", {})
     return tmp_path / "cache" / "tuned.json"
 
 
 def test_the_fastest_is_kept_and_timed_only_once(cache: Path) -> None:
     clock = Clock(OPTIONS[2])
     assert (
-        configs.tuned("shape", OPTIONS, clock)
-        == configs.tuned("shape", OPTIONS, clock)
+        tile_configs.tuned("shape", OPTIONS, clock)
+        == tile_configs.tuned("shape", OPTIONS, clock)
         == OPTIONS[2]
     )
     assert clock.asked == len(OPTIONS)
@@ -44,10 +44,10 @@ def test_the_fastest_is_kept_and_timed_only_once(cache: Path) -> None:
 
 
 def test_the_next_process_does_not_time_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configs.tuned("shape", OPTIONS, Clock(OPTIONS[1]))
-    monkeypatch.setattr(configs, "_remembered", {})
+    tile_configs.tuned("shape", OPTIONS, Clock(OPTIONS[1]))
+    monkeypatch.setattr(tile_configs, "_remembered", {})
     clock = Clock(OPTIONS[0])
-    assert configs.tuned("shape", OPTIONS, clock) == OPTIONS[1]
+    assert tile_configs.tuned("shape", OPTIONS, clock) == OPTIONS[1]
     assert clock.asked == 0
 
 
@@ -55,13 +55,13 @@ def test_the_next_process_does_not_time_again(cache: Path, monkeypatch: pytest.M
 def test_a_file_that_makes_no_sense_is_replaced(cache: Path, text: str) -> None:
     cache.parent.mkdir()
     cache.write_text(text)
-    assert configs.tuned("shape", OPTIONS, Clock(OPTIONS[1])) == OPTIONS[1]
+    assert tile_configs.tuned("shape", OPTIONS, Clock(OPTIONS[1])) == OPTIONS[1]
     assert json.loads(cache.read_text())["shape"] == list(OPTIONS[1])
 
 
 def test_other_shapes_stay_in_the_file(cache: Path) -> None:
-    configs.tuned("one", OPTIONS, Clock(OPTIONS[1]))
-    configs.tuned("other", OPTIONS, Clock(OPTIONS[2]))
+    tile_configs.tuned("one", OPTIONS, Clock(OPTIONS[1]))
+    tile_configs.tuned("other", OPTIONS, Clock(OPTIONS[2]))
     assert set(json.loads(cache.read_text())) == {"one", "other"}
 
 
@@ -70,16 +70,16 @@ def test_a_folder_that_cannot_be_written_only_costs_the_memory(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LIGHTSAE_CACHE", str(tmp_path / "file"))
-    assert configs.tuned("shape", OPTIONS, Clock(OPTIONS[1])) == OPTIONS[1]
+    assert tile_configs.tuned("shape", OPTIONS, Clock(OPTIONS[1])) == OPTIONS[1]
 
 
 def test_that_the_library_is_the_fastest_is_remembered_too(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert configs.tuned("shape", OPTIONS, Clock(None)) is None
-    monkeypatch.setattr(configs, "_remembered", {})
+    assert tile_configs.tuned("shape", OPTIONS, Clock(None)) is None
+    monkeypatch.setattr(tile_configs, "_remembered", {})
     clock = Clock(OPTIONS[0])
-    assert configs.tuned("shape", OPTIONS, clock) is None
+    assert tile_configs.tuned("shape", OPTIONS, clock) is None
     assert clock.asked == 0
     assert json.loads(cache.read_text()) == {"shape": None}
 
@@ -98,22 +98,22 @@ def test_the_table_says_who_multiplies(
     dtype: torch.dtype, d_in: int, d_sae: int, library: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    options = configs.product_options(GPU, dtype, d_in, d_sae)
+    options = tile_configs.product_options(GPU, dtype, d_in, d_sae)
     assert (options[0] is None) == library
     assert options.count(None) == 1
 
 
 def test_a_row_block_of_the_library_stays_in_l2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert configs.library_rows(GPU, 65536 * 2) == 256
-    assert configs.library_rows(GPU, 1 << 40) == 16
+    assert tile_configs.library_rows(GPU, 65536 * 2) == 256
+    assert tile_configs.library_rows(GPU, 1 << 40) == 16
 
 
 def test_the_interpreter_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTSAE_AUTOTUNE", "1")
     clock = Clock(None)
-    config = configs.product_config(torch.zeros(4, 8), torch.zeros(16, 8), clock)
-    assert (config, clock.asked) == (configs.INTERPRETED_PRODUCT, 0)
+    config = tile_configs.product_config(torch.zeros(4, 8), torch.zeros(16, 8), clock)
+    assert (config, clock.asked) == (tile_configs.INTERPRETED_PRODUCT, 0)
 
 
 @pytest.mark.gpu

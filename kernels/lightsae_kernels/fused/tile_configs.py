@@ -1,4 +1,4 @@
-"""Who multiplies for an encoder, and the tiles of the kernels, per architecture.
+"""Tile sizes per architecture, and which matrix product (fused or library) an encoder uses.
 
 An encoder product is the library's, in row blocks that stay in L2 and are selected from there, or
 the fused kernel's, whose tiles leave the group maxima before they are stored. The library has every

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from lightsae_kernels import encode_topk, reference
-from lightsae_kernels.cpu import screen
-from lightsae_kernels.cpu.screen import Screen, screened_topk
+from lightsae_kernels.cpu import bf16_screen
+from lightsae_kernels.cpu.bf16_screen import Screen, screened_topk
 from lightsae_kernels.types import Encoder
 
 
@@ -94,7 +94,7 @@ def test_the_margin_bounds_every_product() -> None:
     rounded = x.to(torch.bfloat16)
     y = torch.addmm(narrow.b, rounded, narrow.W.t()).double()
     z = torch.addmm(b.double(), x.double(), W.double().t())
-    off = (z - y).abs() - screen._ROUNDING * y.abs()
+    off = (z - y).abs() - bf16_screen._ROUNDING * y.abs()
     assert (off.amax(dim=1) <= narrow.margin(x)).all()
 
 
@@ -109,29 +109,29 @@ def test_only_doubtful_rows_take_the_whole_product(monkeypatch: pytest.MonkeyPat
     W[200:400] = W[100]
     x[4] = W[100] * 40
     whole = []
-    select = screen.select_topk
+    select = bf16_screen.select_topk
 
     def counting(z: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         if z.dtype == torch.float32:
             whole.append(len(z))
         return select(z, k)
 
-    monkeypatch.setattr(screen, "select_topk", counting)
+    monkeypatch.setattr(bf16_screen, "select_topk", counting)
     screened_topk(x, Encoder(W, b), 8)
     assert whole and whole[0] < 6
 
 
 def test_encode_topk_screens_large_products_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen, "multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(screen, "_LEAST_PRODUCTS", 20 * 48 * 2000)
+    monkeypatch.setattr(bf16_screen, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(bf16_screen, "_LEAST_PRODUCTS", 20 * 48 * 2000)
     rows = []
-    products = screen._products
+    products = bf16_screen._products
 
     def counting(x: torch.Tensor, W: torch.Tensor, listed: torch.Tensor) -> torch.Tensor:
         rows.append(len(x))
         return products(x, W, listed)
 
-    monkeypatch.setattr(screen, "_products", counting)
+    monkeypatch.setattr(bf16_screen, "_products", counting)
     x, W, b = operands(20, 48, 2000)
     for options in ({}, {"regularizer": "off_support_l1"}):
         code = encode_topk(x, W, b, torch.zeros(48), 8, **options)

@@ -1,4 +1,4 @@
-"""What is asked of one encoding, beside its inputs and weights."""
+"""Options of one encoding (k, regularizer, dtypes, ...) in one frozen object."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A weight in the dtype of its products, kept beside it by whoever steps it."""
+"""A copy of a weight in the dtype of its matrix products, written by the optimizer step."""
 
 from typing import Any
 

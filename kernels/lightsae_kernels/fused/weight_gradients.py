@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightsae_kernels.fused.weights_order import LatentOrder
+from lightsae_kernels.fused.latent_sort import LatentOrder
 from lightsae_kernels.types import DecoderPairs
 
 # Chunks of a program; the interpreter pays by the program.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightsae_kernels import Quantized
-from lightsae_kernels.quantized import BLOCK, dequantize, dither, quantize_, quantized_zeros
+from lightsae_kernels.quantized_moments import BLOCK, dequantize, dither, quantize_, quantized_zeros
 from torch import Tensor
 
 CODES = [torch.int8, torch.uint8]

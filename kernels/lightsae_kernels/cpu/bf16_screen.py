@@ -21,7 +21,7 @@ from torch import Tensor
 from lightsae_kernels.cpu import workspace
 from lightsae_kernels.cpu.row_sort import sort_rows_
 from lightsae_kernels.cpu.select import select_topk
-from lightsae_kernels.plan import EncodePlan
+from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Encoder
 
 _ROUNDING = 2.0**-8

@@ -1,4 +1,4 @@
-"""NaN, inf and wrong indices met on a device, without waiting for it.
+"""Error flags that kernels set on NaN, inf or a wrong index; the host raises later, without a sync.
 
 A flag lies in host memory that the device can write. Kernels write it only when they meet something
 wrong, so it costs nothing otherwise. Whoever calls the next operation raises if it is set by then;
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightsae_kernels.checks import ArgumentError
+from lightsae_kernels.argument_checks import ArgumentError
 
 _MESSAGES = {
     "encode_topk": "encode_topk met NaN, inf or an index outside the dictionary on {device}: an "
