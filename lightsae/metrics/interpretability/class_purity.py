@@ -1,7 +1,5 @@
 """Class purity: does a latent fire on images of one class?"""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import within
 
 
-class PurityScores(NamedTuple):
+class PurityScores:
     """Class purity of all latents.
 
     Attributes:
@@ -24,11 +22,19 @@ class PurityScores(NamedTuple):
         mean_weighted: Mean of `weighted` over them.
     """
 
-    binary: Tensor
-    weighted: Tensor
-    main_class: Tensor
-    mean_binary: Tensor
-    mean_weighted: Tensor
+    def __init__(
+        self,
+        binary: Tensor,
+        weighted: Tensor,
+        main_class: Tensor,
+        mean_binary: Tensor,
+        mean_weighted: Tensor,
+    ) -> None:
+        self.binary = binary
+        self.weighted = weighted
+        self.main_class = main_class
+        self.mean_binary = mean_binary
+        self.mean_weighted = mean_weighted
 
 
 def _checked(

@@ -1,7 +1,5 @@
 """Uniqueness: has another latent the same top images?"""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from lightsae.sae.index_checks import integers
 _PAIRS = 2**22
 
 
-class UniquenessScores(NamedTuple):
+class UniquenessScores:
     """How far the top images of each latent are its own.
 
     Attributes:
@@ -25,9 +23,10 @@ class UniquenessScores(NamedTuple):
         mean: Mean of the scores, float64 scalar; NaN without one.
     """
 
-    scores: Tensor
-    nearest: Tensor
-    mean: Tensor
+    def __init__(self, scores: Tensor, nearest: Tensor, mean: Tensor) -> None:
+        self.scores = scores
+        self.nearest = nearest
+        self.mean = mean
 
 
 def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
@@ -77,9 +76,9 @@ def _parts(work: list[int], d_sae: int) -> list[tuple[int, int]]:
 def uniqueness(samples: Tensor) -> UniquenessScores:
     """How far the top images of each latent are its own.
 
-    `u_j = 1 - max_{i != j} |T_i & T_j| / |T_i | T_j|` with T_j the set of the top images of latent j
-    (`top_activating`): 1 where no other latent has one of them, 0 where another has the same.
-    Latents without images are left out.
+    One less the largest Jaccard overlap `|T_i & T_j| / |T_i or T_j|` of latent j with another, T_j
+    being the set of its top images (`top_activating`): 1 where no other latent has one of them, 0
+    where another has the same. Latents without images are left out.
 
     Args:
         samples: The images [d_sae, n], integers, none twice in a row; -1 where there are fewer.
