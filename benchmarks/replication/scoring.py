@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from sets import Rows
+from replication.sets import Rows
 from torch import Tensor
 
 from lightsae.metrics import R2, monosemanticity

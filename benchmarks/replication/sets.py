@@ -1,6 +1,7 @@
 """What a study is made on: a shard set, and a second one that compares its samples."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,9 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Pair:
-    """A shard set with one row per sample, and the embeddings that MS is measured in.
+    """A shard set, and the embeddings that MS is measured in.
+
+    The embeddings have a row for each row of the shards, by sample and token, or one per sample.
 
     Attributes:
         name: What tables call the set.
@@ -52,7 +55,10 @@ class Pair:
     split_seed: int = 0
 
     def load(self) -> dict[str, Rows]:
-        """Every split, in memory."""
+        """Every split, in memory; read once in a process."""
+        return _loaded(self)
+
+    def _read(self) -> dict[str, Rows]:
         shards = ShardSet(self.shards)
         rule = split_rule(
             distinct_samples(shards),
@@ -60,17 +66,42 @@ class Pair:
             test_fraction=self.test_fraction,
             seed=self.split_seed,
         )
-        chunks = range(len(shards.chunks))
-        x = torch.from_numpy(np.concatenate(shards.read_activations(chunks)))
-        index = torch.from_numpy(np.concatenate([shards.read_index(c) for c in chunks], axis=1))
-        shards.close()
-        order = index[0].argsort(stable=True)
+        x, index = _all_rows(shards)
+        order = _order(index)
         x, index = x[order], index[:, order]
-        e = SampleEmbeddings(str(self.embeddings)).of(index[0])
+        e = _embeddings(self.embeddings, index)
         return {split: _rows(x, e, index, rule, split) for split in SPLITS}
+
+
+@lru_cache(maxsize=1)
+def _loaded(pair: Pair) -> dict[str, Rows]:
+    return pair._read()
 
 
 def _rows(x: Tensor, e: Tensor, index: Tensor, rule: SplitRule, split: str) -> Rows:
     mask = torch.from_numpy(rule.mask(index[0].numpy(), split))  # type: ignore[arg-type]
     label = index[2][mask] if len(index) == 3 else None
     return Rows(x[mask], e[mask], label)
+
+
+def _all_rows(shards: ShardSet) -> tuple[Tensor, Tensor]:
+    """Activations [rows, d_in], and sample, token and, if there are some, label [2 or 3, rows]."""
+    chunks = range(len(shards.chunks))
+    x = np.concatenate(shards.read_activations(chunks))
+    index = np.concatenate([shards.read_index(chunk) for chunk in chunks], axis=1)
+    shards.close()
+    return torch.from_numpy(x), torch.from_numpy(index)
+
+
+def _order(index: Tensor) -> Tensor:
+    """By sample, then token."""
+    return torch.from_numpy(np.lexsort((index[1].numpy(), index[0].numpy())))
+
+
+def _embeddings(folder: Path, index: Tensor) -> Tensor:
+    """The embedding of each row, whatever the order they lie in."""
+    e, there = _all_rows(ShardSet(folder))
+    order = _order(there)
+    if torch.equal(there[:2, order], index[:2]):
+        return e[order]
+    return SampleEmbeddings(str(folder)).of(index[0])

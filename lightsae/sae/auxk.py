@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from lightsae_kernels import PairOrder, encode_topk, sparse_decode
+from lightsae_kernels import PairOrder, encode_topk, reference, sparse_decode
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -97,9 +97,13 @@ def aux_k_loss(
         return residual.new_zeros(())
     variance = _global_variance(residual, process_group)
     encoder = sae.W_enc[latents], sae.b_enc[latents], sae.b_dec
-    order = PairOrder()
-    code = encode_topk(x, *encoder, min(k_aux, len(latents)), order=order)
-    e_hat = sparse_decode(code.values, code.indices, sae.W_dec[latents], order=order)
+    if len(latents) <= k_aux:
+        # All of them are used, so there is nothing to select.
+        e_hat = reference.activations(x, *encoder) @ sae.W_dec[latents]
+    else:
+        order = PairOrder()
+        code = encode_topk(x, *encoder, k_aux, order=order)
+        e_hat = sparse_decode(code.values, code.indices, sae.W_dec[latents], order=order)
     error = (residual - e_hat).square().sum() / max(len(x), 1)
     return torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0 * error)
 
