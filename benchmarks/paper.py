@@ -56,8 +56,9 @@ def main() -> int:
             kept = folder(options, pair, setting)
             found = study(
                 pair, setting, options.variants, range(options.seeds), kept,
-                processes=options.processes, detailed=options.detailed,
-                probe_rows=options.probe_rows, tell=console.print,
+                processes=options.processes, choosing=options.choosing or options.seeds,
+                detailed=options.detailed, probe_rows=options.probe_rows, tell=console.print,
+                lambdas=options.lambdas,
             )  # fmt: skip
             studies.append(found)
             show(found, console)
@@ -84,14 +85,16 @@ def made_setting(options: argparse.Namespace, k: int, defaults: dict[str, int]) 
     """The setting of a study: what was asked for, else the set's own, else the usual."""
     asked = {name: getattr(options, name) for name in ("d_sae", "epochs", "batch_size")}
     chosen = defaults | {name: value for name, value in asked.items() if value is not None}
-    return Setting(k, aux_k=AuxK(dead_after_multiple=options.dead_after_multiple), **chosen)
+    aux_k = AuxK(dead_after_multiple=options.dead_after_multiple)
+    return Setting(k, aux_k=aux_k, warmup_share=options.warmup_share, **chosen)
 
 
 def folder(options: argparse.Namespace, pair: Pair, setting: Setting) -> Path:
     """Where the autoencoders of a study are kept: another setting, another folder."""
     name = pair.name.lower().replace(" ", "-")
     sizes = f"k{setting.k}-d{setting.d_sae}-e{setting.epochs}-b{setting.batch_size}"
-    return options.out / "saes" / name / f"{sizes}-dead{options.dead_after_multiple:g}"
+    schedule = f"dead{options.dead_after_multiple:g}-warmup{setting.warmup_share:g}"
+    return options.out / "saes" / name / f"{sizes}-{schedule}"
 
 
 def show(found: Study, console: Console) -> None:
@@ -130,6 +133,7 @@ def parse() -> argparse.Namespace:
     if options.cifar and not options.networks:
         parser.error("--cifar needs --networks, a folder with the weights of the ResNets")
     options.figures = options.figures or options.out
+    options.lambdas = {name: sorted(map(float, tried)) for name, *tried in options.lambdas}
     return options
 
 

@@ -9,8 +9,8 @@ from replication.training import Fit
 
 # Ascending; R2 falls as lambda grows, so the first that loses R2 ends the search.
 LAMBDAS = {
-    "Reg 1": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3),
-    "Reg 2": (1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2),
+    "Reg 1": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2, 1e-1),
+    "Reg 2": (3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2, 1e-1),
     "MonoLoss": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
 }
 

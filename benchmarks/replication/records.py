@@ -37,7 +37,8 @@ def _sections(found: Study) -> str:
         f"## {found.pair.name}, k = {setting.k}\n",
         f"MS in the embeddings of {found.pair.e_name}; {len(found.seeds)} seeds; "
         f"d_sae {setting.d_sae}, {setting.epochs} epochs, batch {setting.batch_size}, "
-        f"dead after {setting.aux_k.dead_after_rows(setting.d_sae, setting.k):,} rows.\n",
+        f"dead after {setting.aux_k.dead_after_rows(setting.d_sae, setting.k):,} rows, "
+        f"lambda rises over {setting.warmup_share:g} of the steps.\n",
         *(f"- {choice}" for choice in found.choices.values()),
     ]
     for title, table in TITLES.items():
@@ -52,6 +53,7 @@ def _about(found: Study) -> dict[str, Any]:
     return {
         "set": found.pair.name, "embeddings": found.pair.e_name, "k": setting.k,
         "d_sae": setting.d_sae, "epochs": setting.epochs, "batch_size": setting.batch_size,
+        "warmup_share": setting.warmup_share,
         "dead_after_rows": setting.aux_k.dead_after_rows(setting.d_sae, setting.k),
     }  # fmt: skip
 

@@ -47,6 +47,7 @@ def study(
     out: Path,
     *,
     processes: int,
+    choosing: int,
     detailed: int,
     probe_rows: int,
     tell: Callable[[str], None],
@@ -61,7 +62,8 @@ def study(
         seeds: Seeds, paired between variants.
         out: Folder that keeps the autoencoders; what is there is not trained again.
         processes: Autoencoders trained side by side.
-        detailed: Seeds that Tables 2 and 3 and the figures are over, the first ones.
+        choosing: Seeds that lambda is chosen with, the first ones.
+        detailed: Seeds that Tables 2 to 4 and the figures are over, the first ones.
         probe_rows: Training rows that probes are fitted on.
         tell: Called with a line for each choice.
         lambdas: Lambdas to try by variant, ascending.
@@ -74,11 +76,13 @@ def study(
     choices = {}
     with Workers(pair, setting, out, processes, keep) as workers:
         for variant in variants:
-            choices[variant] = choose(variant, seeds, workers, (lambdas or {}).get(variant))
+            tried = (lambdas or {}).get(variant)
+            choices[variant] = choose(variant, seeds[:choosing], workers, tried)
             tell(f"{pair.name}, k = {setting.k}: {choices[variant]}")
         chosen = [Fit(), *(Fit(name, choice.weight) for name, choice in choices.items())]
         unmasked = [fit._replace(masked=False) for fit in chosen if fit.variant in MASKED]
-        workers.train(fit._replace(seed=seed) for fit in unmasked for seed in seeds)
+        workers.train(fit._replace(seed=seed) for fit in chosen for seed in seeds)
+        workers.train(fit._replace(seed=seed) for fit in unmasked for seed in seeds[:detailed])
     rows = pair.load()
     return Study(
         pair,
@@ -86,7 +90,7 @@ def study(
         tuple(seeds),
         choices,
         [line(fit, scored, seeds) for fit in chosen],
-        [line(fit, scored, seeds) for fit in unmasked],
+        [line(fit, scored, seeds[:detailed]) for fit in unmasked],
         {
             fit.variant: {
                 seed: details(autoencoder(fit._replace(seed=seed), out), rows, probe_rows)

@@ -1,5 +1,6 @@
 """One autoencoder of a study: the package's own objective and optimizer over rows in memory."""
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Setting:
         batch_size: Rows per step; the last batch of an epoch may have fewer.
         learning_rate: Of Adam.
         aux_k: Settings of the auxiliary loss.
-        weight_warmup: Steps over which lambda rises.
+        warmup_share: Share of the steps over which lambda rises from 0.
     """
 
     k: int
@@ -47,7 +48,11 @@ class Setting:
     batch_size: int = 2048
     learning_rate: float = 1e-3
     aux_k: AuxK = field(default_factory=AuxK)
-    weight_warmup: int = 0
+    warmup_share: float = 0.5
+
+    def weight_warmup(self, rows: int) -> int:
+        """Steps over which lambda rises, on so many training rows."""
+        return round(self.warmup_share * self.epochs * math.ceil(rows / self.batch_size))
 
 
 class Fit(NamedTuple):
@@ -85,7 +90,7 @@ def train(fit: Fit, setting: Setting, x: Tensor) -> SparseAutoencoder:
     tracker = DeadLatentTracker(setting.d_sae)
     optimizer = SAEAdam(sae.parameters(), lr=setting.learning_rate)
     optimizer.keep_unit_rows(sae.W_dec)
-    regularizer = fit.regularizer(setting.weight_warmup)
+    regularizer = fit.regularizer(setting.weight_warmup(len(x)))
     dead_after = setting.aux_k.dead_after_rows(setting.d_sae, setting.k)
 
     def dead(encoded: Encoded) -> Tensor:
