@@ -39,9 +39,9 @@ from lightsae_kernels.fused import (
     encode_gradient,
     encode_penalty,
     encode_product,
+    latent_sort,
     select,
-    weights,
-    weights_order,
+    weight_gradients,
 )
 from lightsae_kernels.fused.tile_configs import GRADIENT, PRODUCT, RAGGED, ProductConfig, programs
 from triton.backends.compiler import GPUTarget
@@ -136,12 +136,12 @@ KERNELS = {
     "select_given": select.select_given_kernel,
     "decode": decode.decode_kernel,
     "values_gradient": decode.values_gradient_kernel,
-    "weight_gradients": weights.weight_gradients_kernel,
-    "partial_sums": weights.partial_sums_kernel,
-    "count": weights_order.count_kernel,
-    "tile_starts": weights_order.tile_starts_kernel,
-    "latent_starts": weights_order.latent_starts_kernel,
-    "place": weights_order.place_kernel,
+    "weight_gradients": weight_gradients.weight_gradients_kernel,
+    "partial_sums": weight_gradients.partial_sums_kernel,
+    "count": latent_sort.count_kernel,
+    "tile_starts": latent_sort.tile_starts_kernel,
+    "latent_starts": latent_sort.latent_starts_kernel,
+    "place": latent_sort.place_kernel,
 }
 # Types of the arguments that are not elements of x.
 TYPES = {
