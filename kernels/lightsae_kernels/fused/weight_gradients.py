@@ -194,6 +194,7 @@ def weight_gradients(
     )
     bytes_of_column = B * sum(t.element_size() for t in (x, g) if t is not None)
     block = gradient_columns(D, bytes_of_column)
+    warps = gradient_warps(block, encoder, decoder)
     tiles = {
         "ENC": encoder is not None, "DEC": decoder is not None, "STEPS": N.bit_length(),
         "CHUNKS": chunks_of(device), "BLOCK_D": block,
@@ -201,8 +202,7 @@ def weight_gradients(
     weight_gradients_kernel[(triton.cdiv(N + further, chunks_of(device)), triton.cdiv(D, block))](
         order.pairs, order.offsets, order.extras, d_z, x, z, g, d_W_enc, d_b, d_W_dec,
         part_enc, part_b, part_dec, N + further, N, K, D,
-        ACCUMULATE=accumulate, LENGTH=order.chunk, num_warps=gradient_warps(block, encoder, decoder),
-        **tiles,
+        ACCUMULATE=accumulate, LENGTH=order.chunk, num_warps=warps, **tiles,
     )  # fmt: skip
     if further:
         partial_sums_kernel[(triton.cdiv(further, chunks_of(device)), triton.cdiv(D, block))](
