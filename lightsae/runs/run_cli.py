@@ -271,13 +271,12 @@ class RunCLI(LightningCLI):
 
     def _say_start(self) -> None:
         self._trains = True
+        sizes = f" ({model_summary(self.model.sae)})" if isinstance(self.model, SAEModule) else ""
         if self.trainer.ckpt_path is None:
             why = "no checkpoint yet" if self._resume_point else "keeps no checkpoint"
-            _say(f"{self.run.path}: {why}, starting from the beginning")
+            _say(f"{self.run.path}: {why}, starting from the beginning{sizes}")
         else:
-            _say(f"{self.run.path}: going on after step {self.trainer.global_step}")
-        if isinstance(self.model, SAEModule):
-            _say(f"{self.run.path}: {model_summary(self.model.sae)}")
+            _say(f"{self.run.path}: going on after step {self.trainer.global_step}{sizes}")
 
     def after_fit(self) -> None:
         """Keep the trained autoencoder by itself."""
