@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import Code, of_rows, pair_keys, required, size, spread
+from lightsae.metrics.grouped_sums import grouped_sums
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import within
 
@@ -55,10 +56,10 @@ def _class_purity_update(
     """Add entries to both tables [d_sae, n_classes], in place."""
     d_sae, n_classes = firings.shape
     legend = f"d_sae = {d_sae} and {n_classes} classes"
-    keys, groups = pair_keys(latents, labels, d_sae, n_classes, legend).unique(return_inverse=True)
-    sums = values.new_zeros(len(keys)).index_add_(0, groups, values)
-    firings.view(-1)[keys] += torch.bincount(groups, minlength=len(keys))
-    mass.view(-1)[keys] += sums
+    keys = pair_keys(latents, labels, d_sae, n_classes, legend)
+    cells, groups, counts = keys.unique(return_inverse=True, return_counts=True)
+    firings.view(-1)[cells] += counts
+    mass.view(-1)[cells] += grouped_sums(values, groups, len(cells))
 
 
 def _class_purity_compute(firings: Tensor, mass: Tensor) -> PurityScores:

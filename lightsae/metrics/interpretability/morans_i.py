@@ -20,6 +20,7 @@ from lightsae.metrics.code_inputs import (
     size,
     spread,
 )
+from lightsae.metrics.grouped_sums import grouped_sums
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers, within
 
@@ -95,7 +96,7 @@ def _scores(patches: _Patches, d_sae: int, grid: tuple[int, int]) -> tuple[Tenso
     )
 
     def summed(numbers: Tensor) -> Tensor:
-        return numbers.new_zeros(len(owners)).index_add_(0, groups, numbers)
+        return grouped_sums(numbers, groups, len(owners))
 
     # I does not change when a constant is taken away; without the minimum no digits cancel.
     low = a.new_full((len(owners),), torch.inf).scatter_reduce(0, groups, a, "amin")
@@ -115,8 +116,7 @@ def _scores(patches: _Patches, d_sae: int, grid: tuple[int, int]) -> tuple[Tenso
     varies = largest > 0
     i = (n_patches / (2 * edges) * together / variance)[varies]
     latents = owners[varies] % d_sae
-    total = a.new_zeros(d_sae).index_add_(0, latents, i)
-    return total, torch.bincount(latents, minlength=d_sae)
+    return grouped_sums(i, latents, d_sae), torch.bincount(latents, minlength=d_sae)
 
 
 def _beside(keys: Tensor, a: Tensor, step: int, inside: Tensor) -> Tensor:
