@@ -5,9 +5,10 @@
 Both start from the same codes [images, k] and unit-norm embeddings, in float64. All pairs, for all
 latents at once, are a product of the cosines [images, images] with the dense activations
 [images, d_sae]: images^2 d_sae multiplications. One pass is `Monosemanticity`, updated batch by
-batch. The two take turns. Figures are seconds, processor seconds of all threads, which suffer less
-from company on the machine, their ratios, and the largest difference of a score. Ends with status 1
-if one pass is less than 100 times faster in either, or a score differs by more than 1e-9.
+batch. The two take turns, on one thread: on a busy machine, two would measure how long one waits for
+the other. Figures are seconds, processor seconds, their ratios, and the largest difference of a
+score. Ends with status 1 if one pass is less than 100 times faster in either, or a score differs by
+more than 1e-9.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     counts = {"images": 10_000, "d_sae": 8192, "k": 32, "d_embed": 64, "batch": 2048}
-    for name, default in {**counts, "rounds": 3, "threads": 2}.items():
+    for name, default in {**counts, "rounds": 3, "threads": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     parser.add_argument("--goal", type=float, default=GOAL, help=f"default {GOAL:g} times faster")
     out = RESULTS / "monosemanticity.csv"
