@@ -4,11 +4,19 @@ import torch
 from torch import Tensor
 
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows
+from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
 
 
 def _nmse_update(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of the ratios (float64) and the number of rows that have one (int64)."""
+    blocks = zip(row_blocks(x_hat), row_blocks(x), strict=True)
+    parts = [_ratios(*block) for block in blocks]
+    total, rows = (torch.stack(each).sum() for each in zip(*parts, strict=True))
+    return total, rows
+
+
+def _ratios(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same of a block of rows."""
     x_hat, x = x_hat.double(), x.double()
     length = x.square().sum(1)
     ratio = (x - x_hat).square().sum(1) / length

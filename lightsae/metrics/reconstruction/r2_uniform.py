@@ -5,13 +5,19 @@ from torch import Tensor
 
 from lightsae.metrics.code_inputs import size
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows
+from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
 
 # Moments, float64 [4, d_in]: rows, residual and total sum of squares, mean.
 _MOMENTS = 4
 
 
 def _r2_uniform_update(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the moments of a batch [rows, d_in]."""
+    blocks = zip(row_blocks(x_hat), row_blocks(x), strict=True)
+    return _r2_uniform_merge(torch.stack([_block_moments(*block) for block in blocks]))
+
+
+def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the moments of rows [rows, d_in]."""
     x_hat, x = x_hat.double(), x.double()
     # Measured from the first row, a constant dimension has a total of exactly zero.

@@ -42,7 +42,7 @@ def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tens
     holders = latents[order]
     per_image = torch.bincount(images)
     starts = per_image.cumsum(0) - per_image
-    work = torch.bincount(latents, per_image[images].double(), minlength=d_sae).long()
+    work = torch.zeros_like(sizes).index_add_(0, latents, per_image[images])
     largest = torch.zeros(d_sae, dtype=torch.float64, device=latents.device)
     nearest = torch.full_like(sizes, -1)
     for first, last in _parts(work.tolist(), d_sae):
@@ -56,7 +56,7 @@ def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tens
         common = torch.bincount(keys, minlength=(last - first) * d_sae).view(-1, d_sae)
         rows = torch.arange(last - first, device=latents.device)
         common[rows, rows + first] = 0
-        jaccard = common / (sizes[first:last, None] + sizes - common)
+        jaccard = common.double() / (sizes[first:last, None] + sizes - common)
         largest[first:last], nearest[first:last] = jaccard.nan_to_num(0).max(1)
     return largest, nearest.where(largest > 0, -1)
 
