@@ -5,8 +5,8 @@
 Both start from the same codes [images, k] and unit-norm embeddings, in float64. All pairs, for all
 latents at once, are a product of the cosines [images, images] with the dense activations
 [images, d_sae]: images^2 d_sae multiplications. One pass is `Monosemanticity`, updated batch by
-batch. The two take turns, on one thread: on a busy machine, two would measure how long one waits for
-the other. Figures are seconds, processor seconds, their ratios, and the largest difference of a
+batch. The two take turns, on one thread: on a busy machine, two would measure how long one waits
+for the other. Figures are seconds, processor seconds, their ratios, and the largest difference of a
 score. Ends with status 1 if one pass is less than 100 times faster in either, or a score differs by
 more than 1e-9.
 """
