@@ -120,3 +120,12 @@ def test_what_is_missed_is_said_by_how_much(beside) -> None:
     assert short["R2 is at least the baseline's - .001"] == pytest.approx(0.002)
     assert short["R2 at 2k is higher by .015"] == 0
     assert short["silent latents are at most 2% more"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [(0.0123, 0.004, "+.0123 ± .0040"), (-10.5, 3.0, "-10.5 ± 3.0"), (0.2, 1.5, "+.2 ± 1.5")],
+)
+def test_a_difference_is_shown_with_half_its_interval(mean, half, text, beside) -> None:
+    tables, interval = beside("replication.tables"), beside("replication.comparison").Interval
+    assert tables._signed(interval(mean, mean - half, mean + half, 5)) == text
