@@ -211,7 +211,7 @@ class SAEModule(CheckpointedModule):
         """Code of activations x, [B, d_in]."""
         return self.sae.encode(x)
 
-    def _taken(self, batch: Any) -> ActivationBatch:
+    def taken(self, batch: Any) -> ActivationBatch:
         """What any loader delivers, in the parameters' dtype unless autocast takes it as it is."""
         taken = as_activation_batch(batch, self.sae.d_in)
         x, dtype = taken.activations, self.sae.W_enc.dtype
@@ -222,11 +222,9 @@ class SAEModule(CheckpointedModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        batch = self._taken(batch)
+        batch = self.taken(batch)
         if self._captured is None:
-            parts = self._objective(batch.activations, self._update_dead).weighted(
-                share_of_rows(batch.activations, self.process_group)
-            )
+            parts = self.objective_of(batch.activations)
         else:
             parts = self._captured(batch.activations)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -287,6 +285,10 @@ class SAEModule(CheckpointedModule):
             optimizer_closure()
             return
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.normalize_after_step()
+
+    def normalize_after_step(self) -> None:
+        """Bring decoder rows back to unit norm, unless the optimizer has done it."""
         if self._normalizes:
             self.sae.normalize_decoder_()
 
@@ -383,15 +385,20 @@ class SAEModule(CheckpointedModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Metrics of the validation split."""
-        self._evaluate(self._taken(batch), self.val_metrics, "val/")
+        self._evaluate(self.taken(batch), self.val_metrics, "val/")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Metrics of the test split."""
-        self._evaluate(self._taken(batch), self.test_metrics, "test/")
+        self._evaluate(self.taken(batch), self.test_metrics, "test/")
 
     def predict_step(self, batch: Any, batch_idx: int) -> SparseCode:
         """Code of a batch."""
-        return self.sae.encode(self._taken(batch).activations)
+        return self.sae.encode(self.taken(batch).activations)
+
+    def objective_of(self, activations: Tensor) -> Objective:
+        """Loss and its parts at a batch of training, this rank's share; counts who fired."""
+        share = share_of_rows(activations, self.process_group)
+        return self._objective(activations, self._update_dead).weighted(share)
 
     def _objective(self, activations: Tensor, dead: Any = None) -> Objective:
         return objective(
@@ -409,6 +416,14 @@ class SAEModule(CheckpointedModule):
         return self.dead_latents.dead(settings.dead_after)
 
     def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
+        self.measure(batch, metrics)
+        rows = len(batch.activations)
+        for name, metric in metrics.named_children():
+            assert isinstance(metric, Metric)
+            self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=rows)
+
+    def measure(self, batch: ActivationBatch, metrics: EvaluationMetrics) -> None:
+        """Add a batch of an evaluation to its metrics."""
         parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
         metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
@@ -417,9 +432,6 @@ class SAEModule(CheckpointedModule):
         metrics.loss.update(parts.loss, len(values))
         metrics.reconstruction.update(parts.reconstruction, len(values))
         metrics.penalty.update(parts.penalty, len(values))
-        for name, metric in metrics.named_children():
-            assert isinstance(metric, Metric)
-            self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=len(values))
 
     def _reconstruction(self, parts: Objective, batch: ActivationBatch) -> Tensor:
         """x_hat in the units of the activations."""
@@ -427,7 +439,8 @@ class SAEModule(CheckpointedModule):
         return x - self.sae.residual_in_units_of(x, parts.residual)
 
     @torch.no_grad()
-    def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
+    def training_metrics(self, parts: Objective, batch: ActivationBatch) -> dict[str, Any]:
+        """What is logged of a step, by name."""
         x = batch.activations
         share = share_of_rows(x, self.process_group)
         threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
@@ -441,10 +454,14 @@ class SAEModule(CheckpointedModule):
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
         }
-        self.log_dict(logged, on_step=True, on_epoch=False, sync_dist=True, batch_size=len(x))
-        self.log("train/loss_now", parts.loss, prog_bar=True, logger=False)
         self.train_r2.reset()
-        self._log_throughput(len(x))
+        return logged
+
+    def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
+        rows, logged = len(batch.activations), self.training_metrics(parts, batch)
+        self.log_dict(logged, on_step=True, on_epoch=False, sync_dist=True, batch_size=rows)
+        self.log("train/loss_now", parts.loss, prog_bar=True, logger=False)
+        self._log_throughput(rows)
 
     def _log_throughput(self, rows: int) -> None:
         now, step = perf_counter(), self.trainer.global_step

@@ -144,7 +144,7 @@ class SAEAdam(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            states = [self._state_of(p, group["state_dtype"]) for p in parameters]
+            states = [self.state_of(p, group["state_dtype"]) for p in parameters]
             if states:
                 torch._foreach_add_([state["step"] for state in states], 1)
             for parameter, state in zip(parameters, states, strict=True):
@@ -153,7 +153,7 @@ class SAEAdam(Optimizer):
 
     def _step_one(self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        settings = _settings(group)._replace(
+        settings = settings_of(group)._replace(
             project=self._unit_rows.get(parameter, False), normalize=parameter in self._unit_rows
         )
         first, second = (_moment(state, name) for name in _MOMENTS)
@@ -163,7 +163,8 @@ class SAEAdam(Optimizer):
         if copy is not None:
             copy.written(parameter)
 
-    def _state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
+    def state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
+        """The state of a parameter: its steps and moments, zeros where it has none yet."""
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
@@ -259,7 +260,8 @@ def _require_moments(state: dict[str, Any], parameter: Tensor, key: int) -> None
             )
 
 
-def _settings(group: dict[str, Any]) -> AdamSettings:
+def settings_of(group: dict[str, Any]) -> AdamSettings:
+    """What a step of a group does, but for the treatment of rows."""
     return AdamSettings(
         lr=group["lr"],
         betas=tuple(group["betas"]),
@@ -271,7 +273,7 @@ def _settings(group: dict[str, Any]) -> AdamSettings:
 
 def _require_possible(group: dict[str, Any]) -> None:
     """Refuse settings out of range, and those that this optimizer does not know."""
-    check_adam_settings(_settings(group))
+    check_adam_settings(settings_of(group))
     if group["state_dtype"] not in _STATE_DTYPES:
         raise LightsaeError(
             f"state_dtype must be one of {list(_STATE_DTYPES)}, got {group['state_dtype']!r}"
