@@ -27,6 +27,7 @@ _RUNS = {
     "predict": "write the codes of all rows of a folder of shards as HDF5",
 }
 _TOOLS = {
+    "sweep": "a grid of autoencoders, trained stacked and compared: --config FILE --run_dir DIR",
     "extract": "write a frozen model's activations to HDF5 shards",
     "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
@@ -40,7 +41,7 @@ _DISK = (
 )  # fmt: skip
 
 # Commands whose options name classes, which may be files of the current folder.
-_TAKE_CLASSES = {*_RUNS, "extract"}
+_TAKE_CLASSES = {*_RUNS, "extract", "sweep"}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -70,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     if words[0] in _TAKE_CLASSES:
         _look_in_current_folder()
-    if words[0] in _RUNS and {"-h", "--help"} & set(words):
+    if words[0] in (*_RUNS, "sweep") and {"-h", "--help"} & set(words):
         print(run_help(words[0]), end="")
         raise SystemExit(0)
     try:
@@ -151,8 +152,21 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.runs.run_cli import RunCLI
 
         return RunCLI
-    own_parser = {"shards": _shards, "export": _export}
+    own_parser = {"shards": _shards, "export": _export, "sweep": _sweep}
     return own_parser.get(word) or partial(_call, word)
+
+
+def _sweep(words: list[str]) -> None:
+    """Train a grid and show what came out."""
+    from rich.console import Console
+
+    from lightsae.report.sweep_table import explained_choices, sweep_table
+    from lightsae.runs.sweep.command import SweepCLI
+
+    file, console = SweepCLI(words).sweep_file, Console()
+    console.print(sweep_table(file))
+    for text in explained_choices(file):
+        console.print(f"  {text}", style="dim", highlight=False)
 
 
 def _shards(words: list[str]) -> None:

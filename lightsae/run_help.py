@@ -5,6 +5,8 @@ _ABOUT = {
     "validate": "Metrics of a trained run on the validation split.",
     "test": "Metrics of a trained run on the test split.",
     "predict": "Write the codes of all rows as HDF5.",
+    "sweep": "Train a grid of autoencoders over the same batches and choose lambda; the same command "
+    "again goes\non where it stopped.",
 }
 _PAGE = """\
 usage: lightsae {word} --config FILE [--run_dir DIR] [options]
@@ -59,6 +61,18 @@ checkpoint:
 """
 _VERBOSE = "  --verbose BOOL          Print the metrics. (default: true)\n"
 _MORE = {
+    "sweep": """
+sweep, the lists of the grid; as YAML they are the section `sweep:` of the file:
+  --sweep.k LIST           Latents per row.
+  --sweep.d_sae LIST       Sizes of the dictionary.
+  --sweep.regularizer LIST Class names or paths, or class_path and init_args.
+  --sweep.weight LIST      lambda, for every regularizer.
+  --sweep.lr LIST          Learning rates.
+  --sweep.seed LIST        Seeds of the weights; the data have their own, which all share.
+  --sweep.at_once N        Autoencoders of one shape that train at the same time. (default: 16)
+  --sweep.find_lambda BOOL Find the largest admissible lambda by short runs. (default: false)
+  --sweep.find_share X     Share of the epochs or steps that these take. (default: 0.2)
+""",
     "validate": _VERBOSE,
     "test": _VERBOSE,
     "predict": "  --return_predictions BOOL  Of no effect: codes go to the run's folder, not into "
@@ -70,7 +84,7 @@ def run_help(word: str) -> str:
     """The help of a command over a run folder.
 
     Args:
-        word: fit, validate, test or predict.
+        word: fit, validate, test, predict or sweep.
 
     Example:
         >>> print(run_help("test").splitlines()[0])

@@ -7,6 +7,7 @@ from lightsae.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from lightsae.report.gallery import top_images_gallery
     from lightsae.report.pareto import pareto_figure
+    from lightsae.report.sweep_table import sweep_table
     from lightsae.report.table import (
         PairedDifference,
         RunResult,
@@ -22,6 +23,7 @@ else:
             "comparison_table": ".table",
             "paired_difference": ".table",
             "pareto_figure": ".pareto",
+            "sweep_table": ".sweep_table",
             "top_images_gallery": ".gallery",
         },
     )
@@ -32,5 +34,6 @@ __all__ = [
     "comparison_table",
     "paired_difference",
     "pareto_figure",
+    "sweep_table",
     "top_images_gallery",
 ]

@@ -33,7 +33,9 @@ class Member:
         generator_state: State of torch's generator from which its weights are drawn.
         log: Where its metrics go, or None.
         failure: Why it stopped, or None.
-        validation: Metrics of the validation split as last measured, by name.
+        failed_at: The step that it failed at, from 1 on; None where it did not.
+        validation: Metrics of the validation split as last measured, by name; after a `validate`
+            those of the stack's probes too.
 
     Example:
         >>> member = Member.made("a", 0, lambda: SAEModule(d_sae=64, d_in=8))
@@ -46,6 +48,7 @@ class Member:
     generator_state: Tensor
     log: MetricsLog | None = None
     failure: str | None = None
+    failed_at: int | None = None
     validation: dict[str, float] = field(default_factory=dict)
 
     @classmethod

@@ -1,11 +1,12 @@
 """Training several autoencoders of one shape under one trainer, each as in a run of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightsae_kernels import ArgumentError, Encoded, raise_if_flagged
 from torch import Tensor, nn
@@ -15,10 +16,11 @@ from torchmetrics import Metric
 from lightsae.activations import ActivationBatch
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.sae import Objective, objective
+from lightsae.sae import Objective, Regularizer, objective
 from lightsae.training.checkpoints.provenance import require_same_shards, shards_of
 from lightsae.training.cuda_graph import detached
 from lightsae.training.dead_latents import warn_if_never_dead
+from lightsae.training.evaluation_metrics import RowMean
 from lightsae.training.module import SAEModule
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
@@ -43,6 +45,8 @@ class StackedModule(LightningModule):
 
     Args:
         members: At least one; any order.
+        probes: Regularizers by name, whose penalty `validate` measures of every member besides, as
+            `penalty/NAME`.
 
     Attributes:
         members: All members in the order they were given, those that failed too.
@@ -58,7 +62,9 @@ class StackedModule(LightningModule):
         ['seed 0', 'seed 1', 'seed 2']
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(
+        self, members: Sequence[Member], probes: Mapping[str, Regularizer] | None = None
+    ) -> None:
         super().__init__()
         shapes = {(m.module.d_sae, m.module.selection.k) for m in members}
         if len(shapes) != 1:
@@ -66,6 +72,8 @@ class StackedModule(LightningModule):
         self.members = list(members)
         self.trained = nn.ModuleList(member.module for member in members)
         self._order = sorted(members, key=lambda m: m.module.regularizer is not None)
+        self._probes = dict(probes or {})
+        self._probed: dict[str, dict[str, RowMean]] = {}
         self._optimizers: dict[str, Optimizer] = {}
         self._stack: ParameterStack | None = None
         self._stacked_moments = False
@@ -200,7 +208,7 @@ class StackedModule(LightningModule):
             return
         before = self.active
         for member, text in failures.items():
-            member.failure = f"step {self.trainer.global_step + 1}: {text}"
+            member.failed_at, member.failure = self.trainer.global_step + 1, text
         if self._stack is not None:
             kept = [place for place, member in enumerate(before) if member.failure is None]
             self._stack.keep(kept)
@@ -273,7 +281,10 @@ class StackedModule(LightningModule):
         failures = {}
         for member in self.active:
             try:
-                member.module.measure(member.module.taken(batch), member.module.val_metrics)
+                taken = member.module.taken(batch)
+                member.module.measure(taken, member.module.val_metrics)
+                if self._validates_alone:
+                    self._probe(member, taken.activations)
             except Exception as error:  # of this member alone, such as weights that are not finite
                 failures[member] = reason(error)
         self._drop(failures)
@@ -288,21 +299,36 @@ class StackedModule(LightningModule):
                 assert isinstance(metric, Metric)
                 found[f"val/{name}"] = float(metric.compute())
                 metric.reset()
+            for name, mean in self._probed.pop(member.name, {}).items():
+                found[f"penalty/{name}"] = float(mean.compute())
             member.validation = found
-            if self.trainer.training or self.trainer.state.fn == "fit":
+            if not self._validates_alone:
                 member.write({**found, "epoch": self.trainer.current_epoch}, step)
+
+    @property
+    def _validates_alone(self) -> bool:
+        return self.trainer.state.fn != TrainerFn.FITTING
+
+    def _probe(self, member: Member, activations: Tensor) -> None:
+        """Penalties of the probes at a batch."""
+        sae = member.module.sae
+        means = self._probed.setdefault(member.name, {name: RowMean() for name in self._probes})
+        for name, regularizer in self._probes.items():
+            x = sae.normalize(activations).x
+            penalty = sae.encode_scaled(x, regularizer=regularizer).penalty
+            means[name].update(penalty.cpu(), len(x))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep who failed, and what tells the shards from others."""
         raise_if_flagged()
-        checkpoint["failures"] = {m.name: m.failure for m in self.members}
+        checkpoint["failures"] = {m.name: [m.failed_at, m.failure] for m in self.members}
         checkpoint["shards"] = self._shards
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Those that failed do not go on."""
         require_same_shards(checkpoint["shards"], self._shards)
         for member in self.members:
-            member.failure = checkpoint["failures"][member.name]
+            member.failed_at, member.failure = checkpoint["failures"][member.name]
 
 
 def _build_like(first: Any, module: Any) -> None:
