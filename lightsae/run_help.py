@@ -5,8 +5,8 @@ _ABOUT = {
     "validate": "Metrics of a trained run on the validation split.",
     "test": "Metrics of a trained run on the test split.",
     "predict": "Write the codes of all rows as HDF5.",
-    "sweep": "Train a grid of autoencoders over the same batches and choose lambda; the same command "
-    "again goes\non where it stopped.",
+    "sweep": "Train a grid of autoencoders over the same batches and choose lambda.\n"
+    "The same command again goes on where it stopped.",
 }
 _PAGE = """\
 usage: lightsae {word} --config FILE [--run_dir DIR] [options]

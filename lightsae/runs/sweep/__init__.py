@@ -1,4 +1,4 @@
-"""A grid of autoencoders over one data set: trained stacked, compared, and the best lambda chosen."""
+"""A grid of autoencoders over one data set: trained stacked, compared, lambda chosen."""
 
 from typing import TYPE_CHECKING
 

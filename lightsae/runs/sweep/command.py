@@ -65,10 +65,13 @@ class SweepCLI(RunCLI):
             if name not in ("sweep", "config", "run_dir")
         }
         self._grid = Grid(self._settings, self._fit_settings)
-        self._require_possible(self._grid.points() if not self._settings.find_lambda
-                               else self._grid.beside_baselines(_AnyWeight(self._grid)))  # fmt: skip
+        any_weight = self._grid.beside_baselines(_AnyWeight(self._grid))
+        self._require_possible(
+            any_weight if self._settings.find_lambda else self._grid.points()
+        )
         self.config_init = Namespace(fit=self._made(self.config["fit"], "data"))
         self.datamodule = self.config_init["fit"].data
+        self.make_trainer([])
 
     def _require_possible(self, points: list[Point]) -> None:
         """Build every autoencoder once, without its tensors where d_in is not given."""
@@ -130,8 +133,6 @@ class SweepCLI(RunCLI):
                 f"a sweep runs in one process, the trainer has {trainer.world_size}: "
                 "set trainer.devices to 1"
             )
-        if trainer.precision == "16-mixed":
-            raise LightsaeError("trainer.precision: a sweep has no 16-mixed, take bf16-mixed")
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -220,5 +221,7 @@ def _require_swept(config: Namespace) -> None:
         value = config.trainer.get(name)
         if value not in (None, False, 0, 0.0, []) and not (name == "logger" and value is True):
             raise LightsaeError(f"trainer.{name}: a sweep has none, leave it out")
+    if str(config.trainer.get("precision")) in ("16", "16-mixed"):
+        raise LightsaeError("trainer.precision: a sweep has no 16-mixed, take bf16-mixed")
     if config.get("ckpt_path") is not None:
         raise LightsaeError("--ckpt_path: a sweep begins all its autoencoders itself, leave it out")

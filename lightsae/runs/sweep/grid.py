@@ -172,9 +172,7 @@ def _variants(settings: SweepSettings, own: dict[str, Any] | None) -> list[Varia
     found = [_variant(each) for each in given if each is not None]
     if not found and (settings.weight is not None or settings.find_lambda):
         key = "find_lambda" if settings.find_lambda else "weight"
-        raise LightsaeError(
-            f"sweep.{key}: there is no regularizer to weigh: set sweep.regularizer"
-        )
+        raise LightsaeError(f"sweep.{key}: there is no regularizer to weigh: set sweep.regularizer")
     names = [variant.name for variant in found]
     for name in names:
         if names.count(name) > 1:

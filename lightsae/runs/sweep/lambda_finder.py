@@ -20,7 +20,7 @@ AROUND = (0.25, 0.5, 1.0, 2.0)
 
 
 def first_guess(reconstruction: float, penalty: float) -> float:
-    """lambda at which lambda * penalty is `SHARE` of the reconstruction loss.
+    """The lambda at which lambda * penalty is `SHARE` of the reconstruction loss.
 
     Args:
         reconstruction: Of the trained baseline on the validation split.

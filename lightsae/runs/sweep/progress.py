@@ -59,9 +59,7 @@ class SweepProgress(Callback):
         training, failed = len(pl_module.active), len(pl_module.members) - len(pl_module.active)
         members = f"{training} autoencoders" + (f", {failed} failed" if failed else "")
         speed = f"{self._rows / max(now - self._rows_since, 1e-9):,.0f} rows/s"
-        self._bar.update(
-            self._task, completed=trainer.global_step, members=members, speed=speed
-        )
+        self._bar.update(self._task, completed=trainer.global_step, members=members, speed=speed)
         self._shown = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

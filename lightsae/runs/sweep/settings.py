@@ -32,7 +32,7 @@ class SweepSettings:
 
     k: list[int] | None = None
     d_sae: list[int] | None = None
-    regularizer: list[None | str | dict[str, Any]] | None = None
+    regularizer: list[str | dict[str, Any] | None] | None = None
     weight: list[float] | None = None
     lr: list[float] | None = None
     seed: list[int] | None = None

@@ -78,9 +78,7 @@ class SweepFile:
         kept.update({result.point.name: result for result in results})
         self._write()
 
-    def finish(
-        self, choices: list[tuple[tuple[int, int, float | None], Choice]]
-    ) -> None:
+    def finish(self, choices: list[tuple[tuple[int, int, float | None], Choice]]) -> None:
         """Keep what was chosen."""
         self.choices = choices
         self._write()

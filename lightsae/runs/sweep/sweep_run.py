@@ -209,4 +209,3 @@ class SweepRun:
         self._console.print(
             f"{self._folder}: {text}", markup=False, highlight=False, soft_wrap=True
         )
-

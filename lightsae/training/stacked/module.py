@@ -220,6 +220,9 @@ class StackedModule(LightningModule):
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """They are forgotten after the step that uses them."""
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Gradients stay where they are: in the stack, as zeros."""
+
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
