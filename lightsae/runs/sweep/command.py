@@ -66,9 +66,7 @@ class SweepCLI(RunCLI):
         }
         self._grid = Grid(self._settings, self._fit_settings)
         any_weight = self._grid.beside_baselines(_AnyWeight(self._grid))
-        self._require_possible(
-            any_weight if self._settings.find_lambda else self._grid.points()
-        )
+        self._require_possible(any_weight if self._settings.find_lambda else self._grid.points())
         self.config_init = Namespace(fit=self._made(self.config["fit"], "data"))
         self.datamodule = self.config_init["fit"].data
         self.make_trainer([])

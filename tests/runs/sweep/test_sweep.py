@@ -1,6 +1,7 @@
 """`lightsae sweep`: run folders as `fit` makes them, whatever stopped it in between."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -96,8 +97,6 @@ def test_fit_goes_on_with_a_member(done: Path, tmp_path: Path) -> None:
     longer = ("--trainer.max_epochs", "3")
     fit(folder / "config.yaml", folder, *longer)
     copy = tmp_path / "copy"
-    import shutil
-
     shutil.copytree(done / "members" / name, copy)
     fit(copy / "config.yaml", copy, *longer)
     ended = [read_checkpoint(f / "checkpoints" / "last.ckpt") for f in (folder, copy)]
@@ -176,7 +175,7 @@ def test_lambda_is_found_without_knowing_its_size(
     assert main(["sweep", "--config", str(path), "--run_dir", str(folder)]) == 0
     stages = {stage["name"]: stage["autoencoders"]
               for stage in json.loads((folder / "sweep.json").read_text())["stages"]}  # fmt: skip
-    assert [name for name in stages][:2] == ["find 0", "find 1"]
+    assert list(stages)[:2] == ["find 0", "find 1"]
     assert all(member["step"] == 10 for member in stages["find 1"])
     tried = sorted({member["weight"] for member in stages["find 1"]})
     assert len(tried) == 7 and tried[-1] / tried[0] == pytest.approx(1000, rel=0.02)

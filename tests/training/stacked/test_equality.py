@@ -26,9 +26,7 @@ def test_in_float64_to_1e_10_over_50_steps_with_every_regularizer_and_rate(
     options = {"precision": "64-true", "max_steps": STEPS, "max_epochs": -1}
     schedule = {"lr_scheduler": lambda optimizer: WarmupDecay(optimizer, None, 3, 5)}
     apart = train_apart(makers(**schedule), shards, tmp_path / "apart", **options)
-    stacked, trainer = train_stacked(
-        makers(**schedule), shards, tmp_path / "stacked", **options
-    )
+    stacked, trainer = train_stacked(makers(**schedule), shards, tmp_path / "stacked", **options)
     assert trainer.global_step == STEPS
     for number, (one, member) in enumerate(zip(apart, stacked.members, strict=True)):
         assert member.failure is None

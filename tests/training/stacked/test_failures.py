@@ -1,7 +1,7 @@
 """A member that fails is marked; the others end as if it had not been there."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,8 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.training.stacked import Member, StackedModule
 
-from .helpers import largest_difference, maker, train_apart, train_stacked
+from ..helpers import make_trainer
+from .helpers import Make, largest_difference, maker, train_apart, train_stacked
 
 
 class FailsAt(Regularizer):
@@ -29,36 +30,33 @@ class FailsAt(Regularizer):
 
 
 HEALTHY = [maker(None, 0.01), maker(OffSupportL1(0.01), 0.02), maker(L1L2Ratio(0.05), 0.01)]
-FAILING: dict[str, tuple[Any, int, str]] = {
-    "an error": (maker(FailsAt(1.0, 4, True), 0.01), 4, "RuntimeError: no such latent"),
-    "a loss of NaN": (maker(FailsAt(1.0, 4, False), 0.01), 4, "the loss is nan"),
-    "weights that are not finite": (maker(None, 1e38), 2, "NaN or inf"),
+# What fails, at which step, and what is told.
+FAILING: dict[str, tuple[Callable[[], Make], int, str]] = {
+    "an error": (lambda: maker(FailsAt(1.0, 4, True), 0.01), 4, "RuntimeError: no such latent"),
+    "a loss of NaN": (lambda: maker(FailsAt(1.0, 4, False), 0.01), 4, "the loss is nan"),
+    # The squares of such weights are too large for float32; it has no regularizer and stands
+    # among the first of the stack.
+    "weights that are not finite": (lambda: maker(None, 1e38), 2, "NaN or inf"),
 }
 
 
 @pytest.mark.parametrize("kind", FAILING)
 def test_the_others_go_on(kind: str, shards: Path, tmp_path: Path) -> None:
     failing, step, why = FAILING[kind]
-    apart = train_apart(HEALTHY, shards, tmp_path / "apart", precision="64-true")
-    makes = [HEALTHY[0], failing, *HEALTHY[1:]]
-    options: dict[str, Any] = {"precision": "64-true"}
-    if kind == "weights that are not finite":
-        options["precision"] = "32-true"  # float64 holds the squares of such weights
-    stacked, trainer = train_stacked(makes, shards, tmp_path / "stacked", **options)
-    failed, healthy = stacked.members[1], [stacked.members[n] for n in (0, 2, 3)]
+    apart = train_apart(HEALTHY, shards, tmp_path / "apart")
+    stacked, trainer = train_stacked([*HEALTHY, failing()], shards, tmp_path / "stacked")
+    *healthy, failed = stacked.members
     assert failed.failed_at == step and failed.failure is not None and why in failed.failure
-    assert trainer.global_step == 20 and [m.failure for m in healthy] == [None] * 3
-    if options["precision"] == "64-true":
-        seeds_differ = healthy[1:]  # by place: those behind the failing one
-        assert largest_difference(apart[0], healthy[0].module) < 1e-10
-        assert all(m.validation["val/r2"] > 0.1 for m in seeds_differ)
+    assert trainer.global_step == 20 and [member.failure for member in healthy] == [None] * 3
+    for one, member in zip(apart, healthy, strict=True):
+        assert largest_difference(one, member.module) < 1e-4  # float32 over 20 steps
 
 
 def test_a_failed_member_keeps_its_last_finite_weights_and_logs_no_more(
     shards: Path, tmp_path: Path
 ) -> None:
     failing, step, _ = FAILING["an error"]
-    stacked, _ = train_stacked([HEALTHY[0], failing], shards, tmp_path, precision="64-true")
+    stacked, _ = train_stacked([HEALTHY[0], failing()], shards, tmp_path)
     member = stacked.members[1]
     assert all(parameter.isfinite().all() for parameter in member.module.sae.parameters())
     rows = (tmp_path / "1" / "metrics.jsonl").read_text().splitlines()
@@ -72,17 +70,18 @@ def test_training_ends_where_all_have_failed(shards: Path, tmp_path: Path) -> No
     assert trainer.global_step < 20
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_a_batch_that_is_not_finite_is_no_member_s_fault(shards: Path, tmp_path: Path) -> None:
     module = StackedModule([Member.made("a", 0, HEALTHY[0])])
     loader = torch.utils.data.DataLoader([torch.full((6,), float(n)) for n in range(20)] +
                                          [torch.full((6,), torch.nan)], batch_size=7)  # fmt: skip
-    from ..helpers import make_trainer
-
-    with pytest.warns(UserWarning, match="first 14"), pytest.raises(
-        LightsaeError, match="a batch has NaN"
+    module.members[0].module.init_rows = 14
+    trainer = make_trainer(tmp_path, logger=False, limit_val_batches=0)
+    with (
+        pytest.warns(UserWarning, match="first 14"),
+        pytest.raises(LightsaeError, match="a batch has NaN"),
     ):
-        module.members[0].module.init_rows = 14
-        make_trainer(tmp_path, logger=False).fit(module, loader)
+        trainer.fit(module, loader)
 
 
 def test_members_of_several_shapes_are_refused() -> None:
