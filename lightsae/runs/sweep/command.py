@@ -64,6 +64,7 @@ class SweepCLI(RunCLI):
             for name, value in self._plain(config).items()
             if name not in ("sweep", "config", "run_dir")
         }
+        self._parsed: dict[str, tuple[Namespace, dict[str, Any]]] = {}
         self._grid = Grid(self._settings, self._fit_settings)
         any_weight = self._grid.beside_baselines(_AnyWeight(self._grid))
         self._require_possible(any_weight if self._settings.find_lambda else self._grid.points())
@@ -75,20 +76,30 @@ class SweepCLI(RunCLI):
         """Build every autoencoder once, without its tensors where d_in is not given."""
         for point in points:
             try:
-                self.complete(self._grid.configuration(point))
+                self.module(point)
             except (ArgumentError, LightsaeError, ValueError, TypeError) as error:
                 raise LightsaeError(f"sweep, {point.name}: {one_line(str(error))}") from error
 
-    def complete(self, settings: dict[str, Any]) -> tuple[SAEModule, dict[str, Any]]:
-        """The module of settings, and these as `fit` writes them."""
-        parsed = self._parser("fit").parse_object(settings)
-        module = self._made(parsed, "model").model
+    def settings(self, point: Point) -> dict[str, Any]:
+        """Settings of `fit` for one autoencoder, with every default, as plain values."""
+        return self._parsed_point(point)[1]
+
+    def module(self, point: Point) -> SAEModule:
+        """The module of one autoencoder."""
+        module = self._made(self._parsed_point(point)[0], "model").model
         if type(module) is not SAEModule:
             raise LightsaeError(f"a sweep trains SAEModule, model is {type(module).__name__}")
         if module.cuda_graph:
             raise LightsaeError("cuda_graph records the step of one autoencoder, leave it out")
-        plain = self._plain(parsed)
-        return module, {name: value for name, value in plain.items() if name != "sweep"}
+        return module
+
+    def _parsed_point(self, point: Point) -> tuple[Namespace, dict[str, Any]]:
+        """Settings as they were parsed, and as plain values; made once."""
+        if point.name not in self._parsed:
+            parsed = self._parser("fit").parse_object(self._grid.configuration(point))
+            plain = {name: value for name, value in self._plain(parsed).items() if name != "sweep"}
+            self._parsed[point.name] = parsed, plain
+        return self._parsed[point.name]
 
     def _made(self, parsed: Namespace, key: str) -> Namespace:
         """The object of one key alone."""

@@ -48,8 +48,8 @@ class Point:
             >>> Point(8, 512, 1e-3, 0, "OffSupportL1", 3e-4).name
             'k8-d_sae512-OffSupportL1-0.0003-lr0.001-seed0'
         """
-        weight = [] if self.variant == BASELINE else [f"{self.weight:g}"]
-        rate = [] if self.lr is None else [f"lr{self.lr:g}"]
+        weight = [] if self.variant == BASELINE else [f"{self.weight:.12g}"]
+        rate = [] if self.lr is None else [f"lr{self.lr:.12g}"]
         parts = [f"k{self.k}", f"d_sae{self.d_sae}", self.variant, *weight, *rate]
         return "-".join([*parts, f"seed{self.seed}"])
 

@@ -29,16 +29,16 @@ class Group:
 
     Attributes:
         points: Which they are.
-        configurations: Settings of `fit` for each, as plain values.
-        make: Builds the module of settings, once torch's generator has its seed.
+        settings: Gives the settings of `fit` for one, as plain values.
+        make: Builds the module of one, once torch's generator has its seed.
         folder: Where the state is kept while they train.
         members: Folder of their run folders, or None where none are kept.
         probes: Regularizers whose penalty is measured on the validation split besides.
     """
 
     points: Sequence[Point]
-    configurations: Sequence[dict[str, Any]]
-    make: Callable[[dict[str, Any]], SAEModule]
+    settings: Callable[[Point], dict[str, Any]]
+    make: Callable[[Point], SAEModule]
     folder: Path
     members: Path | None
     probes: Mapping[str, Regularizer]
@@ -60,8 +60,7 @@ def train_group(
         every: Steps between two checkpoints.
     """
     kept = group.folder / "last.ckpt"
-    members = [_member(group, *pair)
-               for pair in zip(group.points, group.configurations, strict=True)]  # fmt: skip
+    members = [_member(group, point) for point in group.points]
     module = StackedModule(members, group.probes)
     trainer = make_trainer([ResumePoint(kept, every)])
     trainer.fit(module, datamodule=data, ckpt_path=str(kept) if kept.exists() else None)
@@ -79,13 +78,13 @@ def forget(group: Group) -> None:
     shutil.rmtree(group.folder, ignore_errors=True)
 
 
-def _member(group: Group, point: Point, settings: dict[str, Any]) -> Member:
+def _member(group: Group, point: Point) -> Member:
     run = group.run_folder(point)
     log = None
     if run is not None:
-        run.claim(settings)
+        run.claim(group.settings(point))
         log = MetricsFile(run.metrics)
-    return Member.made(point.name, point.seed, lambda: group.make(settings), log)
+    return Member.made(point.name, point.seed, lambda: group.make(point), log)
 
 
 def _write_runs(group: Group, members: Sequence[Member], kept: Path) -> None:

@@ -34,8 +34,12 @@ class Command(Protocol):
 
     datamodule: LightningDataModule
 
-    def complete(self, settings: dict[str, Any]) -> tuple[SAEModule, dict[str, Any]]:
-        """The module of settings, and these with every default."""
+    def settings(self, point: Point) -> dict[str, Any]:
+        """Settings of `fit` for one autoencoder, with every default, as plain values."""
+        ...
+
+    def module(self, point: Point) -> SAEModule:
+        """The module of one autoencoder."""
         ...
 
     def make_trainer(self, callbacks: list[Callback], share: float = 1.0) -> Trainer:
@@ -109,14 +113,14 @@ class SweepRun:
     def _group(
         self, stage: str, members: Sequence[Point], probes: Mapping[str, Regularizer] | None
     ) -> Group:
-        completed = [
-            self._command.complete(self._grid.configuration(point))[1] for point in members
-        ]
         return Group(
-            members, completed, lambda settings: self._command.complete(settings)[0],
+            members,
+            self._command.settings,
+            self._command.module,
             self._folder / "groups" / f"{stage}-{members[0].name}",
-            self._folder / "members" if stage == GRID else None, probes or {},
-        )  # fmt: skip
+            self._folder / "members" if stage == GRID else None,
+            probes or {},
+        )
 
     def _trainer_maker(self, title: str, share: float) -> Callable[[list[Callback]], Trainer]:
         def make(callbacks: list[Callback]) -> Trainer:
@@ -153,9 +157,9 @@ class SweepRun:
         probes = {}
         for variant in self._grid.variants:
             point = Point(*self._grid.settings_of_points()[0], 0, variant.name, 1.0)
-            module, _ = self._command.complete(self._grid.configuration(point))
-            assert module.regularizer is not None
-            probes[variant.name] = module.regularizer
+            regularizer = self._command.module(point).regularizer
+            assert regularizer is not None
+            probes[variant.name] = regularizer
         self._train("find 0", self._grid.baselines(), share, probes)
         weights: Weights = {}
         for each in self._grid.settings_of_points():

@@ -11,7 +11,7 @@ SAE_ADAM = {"class_path": "lightsae.training.SAEAdam", "init_args": {"lr": 0.01}
 GRID: dict[str, Any] = {
     "k": [2, 3],
     "regularizer": [None, "OffSupportL1", "lightsae.sae.L1L2Ratio"],
-    "weight": [0.001, 0.02],
+    "weight": [0.02],
     "seed": [0, 1],
 }
 
