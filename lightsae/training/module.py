@@ -61,6 +61,7 @@ from lightsae.training.schedule import fit_to_run, require_stepped
 from lightsae.training.uncopied_factory import SharedFactory
 from lightsae.training.untrained_check import is_untrained
 
+_IN_BAR = ("train/loss", "train/r2")
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -353,8 +354,13 @@ class SAEModule(CheckpointedModule):
             optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_train_epoch_start(self) -> None:
-        """Start the throughput clock anew."""
+        """Leave validation out of the throughput."""
         self._clock = None
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Start the throughput clock with the first step of an epoch."""
+        if self._clock is None:
+            self._clock = perf_counter(), self.trainer.global_step
 
     def on_train_epoch_end(self) -> None:
         """Raise for NaN and inf that a GPU has met since."""
@@ -446,10 +452,10 @@ class SAEModule(CheckpointedModule):
         threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
         logged = {
             "train/loss": parts.loss,
+            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
@@ -458,9 +464,12 @@ class SAEModule(CheckpointedModule):
         return logged
 
     def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
-        rows, logged = len(batch.activations), self.training_metrics(parts, batch)
-        self.log_dict(logged, on_step=True, on_epoch=False, sync_dist=True, batch_size=rows)
-        self.log("train/loss_now", parts.loss, prog_bar=True, logger=False)
+        rows = len(batch.activations)
+        for name, value in self.training_metrics(parts, batch).items():
+            self.log(
+                name, value, prog_bar=name in _IN_BAR, on_step=True, on_epoch=False,
+                sync_dist=True, batch_size=rows,
+            )  # fmt: skip
         self._log_throughput(rows)
 
     def _log_throughput(self, rows: int) -> None:
