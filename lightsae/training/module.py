@@ -225,7 +225,7 @@ class SAEModule(CheckpointedModule):
         """Loss of a batch."""
         batch = self.taken(batch)
         if self._captured is None:
-            parts = self.objective_of(batch.activations)
+            parts = self.objective_of(batch)
         else:
             parts = self._captured(batch.activations)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -401,10 +401,10 @@ class SAEModule(CheckpointedModule):
         """Code of a batch."""
         return self.sae.encode(self.taken(batch).activations)
 
-    def objective_of(self, activations: Tensor) -> Objective:
+    def objective_of(self, batch: ActivationBatch) -> Objective:
         """Loss and its parts at a batch of training, this rank's share; counts who fired."""
-        share = share_of_rows(activations, self.process_group)
-        return self._objective(activations, self._update_dead).weighted(share)
+        share = share_of_rows(batch.activations, self.process_group)
+        return self._objective(batch.activations, self._update_dead).weighted(share)
 
     def _objective(self, activations: Tensor, dead: Any = None) -> Objective:
         return objective(

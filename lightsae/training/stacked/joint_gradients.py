@@ -25,19 +25,12 @@ from lightsae.sae import AuxK, Objective, TopK
 from lightsae.training.module import SAEModule
 from lightsae.training.stacked.auxk_gradient import Encodings, add_aux_k
 from lightsae.training.stacked.parameters import ParameterStack
-from lightsae.training.stacked.penalty_gradient import penalty_gradient_
+from lightsae.training.stacked.penalty_gradient import has_joint_gradient, penalty_gradient_
 
 # Activations of members that are worked on together stay in cache.
 _TOGETHER_BYTES = 12 << 20
 # Above this a member's activations are better made in the row blocks of the kernels.
 _LARGEST_BYTES = 32 << 20
-
-
-class Failed(NamedTuple):
-    """A member whose own code raised an error."""
-
-    place: int
-    error: Exception
 
 
 class _Block(NamedTuple):
@@ -73,6 +66,8 @@ class _Selected(NamedTuple):
 def can_join(module: SAEModule, x: Tensor) -> bool:
     """Whether batched products serve a member at a batch: Top-k on the CPU, not too large."""
     sae = module.sae
+    if not has_joint_gradient(module.regularizer):
+        return False
     if type(sae.selection) is not TopK or not x.is_cpu or torch.is_autocast_enabled("cpu"):
         return False
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != sae.W_enc.dtype:
@@ -86,42 +81,39 @@ class JointGradients:
     """Adds the gradients of every member of a stack at a batch to those of the stack.
 
     Args:
-        stack: Members that `can_join`, all with as many latents per row; those without a
-            regularizer first, as `in_order` has them.
+        stack: Members, first those that `can_join`; among these, first those without a regularizer.
         aux_k: Settings of the auxiliary loss, the same of all.
     """
 
     def __init__(self, stack: ParameterStack, aux_k: AuxK | None) -> None:
         self._stack, self._aux_k = stack, aux_k
 
-    def add(self, x: Tensor, scale: float = 1.0) -> tuple[list[Objective], list[Failed]]:
-        """Losses of all members, and which of them failed.
+    def add(self, x: Tensor, members: int, scale: float = 1.0) -> list[Objective]:
+        """Losses of the first members of the stack.
 
         Args:
             x: Normalised inputs, [B, d_in].
+            members: How many.
             scale: Factor of the gradients, 1 over the number of batches per step.
         """
         found: list[Objective] = []
-        failed: list[Failed] = []
-        for block in self._blocks(x):
-            found += self._add_block(block, x, scale, failed)
-        return found, failed
+        for block in self._blocks(x, members):
+            found += self._add_block(block, x, scale)
+        return found
 
-    def _blocks(self, x: Tensor) -> Iterator[_Block]:
+    def _blocks(self, x: Tensor, members: int) -> Iterator[_Block]:
         of_one = len(x) * self._stack.values["b_enc"].shape[1] * x.element_size()
         size = max(1, _TOGETHER_BYTES // of_one)
-        for first in range(0, len(self._stack), size):
-            part = slice(first, min(first + size, len(self._stack)))
+        for first in range(0, members, size):
+            part = slice(first, min(first + size, members))
             tensors = {name: value[part] for name, value in self._stack.values.items()}
             yield _Block(range(part.start, part.stop), **tensors)
 
-    def _add_block(
-        self, block: _Block, x: Tensor, scale: float, failed: list[Failed]
-    ) -> list[Objective]:
+    def _add_block(self, block: _Block, x: Tensor, scale: float) -> list[Objective]:
         (S, N, _), B = block.W_enc.shape, len(x)
         with workspace.borrowed((S, B, N), x.dtype) as a:
             selected = self._select(block, x, a)
-            penalties, d_enc, d_b_enc, d_W_dec = self._backward(block, selected, a, scale, failed)
+            penalties, d_enc, d_b_enc, d_W_dec = self._backward(block, selected, a, scale)
         d_b_dec = selected.residual.view(S, B, -1).sum(dim=1).mul_(-2 * scale / B)
         d_b_dec -= torch.bmm(d_b_enc.unsqueeze(1), block.W_enc).squeeze(1)
         part = slice(block.places.start, block.places.stop)
@@ -154,7 +146,7 @@ class JointGradients:
         counters.view(-1)[shifted.view(-1)[(values > above).view(-1)]] = 0
 
     def _backward(
-        self, block: _Block, selected: _Selected, a: Tensor, scale: float, failed: list[Failed]
+        self, block: _Block, selected: _Selected, a: Tensor, scale: float
     ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Penalties and the gradients of W_enc, b_enc and W_dec; uses up the activations."""
         centred, values, indices, shifted, active, residual = selected
@@ -179,13 +171,9 @@ class JointGradients:
         for i in range(plain, S):
             rows, regularizer = slice(i * B, (i + 1) * B), modules[i].regularizer
             assert regularizer is not None
-            try:
-                penalty, d_b_enc[i] = penalty_gradient_(
-                    a[i], indices[rows], active[i], coefficient[rows], regularizer, scale
-                )
-            except Exception as error:  # whatever a user's own code raises ends one member
-                failed.append(Failed(block.places[i], error))
-                penalty = values.new_full((), torch.nan)
+            penalty, d_b_enc[i] = penalty_gradient_(
+                a[i], indices[rows], active[i], coefficient[rows], regularizer, scale
+            )
             penalties.append(penalty)
             torch.mm(a[i].t(), centred[i], out=d_W_enc[i])
         return penalties, d_W_enc, d_b_enc, d_W_dec

@@ -1,6 +1,7 @@
 """Training several autoencoders of one shape under one trainer, each as in a run of its own."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from time import perf_counter
 from typing import Any
 
@@ -25,10 +26,11 @@ from lightsae.training.module import SAEModule
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run
-from lightsae.training.stacked.joint_gradients import Failed, JointGradients, can_join
+from lightsae.training.stacked.joint_gradients import JointGradients, can_join
 from lightsae.training.stacked.member import Member
 from lightsae.training.stacked.optimizer import StackedOptimizer, StackedSchedule, step_stack
 from lightsae.training.stacked.parameters import ParameterStack
+from lightsae.training.stacked.penalty_gradient import has_joint_gradient
 from lightsae.training.untrained_check import is_untrained
 
 
@@ -71,7 +73,7 @@ class StackedModule(LightningModule):
             raise LightsaeError(f"members of a stack have one d_sae and k, got {sorted(shapes)}")
         self.members = list(members)
         self.trained = nn.ModuleList(member.module for member in members)
-        self._order = sorted(members, key=lambda m: m.module.regularizer is not None)
+        self._order = sorted(members, key=lambda member: _rank(member.module.regularizer))
         self._probes = dict(probes or {})
         self._probed: dict[str, dict[str, RowMean]] = {}
         self._optimizers: dict[str, Optimizer] = {}
@@ -154,9 +156,9 @@ class StackedModule(LightningModule):
         if not active:
             return torch.zeros((), device=self.device)
         taken = active[0].module.taken(batch)
-        objectives, failed = self._gradients(stack, taken.activations)
+        objectives, errors = self._gradients(stack, taken)
         losses = torch.stack([parts.loss for parts in objectives])
-        self._drop(self._failures(stack, losses, failed, taken.activations))
+        self._drop(self._failures(stack, losses, errors, taken.activations))
         gone = [member.failure is not None for member in active]
         pairs = [pair for pair, out in zip(zip(active, objectives, strict=True), gone, strict=True)
                  if not out]  # fmt: skip
@@ -164,43 +166,38 @@ class StackedModule(LightningModule):
         return losses[~torch.tensor(gone, device=losses.device)].mean()
 
     def _gradients(
-        self, stack: ParameterStack, activations: Tensor
-    ) -> tuple[list[Objective], list[Failed]]:
-        """Add the gradients of every member to the stack's."""
+        self, stack: ParameterStack, batch: ActivationBatch
+    ) -> tuple[list[Objective], dict[int, str]]:
+        """Add the gradients of every member to the stack's; tells which raised an error, and it."""
         first = stack.modules[0]
-        x = first.sae.normalize(activations).x
+        x = first.sae.normalize(batch.activations).x
         scale = 1.0 / self.trainer.accumulate_grad_batches
-        if can_join(first, x) and all(type(m.selection) is type(first.selection)
-                                      for m in stack.modules):  # fmt: skip
-            return JointGradients(stack, first.aux_k).add(x, scale)
-        objectives, failed = [], []
-        for place, module in enumerate(stack.modules):
+        joint = sum(1 for _ in takewhile(lambda module: can_join(module, x), stack.modules))
+        objectives = JointGradients(stack, first.aux_k).add(x, joint, scale)
+        errors: dict[int, str] = {}
+        for place, module in enumerate(stack.modules[joint:], start=joint):
             try:
                 with torch.enable_grad():
-                    parts = module.objective_of(activations)
+                    parts = module.objective_of(batch)
                     (parts.loss * scale).backward()
-                parts = detached(parts)
+                objectives.append(detached(parts))
             except Exception as error:  # of this member alone
-                failed.append(Failed(place, error))
-                parts = _nothing(module, x)
-            objectives.append(parts)
-        return objectives, failed
+                errors[place] = reason(error)
+                objectives.append(_nothing(module, x))
+        return objectives, errors
 
     def _failures(
-        self, stack: ParameterStack, losses: Tensor, failed: list[Failed], activations: Tensor
+        self, stack: ParameterStack, losses: Tensor, errors: dict[int, str], activations: Tensor
     ) -> dict[Member, str]:
         """Members that raised an error, and those whose loss or weights are not finite."""
-        active = self.active
-        found = {active[each.place].name: reason(each.error) for each in failed}
+        active, found = self.active, dict(errors)
         sums = [value.flatten(1).sum(dim=1) for value in stack.values.values()]
         finite = torch.stack([losses.to(sums[0].dtype), *sums]).isfinite().all(dim=0)
-        if not bool(finite.all()):
-            for place in (~finite).nonzero().squeeze(1).tolist():
-                name = active[place].name
-                text = _diagnosis(active[place], activations, losses[place])
-                if text is not None:
-                    found.setdefault(name, text)
-        return {member: found[member.name] for member in active if member.name in found}
+        for place in [] if bool(finite.all()) else (~finite).nonzero().squeeze(1).tolist():
+            text = _diagnosis(active[place], activations, losses[place])
+            if text is not None:
+                found.setdefault(place, text)
+        return {active[place]: text for place, text in found.items()}
 
     def _drop(self, failures: dict[Member, str]) -> None:
         """Go on without those that failed."""
@@ -332,6 +329,11 @@ class StackedModule(LightningModule):
         require_same_shards(checkpoint["shards"], self._shards)
         for member in self.members:
             member.failed_at, member.failure = checkpoint["failures"][member.name]
+
+
+def _rank(regularizer: Regularizer | None) -> tuple[bool, bool]:
+    """Members whose gradients are made together come first, of these first the plain ones."""
+    return not has_joint_gradient(regularizer), regularizer is not None
 
 
 def _build_like(first: Any, module: Any) -> None:

@@ -1,4 +1,4 @@
-"""Gradient of a regularizer in the activations of one member: fused, or dense through autograd."""
+"""Gradient of a fused regularizer in the activations of one member."""
 
 import torch
 from lightsae_kernels.cpu.encode import evaluate_penalty
@@ -6,8 +6,23 @@ from lightsae_kernels.cpu.encode_gradient import regularizer_gradient_
 from lightsae_kernels.encode_plan import EncodePlan
 from torch import Tensor
 
-from lightsae.sae import Regularizer, TopK
+from lightsae.sae import L1L2Ratio, OffSupportL1, Regularizer, TopK
 from lightsae.sae.selection import fused_options
+
+_SETTINGS = {"weight", "batch_active_only", "eps"}
+
+
+def has_joint_gradient(regularizer: Regularizer | None) -> bool:
+    """Whether the batched step knows a regularizer with all its settings.
+
+    Example:
+        >>> has_joint_gradient(OffSupportL1(0.1)), has_joint_gradient(None)
+        (True, True)
+    """
+    if regularizer is None:
+        return True
+    ours = type(regularizer) in (OffSupportL1, L1L2Ratio)
+    return ours and vars(regularizer).keys() <= _SETTINGS
 
 
 def penalty_gradient_(
@@ -25,42 +40,15 @@ def penalty_gradient_(
         indices: Selected latents, [B, k].
         active: Batch-active latents, [N] bool.
         coefficient: Gradient of the reconstruction loss in the selected activations, [B, k].
-        regularizer: Any; its weight counts.
+        regularizer: One that `has_joint_gradient`; its weight counts.
         scale: Factor of the penalty's gradient.
 
     Returns:
         The unweighted penalty, and the column sums of the gradient, [N].
     """
-    k = indices.shape[1]
-    options = fused_options(TopK(k), regularizer, None)
-    if options is None:
-        return _through_autograd_(a, indices, active, coefficient, regularizer, scale)
-    plan = EncodePlan(k, a.dtype, **options)
+    options = fused_options(TopK(indices.shape[1]), regularizer, None)
+    assert options is not None
+    plan = EncodePlan(indices.shape[1], a.dtype, **options)
     penalty, norms = evaluate_penalty(a, indices, plan.mask(active), plan)
     factor = torch.tensor(scale * regularizer.weight / len(a), dtype=penalty.dtype)
-    columns = regularizer_gradient_(a, norms, plan.eps, factor, indices, coefficient)
-    return penalty, columns
-
-
-def _through_autograd_(
-    a: Tensor,
-    indices: Tensor,
-    active: Tensor,
-    coefficient: Tensor,
-    regularizer: Regularizer,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    rectified = a.relu().requires_grad_()
-    mask = active if regularizer.batch_active_only else torch.ones_like(active)
-    with torch.enable_grad():
-        penalty = regularizer.penalty(rectified, indices, mask)
-        gradient = None
-        if penalty.requires_grad:
-            weighted = penalty * (scale * regularizer.weight)
-            (gradient,) = torch.autograd.grad(weighted, rectified, allow_unused=True)
-    if gradient is None:
-        a.zero_()
-    else:
-        torch.mul(gradient, a > 0, out=a)
-    a.scatter_add_(1, indices, coefficient)
-    return penalty.detach(), a.sum(dim=0)
+    return penalty, regularizer_gradient_(a, norms, plan.eps, factor, indices, coefficient)
