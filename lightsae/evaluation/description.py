@@ -45,6 +45,8 @@ def described(
         "regularizer": None,
         "seed": None,
         "shards": _shards(data),
+        "tokens": None if data is None else data.manifest.tokens,
+        "classes": [] if data is None else list(data.manifest.classes),
         "embeddings": [each.described(sae.d_in) for each in embeddings],
         "pooling": pooling,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,8 +74,7 @@ def _shards(data: SplitDataModule | None) -> dict[str, Any] | None:
         return None
     path = getattr(data, "path", None)
     digest = getattr(data, "digest", None)
-    names = {"classes": data.manifest.classes, "tokens": data.manifest.tokens}
-    return {"path": None if path is None else str(path), "digest": digest, **names}
+    return {"path": None if path is None else str(path), "digest": digest}
 
 
 def _is_installed(name: str) -> bool:

@@ -57,12 +57,12 @@ class SplitImages:
         blocks = list(data.index_blocks(split))
         columns: Array = np.concatenate(blocks, axis=1)
         order = np.lexsort((columns[1], columns[0]))
-        columns = columns[:, order]
+        columns = np.ascontiguousarray(columns[:, order])
         new_sample = np.append(True, np.diff(columns[0]) != 0)
         new_row = new_sample | np.append(True, np.diff(columns[1]) != 0)
         told_apart = bool(new_row.all())
         one_row = new_sample.all() or (data.manifest.tokens in _ONE_ROW and told_apart)
-        kept = columns if one_row else columns[:, new_sample]
+        kept = columns if one_row else np.ascontiguousarray(columns[:, new_sample])
         labels = kept[2] if len(kept) > 2 else None
         classes = len(data.manifest.classes) if data.manifest.has_labels else 0
         if not classes and labels is not None:
