@@ -1,17 +1,16 @@
 """Class purity: does a latent fire on images of one class?"""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import Code, of_rows, pair_keys, required, size, spread
+from lightsae.metrics.grouped_sums import grouped_sums
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import within
 
 
-class PurityScores(NamedTuple):
+class PurityScores:
     """Class purity of all latents.
 
     Attributes:
@@ -24,11 +23,19 @@ class PurityScores(NamedTuple):
         mean_weighted: Mean of `weighted` over them.
     """
 
-    binary: Tensor
-    weighted: Tensor
-    main_class: Tensor
-    mean_binary: Tensor
-    mean_weighted: Tensor
+    def __init__(
+        self,
+        binary: Tensor,
+        weighted: Tensor,
+        main_class: Tensor,
+        mean_binary: Tensor,
+        mean_weighted: Tensor,
+    ) -> None:
+        self.binary = binary
+        self.weighted = weighted
+        self.main_class = main_class
+        self.mean_binary = mean_binary
+        self.mean_weighted = mean_weighted
 
 
 def _checked(
@@ -49,10 +56,10 @@ def _class_purity_update(
     """Add entries to both tables [d_sae, n_classes], in place."""
     d_sae, n_classes = firings.shape
     legend = f"d_sae = {d_sae} and {n_classes} classes"
-    keys, groups = pair_keys(latents, labels, d_sae, n_classes, legend).unique(return_inverse=True)
-    sums = values.new_zeros(len(keys)).index_add_(0, groups, values)
-    firings.view(-1)[keys] += torch.bincount(groups, minlength=len(keys))
-    mass.view(-1)[keys] += sums
+    keys = pair_keys(latents, labels, d_sae, n_classes, legend)
+    cells, groups, counts = keys.unique(return_inverse=True, return_counts=True)
+    firings.view(-1)[cells] += counts
+    mass.view(-1)[cells] += grouped_sums(values, groups, len(cells))
 
 
 def _class_purity_compute(firings: Tensor, mass: Tensor) -> PurityScores:

@@ -36,7 +36,8 @@ def _r2_uniform_merge(parts: Tensor) -> Tensor:
 def _r2_uniform_compute(moments: Tensor) -> Tensor:
     """Return the mean over the dimensions that vary; NaN without one."""
     _, residual, total, _ = moments
-    return (1 - residual / total).where(total > 0, torch.nan).nanmean()
+    per_dimension: Tensor = (1 - residual / total).where(total > 0, torch.nan)
+    return per_dimension.nanmean()
 
 
 @by_name
