@@ -40,14 +40,14 @@ class PurityScores:
 
 def _checked(
     values: Code, indices: Tensor | None, labels: Tensor | None, d_sae: int | None, n_classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the positive activations, their latents and classes, [entries] each."""
-    values, indices, labels, _ = of_rows(values, indices, labels, "labels", d_sae)
+) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """Return the positive activations, their latents and classes, [entries] each, and d_sae."""
+    values, indices, labels, d_sae = of_rows(values, indices, labels, "labels", d_sae)
     if not (values >= 0).all():
         raise LightsaeError("values must be finite and not negative")
     labels = within("labels", labels, n_classes, f"n_classes = {n_classes}")
     fired = values > 0
-    return values[fired].double(), indices[fired], spread(labels, values)[fired]
+    return (values[fired].double(), indices[fired], spread(labels, values)[fired]), d_sae
 
 
 def _class_purity_update(
@@ -75,9 +75,9 @@ def _class_purity_compute(firings: Tensor, mass: Tensor) -> PurityScores:
     )
 
 
-def _empty(d_sae: int, n_classes: int) -> tuple[Tensor, Tensor]:
+def _empty(d_sae: int, n_classes: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return the tables of no images."""
-    firings = torch.zeros(d_sae, n_classes, dtype=torch.long)
+    firings = torch.zeros(d_sae, n_classes, dtype=torch.long, device=device)
     return firings, firings.double()
 
 
@@ -113,13 +113,11 @@ def class_purity(
         >>> purity.binary, purity.weighted, purity.main_class
         (tensor([0.6667,    nan], dtype=torch.float64), tensor([0.5000,    nan], dtype=torch.float64), tensor([ 1, -1]))
     """  # noqa: E501
-    metric = ClassPurity(
-        required("d_sae", getattr(values, "d_sae", None) if d_sae is None else d_sae),
-        required("n_classes", n_classes),
-    )
-    metric.to(values.values.device if not isinstance(values, Tensor) else values.device)
-    metric.update(values, indices, labels)
-    return metric.compute()
+    n_classes = size("n_classes", required("n_classes", n_classes))
+    entries, d_sae = _checked(values, indices, labels, d_sae, n_classes)
+    tables = _empty(d_sae, n_classes, entries[0].device)
+    _class_purity_update(*tables, *entries)
+    return _class_purity_compute(*tables)
 
 
 class ClassPurity(ExactMetric):
@@ -168,7 +166,7 @@ class ClassPurity(ExactMetric):
         Raises:
             LightsaeError: As in `class_purity`.
         """
-        entries = _checked(values, indices, labels, self.d_sae, self.n_classes)
+        entries, _ = _checked(values, indices, labels, self.d_sae, self.n_classes)
         _class_purity_update(self.firings, self.mass, *entries)
 
     def compute(self) -> PurityScores:

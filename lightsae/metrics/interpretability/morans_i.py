@@ -64,6 +64,39 @@ def _grid(grid: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
+def _checked(
+    values: Code,
+    indices: Tensor | None,
+    sample_index: Tensor | None,
+    patch_index: Tensor | None,
+    d_sae: int | None,
+    grid: tuple[int, int],
+) -> tuple[_Patches, int]:
+    """Return the patches and d_sae; raise on what does not fit together."""
+    indices, sample_index, patch_index = both_after(
+        values, indices, sample_index, patch_index, "sample_index patch_index"
+    )
+    values, indices, sample_index, d_sae = of_rows(
+        values, indices, sample_index, "sample_index", d_sae
+    )
+    require_tensors(values=values, patch_index=patch_index)
+    if values.ndim != 2 or patch_index.shape != sample_index.shape:
+        raise LightsaeError(
+            f"values and patch_index have shapes {list(values.shape)} and "
+            f"{list(patch_index.shape)}, expected [rows, k] and [rows]"
+        )
+    if not (values >= 0).all():
+        raise LightsaeError("values must be finite and not negative")
+    n_patches = grid[0] * grid[1]
+    patch_index = integers("patch_index", patch_index)
+    patch_index = within("patch_index", patch_index, n_patches, f"{n_patches} patches")
+    fired = values > 0
+    columns = spread(sample_index, values), spread(patch_index, values), indices
+    rows = torch.stack([sample_index, patch_index], dim=1)
+    keys = torch.stack([column[fired] for column in columns], dim=1)
+    return _Patches(rows, keys, values[fired].double()), d_sae
+
+
 def _split(patches: _Patches, n_patches: int) -> tuple[_Patches, _Patches]:
     """Return the patches of complete images, and the others."""
     images, places, counts = patches.rows[:, 0].unique(return_inverse=True, return_counts=True)
@@ -125,6 +158,13 @@ def _beside(keys: Tensor, a: Tensor, step: int, inside: Tensor) -> Tensor:
     return (a * a[place]).where(inside & (keys[place] == keys + step), 0)
 
 
+def _morans_i_compute(total: Tensor, images: Tensor, rest: _Patches) -> MoransIScores:
+    """Return the means over images."""
+    scores = total / images
+    incomplete = images.new_tensor(len(rest.rows[:, 0].unique()))
+    return MoransIScores(scores, images.clone(), scores.nanmean(), incomplete)
+
+
 def morans_i(
     values: Code,
     indices: Tensor | None = None,
@@ -164,11 +204,10 @@ def morans_i(
         >>> morans_i(values, torch.zeros(4, 1).long(), *where, d_sae=1, grid=(1, 4)).scores
         tensor([0.3333], dtype=torch.float64)
     """
-    d_sae = required("d_sae", getattr(values, "d_sae", None) if d_sae is None else d_sae)
-    metric = MoransI(d_sae, required("grid", grid))
-    metric.to(values.device if isinstance(values, Tensor) else values.values.device)
-    metric.update(values, indices, sample_index, patch_index)
-    return metric.compute()
+    grid = _grid(required("grid", grid))
+    patches, d_sae = _checked(values, indices, sample_index, patch_index, d_sae, grid)
+    complete, rest = _split(patches, grid[0] * grid[1])
+    return _morans_i_compute(*_scores(complete, d_sae, grid), rest)
 
 
 class MoransI(ExactMetric):
@@ -231,44 +270,18 @@ class MoransI(ExactMetric):
         Raises:
             LightsaeError: As in `morans_i`.
         """
-        indices, sample_index, patch_index = both_after(
-            values, indices, sample_index, patch_index, "sample_index patch_index"
-        )
-        values, indices, sample_index, _ = of_rows(
-            values, indices, sample_index, "sample_index", self.d_sae
-        )
-        require_tensors(values=values, patch_index=patch_index)
-        if patch_index.shape != sample_index.shape:
-            raise LightsaeError(
-                f"patch_index has shape {list(patch_index.shape)}, "
-                f"expected {list(sample_index.shape)}"
-            )
-        n_patches = self.grid[0] * self.grid[1]
-        legend = f"{n_patches} patches"
-        patch_index = within("patch_index", integers("patch_index", patch_index), n_patches, legend)
-        fired = values > 0
-        columns = spread(sample_index, values), spread(patch_index, values), indices
-        self._append(
-            _Patches(
-                torch.stack([sample_index, patch_index], dim=1),
-                torch.stack([column[fired] for column in columns], dim=1),
-                values[fired].double(),
-            )
-        )
-
-    def _append(self, added: _Patches) -> None:
-        """Keep patches; look for complete images once as many are new as were left before."""
-        for name, part in added._asdict().items():
+        patches, _ = _checked(values, indices, sample_index, patch_index, self.d_sae, self.grid)
+        for name, part in patches._asdict().items():
             getattr(self, name).append(part)
+        # Look for complete images once as many patches are new as were left before.
         if sum(map(len, self.rows[1:])) >= len(self.rows[0]):
             self._settle()
 
     def compute(self) -> MoransIScores:
         """Return the scores of all latents."""
         self._settle()
-        scores = self.total / self.images
-        incomplete = torch.tensor(len(self.rows[0][:, 0].unique()), device=self.device)
-        return MoransIScores(scores, self.images.clone(), scores.nanmean(), incomplete)
+        rest = _Patches(self.rows[0], self.keys[0], self.values[0])
+        return _morans_i_compute(self.total, self.images, rest)
 
     def _settle(self) -> None:
         """Add the complete images to the sums and forget their patches."""
