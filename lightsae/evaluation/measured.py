@@ -65,6 +65,7 @@ class Measured:
             samples: Int64 `[n]`, the sample of each image; None without strongest images.
             tokens: Int64 `[n]`, its token where each row is an image.
         """
+        measures.flush()
         counted = measures.counted.compute()
         for name, metric in measures.scores.items():
             self._add_scores(name, metric.compute(), counted[name])
