@@ -9,6 +9,7 @@ from lightsae.evaluation.result import Scalar
 from lightsae.metrics import (
     FiringDensity,
     MonosemanticityScores,
+    MoransI,
     decoder_coherence,
     frequency_correlation,
     uniqueness,
@@ -54,6 +55,12 @@ class Measured:
         self.scalars["decoder_coherence"] = float(coherence.largest)
         self.scalars["decoder_coherence_mean"] = float(coherence.mean)
         self.latents["decoder_nearest_cosine"] = coherence.nearest
+
+    def add_morans_i(self, metric: MoransI) -> None:
+        """Whether a latent's patches lie beside each other."""
+        scores = metric.compute()
+        self.scalars["morans_i"] = float(scores.mean)
+        self.latents["morans_i"] = scores.scores
 
     def add_images(
         self, measures: ImageMeasures, samples: Tensor | None, tokens: Tensor | None
