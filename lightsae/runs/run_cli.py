@@ -336,6 +336,8 @@ class RunCLI(LightningCLI):
         evaluation = self._evaluation
         if evaluation is None or not self.trainer.is_global_zero:
             return
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         console = Console(stderr=True, quiet=not self._shows_progress())
         if isinstance(self.model, SAEModule):
             evaluation.fit_probes(self.model, self.datamodule, console)
