@@ -406,9 +406,13 @@ class SAEModule(CheckpointedModule):
         """Metrics of the validation split."""
         self._evaluate(self._taken(batch), self.val_metrics, "val/")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Metrics of the test split."""
-        self._evaluate(self._taken(batch), self.test_metrics, "test/")
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Metrics of the test split.
+
+        Returns:
+            For callbacks: the activations "x", their "code" and the reconstruction "x_hat".
+        """
+        return self._evaluate(self._taken(batch), self.test_metrics, "test/")
 
     def predict_step(self, batch: Any, batch_idx: int) -> SparseCode:
         """Code of a batch."""
@@ -452,10 +456,13 @@ class SAEModule(CheckpointedModule):
         settings = AuxK() if self.aux_k is None else self.aux_k
         return settings.dead_after_rows(self.d_sae, self.selection.k)
 
-    def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
+    def _evaluate(
+        self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str
+    ) -> dict[str, Any]:
         parts = self._objective(batch.activations, embeddings=batch.embeddings)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
+        x_hat = self._reconstruction(parts, batch)
+        metrics.r2.update(x_hat=x_hat, x=batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -464,6 +471,8 @@ class SAEModule(CheckpointedModule):
         for name, metric in metrics.named_children():
             assert isinstance(metric, Metric)
             self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=len(values))
+        code = SparseCode(values, indices, self.d_sae)
+        return {"x": batch.activations, "code": code, "x_hat": x_hat}
 
     def _reconstruction(self, parts: Objective, batch: ActivationBatch) -> Tensor:
         """x_hat in the units of the activations."""
