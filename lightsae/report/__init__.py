@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from lightsae.report.gallery import top_images_gallery
-    from lightsae.report.pareto import pareto_figure
+    from lightsae.report.figures.gallery import top_images_gallery
+    from lightsae.report.figures.pareto import pareto_figure
     from lightsae.report.table import (
         PairedDifference,
         RunResult,
@@ -21,8 +21,8 @@ else:
             "RunResult": ".table",
             "comparison_table": ".table",
             "paired_difference": ".table",
-            "pareto_figure": ".pareto",
-            "top_images_gallery": ".gallery",
+            "pareto_figure": ".figures.pareto",
+            "top_images_gallery": ".figures.gallery",
         },
     )
 

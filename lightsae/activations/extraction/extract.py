@@ -116,6 +116,7 @@ def extract(
         max_bytes=max_bytes,
         tokens_per_image=tokens_per_image,
         layout=layout,
+        image_source=data.source(),
     )
     return run_in_processes(extraction)
 

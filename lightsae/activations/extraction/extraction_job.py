@@ -70,6 +70,7 @@ class Extraction:
         tokens_per_image: How many tokens of an image become rows at most.
         part: Which part of the images this process visits; its folders are complete with them.
         layout: A letter for each axis of the layers' outputs, see `LayerOutputs`; None to find it.
+        image_source: Where the images come from, for the manifest; see `DataOptions.source`.
     """
 
     tap: LayerTap
@@ -93,6 +94,7 @@ class Extraction:
     tokens_per_image: int | None = None
     part: Part = field(default_factory=Part)
     layout: str | None = None
+    image_source: dict[str, Any] | None = None
 
     def run(self) -> list[Manifest]:
         """Begin or continue, and return the manifest of each layer's complete folder."""
@@ -158,6 +160,8 @@ class Extraction:
             settings["tokens_per_image"] = self.tokens_per_image
         if self.layout is not None:
             settings["layout"] = self.layout
+        if self.image_source is not None:
+            settings["image_source"] = json.loads(json.dumps(self.image_source, default=str))
         if part.world > 1:
             settings["part"] = list(part)
         return Manifest(

@@ -7,6 +7,8 @@ from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
 
 _SAME = ("d_in", "dtype", "model", "weights_hash", "layer", "tokens", "has_labels", "classes")
+# Where the images lay; which they are, "data" tells.
+_MAY_DIFFER = "image_source"
 
 
 def check_same(found: Manifest, wanted: Manifest, folder: Path) -> None:
@@ -42,6 +44,6 @@ def differences(found: Manifest, wanted: Manifest) -> list[tuple[str, Any, Any]]
         [('layer', 'a', 'b')]
     """
     pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in _SAME]
-    keys = {**found.settings, **wanted.settings}
+    keys = (key for key in {**found.settings, **wanted.settings} if key != _MAY_DIFFER)
     pairs += [(key, found.settings.get(key), wanted.settings.get(key)) for key in keys]
     return [(name, there, here) for name, there, here in pairs if there != here]

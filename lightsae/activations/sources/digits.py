@@ -300,4 +300,8 @@ class DigitsSource:
             seed=self.seed,
             rows_per_shard=65_536,
             device="cpu",
+            image_source={
+                "dataset": f"{__name__}.{Digits.__name__}",
+                "arguments": {"copies": self.copies, "seed": self.seed},
+            },
         ).run()

@@ -91,6 +91,7 @@ def _wanted(manifests: list[Manifest], same: bool, rows_per_shard: int) -> Manif
     settings = {"of": digests, "same_images": same, "random_order": mixed}
     if not same:
         settings["data"] = f"{checksum(''.join(digests).encode()):016x}"
+        settings["image_source"] = None
     return successor(manifests[0], "merge", rows_per_shard=rows_per_shard, **settings)
 
 
