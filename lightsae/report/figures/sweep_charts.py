@@ -65,6 +65,7 @@ def lambda_sweep(points: Sequence[SweepPoint], embedding: str | None) -> list[Ch
         >>> points = [
         ...     SweepPoint("baseline", 0.0, 0, 0.80, 0.5, 1),
         ...     SweepPoint("L1L2Ratio", 0.1, 0, 0.79, 0.6, 4),
+        ...     SweepPoint("L1L2Ratio", 0.2, 0, 0.78, 0.7, 9),
         ... ]
         >>> [chart.name for chart in lambda_sweep(points, "cnn")]
         ['sweep/ms_r2', 'sweep/r2', 'sweep/silent']
@@ -117,8 +118,10 @@ def _against_r2(lines: _Lines, embedding: str) -> Chart:
 
 def _along(lines: _Lines, value: str, label: str, title: str) -> Chart:
     """A value over lambda, the baseline left out where the axis has no zero."""
-    series = []
+    series: list[Series] = []
     for colour, (name, weights) in enumerate(lines.items(), start=1):
+        if sum(weight > 0 for weight in weights) < 2:
+            continue
         found = [
             (weight, mean)
             for weight, points in weights.items()

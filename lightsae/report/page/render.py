@@ -106,7 +106,8 @@ def interval_text(cell: Cell, digits: int) -> str:
 
 
 def _number(value: float, digits: int, sign: str = "") -> str:
-    text = f"{value:{sign}.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # there is no -0.0
+    text = f"{rounded:{sign if rounded else ''}.{digits}f}".replace("-", "−")
     return text.replace("0.", ".", 1) if abs(value) < 1 and digits > 1 else text
 
 

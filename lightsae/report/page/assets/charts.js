@@ -1,10 +1,10 @@
 // Charts as SVG, drawn anew when their width changes.
 
 const HEIGHT = 230;
-const EDGE = { left: 46, right: 10, top: 8, bottom: 36 };
+const EDGE = { left: 46, right: 10, top: 24, bottom: 36 };
 
-function niceTicks(low, high, about) {
-  const step0 = (high - low) / about;
+function niceTicks(low, high, about, least = 0) {
+  const step0 = Math.max((high - low) / about, least);
   const power = 10 ** Math.floor(Math.log10(step0));
   const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= step0 * 0.999);
   const ticks = [];
@@ -24,9 +24,13 @@ function logTicks(low, high, about) {
   return ticks.filter((_, i) => i % every === 0);
 }
 
-function axisText(value, log) {
+// As many digits as it takes to tell two ticks apart.
+function axisText(value, log, apart) {
   const v = log ? 10 ** value : value;
   const size = Math.abs(v);
+  if (!log && size >= 1e-3 && size < 1e4 && apart < 1) {
+    return v.toFixed(Math.min(6, Math.ceil(-Math.log10(apart) - 1e-9))).replace(/^(-?)0\./, "$1.").replace("-", "−");
+  }
   if (size >= 1e4) return v >= 1e6 ? `${+(v / 1e6).toPrecision(3)}M` : `${+(v / 1e3).toPrecision(3)}k`;
   if (size !== 0 && size < 1e-3) return v.toExponential(0).replace("-", "−");
   return String(+v.toPrecision(3)).replace(/^(-?)0\./, "$1.").replace("-", "−");
@@ -87,15 +91,20 @@ function drawChart(chart, svg) {
 
 function drawAxes(chart, svg, width, x, y) {
   const bottom = HEIGHT - EDGE.bottom;
-  const ticks = (scale, log, about) => (log ? logTicks : niceTicks)(scale.low, scale.high, about);
-  for (const v of ticks(y, chart.log_y, 5)) {
+  const ticks = (scale, log, about, least) => (log ? logTicks(scale.low, scale.high, about) : niceTicks(scale.low, scale.high, about, least));
+  const apart = (found) => (found.length > 1 ? found[1] - found[0] : 1);
+  // A histogram counts: there are no parts of one.
+  const upwards = ticks(y, chart.log_y, 5, chart.kind === "steps" ? 1 : 0);
+  for (const v of upwards) {
     const at = y.place(v);
     svg.append(svgElement("line", { class: "axis", x1: EDGE.left, x2: width - EDGE.right, y1: at, y2: at }));
-    svg.append(svgElement("text", { x: EDGE.left - 6, y: at + 4, "text-anchor": "end" }, axisText(v, chart.log_y)));
+    svg.append(svgElement("text", { x: EDGE.left - 6, y: at + 4, "text-anchor": "end" }, axisText(v, chart.log_y, apart(upwards))));
   }
-  for (const v of ticks(x, chart.log_x, width < 340 ? 4 : 6)) {
-    svg.append(svgElement("text", { x: x.place(v), y: bottom + 15, "text-anchor": "middle" }, axisText(v, chart.log_x)));
+  const across = ticks(x, chart.log_x, width < 340 ? 4 : 6, 0);
+  for (const v of across) {
+    svg.append(svgElement("text", { x: x.place(v), y: bottom + 15, "text-anchor": "middle" }, axisText(v, chart.log_x, apart(across))));
   }
+  svg.append(svgElement("text", { x: 0, y: 11 }, chart.y_label));
   svg.append(svgElement("text", { x: (EDGE.left + width - EDGE.right) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, chart.x_label));
 }
 
@@ -126,7 +135,8 @@ function drawSeries(chart, svg, series, points, x, y) {
     for (const [px, py, i] of points) {
       styled(svgElement("circle", { cx: x.place(px), cy: y.place(py), r: 3 }), colour, "none");
       const text = series.labels[i];
-      if (text) styled(svgElement("text", { x: x.place(px) + 6, y: y.place(py) - 5 }, text), colour, "none");
+      const right = x.place(px) > svg.clientWidth * 0.7;
+      if (text) styled(svgElement("text", { x: x.place(px) + (right ? -6 : 6), y: y.place(py) - 6, "text-anchor": right ? "end" : "start" }, text), colour, "none");
     }
   }
 }
@@ -180,7 +190,7 @@ function attachTip(chart, figure, svg, state) {
 }
 
 function numbersOf(chart) {
-  const body = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Numbers of ${chart.title}` });
+  const body = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Numbers of ${chart.title || chart.y_label}` });
   const details = element("details", {}, element("summary", { text: "Numbers" }), body);
   details.addEventListener("toggle", () => {
     if (!details.open || body.firstChild) return;
@@ -195,8 +205,8 @@ function numbersOf(chart) {
 
 function chartFigure(chart) {
   const names = chart.series.map((series) => series.name).join(", ");
-  const svg = svgElement("svg", { role: "img", "aria-label": `${chart.title}: ${chart.y_label} against ${chart.x_label} of ${names}` });
-  const legend = element("ul", { class: "legend" });
+  const svg = svgElement("svg", { role: "img", "aria-label": `${chart.title || chart.name}: ${chart.y_label} against ${chart.x_label} of ${names}` });
+  const legend = element("ul", { class: "legend", hidden: !chart.title });
   if (chart.series.length > 1) {
     for (const series of chart.series) {
       const item = element("li", { text: series.name });
@@ -205,8 +215,8 @@ function chartFigure(chart) {
     }
   }
   const figure = element("figure", { class: "chart", "data-chart": chart.name },
-    element("figcaption", { text: chart.title }), legend, svg,
-    element("p", { class: "under", text: `y: ${chart.y_label}${chart.note ? `. ${chart.note}` : ""}` }), numbersOf(chart));
+    chart.title ? element("figcaption", { text: chart.title }) : "", legend, svg,
+    element("p", { class: "under", text: chart.note }), numbersOf(chart));
   figure.style.position = "relative";
   const state = { now: null };
   attachTip(chart, figure, svg, state);

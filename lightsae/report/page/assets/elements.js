@@ -32,8 +32,18 @@ function signed(value) {
   return Number.isNaN(value) ? "–" : (value > 0 ? "+" : "") + short(value);
 }
 
+// A score from 0 to 1.
+function score(value) {
+  return Number.isNaN(value) ? "–" : value.toFixed(3).replace("0.", ".").replace("-", "−");
+}
+
+function counted(count, one, many) {
+  return `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+}
+
 function percent(share) {
   if (!share) return "0%";
+  if (share > 0.9995) return "100%";
   const value = share * 100;
   return value < 0.01 ? "<.01%" : `${value < 1 ? value.toFixed(2).replace("0.", ".") : value.toFixed(1)}%`;
 }
@@ -50,7 +60,7 @@ function tile(run, image) {
     return element("span", { class: "tile number", role: "img", "aria-label": described, title: described, text });
   }
   const made = element("span", {
-    class: sprite.side <= 40 ? "tile crisp" : "tile", role: "img", "aria-label": `Image of ${described}`, title: described,
+    class: sprite.side <= 20 ? "tile crisp" : "tile", role: "img", "aria-label": `Image of ${described}`, title: described,
   });
   made.style.backgroundImage = `url("${sprite.url}")`;
   made.style.backgroundSize = `${sprite.columns * 100}% ${sprite.rows * 100}%`;

@@ -1,6 +1,6 @@
 // The list of latents: searched, filtered, sorted, and drawn where it is looked at.
 
-const view = { run: 0, sort: "", reversed: false, status: "all", cls: "", text: "", order: [], seed: 1 };
+const view = { run: 0, sort: "", reversed: false, status: "all", support: 0, cls: "", text: "", order: [], seed: 1 };
 const list = document.getElementById("list");
 const pool = new Map();
 const OVERSCAN = 4;
@@ -74,14 +74,25 @@ function matches(run, latent, text) {
   return className(run, mainClass(run, latent)).toLowerCase().includes(text);
 }
 
+// How many images a latent fires on, as far as it is known.
+function supportOf(run, latent) {
+  const known = arrayOf(run, "fires_on") ?? arrayOf(run, "firings");
+  return known ? known[latent] : Infinity;
+}
+
 function refreshOrder() {
   const { run } = view;
   const text = view.text.trim().toLowerCase();
   const found = [];
+  let few = 0;
+  // Who asks for a number gets it.
+  const support = /^#?\d+$/.test(text) || ["dead", "undefined", "named"].includes(view.status) ? 0 : view.support;
   for (let latent = 0; latent < runs[run].d_sae; latent++) {
     if (view.status === "named" ? !nameOf(run, latent) : view.status !== "all" && statusOf(run, latent) !== view.status) continue;
     if (view.cls !== "" && mainClass(run, latent) !== Number(view.cls)) continue;
-    if (matches(run, latent, text)) found.push(latent);
+    if (!matches(run, latent, text)) continue;
+    if (supportOf(run, latent) < support) few += 1;
+    else found.push(latent);
   }
   const sort = sortsOf(run).find((each) => each.key === view.sort) ?? sortsOf(run)[0];
   const values = new Map(found.map((latent) => [latent, sort.value(latent)]));
@@ -94,11 +105,22 @@ function refreshOrder() {
   });
   view.order = found;
   const many = runs[run].d_sae.toLocaleString("en");
-  document.getElementById("count").textContent =
-    found.length === runs[run].d_sae ? `${many} latents` : `${found.length.toLocaleString("en")} of ${many} latents`;
+  const count = document.getElementById("count");
+  count.textContent = found.length === runs[run].d_sae ? `${many} latents` : `${found.length.toLocaleString("en")} of ${many} latents`;
+  if (few) count.append(`; ${few.toLocaleString("en")} fire on fewer than ${support} images `, showAllButton());
   pool.forEach((row) => row.remove());
   pool.clear();
   layOut();
+}
+
+function showAllButton() {
+  const button = element("button", { type: "button", class: "plain", text: "show them too" });
+  button.addEventListener("click", () => {
+    view.support = 0;
+    document.getElementById("support").value = "0";
+    refreshOrder();
+  });
+  return button;
 }
 
 function rowHeight() {
@@ -143,7 +165,7 @@ function rowOf(run, latent, place, height) {
 
 function describe(run, latent) {
   const parts = [`latent ${latent}`, nameOf(run, latent), statusOf(run, latent)];
-  if (mainEmbedding(run) !== null && !Number.isNaN(scoreOf(run, latent))) parts.push(`MS ${short(scoreOf(run, latent))}`);
+  if (mainEmbedding(run) !== null && !Number.isNaN(scoreOf(run, latent))) parts.push(`MS ${score(scoreOf(run, latent))}`);
   const name = className(run, mainClass(run, latent));
   if (name) parts.push(`mostly class ${name}`);
   return parts.filter(Boolean).join(", ");
@@ -154,22 +176,25 @@ function whoIs(run, latent) {
   const name = nameOf(run, latent);
   const kind = className(run, mainClass(run, latent));
   const purity = arrayOf(run, "purity_binary");
-  const about = status === "dead" ? "dead" : kind ? `${kind}${purity && !Number.isNaN(purity[latent]) ? ` ${percent(purity[latent])}` : ""}` : status;
+  const share = purity && !Number.isNaN(purity[latent]) ? ` ${percent(purity[latent])}` : "";
+  const about = status === "dead" ? "never fires" : kind ? `class ${kind}${share}` : status === "scored" ? "" : status;
+  const ms = mainEmbedding(run) === null || status !== "scored" ? "" : `MS ${score(scoreOf(run, latent))}`;
   const extra = view.sort.startsWith("change/") && status === "scored" ? ` · ${signed(changeAgainst(run, Number(view.sort.slice(7)), latent))}` : "";
   return element("span", { class: "who" },
-    element("b", { text: name ? `${name} ·  #${latent}` : `#${latent}` }),
+    element("b", { text: name ? `${name} · #${latent}` : `#${latent}` }),
+    element("span", { class: "narrow", text: ms }),
     element("span", { text: `${about}${extra}` }));
 }
 
 function figuresOf(run, latent) {
   const box = element("span", { class: "figures" });
   const add = (title, share, text) => box.append(element("span", { text: title }), meter(share), element("b", { text }));
-  if (mainEmbedding(run) !== null) add("MS", scoreOf(run, latent), short(scoreOf(run, latent)));
+  if (mainEmbedding(run) !== null) add("MS", scoreOf(run, latent), score(scoreOf(run, latent)));
   const share = shareOfRows(run, latent);
   // On a logarithmic bar, from one in a hundred thousand rows to all.
   if (!Number.isNaN(share)) add("fires", share ? 1 + Math.log10(share) / 5 : 0, percent(share));
   const purity = arrayOf(run, "purity_binary");
-  if (purity) add("purity", purity[latent], short(purity[latent]));
+  if (purity) add("purity", purity[latent], score(purity[latent]));
   return box;
 }
 
@@ -238,6 +263,7 @@ function showGallery() {
     if (value === "random" && view.sort === "random") view.seed += 1;
     view.sort = value;
   });
+  change("support", (value) => { view.support = Number(value); });
   change("status", (value) => { view.status = value; });
   change("class", (value) => { view.cls = value; });
   change("run", (value) => {
@@ -275,6 +301,10 @@ function showGallery() {
     pool.clear();
     soon();
   });
+  // Rare latents come first by MS and show one image: at first, those that fire often enough.
+  const often = Array.from({ length: runs[0].d_sae }, (_, latent) => supportOf(0, latent)).filter((count) => count >= 10).length;
+  view.support = often * 4 >= runs[0].d_sae ? 10 : 0;
+  document.getElementById("support").value = String(view.support);
   document.getElementById("no-images").hidden = hasImages || !runs.some((_, run) => arrayOf(run, "images"));
   fillControls();
   refreshOrder();

@@ -61,8 +61,8 @@ function bodyOf(run, latent) {
   body.append(...imagesOf(run, latent));
   const columns = element("div", { class: "columns" });
   for (const part of [histogramOf(run, latent), classesOf(run, latent),
-    nearOf(run, latent, "near", "Nearest by decoder", (x) => `cosine ${short(x)}`),
-    nearOf(run, latent, "together", "Fires together with", (x) => `${percent(x)} of rows shared`)]) {
+    nearOf(run, latent, "near", "Nearest by decoder", (x) => `cosine ${score(x)}`),
+    nearOf(run, latent, "together", "Fires together with", (x) => `overlap ${percent(x)}`)]) {
     if (part) columns.append(part);
   }
   body.append(columns);
@@ -78,7 +78,7 @@ function statsOf(run, latent) {
   for (const { key, title } of runs[run].scores) {
     const value = arrayOf(run, key)[latent];
     if (key === "firings") add("fires on rows", `${percent(shareOfRows(run, latent))}`);
-    else add(title, short(value));
+    else add(title, /^(ms|purity)/.test(key) ? score(value) : short(value));
   }
   const largest = arrayOf(run, "largest");
   if (largest) add("largest activation", largest[latent] > 1e-30 ? short(largest[latent]) : "–");
@@ -168,8 +168,8 @@ function histogramOf(run, latent) {
   const bins = counts.width;
   const y = Array.from(counts.subarray(latent * bins, (latent + 1) * bins));
   const x = Array.from({ length: bins + 1 }, (_, i) => (largest[latent] * i) / bins);
-  const chart = { name: "activations", title: "Activations", x_label: "activation", y_label: "images", kind: "steps", log_x: false, log_y: false, note: `${short(arrayOf(run, "fires_on")[latent])} images it fires on`, series: [{ name: "images", x, y, colour: 1, labels: [] }] };
-  return element("section", {}, element("h3", {}), chartFigure(chart));
+  const chart = { name: "activations", title: "", x_label: "activation", y_label: "images", kind: "steps", log_x: false, log_y: false, note: `It fires on ${counted(arrayOf(run, "fires_on")[latent], "image", "images")}${runs[run].looked_at < runs[run].images ? " of those looked at" : ""}.`, series: [{ name: "images", x, y, colour: 1, labels: [] }] };
+  return element("section", {}, element("h3", { text: "Activations" }), chartFigure(chart));
 }
 
 function classesOf(run, latent) {
@@ -227,12 +227,12 @@ function othersOf(run, latent) {
     const section = element("section", {}, element("h4", { text: runs[to].name }));
     const add = (partner, text) => {
       const change = scoreOf(run, latent) - scoreOf(to, partner, mainEmbedding(run));
-      const ms = mainEmbedding(run) === null ? "" : `, MS ${short(scoreOf(to, partner, mainEmbedding(run)))}${Number.isNaN(change) ? "" : ` (${signed(-change)})`}`;
+      const ms = mainEmbedding(run) === null ? "" : `, MS ${score(scoreOf(to, partner, mainEmbedding(run)))}${Number.isNaN(change) ? "" : ` (${signed(-change)})`}`;
       const line = linkTo(to, partner, `#${partner}`, `${text}${ms}`, 9);
       section.append(element("div", { class: "near" }, line));
     };
-    if (paired) add(latent, `same index, cosine ${short(arrayOf(run, `to/${to}/paired`)[latent])}`);
-    if (!paired || nearest !== latent) add(nearest, `nearest, cosine ${short(cosine)}`);
+    if (paired) add(latent, `same index, cosine ${score(arrayOf(run, `to/${to}/paired`)[latent])}`);
+    if (!paired || nearest !== latent) add(nearest, `nearest, cosine ${score(cosine)}`);
     box.append(section);
   }
   return element("section", {}, element("h3", { text: "The same latent in other runs" }), box);
