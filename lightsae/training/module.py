@@ -385,9 +385,13 @@ class SAEModule(CheckpointedModule):
         """Metrics of the validation split."""
         self._evaluate(self._taken(batch), self.val_metrics, "val/")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Metrics of the test split."""
-        self._evaluate(self._taken(batch), self.test_metrics, "test/")
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Metrics of the test split.
+
+        Returns:
+            For callbacks: the activations "x", their "code" and the reconstruction "x_hat".
+        """
+        return self._evaluate(self._taken(batch), self.test_metrics, "test/")
 
     def predict_step(self, batch: Any, batch_idx: int) -> SparseCode:
         """Code of a batch."""
@@ -408,10 +412,13 @@ class SAEModule(CheckpointedModule):
         self.dead_latents.update(encoded, settings.fired_above, self.process_group)
         return self.dead_latents.dead(settings.dead_after)
 
-    def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
+    def _evaluate(
+        self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str
+    ) -> dict[str, Any]:
         parts = self._objective(batch.activations)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
+        x_hat = self._reconstruction(parts, batch)
+        metrics.r2.update(x_hat=x_hat, x=batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
@@ -420,6 +427,8 @@ class SAEModule(CheckpointedModule):
         for name, metric in metrics.named_children():
             assert isinstance(metric, Metric)
             self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=len(values))
+        code = SparseCode(values, indices, self.d_sae)
+        return {"x": batch.activations, "code": code, "x_hat": x_hat}
 
     def _reconstruction(self, parts: Objective, batch: ActivationBatch) -> Tensor:
         """x_hat in the units of the activations."""

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from lightsae.activations import ActivationDataModule, DataOptions, Manifest, ShardWriter
+from lightsae.activations.extraction.image_origin import origin_settings
 from lightsae.activations.extraction.images.image_set import open_images
 from lightsae.evaluation import EvaluationResult
 from lightsae.metrics import Monosemanticity, TopActivating
@@ -42,7 +43,7 @@ def write_shards(
         labels = torch.from_numpy(np.load(images)["labels"])
         options = DataOptions(arrays=str(images))
         found = open_images(options, lambda image: image, "RGB")
-        settings |= {"data": found.fingerprint, "image_source": options.source()}
+        settings |= {"data": found.fingerprint, **origin_settings(options)}
     manifest = Manifest(
         d_in=d_in, dtype="float32", model="vit", layer="blocks.1", has_labels=True, classes=classes,
         tokens="patch" if patches else "class", settings=settings,

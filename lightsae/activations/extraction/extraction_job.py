@@ -70,7 +70,7 @@ class Extraction:
         tokens_per_image: How many tokens of an image become rows at most.
         part: Which part of the images this process visits; its folders are complete with them.
         layout: A letter for each axis of the layers' outputs, see `LayerOutputs`; None to find it.
-        image_source: Where the images come from, for the manifest; see `DataOptions.source`.
+        origin: Where the images came from, for the manifest; see `origin_settings`.
     """
 
     tap: LayerTap
@@ -94,7 +94,7 @@ class Extraction:
     tokens_per_image: int | None = None
     part: Part = field(default_factory=Part)
     layout: str | None = None
-    image_source: dict[str, Any] | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> list[Manifest]:
         """Begin or continue, and return the manifest of each layer's complete folder."""
@@ -156,12 +156,11 @@ class Extraction:
             "prefix_tokens": self.prefix_tokens,
             "arguments": json.loads(json.dumps(self.arguments or {}, default=str)),
         }
+        settings |= self.origin
         if self.tokens_per_image is not None:
             settings["tokens_per_image"] = self.tokens_per_image
         if self.layout is not None:
             settings["layout"] = self.layout
-        if self.image_source is not None:
-            settings["image_source"] = json.loads(json.dumps(self.image_source, default=str))
         if part.world > 1:
             settings["part"] = list(part)
         return Manifest(

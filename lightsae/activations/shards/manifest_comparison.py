@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.manifest import IMAGES_FROM, Manifest
 from lightsae.errors import LightsaeError
 
 _SAME = ("d_in", "dtype", "model", "weights_hash", "layer", "tokens", "has_labels", "classes")
-# Where the images lay; which they are, "data" tells.
-_MAY_DIFFER = "image_source"
 
 
 def check_same(found: Manifest, wanted: Manifest, folder: Path) -> None:
@@ -44,6 +42,6 @@ def differences(found: Manifest, wanted: Manifest) -> list[tuple[str, Any, Any]]
         [('layer', 'a', 'b')]
     """
     pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in _SAME]
-    keys = (key for key in {**found.settings, **wanted.settings} if key != _MAY_DIFFER)
+    keys = [key for key in {**found.settings, **wanted.settings} if key != IMAGES_FROM]
     pairs += [(key, found.settings.get(key), wanted.settings.get(key)) for key in keys]
     return [(name, there, here) for name, there, here in pairs if there != here]

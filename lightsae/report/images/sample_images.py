@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from lightsae.activations import DataOptions, ImageSet, Manifest
+from lightsae.activations.extraction.image_origin import images_from
 from lightsae.activations.extraction.images.image_set import open_images
+from lightsae.activations.shards.manifest import IMAGES_FROM
+from lightsae.report.latents.image_keys import copy_of, image_keys, sample_of
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
@@ -67,42 +70,44 @@ class ModelView:
 
 
 class SampleImages:
-    """Small images by sample index.
+    """Small images by their numbers, or by sample index.
 
     Args:
         images: The images, made small by a `ModelView`.
-        name: Where they come from.
 
     Attributes:
-        classes: Names of the labels, or empty.
-        copies: Whether a sample has several images, of which the first is shown.
+        name: Where they come from.
     """
 
-    def __init__(self, images: ImageSet, name: str) -> None:
-        self._images, self.name = images, name
-        self.classes = images.classes
+    def __init__(self, images: ImageSet) -> None:
+        self._images, self.name = images, images.name
         original = np.asarray(images.original_index)
-        samples, first = np.unique(original, return_index=True)
-        self._samples, self._first = samples, first
-        self.copies = len(samples) < len(original)
+        # Copies of a sample follow each other in their own order.
+        self._order = np.argsort(original, kind="stable")
+        self._samples = original[self._order]
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self._samples)
+    def pixels(self, key: int) -> Array | None:
+        """An image, uint8 `[H, W, 3]` or `[H, W]`.
 
-    def pixels(self, sample: int) -> Array | None:
-        """The image of a sample, uint8 `[H, W, 3]` or `[H, W]`; None if it cannot be read."""
-        place = int(np.searchsorted(self._samples, sample))
+        Args:
+            key: Its number, see `image_keys`.
+
+        Returns:
+            The image, or None if there is none or it cannot be read.
+        """
+        number = np.array([key])
+        sample, copy = int(sample_of(number)[0]), int(copy_of(number)[0])
+        place = int(np.searchsorted(self._samples, sample)) + copy
         if place >= len(self._samples) or self._samples[place] != sample:
             return None
-        image = self._images.load(int(self._first[place])).image
+        image = self._images.load(int(self._order[place])).image
         if image is None or isinstance(image, Mapping):
             return None
         return as_pixels(image)
 
     def __getitem__(self, sample: int) -> Array:
         """The image of a sample; grey where it cannot be read."""
-        found = self.pixels(sample)
+        found = self.pixels(int(image_keys(np.array([sample]), None)[0]))
         return np.full((16, 16), 127, np.uint8) if found is None else found
 
 
@@ -147,20 +152,19 @@ def images_of_shards(manifest: Manifest, side: int) -> SampleImages:
         ...
         lightsae.errors.LightsaeError: the shards do not say which images they are of
     """
-    source = manifest.settings.get("image_source")
-    if not isinstance(source, Mapping):
+    options = images_from(manifest)
+    if options is None:
         raise LightsaeError("the shards do not say which images they are of")
-    dataset = source.get("dataset")
-    if dataset is not None and not str(dataset).startswith(_TRUSTED):
+    if options.dataset is not None and not options.dataset.startswith(_TRUSTED):
         raise LightsaeError(
-            f"the images are items of {dataset}, which is not imported because a file says so: "
-            f"--images {dataset} does"
+            f"the images are items of {options.dataset}, which is not imported because a file says "
+            f"so: --images {options.dataset} does"
         )
-    found = _opened(_options(source), manifest, side)
+    found = _opened(options, manifest, side)
     before = manifest.settings.get("data")
-    if dataset is None and before is not None and found.fingerprint != before:
+    if options.dataset is None and before is not None and found.fingerprint != before:
         raise LightsaeError(f"{found.name}: the images changed since the shards were made of them")
-    return SampleImages(found, found.name)
+    return SampleImages(found)
 
 
 def images_at(path: str, manifest: Manifest | None, side: int) -> SampleImages:
@@ -175,13 +179,13 @@ def images_at(path: str, manifest: Manifest | None, side: int) -> SampleImages:
     Raises:
         LightsaeError: If there are no images, or another number than the shards were made of.
     """
-    found = _opened(_options(_kind_of(path, manifest)), manifest, side)
+    found = _opened(DataOptions(**_kind_of(path, manifest)), manifest, side)
     expected = None if manifest is None else manifest.settings.get("images")
     if isinstance(expected, int) and len(found) != expected:
         raise LightsaeError(
             f"--images {path} has {len(found)} images, the shards were made of {expected}"
         )
-    return SampleImages(found, found.name)
+    return SampleImages(found)
 
 
 def _kind_of(path: str, manifest: Manifest | None) -> dict[str, Any]:
@@ -200,23 +204,14 @@ def _kind_of(path: str, manifest: Manifest | None) -> dict[str, Any]:
             f"--images {path}: expected a folder of images, an .npz, .npy or .h5 file, tars, or "
             "the dotted path of a dataset class"
         )
-    before = {} if manifest is None else manifest.settings.get("image_source") or {}
+    before = {} if manifest is None else manifest.settings.get(IMAGES_FROM) or {}
     kept = {key: value for key, value in before.items() if kind in before and key != kind}
     return {kind: path} | kept
 
 
-def _options(source: Mapping[str, Any]) -> DataOptions:
-    """Options of the images that a manifest names."""
-    try:
-        options = DataOptions(**source)
-        options.check_source()
-    except TypeError as error:
-        raise LightsaeError(f"image_source of the manifest: {error}") from error
-    return options
-
-
 def _opened(options: DataOptions, manifest: Manifest | None, side: int) -> ImageSet:
     """The images, made small."""
+    options.check_source()
     settings = {} if manifest is None else manifest.settings
     said = settings.get("preparation")
     view = ModelView(said if isinstance(said, Mapping) else {}, side)

@@ -61,33 +61,33 @@ class Sprites:
 
 
 def make_sprites(
-    samples: Sequence[int],
+    keys: Sequence[int],
     pixels: Pixels,
     budget: int,
     tick: Callable[[int], object] = lambda _: None,
 ) -> Sprites:
-    """Pack the images of some samples, as large as fits.
+    """Pack some images, as large as fits.
 
     Args:
-        samples: Sample indices.
-        pixels: Gives the image of a sample, uint8 `[H, W]` or `[H, W, 3]`, or None.
+        keys: Numbers of the images.
+        pixels: Gives an image by its number, uint8 `[H, W]` or `[H, W, 3]`, or None.
         budget: Bytes that all sheets may take.
         tick: Told of each number of images that is done.
 
     Returns:
         The sheets: of the largest thumbnails that fit, or of the smallest ones.
     """
-    drawn = np.random.default_rng(0).permutation(len(samples))[:_MEASURED]
-    few = [pixels(samples[place]) for place in drawn.tolist()]
+    drawn = np.random.default_rng(0).permutation(len(keys))[:_MEASURED]
+    few = [pixels(keys[place]) for place in drawn.tolist()]
     found = [each for each in few if each is not None]
     native = max((max(each.shape[:2]) for each in found), default=1)
     encodings = list(_encodings(native))
     for place, encoding in enumerate(encodings):
         last = place == len(encodings) - 1
-        expected = _bytes_of(found, encoding) * len(samples) / max(len(found), 1)
+        expected = _bytes_of(found, encoding) * len(keys) / max(len(found), 1)
         if expected > budget * _MARGIN and not last:
             continue
-        sprites = _packed(samples, pixels, encoding, tick)
+        sprites = _packed(keys, pixels, encoding, tick)
         if sprites.size <= budget or last:
             return sprites
     raise AssertionError("there is an encoding")
@@ -118,14 +118,14 @@ def _columns(side: int) -> int:
 
 
 def _packed(
-    samples: Sequence[int], pixels: Pixels, encoding: Encoding, tick: Callable[[int], object]
+    keys: Sequence[int], pixels: Pixels, encoding: Encoding, tick: Callable[[int], object]
 ) -> Sprites:
     """All sheets, images read by a few threads."""
     columns = _columns(encoding.side)
     sheets, missing = [], []
     with ThreadPoolExecutor(4) as pool:
-        for begin in range(0, len(samples), columns**2):
-            part = samples[begin : begin + columns**2]
+        for begin in range(0, len(keys), columns**2):
+            part = keys[begin : begin + columns**2]
             images = list(pool.map(pixels, part))
             missing += [begin + place for place, each in enumerate(images) if each is None]
             sheets.append(_encoded(_sheet(images, encoding.side), encoding.quality))

@@ -14,32 +14,32 @@ _MIDDLE = (0.35, 0.65)
 
 @dataclass(frozen=True)
 class Examples:
-    """Samples and activations that stand for each latent; sample -1 marks an empty place.
+    """Images and activations that stand for each latent; -1 marks an empty place.
 
     Attributes:
-        samples: Int64 `[d_sae, top + middle + bottom]`.
+        keys: Numbers of images, int64 `[d_sae, top + middle + bottom]`.
         values: Float32, likewise.
         top: Number of places for the strongest.
         middle: Number of places for the middle.
         bottom: Number of places for the weakest.
     """
 
-    samples: Array
+    keys: Array
     values: Array
     top: int
     middle: int
     bottom: int
 
 
-def strongest(samples: Tensor, values: Tensor, count: int) -> Examples:
+def strongest(keys: Array, values: Tensor, count: int) -> Examples:
     """Examples of an evaluation's strongest images alone.
 
     Args:
-        samples: `top_samples` of an evaluation [d_sae, n].
+        keys: Numbers of the images, int64 `[d_sae, n]`, -1 where there are fewer.
         values: `top_values` of it.
         count: How many to keep.
     """
-    kept = samples[:, :count].numpy().astype(np.int64)
+    kept = keys[:, :count]
     return Examples(kept, values[:, :count].float().numpy(), kept.shape[1], 0, 0)
 
 
@@ -61,23 +61,23 @@ def choose_examples(
     Example:
         >>> firings = Firings(np.arange(4), None, np.array([0, 4, 4]), np.arange(4),
         ...     np.array([4.0, 3.0, 2.0, 1.0]), np.zeros((0, 1)), 4)
-        >>> choose_examples(firings, 2, 0, 1).samples
+        >>> choose_examples(firings, 2, 0, 1).keys
         array([[ 0,  1,  3],
                [-1, -1, -1]])
     """
     d_sae, width = firings.d_sae, top + middle + bottom
-    samples: Array = np.full((d_sae, width), -1, np.int64)
+    keys: Array = np.full((d_sae, width), -1, np.int64)
     values: Array = np.zeros((d_sae, width), np.float32)
-    shown = np.zeros(len(firings.samples), bool)
+    shown = np.zeros(len(firings.keys), bool)
     for latent in range(d_sae):
         images, strengths = firings.of(latent)
         head = min(top, len(images))
-        samples[latent, :head] = firings.samples[images[:head]]
+        keys[latent, :head] = firings.keys[images[:head]]
         values[latent, :head] = strengths[:head]
         tail = min(bottom, len(images) - head)
         if tail:
             place = slice(top + middle, top + middle + tail)
-            samples[latent, place] = firings.samples[images[-tail:]]
+            keys[latent, place] = firings.keys[images[-tail:]]
             values[latent, place] = strengths[-tail:]
             shown[images[-tail:]] = True
         shown[images[:head]] = True
@@ -85,13 +85,13 @@ def choose_examples(
         images, strengths = firings.of(latent)
         chosen = _middle(images, shown, top, middle, bottom)
         shown[images[chosen]] = True
-        samples[latent, top : top + len(chosen)] = firings.samples[images[chosen]]
+        keys[latent, top : top + len(chosen)] = firings.keys[images[chosen]]
         values[latent, top : top + len(chosen)] = strengths[chosen]
     if whole is not None:
         count = min(top, whole.top)
-        samples[:, :top], values[:, :top] = -1, 0
-        samples[:, :count], values[:, :count] = whole.samples[:, :count], whole.values[:, :count]
-    return Examples(samples, values, top, middle, bottom)
+        keys[:, :top], values[:, :top] = -1, 0
+        keys[:, :count], values[:, :count] = whole.keys[:, :count], whole.values[:, :count]
+    return Examples(keys, values, top, middle, bottom)
 
 
 def _middle(images: Array, shown: Array, top: int, middle: int, bottom: int) -> Array:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch
 from lightsae.activations import ActivationBatch, ActivationDataModule
 from lightsae.activations.loading.splits import Split, hash_samples
 from lightsae.activations.shards.dtypes import Array
+from lightsae.report.latents.image_keys import has_copies, image_keys
 from lightsae.sae import SparseAutoencoder
 
 # Pairs of a latent and an image; each takes 12 bytes, and as much again while they are sorted.
@@ -20,19 +22,19 @@ _SAMPLING_SEED = 0x5AE
 
 @dataclass(frozen=True)
 class Firings:
-    """The images that each latent fires on, strongest first; ties by the lower sample.
+    """The images that each latent fires on, strongest first; ties by the lower number.
 
     Attributes:
-        samples: Sample index of each image, int64 `[images]`, ascending.
+        keys: Number of each image, int64 `[images]`, ascending; see `image_keys`.
         labels: Class of each image, int64 `[images]`, or None.
         begins: Where the pairs of each latent begin, int64 `[d_sae + 1]`.
-        images: Of each pair the image, int32 `[pairs]`, a place in `samples`.
+        images: Of each pair the image, int32 `[pairs]`, a place in `keys`.
         values: Of each pair the largest activation among the image's rows, float32 `[pairs]`.
         rows: Latents of rows drawn at random, int64 `[rows, k]`, -1 where fewer fire.
         of_images: Images of the whole split.
     """
 
-    samples: Array
+    keys: Array
     labels: Array | None
     begins: Array
     images: Array
@@ -56,62 +58,81 @@ class Firings:
         return np.repeat(latents, np.diff(self.begins))
 
 
-def split_samples(data: ActivationDataModule, split: Split) -> tuple[Array, int]:
-    """The distinct samples of a split, ascending, and the number of its rows."""
-    source, rule, counts = data._opened(split)
-    samples = np.empty(0, np.int64)
-    for chunk in np.flatnonzero(counts).tolist():
-        found = source.read_index(chunk)[0]
-        samples = np.union1d(samples, found[rule.mask(found, split)])
-    return samples, int(counts.sum())
+class SplitIndex(NamedTuple):
+    """What a split consists of.
+
+    Attributes:
+        keys: Number of each image, int64 `[images]`, ascending.
+        rows: Number of rows.
+        last_token: Largest token index.
+    """
+
+    keys: Array
+    rows: int
+    last_token: int
 
 
-def drawn_samples(samples: Array, rows: int, k: int, most_pairs: int = MOST_PAIRS) -> Array:
-    """As many of a split's samples as can be looked at, drawn by a hash; all, if they fit.
+def split_index(data: ActivationDataModule, split: Split) -> SplitIndex:
+    """The images of a split; no activation is read."""
+    keys, rows, last = np.empty(0, np.int64), 0, 0
+    copies = has_copies(data.manifest)
+    for block in data.index_blocks(split):
+        keys = np.union1d(keys, image_keys(block[0], block[1] if copies else None))
+        rows += block.shape[1]
+        last = max(last, int(block[1].max(initial=0)))
+    return SplitIndex(keys, rows, last)
+
+
+def drawn_images(keys: Array, rows: int, k: int, most_pairs: int = MOST_PAIRS) -> Array:
+    """As many of a split's images as can be looked at, drawn by a hash; all, if they fit.
 
     Args:
-        samples: The distinct samples, int64 `[images]`.
+        keys: The images, int64 `[images]`.
         rows: Rows of the split.
         k: Latents per row.
         most_pairs: How many pairs of a latent and an image may be kept.
 
     Example:
-        >>> len(drawn_samples(np.arange(4000), 4000, 8)), len(drawn_samples(np.arange(9), 9, 8, 1))
-        (4000, 9)
+        >>> len(drawn_images(np.arange(4000), 4000, 8)), len(drawn_images(np.arange(900), 900, 8, 1))
+        (4000, 500)
     """
-    per_image = max(1, k * rows // max(len(samples), 1))
+    per_image = max(1, k * rows // max(len(keys), 1))
     most = max(_LEAST_IMAGES, most_pairs // per_image)
-    if len(samples) <= most:
-        return samples
-    order = np.argsort(hash_samples(samples, _SAMPLING_SEED))[:most]
-    return np.sort(samples[order])
+    if len(keys) <= most:
+        return keys
+    order = np.argsort(hash_samples(keys, _SAMPLING_SEED))[:most]
+    return np.sort(keys[order])
 
 
 @torch.no_grad()
 def encoded_rows(
     sae: SparseAutoencoder,
     batches: Iterable[ActivationBatch],
-    samples: Array,
+    keys: Array,
+    *,
+    copies: bool,
     tick: Callable[[int], object] = lambda _: None,
 ) -> Iterator[tuple[ActivationBatch, Array, Array, Array]]:
-    """Encode the rows of some samples.
+    """Encode the rows of some images.
 
     Args:
         sae: The autoencoder.
         batches: Rows of a split.
-        samples: The samples, ascending.
+        keys: The images, ascending.
+        copies: Whether copies are images of their own.
         tick: Told of the rows of each batch.
 
     Yields:
-        The batch with the rows of these samples, the place of each row in `samples` `[rows]`, its
+        The batch with the rows of these images, the place of each row in `keys` `[rows]`, its
         activations and latents `[rows, k]`.
     """
     dtype = sae.W_enc.dtype
     for batch in batches:
         tick(len(batch.activations))
-        found = batch.sample_index.numpy()
-        places = np.searchsorted(samples, found).clip(max=max(len(samples) - 1, 0))
-        kept = samples[places] == found if len(samples) else np.zeros(len(found), bool)
+        tokens = batch.token_index.numpy() if copies else None
+        found = image_keys(batch.sample_index.numpy(), tokens)
+        places = np.searchsorted(keys, found).clip(max=max(len(keys) - 1, 0))
+        kept = keys[places] == found if len(keys) else np.zeros(len(found), bool)
         if not kept.any():
             continue
         mask = torch.from_numpy(kept)
@@ -127,8 +148,9 @@ def encoded_rows(
 def firing_pass(
     sae: SparseAutoencoder,
     batches: Iterable[ActivationBatch],
-    samples: Array,
+    keys: Array,
     *,
+    copies: bool,
     rows: int,
     of_images: int,
     tick: Callable[[int], object] = lambda _: None,
@@ -138,16 +160,19 @@ def firing_pass(
     Args:
         sae: The autoencoder.
         batches: All rows of a split.
-        samples: The samples to look at, ascending; see `drawn_samples`.
+        keys: The images to look at, ascending; see `drawn_images`.
+        copies: Whether copies are images of their own.
         rows: Rows of the split.
         of_images: Images of the split.
         tick: Told of the rows of each batch.
     """
-    labels: Array = np.full(len(samples), -1, np.int64)
+    labels: Array = np.full(len(keys), -1, np.int64)
     parts: list[tuple[Array, Array, Array]] = []
     drawn: list[Array] = []
     generator = np.random.default_rng(_SAMPLING_SEED)
-    for batch, places, values, latents in encoded_rows(sae, batches, samples, tick):
+    for batch, places, values, latents in encoded_rows(
+        sae, batches, keys, copies=copies, tick=tick
+    ):
         if batch.label is not None:
             labels[places] = batch.label.numpy()
         fires = values > 0
@@ -161,7 +186,7 @@ def firing_pass(
     found = np.concatenate(drawn) if drawn else np.zeros((0, 1), np.int64)
     has_labels = bool((labels >= 0).any())
     return Firings(
-        samples, labels if has_labels else None, begins, image[order], value[order], found,
+        keys, labels if has_labels else None, begins, image[order], value[order], found,
         of_images,
     )  # fmt: skip
 

@@ -108,14 +108,16 @@ def heat_maps(
     Returns:
         The maps.
     """
-    d_sae, width = examples.samples.shape
-    shown = np.unique(examples.samples[examples.samples >= 0])
-    wanted = np.flatnonzero(examples.samples.ravel() >= 0)
-    keys = _keys(wanted // width, examples.samples.ravel()[wanted], shown)
+    d_sae, width = examples.keys.shape
+    shown = np.unique(examples.keys[examples.keys >= 0])
+    wanted = np.flatnonzero(examples.keys.ravel() >= 0)
+    keys = _pair_keys(wanted // width, examples.keys.ravel()[wanted], shown)
     order = np.argsort(keys)
     keys, wanted = keys[order], wanted[order]
     parts: list[tuple[Array, Array, Array]] = []
-    for batch, places, values, latents in encoded_rows(sae, batches, shown, tick):
+    for batch, places, values, latents in encoded_rows(
+        sae, batches, shown, copies=False, tick=tick
+    ):
         patch = batch.token_index.numpy() - grid.first
         inside = (patch >= 0) & (patch < grid.height * grid.width)
         row, column = np.nonzero((values > 0) & inside[:, None])
@@ -127,9 +129,9 @@ def heat_maps(
     return _packed(parts, grid, d_sae, width, largest, most_patches)
 
 
-def _keys(latents: Array, samples: Array, shown: Array) -> Array:
-    """A number for each pair of a latent and a shown sample."""
-    found: Array = latents.astype(np.int64) * len(shown) + np.searchsorted(shown, samples)
+def _pair_keys(latents: Array, keys: Array, shown: Array) -> Array:
+    """A number for each pair of a latent and a shown image."""
+    found: Array = latents.astype(np.int64) * len(shown) + np.searchsorted(shown, keys)
     return found
 
 

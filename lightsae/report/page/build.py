@@ -17,6 +17,7 @@ from lightsae.errors import LightsaeError
 from lightsae.extras import MissingExtraError
 from lightsae.report.images.sample_images import SampleImages, images_at, images_of_shards
 from lightsae.report.images.sprites import Sprites, make_sprites
+from lightsae.report.latents.image_keys import sample_of
 from lightsae.report.page.contents import (
     SpriteIndex,
     add_partners,
@@ -152,15 +153,15 @@ def _bars(console: Console) -> Iterator[Callable[[str, int], Callable[[int], obj
 
 def _add_labels(data: Sequence[LatentData], index: SpriteIndex, pack: ArrayPack) -> None:
     """Sample and class of every image."""
-    samples: Array = np.concatenate([np.zeros(0, np.int64), *index.samples])
-    labels: Array = np.full(len(samples), -1, np.int64)
-    begins = np.cumsum([0, *map(len, index.samples)])
+    keys: Array = np.concatenate([np.zeros(0, np.int64), *index.keys])
+    labels: Array = np.full(len(keys), -1, np.int64)
+    begins = np.cumsum([0, *map(len, index.keys)])
     for place, each in enumerate(data):
         group = index.group_of(place)
         part = slice(begins[group], begins[group + 1])
-        found = each.labels_of(samples[part])
+        found = each.labels_of(keys[part])
         labels[part] = np.where(labels[part] < 0, found, labels[part])
-    pack.add("sample", samples)
+    pack.add("sample", sample_of(keys))
     pack.add("label", labels)
 
 
@@ -174,26 +175,22 @@ def _thumbnails(
 ) -> list[_Thumbnails]:
     """Sheets of each group of images, none where there are no images."""
     found = []
-    for group, samples in enumerate(index.samples):
+    for group, keys in enumerate(index.keys):
         first = next(each for place, each in enumerate(data) if index.group_of(place) == group)
-        share = budget * len(samples) // max(len(index), 1)
-        source = _source(path, first, notes) if len(samples) else None
+        share = budget * len(keys) // max(len(index), 1)
+        source = _source(path, first, notes) if len(keys) else None
         if source is None:
             found.append(_Thumbnails())
             continue
-        tick = progress("thumbnails", len(samples))
-        sprites = make_sprites(samples.tolist(), source.pixels, share, tick)
-        if len(sprites.missing) == len(samples):
+        tick = progress("thumbnails", len(keys))
+        sprites = make_sprites(keys.tolist(), source.pixels, share, tick)
+        if len(sprites.missing) == len(keys):
             raise LightsaeError(
-                f"{source.name}: has none of the {len(samples)} images that are shown: "
+                f"{source.name}: has none of the {len(keys)} images that are shown: "
                 "are they those that the shards were made of?"
             )
         if sprites.missing:
             notes.append(f"{source.name}: {len(sprites.missing)} images could not be read")
-        if source.copies:
-            notes.append(
-                f"{source.name}: samples have several altered images, of which the first is shown"
-            )
         found.append(_Thumbnails(sprites, source))
     return found
 
@@ -218,14 +215,14 @@ def _source(path: str | None, data: LatentData, notes: list[str]) -> SampleImage
 def _sheet_index(thumbnails: Sequence[_Thumbnails], index: SpriteIndex) -> list[dict[str, Any]]:
     """Of each group of images where they lie in which sheets."""
     found, first_sheet, first_image = [], 0, 0
-    for each, samples in zip(thumbnails, index.samples, strict=True):
+    for each, keys in zip(thumbnails, index.keys, strict=True):
         sprites = each.sprites
         found.append({
-            "first": first_image, "count": len(samples), "sheet": first_sheet,
+            "first": first_image, "count": len(keys), "sheet": first_sheet,
             "columns": sprites.columns if sprites else 0, "rows": sprites.rows if sprites else 0,
             "side": sprites.side if sprites else 0, "mime": sprites.mime if sprites else "",
             "missing": [first_image + place for place in sprites.missing] if sprites else [],
         })  # fmt: skip
         first_sheet += len(sprites.sheets) if sprites else 0
-        first_image += len(samples)
+        first_image += len(keys)
     return found

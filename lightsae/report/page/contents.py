@@ -79,8 +79,8 @@ class SpriteIndex:
         for group, each in zip(self._group, data, strict=True):
             if each.examples is not None:
                 found[group].append(_in_order_of_use(each))
-        self.samples = [_distinct(parts) for parts in found]
-        self._begins = np.cumsum([0, *map(len, self.samples)])
+        self.keys = [_distinct(parts) for parts in found]
+        self._begins = np.cumsum([0, *map(len, self.keys)])
 
     def __len__(self) -> int:
         """Number of images."""
@@ -90,13 +90,13 @@ class SpriteIndex:
         """Which group of images a run has."""
         return self._group[place]
 
-    def numbers(self, place: int, samples: Array) -> Array:
-        """Of samples of a run the number of each image, 0 for none and 1 for the first."""
-        mine = self.samples[self._group[place]]
-        numbers: Array = np.zeros(samples.shape, np.int64)
-        shown = samples >= 0
+    def numbers(self, place: int, keys: Array) -> Array:
+        """Of images of a run their numbers on the page, 0 for none and 1 for the first."""
+        mine = self.keys[self._group[place]]
+        numbers: Array = np.zeros(keys.shape, np.int64)
+        shown = keys >= 0
         order = np.argsort(mine)
-        found = order[np.searchsorted(mine[order], samples[shown])]
+        found = order[np.searchsorted(mine[order], keys[shown])]
         numbers[shown] = found + self._begins[self._group[place]] + 1
         return numbers
 
@@ -108,21 +108,21 @@ def _images_key(data: LatentData) -> str:
 
 
 def _in_order_of_use(data: LatentData) -> Array:
-    """Samples in the order in which a gallery sorted by score comes to them."""
+    """Images in the order in which a gallery sorted by score comes to them."""
     assert data.examples is not None
-    samples = data.examples.samples
+    keys = data.examples.keys
     scores = next(
         (tensor for name, tensor in data.run.result.latents.items() if name.startswith("ms/")),
         data.run.result.latents.get("firings"),
     )
     if scores is not None:
         order = scores.double().nan_to_num(-1).argsort(descending=True, stable=True)
-        samples = samples[order.numpy()]
-    return samples[samples >= 0]
+        keys = keys[order.numpy()]
+    return keys[keys >= 0]
 
 
 def _distinct(parts: list[Array]) -> Array:
-    """Distinct samples in order of appearance."""
+    """Distinct images in order of appearance."""
     if not parts:
         return np.zeros(0, np.int64)
     every = np.concatenate(parts)
@@ -151,7 +151,7 @@ def run_contents(
         examples = data.examples
         largest = np.maximum(examples.values.max(axis=1, initial=0), np.finfo(np.float32).tiny)
         shares = np.rint(examples.values / largest[:, None] * _STEPS).clip(0, _STEPS)
-        pack.add(f"{place}/images", sprites.numbers(place, examples.samples))
+        pack.add(f"{place}/images", sprites.numbers(place, examples.keys))
         pack.add(f"{place}/strengths", shares.astype(np.uint16))
         pack.add(f"{place}/largest", largest.astype(np.float32))
     if data.firings is not None:
@@ -184,7 +184,7 @@ def run_contents(
         "classes": data.classes,
         "places": [shown.top, shown.middle, shown.bottom] if shown else [0, 0, 0],
         "grid": [data.maps.grid.height, data.maps.grid.width] if data.maps else None,
-        "looked_at": 0 if data.firings is None else len(data.firings.samples),
+        "looked_at": 0 if data.firings is None else len(data.firings.keys),
         "has_heat_maps": data.maps is not None,
     }
 

@@ -16,11 +16,12 @@ from lightsae.report.latents.composition import activation_histogram, class_make
 from lightsae.report.latents.examples import Examples, choose_examples, strongest
 from lightsae.report.latents.firing_pass import (
     Firings,
-    drawn_samples,
+    drawn_images,
     firing_pass,
-    split_samples,
+    split_index,
 )
 from lightsae.report.latents.heat_maps import HeatMaps, heat_maps, patch_grid
+from lightsae.report.latents.image_keys import has_copies, image_keys
 from lightsae.report.latents.neighbours import (
     Neighbours,
     nearest_by_co_firing,
@@ -74,13 +75,13 @@ class LatentData:
         )
         return [*named, *(str(number) for number in range(len(named), most + 1))]
 
-    def labels_of(self, samples: Array) -> Array:
-        """Class of each sample, -1 where it is not known."""
-        labels: Array = np.full(len(samples), -1, np.int64)
-        if self.firings is not None and self.firings.labels is not None and len(samples):
-            known = self.firings.samples
-            places = np.searchsorted(known, samples).clip(max=len(known) - 1)
-            found = known[places] == samples
+    def labels_of(self, keys: Array) -> Array:
+        """Class of each image, -1 where it is not known."""
+        labels: Array = np.full(len(keys), -1, np.int64)
+        if self.firings is not None and self.firings.labels is not None and len(keys):
+            known = self.firings.keys
+            places = np.searchsorted(known, keys).clip(max=len(known) - 1)
+            found = known[places] == keys
             labels[found] = self.firings.labels[places[found]]
         return labels
 
@@ -100,7 +101,11 @@ def latent_data(run: RunInputs, *, top: int, between: int, progress: Progress) -
     data = LatentData(run)
     latents = run.result.latents
     if {"top_samples", "top_values"} <= latents.keys():
-        data.examples = strongest(latents["top_samples"], latents["top_values"], top)
+        tokens = latents.get("top_tokens")
+        keys = image_keys(
+            latents["top_samples"].numpy(), None if tokens is None else tokens.numpy()
+        )
+        data.examples = strongest(keys, latents["top_values"], top)
     sae = _autoencoder(data)
     if sae is not None:
         data.decoder = sae.W_dec.detach()
@@ -163,35 +168,30 @@ def _read_rows(
 ) -> None:
     """Pass over the rows of the split."""
     split = cast(Split, data.run.result.about.get("split") or "test")
-    samples, rows = split_samples(module, split)
-    drawn = drawn_samples(samples, rows, int(sae.selection.k))
+    keys, rows, last_token = split_index(module, split)
+    drawn = drawn_images(keys, rows, int(sae.selection.k))
     tick = progress(f"{data.run.name}: images of each latent", rows)
     firings = firing_pass(
-        sae, module._loader(split), drawn, rows=rows, of_images=len(samples), tick=tick
-    )
-    whole = data.examples if len(drawn) < len(samples) else None
+        sae, module.split_dataloader(split), drawn, copies=has_copies(module.manifest), rows=rows,
+        of_images=len(keys), tick=tick,
+    )  # fmt: skip
+    whole = data.examples if len(drawn) < len(keys) else None
     data.firings = firings
     data.examples = choose_examples(firings, top, between, between, whole)
-    if len(drawn) < len(samples):
+    if len(drawn) < len(keys):
         data.notes.append(
             f"{data.run.name}: middle and weakest images, histograms and classes are of "
-            f"{len(drawn)} of {len(samples)} images, drawn at random"
+            f"{len(drawn)} of {len(keys)} images, drawn at random"
         )
     data.together = nearest_by_co_firing(firings.rows, sae.d_sae)
     assert data.manifest is not None
     if data.manifest.tokens in ("patch", "all"):
-        grid = patch_grid(data.manifest, _last_token(module, split))
+        grid = patch_grid(data.manifest, last_token)
         if grid is None:
             data.notes.append(f"{data.run.name}: no heat maps: how its patches lie is not known")
             return
         tick = progress(f"{data.run.name}: heat maps", rows)
-        data.maps = heat_maps(sae, module._loader(split), data.examples, grid, tick)
-
-
-def _last_token(module: ActivationDataModule, split: Split) -> int:
-    """Largest token index of a split."""
-    source, _, counts = module._opened(split)
-    return max(int(source.read_index(chunk)[1].max()) for chunk in np.flatnonzero(counts).tolist())
+        data.maps = heat_maps(sae, module.split_dataloader(split), data.examples, grid, tick)
 
 
 def scores_of(run: RunInputs) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Image preparation: the transform that a model expects, and the options of the images."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -121,23 +120,6 @@ webdataset, arrays; here are folder, arrays
                     f"data.{key} is {getattr(self, key)!r}: it is for {' and '.join(kinds)}, "
                     f"data.{given[0]} takes none"
                 )
-
-
-    def source(self) -> dict[str, Any]:
-        """The options that say which images these are, paths in full, to find them again.
-
-        Example:
-            >>> DataOptions(arrays="/data/digits.npz", size=32).source()
-            {'arrays': '/data/digits.npz'}
-        """
-        names = (*_SOURCES, *_FOR, "labels")
-        given = {name: getattr(self, name) for name in names}
-        found = {name: value for name, value in given.items() if value not in (None, {}, True)}
-        for name in {"folder", "webdataset", "arrays"} & found.keys():
-            found[name] = os.path.abspath(found[name])
-        if os.path.exists(found.get("huggingface", "")):
-            found["huggingface"] = os.path.abspath(found["huggingface"])
-        return found
 
 
 def preparation(options: DataOptions, module: "nn.Module") -> dict[str, Any]:

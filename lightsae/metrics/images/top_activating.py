@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightsae.errors import LightsaeError
-from lightsae.metrics.code_inputs import Code, after, require_tensors, required, size, unpacked
+from lightsae.metrics.code_inputs import Code, of_rows, required, size, spread
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.sae.index_checks import integers
 
 # A place in a list: [bits of the activation as float64, sample], int64, so that both are exact.
 _VACANT = (0, -1)
@@ -64,30 +62,12 @@ def _merge_lists(lists: Tensor) -> Tensor:
     return _ranked(latents[taken], _activations(lists[taken]), lists[taken][:, 1], d_sae, n)
 
 
-def _checked(
-    values: Code, indices: Tensor | None, sample_index: Tensor | None, d_sae: int | None
-) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Values, indices, sample indices and d_sae; raise on what does not fit together."""
-    indices, sample_index = after(values, indices, sample_index, "sample_index")
-    values, indices, d_sae = unpacked(values, indices, d_sae)
-    require_tensors(values=values, sample_index=sample_index)
-    if values.ndim not in (1, 2) or sample_index.shape != values.shape[:1]:
-        raise LightsaeError(
-            f"values, indices and sample_index have shapes {list(values.shape)}, "
-            f"{list(indices.shape)} and {list(sample_index.shape)}, expected [rows, k] twice and "
-            "[rows], or [entries] for all three"
-        )
-    return values, indices, integers("sample_index", sample_index), d_sae
-
-
 def _top_activating_update(
     lists: Tensor, values: Tensor, indices: Tensor, sample_index: Tensor
 ) -> Tensor:
     """Add a batch of codes to the lists."""
     n = lists.shape[1]
-    if values.ndim == 2:
-        sample_index = sample_index.unsqueeze(1).expand_as(values)
-    values = values.double()
+    sample_index, values = spread(sample_index, values), values.double()
     # An activation below the last place of its latent's list cannot enter it.
     candidate = (values > 0) & (values >= _activations(lists[:, -1])[indices])
     added = (indices[candidate], values[candidate], sample_index[candidate])
@@ -137,7 +117,9 @@ def top_activating(
                 [12, -1]])
     """
     n = size("n", required("n", n))
-    values, indices, sample_index, d_sae = _checked(values, indices, sample_index, d_sae)
+    values, indices, sample_index, d_sae = of_rows(
+        values, indices, sample_index, "sample_index", d_sae
+    )
     empty = _vacant(d_sae, n, values.device)
     return _top_activating_compute(_top_activating_update(empty, values, indices, sample_index))
 
@@ -190,7 +172,9 @@ class TopActivating(ExactMetric):
         Raises:
             LightsaeError: If the shapes disagree or a latent is not in the dictionary.
         """
-        values, indices, sample_index, _ = _checked(values, indices, sample_index, self.d_sae)
+        values, indices, sample_index, _ = of_rows(
+            values, indices, sample_index, "sample_index", self.d_sae
+        )
         self.lists = _top_activating_update(self.lists, values, indices, sample_index)
 
     def compute(self) -> TopActivations:

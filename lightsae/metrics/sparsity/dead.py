@@ -5,14 +5,7 @@ from torch import Tensor
 
 from lightsae.metrics.code_inputs import Code, size, unpacked
 from lightsae.metrics.metric_base import ExactMetric
-
-
-def _dead_latents_update(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
-    """Return how often each latent fired, int64 [d_sae]."""
-    fired = (values > 0).long().flatten()
-    return torch.zeros(d_sae, dtype=torch.long, device=values.device).scatter_add_(
-        0, indices.flatten(), fired
-    )
+from lightsae.metrics.sparsity.firings import firings_of
 
 
 def _dead_latents_compute(firings: Tensor, normalize: bool) -> Tensor:
@@ -52,7 +45,7 @@ def dead_latents(
         >>> dead_latents(SparseCode(values, indices, d_sae=4))
         tensor(3)
     """
-    return _dead_latents_compute(_dead_latents_update(*unpacked(values, indices, d_sae)), normalize)
+    return _dead_latents_compute(firings_of(*unpacked(values, indices, d_sae)), normalize)
 
 
 class DeadLatents(ExactMetric):
@@ -95,7 +88,7 @@ class DeadLatents(ExactMetric):
         Raises:
             LightsaeError: If the shapes differ or a latent is not in the dictionary.
         """
-        self.firings = self.firings + _dead_latents_update(*unpacked(values, indices, self.d_sae))
+        self.firings = self.firings + firings_of(*unpacked(values, indices, self.d_sae))
 
     def compute(self) -> Tensor:
         """Return the count as int64, or the share as float64."""

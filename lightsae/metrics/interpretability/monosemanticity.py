@@ -18,6 +18,7 @@ from torch.nn.functional import embedding_bag
 
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.interpretability.monosemanticity_scores import MonosemanticityScores
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers, within
 
@@ -25,54 +26,6 @@ from lightsae.sae.index_checks import integers, within
 _RESOLUTION = 1e-10
 # Range over minimum below which the sums over raw activations leave less than six digits of w.
 _CONSTANT = 2e-5
-
-
-class MonosemanticityScores:
-    """Scores of all latents and how many of them have one.
-
-    Attributes:
-        scores: Score of each latent [d_sae], float64; NaN where dead or undefined.
-        dead: Latents that never fired [d_sae], bool.
-        undefined: Latents that fired, but have fewer than two images with a non-zero scaled
-            activation, and so no pair to compare, or whose activation is the same on all images
-            to 2e-5 of itself [d_sae], bool.
-    """
-
-    def __init__(self, scores: Tensor, dead: Tensor, undefined: Tensor) -> None:
-        self.scores = scores
-        self.dead = dead
-        self.undefined = undefined
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean over the latents that have a score; NaN if none has."""
-        return self.scores.nanmean()
-
-    @property
-    def median(self) -> Tensor:
-        """Median over the latents that have a score (midpoint of two); NaN if none has."""
-        return self.scores.nanquantile(0.5)
-
-    @property
-    def n_scored(self) -> int:
-        """Number of latents that have a score."""
-        return int((~self.scores.isnan()).sum())
-
-    @property
-    def n_dead(self) -> int:
-        """Number of latents that never fired."""
-        return int(self.dead.sum())
-
-    @property
-    def n_undefined(self) -> int:
-        """Number of latents that fired without a pair to compare."""
-        return int(self.undefined.sum())
-
-    def __repr__(self) -> str:
-        return (
-            f"MonosemanticityScores(mean={self.mean:.4f}, median={self.median:.4f}, "
-            f"scored={self.n_scored}, dead={self.n_dead}, undefined={self.n_undefined})"
-        )
 
 
 class _Moments(NamedTuple):

@@ -1,0 +1,112 @@
+"""The images of a split, numbered, and which of them a row belongs to."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightsae.activations.loading.split_datamodule import SplitDataModule
+from lightsae.activations.loading.splits import Split
+from lightsae.activations.shards.dtypes import Array
+
+_ONE_ROW = ("class", "pooled")
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """The images of a split, in the order of their samples.
+
+    Where each image has one row (class or pooled tokens), copies of a sample are images of their
+    own, told apart by their token index. Where an image has several rows (patches), a sample is one
+    image, and what is measured per image is measured on its pooled codes.
+
+    Attributes:
+        samples: Int64 `[n]`, sample index of each image, ascending.
+        tokens: Int64 `[n]`, token index of each image's row; None where images have several rows.
+        rows: Number of rows of the split.
+        told_apart: Whether sample and token index tell every row from the others.
+        labels: Int64 `[n]`, class of each image, or None without labels or before they are known.
+        n_classes: Number of classes; 0 where they are unknown.
+
+    Example:
+        >>> images = SplitImages(np.array([3, 5]), np.array([0, 0]), 2, None, 0)
+        >>> images.number(torch.tensor([5, 3, 5]), torch.zeros(3, dtype=torch.int64))
+        tensor([1, 0, 1])
+    """
+
+    samples: Array
+    tokens: Array | None
+    rows: int
+    labels: Array | None
+    n_classes: int
+    told_apart: bool = True
+
+    @classmethod
+    def of(cls, data: SplitDataModule, split: Split) -> "SplitImages":
+        """Find the images of a split from the index of its rows.
+
+        Args:
+            data: The data module.
+            split: Its split.
+
+        Raises:
+            LightsaeError: If there is no such split.
+        """
+        blocks = list(data.index_blocks(split))
+        columns: Array = np.concatenate(blocks, axis=1)
+        order = np.lexsort((columns[1], columns[0]))
+        columns = np.ascontiguousarray(columns[:, order])
+        new_sample = np.append(True, np.diff(columns[0]) != 0)
+        new_row = new_sample | np.append(True, np.diff(columns[1]) != 0)
+        told_apart = bool(new_row.all())
+        one_row = new_sample.all() or (data.manifest.tokens in _ONE_ROW and told_apart)
+        kept = columns if one_row else np.ascontiguousarray(columns[:, new_sample])
+        labels = kept[2] if len(kept) > 2 else None
+        classes = len(data.manifest.classes) if data.manifest.has_labels else 0
+        if not classes and labels is not None:
+            classes = int(labels.max()) + 1
+        tokens = kept[1] if one_row else None
+        return cls(kept[0], tokens, columns.shape[1], labels, classes, told_apart)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.samples)
+
+    @cached_property
+    def distinct(self) -> Array:
+        """Int64, the distinct samples, ascending."""
+        found: Array = np.unique(self.samples)
+        return found
+
+    def number(self, sample: Tensor, token: Tensor) -> Tensor:
+        """Which image rows belong to.
+
+        Args:
+            sample: Int64 `[B]`, sample index of each row of the split.
+            token: Int64 `[B]`, its token index.
+
+        Returns:
+            Int64 `[B]`, numbers of images, on the device of `sample`.
+        """
+        where = torch.searchsorted(torch.from_numpy(self.samples), sample.cpu())
+        if self._keys is not None:
+            span, keys = self._keys
+            first = self._sample_number[where.numpy()]
+            where = torch.searchsorted(keys, torch.from_numpy(first) * span + token.cpu())
+        return where.to(sample.device)
+
+    @cached_property
+    def _sample_number(self) -> Array:
+        """Int64 `[n]`, number of each image's sample among the distinct ones."""
+        found: Array = np.cumsum(np.append(False, np.diff(self.samples) != 0))
+        return found
+
+    @cached_property
+    def _keys(self) -> tuple[int, Tensor] | None:
+        """Sample and token of each image as one number; None where the sample alone tells it."""
+        if self.tokens is None or len(self.distinct) == len(self):
+            return None
+        span = int(self.tokens.max()) + 1
+        return span, torch.from_numpy(self._sample_number * span + self.tokens)
