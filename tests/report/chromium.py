@@ -63,9 +63,7 @@ class Chromium:
         os.close(answers_in)
         targets = self._call("Target.getTargets", session=None)["targetInfos"]
         page = next(each["targetId"] for each in targets if each["type"] == "page")
-        attached = self._call(
-            "Target.attachToTarget", session=None, targetId=page, flatten=True
-        )
+        attached = self._call("Target.attachToTarget", session=None, targetId=page, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")

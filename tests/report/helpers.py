@@ -80,8 +80,10 @@ def write_run(
         "class_path": "lightsae.activations.ActivationDataModule",
         "init_args": {"path": str(shards), **SPLIT}}}  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    lines = [{"step": step, "epoch": 0, "train/r2": 1 - 1 / (step + 2), "train/loss": 1 / (step + 1)}
-             for step in range(9, 200, 10)]  # fmt: skip
+    lines = [
+        {"step": step, "epoch": 0, "train/r2": 1 - 1 / (step + 2), "train/loss": 1 / (step + 1)}
+        for step in range(9, 200, 10)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

@@ -8,7 +8,8 @@ from lightsae.report.figures.chart import Chart, Series
 _MOST_POINTS = 400
 _TITLES = {
     "r2": "R²", "loss": "Loss", "reconstruction": "Reconstruction loss", "penalty": "Penalty",
-    "dead_fraction": "Share of dead latents", "dead": "Dead latents", "l0": "L0", "aux_k": "AuxK loss",
+    "dead_fraction": "Share of dead latents", "dead": "Dead latents", "l0": "L0",
+    "aux_k": "AuxK loss",
     "batch_active_fraction": "Share of batch-active latents", "nmse": "NMSE",
     "tokens_per_second": "Rows per second",
 }  # fmt: skip
@@ -56,7 +57,7 @@ def _column(histories: Mapping[str, History], column: str) -> Chart:
     for colour, (run, history) in enumerate(histories.items()):
         points = [(row["step"], row[column]) for row in history if _is_number(row.get(column))]
         every = max(1, -(-len(points) // _MOST_POINTS))
-        points = points[:: -every][::-1]  # the last is kept
+        points = points[::-every][::-1]  # the last is kept
         if len({value for _, value in points}) > 1:
             x, y = zip(*points, strict=True)
             series.append(Series(run, [float(v) for v in x], [float(v) for v in y], colour))

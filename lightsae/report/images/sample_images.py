@@ -10,11 +10,11 @@ import numpy as np
 from lightsae.activations import DataOptions, ImageSet, Manifest
 from lightsae.activations.extraction.image_origin import images_from
 from lightsae.activations.extraction.images.image_set import open_images
-from lightsae.activations.shards.manifest import IMAGES_FROM
-from lightsae.report.latents.image_keys import copy_of, image_keys, sample_of
 from lightsae.activations.shards.dtypes import Array
+from lightsae.activations.shards.manifest import IMAGES_FROM
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
+from lightsae.report.latents.image_keys import copy_of, image_keys, sample_of
 
 # Classes of this package alone are made because a manifest says so; others could run anything.
 _TRUSTED = "lightsae."
@@ -112,7 +112,7 @@ class SampleImages:
 
 
 def as_pixels(image: Any) -> Array:
-    """A tensor or array of an image, uint8 `[H, W, 3]` or `[H, W]`; floats from darkest to lightest.
+    """An image as uint8 `[H, W, 3]` or `[H, W]`; floats are stretched from darkest to lightest.
 
     Example:
         >>> as_pixels(np.array([[[0.0, 1.0]]])).tolist()

@@ -93,7 +93,8 @@ def drawn_images(keys: Array, rows: int, k: int, most_pairs: int = MOST_PAIRS) -
         most_pairs: How many pairs of a latent and an image may be kept.
 
     Example:
-        >>> len(drawn_images(np.arange(4000), 4000, 8)), len(drawn_images(np.arange(900), 900, 8, 1))
+        >>> keys = np.arange(4000)
+        >>> len(drawn_images(keys, 4000, 8)), len(drawn_images(keys, 4000, 8, most_pairs=1))
         (4000, 500)
     """
     per_image = max(1, k * rows // max(len(keys), 1))

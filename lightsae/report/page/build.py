@@ -1,9 +1,8 @@
 """From run folders to the page."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from lightsae.report.page.packing import ArrayPack, json_text
 from lightsae.report.page.render import write_page
 from lightsae.report.reading.comparison import compare
 from lightsae.report.reading.run_inputs import (
-    RunInputs,
     choose_baseline,
     read_runs,
     read_sweep,
@@ -119,15 +117,17 @@ def build_report(options: ReportOptions) -> Path:
     contents |= {"index": pack.index, "notes": notes, "identity": identity}
     write_page(
         options.out, runs=runs, baseline=baseline, table=table, contents=contents, arrays=arrays,
-        sheets=[_data(sheet) for each in thumbnails if each.sprites for sheet in each.sprites.sheets],
+        sheets=_all_sheets(thumbnails),
         sweep=read_sweep(options.runs),
     )  # fmt: skip
     _tell(console, options.out, notes)
     return options.out
 
 
-def _data(sheet: bytes) -> str:
-    return base64.b64encode(sheet).decode()
+def _all_sheets(thumbnails: Sequence[_Thumbnails]) -> list[str]:
+    """Sheets of all groups of images, base64."""
+    sheets = [sheet for each in thumbnails if each.sprites for sheet in each.sprites.sheets]
+    return [base64.b64encode(sheet).decode() for sheet in sheets]
 
 
 def _tell(console: Console, out: Path, notes: Sequence[str]) -> None:
@@ -201,7 +201,9 @@ def _source(path: str | None, data: LatentData, notes: list[str]) -> SampleImage
         return images_at(path, data.manifest, _THUMBNAIL)
     why = "numbers of samples stand for images (--images PATH names them)"
     if data.manifest is None:
-        notes.append(f"{data.run.name}: without its shards nothing says which images these are: {why}")
+        notes.append(
+            f"{data.run.name}: without its shards nothing says which images these are: {why}"
+        )
         return None
     try:
         return images_of_shards(data.manifest, _THUMBNAIL)

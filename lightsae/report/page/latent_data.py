@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +11,6 @@ from lightsae.activations import ActivationDataModule, Manifest
 from lightsae.activations.loading.splits import Split
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.report.latents.composition import activation_histogram, class_make_up
 from lightsae.report.latents.examples import Examples, choose_examples, strongest
 from lightsae.report.latents.firing_pass import (
     Firings,
@@ -150,7 +148,7 @@ def _data_module(data: LatentData) -> ActivationDataModule | None:
         if shards.get("digest") not in (None, manifest.digest()):
             raise LightsaeError(f"{path}: other shards than those evaluated")
         given = {name: settings[name] for name in _SPLITTING if name in settings}
-        module = ActivationDataModule(Path(path), batch_size=_BATCH_ROWS, readers=0, **given)
+        module = ActivationDataModule(str(path), batch_size=_BATCH_ROWS, readers=0, **given)
         module.setup()
     except LightsaeError as error:
         data.notes.append(f"{run.name}: {error}; {why}")

@@ -64,11 +64,11 @@ def _narrow(array: Array) -> Array:
 
 
 def json_text(value: Any) -> str:
-    """JSON that may stand within a script element: no character of it ends or opens a tag.
+    r"""JSON that may stand within a script element: no character of it ends or opens a tag.
 
     Example:
         >>> json_text({"class": "</script>"})
-        '{"class": "\\\\u003c/script\\\\u003e"}'
+        '{"class": "\\u003c/script\\u003e"}'
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     for character, escape in _ESCAPES.items():

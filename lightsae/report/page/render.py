@@ -17,6 +17,7 @@ from lightsae.report.reading.comparison import Cell, Column, Comparison
 from lightsae.report.reading.run_inputs import RunInputs
 
 _SCRIPTS = ("data.js", "elements.js", "charts.js", "names.js", "gallery.js", "latent.js", "main.js")
+_DASH, _MINUS = "\u2013", "\u2212"
 _ASSETS = files("lightsae.report.page") / "assets"
 
 
@@ -90,11 +91,9 @@ def cell_text(cell: Cell, column: Column, signed: bool = False) -> str:
         >>> column = Column("R2", "", digits=3)
         >>> cell_text(Cell(0.9254), column), cell_text(Cell(0.01), column, signed=True)
         ('.925', '+.010')
-        >>> cell_text(Cell(float("nan")), column)
-        '–'
     """
     if isnan(cell.mean):
-        return "–"
+        return _DASH
     sign = "+" if (signed and column.title != "pairs") or column.signed else ""
     digits = column.digits + (column.digits == 3 and signed and abs(cell.mean) < 0.01)
     return _number(cell.mean, digits, sign) + interval_text(cell, digits)
@@ -107,7 +106,7 @@ def interval_text(cell: Cell, digits: int) -> str:
 
 def _number(value: float, digits: int, sign: str = "") -> str:
     rounded = round(value, digits) + 0.0  # there is no -0.0
-    text = f"{rounded:{sign if rounded else ''}.{digits}f}".replace("-", "−")
+    text = f"{rounded:{sign if rounded else ''}.{digits}f}".replace("-", _MINUS)
     return text.replace("0.", ".", 1) if abs(value) < 1 and digits > 1 else text
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from math import isnan, nan, sqrt
 from statistics import fmean, stdev
 
-import torch
 from torch import Tensor
 
 from lightsae.report.reading.run_inputs import RunInputs
