@@ -69,6 +69,8 @@ def write_run(
     data.setup()
     sae = SparseAutoencoder(data.d_in, d_sae, TopK(k))
     sae.initialize_(data.training_sample())
+    with torch.no_grad():  # as if training had moved it
+        sae.W_enc.add_(weight * torch.randn(sae.W_enc.shape))
     sae.save(folder / "sae")
     result = evaluated(sae, data, folder)
     if weight:

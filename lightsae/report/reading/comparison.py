@@ -99,7 +99,7 @@ def mean_and_interval(values: Sequence[float]) -> Cell:
 
     Example:
         >>> mean_and_interval([1.0, 2.0, 3.0])
-        Cell(mean=2.0, half_width=2.4843..., verdict=0)
+        Cell(mean=2.0, half_width=2.484338876558265, verdict=0)
     """
     found = [value for value in values if not isnan(value)]
     if not found:
@@ -119,6 +119,7 @@ def scored_in_both(scores: Tensor, reference: Tensor) -> tuple[float, int]:
         reference: Those of the baseline, of the same seed, so that latents pair by index.
 
     Example:
+        >>> import torch
         >>> scored_in_both(torch.tensor([0.5, 0.9, float("nan")]), torch.tensor([0.25, 0.5, 0.5]))
         (0.325, 2)
     """
@@ -132,6 +133,7 @@ def at_equal_rank(scores: Tensor, reference: Tensor) -> float:
     """Mean difference between the r-th best MS of both runs, over ranks that both have.
 
     Example:
+        >>> import torch
         >>> at_equal_rank(torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.0, float("nan")]))
         0.25
     """

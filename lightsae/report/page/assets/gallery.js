@@ -91,7 +91,7 @@ function refreshOrder() {
     if (view.status === "named" ? !nameOf(run, latent) : view.status !== "all" && statusOf(run, latent) !== view.status) continue;
     if (view.cls !== "" && mainClass(run, latent) !== Number(view.cls)) continue;
     if (!matches(run, latent, text)) continue;
-    if (supportOf(run, latent) < support) few += 1;
+    if (supportOf(run, latent) < support && !nameOf(run, latent)) few += 1;
     else found.push(latent);
   }
   const sort = sortsOf(run).find((each) => each.key === view.sort) ?? sortsOf(run)[0];
