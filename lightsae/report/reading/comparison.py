@@ -99,7 +99,7 @@ def mean_and_interval(values: Sequence[float]) -> Cell:
 
     Example:
         >>> mean_and_interval([1.0, 2.0, 3.0])
-        Cell(mean=2.0, half_width=2.484338876558265, verdict=0)
+        Cell(mean=2.0, half_width=2.48433820832296, verdict=0)
     """
     found = [value for value in values if not isnan(value)]
     if not found:
@@ -120,13 +120,13 @@ def scored_in_both(scores: Tensor, reference: Tensor) -> tuple[float, int]:
 
     Example:
         >>> import torch
-        >>> scored_in_both(torch.tensor([0.5, 0.9, float("nan")]), torch.tensor([0.25, 0.5, 0.5]))
-        (0.325, 2)
+        >>> scored_in_both(torch.tensor([0.5, 0.75, float("nan")]), torch.tensor([0.25, 0.5, 0.5]))
+        (0.25, 2)
     """
     difference = scores.double() - reference.double()
     both = ~difference.isnan()
     count = int(both.sum())
-    return (round(float(difference[both].mean()), 12), count) if count else (nan, 0)
+    return (float(difference[both].mean()), count) if count else (nan, 0)
 
 
 def at_equal_rank(scores: Tensor, reference: Tensor) -> float:

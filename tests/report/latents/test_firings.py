@@ -244,7 +244,7 @@ def test_too_many_patches_leave_the_last_examples_without_a_map(sae, batches):
         ("patch", {}, 195, PatchGrid(14, 14, 0)),
         ("patch", {}, 260, PatchGrid(16, 16, 5)),
         ("all", {"prefix_tokens": 5}, 260, PatchGrid(16, 16, 5)),
-        ("patch", {"preparation": {"input_size": [3, 224, 448]}}, 2 * 14 * 14, PatchGrid(14, 28, 1)),
+        ("patch", {"preparation": {"input_size": [3, 8, 16]}}, 2 * 14 * 14, PatchGrid(14, 28, 1)),
         ("patch", {}, 42, None),
     ],
 )  # fmt: skip

@@ -61,5 +61,5 @@ def test_sweep_json(tmp_path):
     (tmp_path / "sweep.json").write_text(json.dumps({"chosen": ["a"]}))
     assert read_sweep([tmp_path]) == {"chosen": ["a"]}
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(LightsaeError, match="sweep.json is not JSON"):
+    with pytest.raises(LightsaeError, match=r"sweep\.json is not JSON"):
         read_sweep([tmp_path])
