@@ -11,6 +11,7 @@ from lightsae.activations import ActivationDataModule
 from lightsae.cli import main
 from lightsae.errors import LightsaeError
 from lightsae.report import GalleryCallback
+from lightsae.runs import quieten
 from lightsae.sae import TopK
 from lightsae.training import SAEModule
 
@@ -27,6 +28,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(shards: Path, folder: Path, callbacks: list, **data) -> SAEModule:
+    quieten()
     torch.manual_seed(0)
     module = SAEModule(d_sae=32, selection=TopK(4))
     trainer = Trainer(

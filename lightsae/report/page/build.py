@@ -35,7 +35,7 @@ from lightsae.report.reading.run_inputs import (
 
 _THUMBNAIL = 112
 _MOST_GALLERIES = 4
-_TEMPLATE_BYTES = 200_000
+_TEMPLATE_BYTES = 110_000
 
 
 @dataclass

@@ -127,8 +127,8 @@ def test_a_page_stays_as_small_as_it_is_told_to(made, tmp_path):
     images = write_images(tmp_path / "i.npz", 400, ["a", "b"], side=100)
     run = write_run(tmp_path / "run", write_shards(tmp_path / "s", images, 400, ["a", "b"]))
     large = build_report(ReportOptions([run], tmp_path / "large.html"))
-    small = build_report(ReportOptions([run], tmp_path / "small.html", max_mb=0.35))
-    assert small.stat().st_size < 350_000 < large.stat().st_size
+    small = build_report(ReportOptions([run], tmp_path / "small.html", max_mb=0.17))
+    assert small.stat().st_size < 170_000 < large.stat().st_size
     side = [contents(each)["sheets"][0]["side"] for each in (small, large)]
     assert side[0] < side[1] == 100
 
