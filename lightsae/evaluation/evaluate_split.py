@@ -40,7 +40,7 @@ def evaluate(
     probes: bool = False,
     probe_rows: int = 20_000,
     pooling: Pooling = "max",
-    rank_rows: int = 4096,
+    rank_rows: int = 2048,
     top_images: int = 16,
     cache: str | Path | None = None,
     show_progress: bool = True,

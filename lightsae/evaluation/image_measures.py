@@ -9,6 +9,9 @@ from lightsae.evaluation.counters import Counters
 from lightsae.evaluation.embeddings import ImageEmbeddings
 from lightsae.metrics import ClassPurity, Monosemanticity, TopActivating
 
+# Entries, of 24 bytes each.
+_WAITING = 1 << 19
+
 
 @dataclass(frozen=True)
 class ImageBatch:
@@ -62,6 +65,7 @@ class ImageMeasures:
         self.scores = {
             each.name: Monosemanticity(d_sae, each.width(d_in)).to(device) for each in embeddings
         }
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self.counted = Counters(self.scores).to(device)
         self.purity = ClassPurity(d_sae, n_classes).to(device) if n_classes else None
         self.top = TopActivating(d_sae, top_images).to(device) if top_images else None
@@ -82,7 +86,15 @@ class ImageMeasures:
                 batch.values[kept], batch.indices[kept], batch.labels[batch.rows[kept]]
             )
         if self.top is not None:
-            self.top.update(batch.values, batch.indices, batch.numbers[batch.rows])
+            self._waiting.append((batch.values, batch.indices, batch.numbers[batch.rows]))
+            if sum(len(values) for values, _, _ in self._waiting) > _WAITING:
+                self.flush()
+
+    def flush(self) -> None:
+        """Give the strongest images what has waited: a few large batches are sooner sorted."""
+        if self.top is not None and self._waiting:
+            self.top.update(*(torch.cat(column) for column in zip(*self._waiting, strict=True)))
+            self._waiting.clear()
 
     def _score(self, embeddings: ImageEmbeddings, batch: ImageBatch) -> None:
         """Add images to the scores in one embedding."""

@@ -9,6 +9,7 @@ from lightsae.evaluation.result import Scalar
 from lightsae.metrics import (
     FiringDensity,
     MonosemanticityScores,
+    MoransI,
     decoder_coherence,
     frequency_correlation,
     uniqueness,
@@ -55,6 +56,12 @@ class Measured:
         self.scalars["decoder_coherence_mean"] = float(coherence.mean)
         self.latents["decoder_nearest_cosine"] = coherence.nearest
 
+    def add_morans_i(self, metric: MoransI) -> None:
+        """Whether a latent's patches lie beside each other."""
+        scores = metric.compute()
+        self.scalars["morans_i"] = float(scores.mean)
+        self.latents["morans_i"] = scores.scores
+
     def add_images(
         self, measures: ImageMeasures, samples: Tensor | None, tokens: Tensor | None
     ) -> None:
@@ -65,6 +72,7 @@ class Measured:
             samples: Int64 `[n]`, the sample of each image; None without strongest images.
             tokens: Int64 `[n]`, its token where each row is an image.
         """
+        measures.flush()
         counted = measures.counted.compute()
         for name, metric in measures.scores.items():
             self._add_scores(name, metric.compute(), counted[name])

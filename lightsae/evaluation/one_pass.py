@@ -13,7 +13,7 @@ from lightsae.evaluation.row_sample import RowSample
 from lightsae.evaluation.sampled_curves import sampled_curves
 from lightsae.evaluation.split_images import SplitImages
 from lightsae.evaluation.token_pooling import PooledImages
-from lightsae.metrics import L0, NMSE, R2, FiringDensity, Hoyer, R2Uniform
+from lightsae.metrics import L0, NMSE, R2, FiringDensity, Hoyer, MoransI, R2Uniform
 from lightsae.sae import SparseAutoencoder, SparseCode
 
 
@@ -56,6 +56,9 @@ class OnePass:
         if images is not None and images.tokens is None:
             own = self._measures.wants_own
             self._pooled = PooledImages(images, d_sae, d_in, options.pooling, own, device)
+        self._morans_i: MoransI | None = None
+        if images is not None and images.grid is not None:
+            self._morans_i = MoransI(d_sae, images.grid).to(device)
         self._seen = Counters(["rows", "images"]).to(device)
         self.notes = self._left_out()
 
@@ -102,6 +105,9 @@ class OnePass:
         self._seen.update(rows=len(x))
         if self._sample is not None:
             self._sample.update(x, batch.sample_index, batch.token_index)
+        if self._morans_i is not None and self._images is not None:
+            patches = batch.token_index - self._images.first_patch
+            self._morans_i.update(code, batch.sample_index, patches)
         if self._pooled is not None:
             self._pooled.update(batch, code)
         else:
@@ -132,6 +138,8 @@ class OnePass:
         found.add_decoder(self._sae.W_dec)
         samples, tokens = self._places()
         found.add_images(self._measures, samples, tokens)
+        if self._morans_i is not None:
+            found.add_morans_i(self._morans_i)
         if self._sample is not None:
             found.curves |= sampled_curves(self._sae, self._sample.compute())
         return found

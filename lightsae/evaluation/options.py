@@ -95,7 +95,7 @@ class EvaluationOptions:
     probes: bool = True
     probe_rows: int = 20_000
     pooling: Pooling = "max"
-    rank_rows: int = 4096
+    rank_rows: int = 2048
     top_images: int = 16
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from lightsae.metrics import (
 from lightsae.metrics.sampled_rows import row_ranks
 from lightsae.sae import SparseAutoencoder
 
-_PLACES = 32
+_PLACES = (1, 2, 4, 8, 16, 32)
 
 
 def why_no_probes(data: SplitDataModule | None, images: SplitImages | None) -> str | None:
@@ -55,7 +55,7 @@ def add_probes(
     Codes have 32 latents, whatever the training k, so that curves of several k lie on one another.
 
     Args:
-        result: Gets the scalars probe_auc, probe_top1_at_32, probe_k_sparse_top1_at_1, ... and the
+        result: Gets the scalars probe_auc, probe_top1_at_32, k_sparse_probe_top1_at_1, ... and the
             curves truncated_probe and k_sparse_probe.
         sae: The autoencoder.
         data: The rows.
@@ -71,14 +71,15 @@ def add_probes(
         train = _codes(sae, data, "train", options.pooling, options.probe_rows, bar)
         test = _codes(sae, data, split, options.pooling, None, bar)
         task = bar.add_task("fit probes", total=2)
-        codes = test.values, test.indices, test.labels, test.d_sae
-        truncated = truncated_probe(*codes, train=train, rows=test.rows)
+        codes = test.values, test.indices, test.labels
+        places = [k for k in _PLACES if k <= sae.d_sae]
+        truncated = truncated_probe(*codes, train=train, rows=test.rows, k=places)
         bar.advance(task)
-        sparse = k_sparse_probe(*codes, train=train, rows=test.rows)
+        sparse = k_sparse_probe(*codes, train=train, rows=test.rows, k=places)
         bar.advance(task)
     result.scalars |= {
         "probe_auc": float(truncated.auc),
-        "probe_top1_at_32": float(truncated.top1_at_32),
+        f"probe_top1_at_{places[-1]}": float(truncated.top1[-1]),
         "probe_converged": int(truncated.converged and sparse.converged),
         "probe_train_images": len(train),
     }
@@ -107,7 +108,7 @@ def _codes(
     chosen = _chosen(images, most)
     position = torch.full((len(images),), -1)
     position[chosen] = torch.arange(len(chosen))
-    k = min(_PLACES, sae.d_sae)
+    k = min(_PLACES[-1], sae.d_sae)
     codes = ImageCodes(sae.d_sae, pooling=pooling)
     loader = data.split_dataloader(split)
     for batch in bar.track(loader, total=len(loader), description=f"codes of {split}"):

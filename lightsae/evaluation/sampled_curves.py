@@ -34,8 +34,7 @@ def sampled_curves(sae: SparseAutoencoder, rows: Tensor) -> dict[str, Curve]:
         x = part.to(sae.W_enc)
         code = sae.encode(x, k=ranks)
         total += code.values.double().sum(0)
-        x_hat = torch.stack([sae.decode(_leading(code, each)) for each in points])
-        robustness.update(x_hat=x_hat, x=x)
+        robustness.update(x_hat=_reconstructions(sae, code, points), x=x)
     curve = robustness.compute()
     activation = total / len(rows)
     return {
@@ -51,6 +50,21 @@ def sampled_curves(sae: SparseAutoencoder, rows: Tensor) -> dict[str, Curve]:
     }
 
 
-def _leading(code: SparseCode, k: int) -> SparseCode:
-    """The k largest of a code."""
-    return SparseCode(code.values[:, :k], code.indices[:, :k], code.d_sae, code.statistics)
+def _reconstructions(sae: SparseAutoencoder, code: SparseCode, points: tuple[int, ...]) -> Tensor:
+    """Reconstructions with the k largest of a code, for several k, `[points, n, d_in]`.
+
+    Each adds what the places after the one before it contribute, so every place is decoded once.
+    """
+    nothing = sae.decode(_places(code, 0, 1, times=0.0))
+    found, x_hat, done = [], nothing, 0
+    for k in points:
+        x_hat = x_hat + (sae.decode(_places(code, done, k)) - nothing)
+        found.append(x_hat)
+        done = k
+    return torch.stack(found)
+
+
+def _places(code: SparseCode, first: int, last: int, times: float = 1.0) -> SparseCode:
+    """Some places of a code."""
+    values = code.values[:, first:last] * times
+    return SparseCode(values, code.indices[:, first:last], code.d_sae, code.statistics)

@@ -1,5 +1,6 @@
 """The images of a split, numbered, and which of them a row belongs to."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,8 @@ class SplitImages:
         tokens: Int64 `[n]`, token index of each image's row; None where images have several rows.
         rows: Number of rows of the split.
         told_apart: Whether sample and token index tell every row from the others.
+        grid: Rows and columns of patches, where each image has all patches of a square grid.
+        first_patch: Token index of the first patch.
         labels: Int64 `[n]`, class of each image, or None without labels or before they are known.
         n_classes: Number of classes; 0 where they are unknown.
 
@@ -42,6 +45,8 @@ class SplitImages:
     labels: Array | None
     n_classes: int
     told_apart: bool = True
+    grid: tuple[int, int] | None = None
+    first_patch: int = 0
 
     @classmethod
     def of(cls, data: SplitDataModule, split: Split) -> "SplitImages":
@@ -68,7 +73,12 @@ class SplitImages:
         if not classes and labels is not None:
             classes = int(labels.max()) + 1
         tokens = kept[1] if one_row else None
-        return cls(kept[0], tokens, columns.shape[1], labels, classes, told_apart)
+        patches = not one_row and data.manifest.tokens == "patch" and told_apart
+        grid = _square_grid(columns[1], len(kept[0])) if patches else None
+        return cls(
+            kept[0], tokens, columns.shape[1], labels, classes, told_apart, grid,
+            int(columns[1].min()),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         """Number of images."""
@@ -110,3 +120,16 @@ class SplitImages:
             return None
         span = int(self.tokens.max()) + 1
         return span, torch.from_numpy(self._sample_number * span + self.tokens)
+
+
+def _square_grid(tokens: Array, n_images: int) -> tuple[int, int] | None:
+    """Rows and columns of the patches of every image, if they are a whole square.
+
+    Args:
+        tokens: Int64 `[rows]`, the token index of each row; none twice in an image.
+        n_images: Number of images.
+    """
+    span = int(tokens.max() - tokens.min()) + 1
+    side = math.isqrt(span)
+    complete = span * n_images == len(tokens) and side * side == span and side > 1
+    return (side, side) if complete else None

@@ -42,21 +42,22 @@ class PooledImages:
     ) -> None:
         self._images = images
         self._codes = ImageCodes(d_sae, pooling=pooling).to(device)
-        self._labels = _Labels(len(images)).to(device)
+        self._labels = _Labels(len(images)).to(device) if images.n_classes else None
         self._own = _Means(len(images), d_in).to(device) if own else None
 
     def update(self, batch: ActivationBatch, code: SparseCode) -> None:
         """Add rows."""
         numbers = self._images.number(batch.sample_index, batch.token_index)
         self._codes.update(code, numbers)
-        if batch.label is not None:
+        if self._labels is not None and batch.label is not None:
             self._labels.update(numbers, batch.label)
         if self._own is not None:
             self._own.update(numbers, batch.activations)
 
     def batches(self) -> Iterator[ImageBatch]:
         """This rank's share of the images that all ranks have seen."""
-        codes, labels = self._codes.compute(), self._labels.compute()
+        codes = self._codes.compute()
+        labels = None if self._labels is None else self._labels.compute()
         own = None if self._own is None else self._own.compute()
         rank, world = process_place()
         first, last = (len(codes.sample_index) * part // world for part in (rank, rank + 1))
@@ -74,7 +75,7 @@ class PooledImages:
                 codes.rows[entries] - start,
                 numbers,
                 None if own is None else own[numbers],
-                labels[numbers],
+                None if labels is None else labels[numbers],
             )
 
 

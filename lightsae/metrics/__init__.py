@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         KSparseProbeCurve,
         k_sparse_probe,
     )
-    from lightsae.metrics.probing.labelled_codes import LabelledCodes, LabelledRows
+    from lightsae.metrics.probing.labelled_codes import LabelledCodes
+    from lightsae.metrics.probing.labelled_rows import LabelledRows
     from lightsae.metrics.probing.truncated_probe import (
         TruncatedProbe,
         TruncatedProbeCurve,
@@ -92,7 +93,7 @@ else:
             "KSparseProbeCurve": ".probing.k_sparse_probe",
             "L0": ".sparsity.l0",
             "LabelledCodes": ".probing.labelled_codes",
-            "LabelledRows": ".probing.labelled_codes",
+            "LabelledRows": ".probing.labelled_rows",
             "LatentDifferences": ".comparison.latent_scores",
             "Monosemanticity": ".interpretability.monosemanticity",
             "MonosemanticityScores": ".interpretability.monosemanticity_scores",

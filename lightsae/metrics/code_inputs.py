@@ -72,6 +72,28 @@ def after(
     return indices, required(name, other)
 
 
+def both_after(
+    values: Code, indices: Tensor | None, one: Tensor | None, two: Tensor | None, names: str
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Indices and two arguments behind them; behind a code, those may come one place earlier.
+
+    Args:
+        values: A code, or activations.
+        indices: Latents; beside a code and without `two`, that is `one`.
+        one: The first argument behind them.
+        two: The second.
+        names: What the message calls them, such as "sample_index patch_index".
+
+    Raises:
+        LightsaeError: If one is missing.
+    """
+    if isinstance(values, SparseCode) and indices is not None and two is None:
+        indices, one, two = None, indices, one
+    first, second = names.split()
+    indices, one = after(values, indices, one, first)
+    return indices, one, required(second, two)
+
+
 def of_rows(
     values: Code, indices: Tensor | None, other: Tensor | None, name: str, d_sae: int | None
 ) -> tuple[Tensor, Tensor, Tensor, int]:

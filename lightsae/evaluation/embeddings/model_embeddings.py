@@ -24,6 +24,7 @@ from lightsae.evaluation.options import EmbeddingOptions
 from lightsae.evaluation.split_images import SplitImages
 
 _BATCH = 64
+_HAVE_EMBEDDINGS = ("timm", "open_clip", "transformers")
 
 
 def extract_embeddings(
@@ -50,6 +51,12 @@ def extract_embeddings(
             is not what it should be.
     """
     assert options.model is not None
+    known = options.model.name is not None and options.model.library in _HAVE_EMBEDDINGS
+    if options.layer is None and not known:
+        raise LightsaeError(
+            f"evaluation.embeddings: {options.title} has no embedding that is known: give the "
+            "layer whose output to take"
+        )
     wanted = checksum(images.distinct.tobytes())
     out = cache / f"{options.title}-{wanted:016x}"
     source = _images_of(data, data_options, options.title)
@@ -140,14 +147,9 @@ class _Embedder(nn.Module):
         super().__init__()
         self.model, self.embedding = model, nn.Identity()
         self._title = options.title
-        if options.model is not None and options.model.library == "timm":
+        if hasattr(model, "reset_classifier"):
             without_classifier: Any = model
             without_classifier.reset_classifier(0)
-        elif options.model is None or options.model.library not in ("open_clip", "transformers"):
-            raise LightsaeError(
-                f"evaluation.embeddings: {options.title} has no embedding that is known: give the "
-                "layer whose output to take"
-            )
 
     def forward(self, *args: Tensor, **inputs: Tensor) -> Tensor:
         """The embedding of a batch, [B, d_e]."""

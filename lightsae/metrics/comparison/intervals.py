@@ -46,8 +46,9 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         MissingExtraError: If scipy is not installed.
 
     Example:
-        >>> t_interval([1.0, 2.0, 3.0])
-        Interval(mean=2.0, low=-0.4841377117503309, high=4.484137711750331, seeds=3)
+        >>> interval = t_interval([1.0, 2.0, 3.0])
+        >>> interval.mean, round(interval.low, 3), round(interval.high, 3)
+        (2.0, -0.484, 4.484)
     """
     if not 0 < level < 1:
         raise LightsaeError(f"level = {level}, expected a share between 0 and 1")

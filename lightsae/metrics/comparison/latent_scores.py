@@ -64,6 +64,7 @@ def latent_differences(scores: Tensor, baseline: Tensor) -> LatentDifferences:
         LightsaeError: If the shapes differ.
 
     Example:
+        >>> import torch
         >>> nan = torch.nan
         >>> latent_differences(torch.tensor([0.5, 0.5, nan]), torch.tensor([0.25, nan, 0.1]))[1:]
         (tensor(0.2500, dtype=torch.float64), 1, 1, 1)
@@ -98,6 +99,7 @@ def rank_differences(scores: Tensor, baseline: Tensor) -> RankDifferences:
         LightsaeError: If one is not [d_sae].
 
     Example:
+        >>> import torch
         >>> nan = torch.nan
         >>> rank_differences(torch.tensor([0.2, nan, 0.9]), torch.tensor([0.3, 0.1, 0.7])).mean
         tensor(0.0500, dtype=torch.float64)

@@ -1,17 +1,16 @@
 """Class purity: does a latent fire on images of one class?"""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import Code, of_rows, pair_keys, required, size, spread
+from lightsae.metrics.grouped_sums import grouped_sums
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import within
 
 
-class PurityScores(NamedTuple):
+class PurityScores:
     """Class purity of all latents.
 
     Attributes:
@@ -24,23 +23,31 @@ class PurityScores(NamedTuple):
         mean_weighted: Mean of `weighted` over them.
     """
 
-    binary: Tensor
-    weighted: Tensor
-    main_class: Tensor
-    mean_binary: Tensor
-    mean_weighted: Tensor
+    def __init__(
+        self,
+        binary: Tensor,
+        weighted: Tensor,
+        main_class: Tensor,
+        mean_binary: Tensor,
+        mean_weighted: Tensor,
+    ) -> None:
+        self.binary = binary
+        self.weighted = weighted
+        self.main_class = main_class
+        self.mean_binary = mean_binary
+        self.mean_weighted = mean_weighted
 
 
 def _checked(
     values: Code, indices: Tensor | None, labels: Tensor | None, d_sae: int | None, n_classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the positive activations, their latents and classes, [entries] each."""
-    values, indices, labels, _ = of_rows(values, indices, labels, "labels", d_sae)
+) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """Return the positive activations, their latents and classes, [entries] each, and d_sae."""
+    values, indices, labels, d_sae = of_rows(values, indices, labels, "labels", d_sae)
     if not (values >= 0).all():
         raise LightsaeError("values must be finite and not negative")
     labels = within("labels", labels, n_classes, f"n_classes = {n_classes}")
     fired = values > 0
-    return values[fired].double(), indices[fired], spread(labels, values)[fired]
+    return (values[fired].double(), indices[fired], spread(labels, values)[fired]), d_sae
 
 
 def _class_purity_update(
@@ -49,10 +56,10 @@ def _class_purity_update(
     """Add entries to both tables [d_sae, n_classes], in place."""
     d_sae, n_classes = firings.shape
     legend = f"d_sae = {d_sae} and {n_classes} classes"
-    keys, groups = pair_keys(latents, labels, d_sae, n_classes, legend).unique(return_inverse=True)
-    sums = values.new_zeros(len(keys)).index_add_(0, groups, values)
-    firings.view(-1)[keys] += torch.bincount(groups, minlength=len(keys))
-    mass.view(-1)[keys] += sums
+    keys = pair_keys(latents, labels, d_sae, n_classes, legend)
+    cells, groups, counts = keys.unique(return_inverse=True, return_counts=True)
+    firings.view(-1)[cells] += counts
+    mass.view(-1)[cells] += grouped_sums(values, groups, len(cells))
 
 
 def _class_purity_compute(firings: Tensor, mass: Tensor) -> PurityScores:
@@ -68,9 +75,9 @@ def _class_purity_compute(firings: Tensor, mass: Tensor) -> PurityScores:
     )
 
 
-def _empty(d_sae: int, n_classes: int) -> tuple[Tensor, Tensor]:
+def _empty(d_sae: int, n_classes: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return the tables of no images."""
-    firings = torch.zeros(d_sae, n_classes, dtype=torch.long)
+    firings = torch.zeros(d_sae, n_classes, dtype=torch.long, device=device)
     return firings, firings.double()
 
 
@@ -106,13 +113,11 @@ def class_purity(
         >>> purity.binary, purity.weighted, purity.main_class
         (tensor([0.6667,    nan], dtype=torch.float64), tensor([0.5000,    nan], dtype=torch.float64), tensor([ 1, -1]))
     """  # noqa: E501
-    metric = ClassPurity(
-        required("d_sae", getattr(values, "d_sae", None) if d_sae is None else d_sae),
-        required("n_classes", n_classes),
-    )
-    metric.to(values.values.device if not isinstance(values, Tensor) else values.device)
-    metric.update(values, indices, labels)
-    return metric.compute()
+    n_classes = size("n_classes", required("n_classes", n_classes))
+    entries, d_sae = _checked(values, indices, labels, d_sae, n_classes)
+    tables = _empty(d_sae, n_classes, entries[0].device)
+    _class_purity_update(*tables, *entries)
+    return _class_purity_compute(*tables)
 
 
 class ClassPurity(ExactMetric):
@@ -161,7 +166,7 @@ class ClassPurity(ExactMetric):
         Raises:
             LightsaeError: As in `class_purity`.
         """
-        entries = _checked(values, indices, labels, self.d_sae, self.n_classes)
+        entries, _ = _checked(values, indices, labels, self.d_sae, self.n_classes)
         _class_purity_update(self.firings, self.mass, *entries)
 
     def compute(self) -> PurityScores:

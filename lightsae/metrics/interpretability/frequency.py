@@ -13,7 +13,8 @@ def _average_ranks(numbers: Tensor) -> Tensor:
     """Return ranks from 1 on, float64; equal numbers share the mean of theirs."""
     _, groups, counts = numbers.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0)
-    return (last - (counts - 1) / 2).double()[groups]
+    ranks: Tensor = last.double() - (counts - 1).double() / 2
+    return ranks.index_select(0, groups)
 
 
 def frequency_correlation(firings: Tensor, scores: Tensor) -> Tensor:

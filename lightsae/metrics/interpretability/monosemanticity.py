@@ -17,7 +17,7 @@ from torch import Tensor, segment_reduce
 from torch.nn.functional import embedding_bag
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics.code_inputs import Code, after, pair_keys, require_tensors, size, unpacked
+from lightsae.metrics.code_inputs import Code, after, require_tensors, size, unpacked
 from lightsae.metrics.interpretability.monosemanticity_scores import MonosemanticityScores
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers, within
@@ -106,21 +106,29 @@ def _entries(
         raise LightsaeError(
             f"values has {len(values)} rows, expected one per embedding: {n_images}"
         )
-    if rows is None:
-        rows = torch.arange(n_images, device=values.device).unsqueeze(1).expand_as(values)
-    if values.shape != rows.shape:
-        raise LightsaeError(f"rows has shape {list(rows.shape)}, expected {list(values.shape)}")
     if not (values >= 0).all():
         raise LightsaeError("values must be finite and not negative")
-    rows = within("rows", integers("rows", rows), n_images, f"{n_images}")
+    if rows is None:
+        rows = torch.arange(n_images, device=values.device).repeat_interleave(
+            values.shape[1:].numel()
+        )
+        values, indices = values.flatten(), indices.flatten()
+    else:
+        if values.shape != rows.shape:
+            raise LightsaeError(f"rows has shape {list(rows.shape)}, expected {list(values.shape)}")
+        rows = within("rows", integers("rows", rows), n_images, f"{n_images}")
+        order = rows.flatten().sort(stable=True).indices
+        rows, values, indices = (each.flatten()[order] for each in (rows, values, indices))
     positive = values > 0
-    legend = f"d_sae = {d_sae} and {n_images} images"
-    keys = pair_keys(indices[positive], rows[positive], d_sae, n_images, legend)
-    keys, order = keys.sort()
-    if (keys[1:] == keys[:-1]).any():
+    if not positive.all():
+        rows, values, indices = rows[positive], values[positive], indices[positive]
+    # Narrow integers sort several times faster.
+    narrow = torch.int16 if d_sae <= 2**15 else torch.int32 if d_sae <= 2**31 else torch.int64
+    order = indices.to(narrow).sort(stable=True).indices
+    rows, indices = rows[order], indices[order]
+    if ((rows[1:] == rows[:-1]) & (indices[1:] == indices[:-1])).any():
         raise LightsaeError("a latent occurs twice in one row: pool tokens with pool_by_sample")
-    latents = keys.div(max(n_images, 1), rounding_mode="floor")
-    return values[positive][order].double(), latents, keys - latents * n_images
+    return values[order].double(), indices, rows
 
 
 def _batch_low(a: Tensor, latents: Tensor, counts: Tensor, n_images: int) -> Tensor:

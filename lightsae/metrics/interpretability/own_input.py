@@ -28,11 +28,12 @@ def own_input_monosemanticity(
 
     Example:
         >>> import torch
-        >>> values, indices = torch.ones(2, 1), torch.tensor([[0], [0]])
-        >>> scores = own_input_monosemanticity(values, indices, torch.tensor([[2.0, 0.0], [3.0, 4.0]]), 2)
+        >>> values, indices = torch.ones(3, 1), torch.tensor([[0], [0], [1]])
+        >>> x = torch.tensor([[2.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+        >>> scores = own_input_monosemanticity(values, indices, x, d_sae=2)
         >>> scores.mean, scores.mean_with_dead_as_zero
         (tensor(0.6000, dtype=torch.float64), tensor(0.3000, dtype=torch.float64))
-    """  # noqa: E501
+    """
     indices, x = after(values, indices, x, "x")
     return monosemanticity(values, indices, x, d_sae)
 
@@ -49,7 +50,8 @@ class OwnInputMonosemanticity(Monosemanticity):
         >>> import torch
         >>> metric = OwnInputMonosemanticity(d_sae=2, d_in=2)
         >>> metric.update(torch.ones(1, 1), torch.tensor([[0]]), torch.tensor([[2.0, 0.0]]))
-        >>> metric.update(torch.ones(1, 1), torch.tensor([[0]]), torch.tensor([[3.0, 4.0]]))
+        >>> x = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> metric.update(torch.ones(2, 1), torch.tensor([[0], [1]]), x)
         >>> metric.compute().mean_with_dead_as_zero
         tensor(0.3000, dtype=torch.float64)
     """

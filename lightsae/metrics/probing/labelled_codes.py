@@ -7,8 +7,7 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
-from lightsae.metrics.code_inputs import Code, after, require_tensors, size, unpacked
-from lightsae.metrics.sampled_rows import SampledRows
+from lightsae.metrics.code_inputs import Code, after, require_tensors, unpacked
 from lightsae.sae.index_checks import integers, within
 
 
@@ -99,54 +98,3 @@ class LabelledCodes:
             each.cpu().numpy() for each in (self.values, self.indices, self.rows)
         )
         return sparse.csr_array((values, (rows, indices)), shape=(len(self), self.d_sae))
-
-
-class LabelledRows(SampledRows):
-    """Codes and classes of rows from batches and ranks, to fit probes on.
-
-    Beyond `max_rows` rows, a sample of them that depends on their numbers alone, so that order,
-    batches and ranks do not matter. The state is 16 bytes for each of `max_rows` k activations.
-
-    Args:
-        d_sae: Number of latents.
-        k: Places of a code; more than the rows have is no harm.
-        max_rows: Rows that are kept at most.
-        rows: Rows that all ranks will see together, if known.
-        **kwargs: Passed to `torchmetrics.Metric`.
-
-    Example:
-        >>> metric = LabelledRows(d_sae=3, k=1)
-        >>> metric.update(torch.ones(1, 1), torch.tensor([[2]]), torch.tensor([7]), torch.tensor([0]))
-        >>> metric.update(torch.ones(1, 1), torch.tensor([[1]]), torch.tensor([8]), torch.tensor([1]))
-        >>> metric.compute().labels.sort().values
-        tensor([7, 8])
-    """  # noqa: E501
-
-    def __init__(
-        self,
-        d_sae: int,
-        k: int,
-        max_rows: int = 100_000,
-        rows: int | None = None,
-        **kwargs: object,
-    ) -> None:
-        super().__init__(max_rows, rows, **kwargs)
-        self.d_sae, self.k = size("d_sae", d_sae), size("k", k)
-        self._keeps("values", torch.empty(0, self.k, dtype=torch.float64))
-        self._keeps("indices", torch.empty(0, self.k, dtype=torch.long))
-        self._keeps("labels", torch.empty(0, dtype=torch.long))
-
-    def update(
-        self,
-        values: Code,
-        indices: Tensor | None = None,
-        labels: Tensor | None = None,
-        sample_index: Tensor | None = None,
-        token_index: Tensor | None = None,
-    ) -> None:
-        """Add a batch of codes."""
-        raise NotImplementedError
-
-    def compute(self) -> LabelledCodes:
-        """Return the rows of all ranks, in the order of their random numbers."""
-        raise NotImplementedError

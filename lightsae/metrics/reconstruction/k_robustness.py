@@ -1,7 +1,6 @@
 """k-robustness: how well inputs are reconstructed at another k than the one trained with."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from lightsae.metrics.reconstruction.r2_moments import SCALARS, merge_moments, m
 from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows
 
 
-class KRobustnessCurve(NamedTuple):
+class KRobustnessCurve:
     """Quality of the reconstruction at each inference-time k.
 
     Attributes:
@@ -22,9 +21,10 @@ class KRobustnessCurve(NamedTuple):
         r2: R2 of each [points], float64.
     """
 
-    k: Tensor
-    nmse: Tensor
-    r2: Tensor
+    def __init__(self, k: Tensor, nmse: Tensor, r2: Tensor) -> None:
+        self.k = k
+        self.nmse = nmse
+        self.r2 = r2
 
 
 def k_around(k: int, d_sae: int) -> tuple[int, ...]:

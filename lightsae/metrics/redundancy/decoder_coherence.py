@@ -1,7 +1,6 @@
 """Decoder coherence: how parallel the directions of two latents are."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from lightsae.metrics.metric_base import ExactMetric
 _BLOCK = 512
 
 
-class Coherence(NamedTuple):
+class Coherence:
     """How parallel the rows of a decoder are.
 
     Attributes:
@@ -24,9 +23,10 @@ class Coherence(NamedTuple):
             and for one without another.
     """
 
-    largest: Tensor
-    mean: Tensor
-    nearest: Tensor
+    def __init__(self, largest: Tensor, mean: Tensor, nearest: Tensor) -> None:
+        self.largest = largest
+        self.mean = mean
+        self.nearest = nearest
 
 
 def _blocks(unit: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -1,7 +1,5 @@
 """Uniqueness: has another latent the same top images?"""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from lightsae.sae.index_checks import integers
 _PAIRS = 2**22
 
 
-class UniquenessScores(NamedTuple):
+class UniquenessScores:
     """How far the top images of each latent are its own.
 
     Attributes:
@@ -25,9 +23,10 @@ class UniquenessScores(NamedTuple):
         mean: Mean of the scores, float64 scalar; NaN without one.
     """
 
-    scores: Tensor
-    nearest: Tensor
-    mean: Tensor
+    def __init__(self, scores: Tensor, nearest: Tensor, mean: Tensor) -> None:
+        self.scores = scores
+        self.nearest = nearest
+        self.mean = mean
 
 
 def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
@@ -43,7 +42,7 @@ def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tens
     holders = latents[order]
     per_image = torch.bincount(images)
     starts = per_image.cumsum(0) - per_image
-    work = torch.bincount(latents, per_image[images].double(), minlength=d_sae).long()
+    work = torch.zeros_like(sizes).index_add_(0, latents, per_image[images])
     largest = torch.zeros(d_sae, dtype=torch.float64, device=latents.device)
     nearest = torch.full_like(sizes, -1)
     for first, last in _parts(work.tolist(), d_sae):
@@ -53,33 +52,33 @@ def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tens
         offsets = torch.arange(int(lengths.sum()), device=latents.device)
         offsets = offsets - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
         others = holders[starts[theirs].repeat_interleave(lengths) + offsets]
-        keys = (mine - first).repeat_interleave(lengths) * d_sae + others
-        common = torch.bincount(keys, minlength=(last - first) * d_sae).view(-1, d_sae)
-        rows = torch.arange(last - first, device=latents.device)
-        common[rows, rows + first] = 0
-        jaccard = common / (sizes[first:last, None] + sizes - common)
-        largest[first:last], nearest[first:last] = jaccard.nan_to_num(0).max(1)
-    return largest, nearest.where(largest > 0, -1)
+        keys = mine.repeat_interleave(lengths) * d_sae + others
+        pairs, common = keys[mine.repeat_interleave(lengths) != others].unique(return_counts=True)
+        left, right = pairs // d_sae, pairs % d_sae
+        jaccard = common.double() / (sizes[left] + sizes[right] - common)
+        largest.scatter_reduce_(0, left, jaccard, "amax")
+        best = jaccard == largest[left]
+        nearest.scatter_reduce_(0, left[best], right[best], "amin", include_self=False)
+    return largest, nearest
 
 
 def _parts(work: list[int], d_sae: int) -> list[tuple[int, int]]:
     """Split the latents into runs of which none exceeds the memory of `_PAIRS`, if it can."""
     parts, first, done = [], 0, 0
     for latent, pairs in enumerate(work):
-        cost = pairs + d_sae
-        if latent > first and done + cost > _PAIRS:
+        if latent > first and done + pairs > _PAIRS:
             parts.append((first, latent))
             first, done = latent, 0
-        done += cost
+        done += pairs
     return [*parts, (first, d_sae)]
 
 
 def uniqueness(samples: Tensor) -> UniquenessScores:
     """How far the top images of each latent are its own.
 
-    `u_j = 1 - max_{i != j} |T_i & T_j| / |T_i | T_j|` with T_j the set of the top images of latent j
-    (`top_activating`): 1 where no other latent has one of them, 0 where another has the same.
-    Latents without images are left out.
+    One less the largest Jaccard overlap `|T_i & T_j| / |T_i or T_j|` of latent j with another, T_j
+    being the set of its top images (`top_activating`): 1 where no other latent has one of them, 0
+    where another has the same. Latents without images are left out.
 
     Args:
         samples: The images [d_sae, n], integers, none twice in a row; -1 where there are fewer.

@@ -1,7 +1,5 @@
 """Firing density: how many latents fire how often."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from lightsae.metrics.sparsity.firings import firings_of
 _LOWEST, _BINS_PER_DECADE = -7, 4
 
 
-class FiringDensities(NamedTuple):
+class FiringDensities:
     """Histogram of how often latents fire.
 
     Attributes:
@@ -26,11 +24,14 @@ class FiringDensities(NamedTuple):
         frequency: Share of rows on which each latent fires [d_sae], float64.
     """
 
-    log10_low: Tensor
-    log10_high: Tensor
-    counts: Tensor
-    dead: Tensor
-    frequency: Tensor
+    def __init__(
+        self, log10_low: Tensor, log10_high: Tensor, counts: Tensor, dead: Tensor, frequency: Tensor
+    ) -> None:
+        self.log10_low = log10_low
+        self.log10_high = log10_high
+        self.counts = counts
+        self.dead = dead
+        self.frequency = frequency
 
 
 def _firing_density_compute(firings: Tensor, rows: Tensor) -> FiringDensities:

@@ -1,7 +1,5 @@
 """Rank profile: how fast the activations of a row fall off, before Top-k cuts them."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -13,7 +11,7 @@ from lightsae.metrics.sampled_rows import SampledRows, row_ranks
 _TIMES_K = 4
 
 
-class RankProfileCurve(NamedTuple):
+class RankProfileCurve:
     """Mean activation at each rank.
 
     Attributes:
@@ -22,9 +20,10 @@ class RankProfileCurve(NamedTuple):
         rows: Rows that the mean is over.
     """
 
-    rank: Tensor
-    activation: Tensor
-    rows: int
+    def __init__(self, rank: Tensor, activation: Tensor, rows: int) -> None:
+        self.rank = rank
+        self.activation = activation
+        self.rows = rows
 
 
 def _sorted_activations(pre_activations: Tensor, ranks: int) -> Tensor:
