@@ -38,7 +38,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("products", torch, "mm"),
     ("rounding of the weight", bf16_screen.Screen, "of"),
     ("selection", encode, "select_topk"),
-    ("selection", bf16_screen, "select_topk"),
+    ("selection", bf16_screen, "shortlist_topk"),
     ("candidates in float32", bf16_screen, "_products"),
     ("penalty", encode, "evaluate_penalty"),
     ("gradient of the penalty", encode_gradient, "_regularizer_gradient_"),

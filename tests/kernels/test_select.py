@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightsae_kernels import reference
 from lightsae_kernels.cpu import row_sort, select
-from lightsae_kernels.cpu.select import select_topk
+from lightsae_kernels.cpu.select import select_topk, shortlist_topk
 
 # Where kernels are measured it may be absent, and nothing here needs a GPU.
 pytest.importorskip("hypothesis")
@@ -166,3 +166,23 @@ def test_any_shape_with_any_number_of_ties(
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10_000), label="seed"))
     a = torch.randint(0, levels, (rows, n), generator=generator).to(dtype)
     assert_stable_sort(a, k)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize(
+    ("B", "N", "count"), [(3, 65, 64), (5, 1000, 40), (2, 6144, 64), (1, (1 << 16) + 5, 70)]
+)
+@pytest.mark.parametrize("values", ["random", "tied", "negative"])
+def test_nothing_beyond_a_shortlist_exceeds_its_bound(
+    B: int, N: int, count: int, dtype: torch.dtype, values: str
+) -> None:
+    z = torch.randn(B, N, generator=torch.Generator().manual_seed(4))
+    z = {"random": z, "tied": z.round(), "negative": -z.abs() - 1}[values].to(dtype)
+    listed, bound = shortlist_topk(z, count)
+    assert all(len(set(row)) == count for row in listed.tolist())
+    left_out = z.relu().float().scatter(1, listed, 0.0).amax(dim=1)
+    assert (left_out <= bound).all()
+    if values == "random":
+        # It is as tight as the rounding of its keys.
+        kth = z.relu().float().topk(count, dim=1).values[:, -1]
+        assert (bound <= kth * (1 + 2**-6) + 1e-6).all()

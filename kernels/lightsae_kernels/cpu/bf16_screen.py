@@ -5,10 +5,10 @@
     m_i = |x_i - x'_i| max_j |w_j| + |x'_i| max_j |w_j - w'_j| + max_j |b_j - b'_j|
 
 by Cauchy-Schwarz, where ' is what rounding leaves; the float32 sums of either product add no more
-than d_in 2^-23 |x_i| max_j |w_j|. Let t_i be the k-th largest y of a row. At least k values are not
-below t_i - m_i - u t_i, so a column with y_ij < (t_i - 2 m_i - u t_i) / (1 + u) is not among the k
-largest. More than k candidates are computed once more in float32; if the last one is that low, the
-Top-k is among them. Other rows list more candidates, and at last take the whole float32 product.
+than d_in 2^-23 |x_i| max_j |w_j|. The columns with the largest y are candidates, and are computed
+once more in float32. If no other y exceeds a bound t_i, no other z exceeds (1 + u) t_i + m_i: where
+k candidates do, they are the Top-k. Other rows list more candidates, and at last take the whole
+float32 product. With NaN or inf in x or W the margin is neither small nor a number.
 
 Shapes: x [B, D], W [N, D], b [N]; C candidates of a row.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightsae_kernels.cpu import workspace
 from lightsae_kernels.cpu.row_sort import sort_rows_
-from lightsae_kernels.cpu.select import select_topk
+from lightsae_kernels.cpu.select import select_topk, shortlist_topk
 from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Encoder
 
@@ -146,11 +146,11 @@ def _best_of(
     count: int, x: Tensor, y: Tensor, encoder: Encoder, screen: Screen, k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Top-k of the candidates with the largest y, and the rows in which others may belong to it."""
-    about, listed = select_topk(y, count)
+    listed, bound = shortlist_topk(y, count)
     z = _products(x, encoder.W, listed).add_(encoder.b[listed])
-    kth, last = about[:, k - 1].float(), about[:, -1].float()
-    certain = last * (1 + _ROUNDING) < kth * (1 - _ROUNDING) - 2 * screen.margin(x)
-    return *_sorted(z, listed, k), certain.logical_not().nonzero().squeeze(1)
+    values, indices = _sorted(z, listed, k)
+    certain = bound * (1 + _ROUNDING) + screen.margin(x) < values[:, -1]
+    return values, indices, certain.logical_not().nonzero().squeeze(1)
 
 
 def _products(x: Tensor, W: Tensor, listed: Tensor) -> Tensor:

@@ -50,15 +50,41 @@ def select_topk(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return found.view(z.dtype), indices
 
 
+def shortlist_topk(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Columns with large values of each row, in no order, and a bound on the values left out.
+
+    Args:
+        z: Pre-activations without NaN, [B, N] bfloat16 or float32.
+        count: How many to list, below N.
+
+    Returns:
+        Columns [B, count], int64; float32 [B] that no ReLU(z) of another column exceeds.
+    """
+    bits = z.view(torch.int16 if z.dtype == torch.bfloat16 else torch.int32)
+    size = isqrt(bits.shape[1] // (2 * count))
+    if size < 2:
+        places, bound = _shortlist(_widened(bits), count)
+        return places.long(), bound.view(torch.float32)
+    best, bound = _best_groups(bits, count, size)
+    columns = _columns_of(best, bits.shape[1] // size, size, bits.shape[1])
+    places, limit = _shortlist(_widened(bits.gather(1, columns)), count)
+    return columns.gather(1, places.long()), torch.maximum(bound, limit).view(torch.float32)
+
+
+def _best_groups(bits: Tensor, kept: int, size: int) -> tuple[Tensor, Tensor]:
+    """The groups of `size` columns with the largest maxima, and a bound on the other maxima."""
+    groups = bits.shape[1] // size
+    with workspace.borrowed((len(bits), groups), bits.dtype) as maxima:
+        torch.amax(_strided(bits, groups, size), dim=1, out=maxima)
+        return _largest(_widened(maxima), kept)
+
+
 def _from_groups(bits: Tensor, k: int, size: int) -> tuple[Tensor, Tensor]:
     """Bits of the Top-k as int32 and their columns, by way of maxima of `size` columns each."""
     N = bits.shape[1]
-    groups = N // size
-    with workspace.borrowed((len(bits), groups), bits.dtype) as maxima:
-        torch.amax(_strided(bits, groups, size), dim=1, out=maxima)
-        best, bound = _largest(_widened(maxima), k + _SPARE)
+    best, bound = _best_groups(bits, k + _SPARE, size)
     sort_rows_(best)
-    columns = _columns_of(best, groups, size, N)
+    columns = _columns_of(best, N // size, size, N)
     candidates = _widened(bits.gather(1, columns))
     places, limit = _shortlist(candidates, k + _SPARE)
     places = places.long()

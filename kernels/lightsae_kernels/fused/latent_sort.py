@@ -160,7 +160,7 @@ def latent_order(indices: Tensor, d_sae: int, chunk: int = CHUNK) -> LatentOrder
             total, offsets, extras, d_sae, CHUNK=chunk, BLOCK_N=block_n, num_warps=8
         )
         place_kernel[(tiles,)](
-            flat, counts, offsets, runs, pairs, P, d_sae, length, BLOCK=block, num_warps=8
+            flat, counts, offsets, runs, pairs, P, d_sae, length, BLOCK=block, num_warps=16
         )
     return LatentOrder(pairs, offsets, extras, chunk)
 

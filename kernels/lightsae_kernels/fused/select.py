@@ -234,7 +234,7 @@ def select_programs(
     rows, warps = programs(widest, device, per_warp=512)
     if scan:
         # One row is a block of columns after the other, which a few warps would wait for.
-        warps = max(warps, 8)
+        return rows, max(warps, 8)
     # 16 elements a thread spill on sm_80, and where 16 does not divide N 8 of them on sm_90.
     return rows, 32 if widest == 8192 and N % 16 == 0 else warps
 

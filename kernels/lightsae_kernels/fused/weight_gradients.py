@@ -193,20 +193,22 @@ def weight_gradients(
         for target in (d_W_enc, d_b, d_W_dec)
     )
     bytes_of_column = B * sum(t.element_size() for t in (x, g) if t is not None)
-    block, warps = gradient_columns(D, bytes_of_column)
+    block = gradient_columns(D, bytes_of_column)
+    warps = gradient_warps(block, encoder, decoder)
     tiles = {
         "ENC": encoder is not None, "DEC": decoder is not None, "STEPS": N.bit_length(),
-        "CHUNKS": chunks_of(device), "BLOCK_D": block, "num_warps": warps,
+        "CHUNKS": chunks_of(device), "BLOCK_D": block,
     }  # fmt: skip
     weight_gradients_kernel[(triton.cdiv(N + further, chunks_of(device)), triton.cdiv(D, block))](
         order.pairs, order.offsets, order.extras, d_z, x, z, g, d_W_enc, d_b, d_W_dec,
         part_enc, part_b, part_dec, N + further, N, K, D,
-        ACCUMULATE=accumulate, LENGTH=order.chunk, **tiles,
+        ACCUMULATE=accumulate, LENGTH=order.chunk, num_warps=warps, **tiles,
     )  # fmt: skip
     if further:
         partial_sums_kernel[(triton.cdiv(further, chunks_of(device)), triton.cdiv(D, block))](
-            order.extras, part_enc, part_b, part_dec, d_W_enc, d_b, d_W_dec, further, N, D, **tiles
-        )
+            order.extras, part_enc, part_b, part_dec, d_W_enc, d_b, d_W_dec, further, N, D,
+            num_warps=max(1, block // 128), **tiles,
+        )  # fmt: skip
     return d_W_dec
 
 
@@ -217,17 +219,26 @@ def decoder_gradient(order: LatentOrder, pairs: DecoderPairs) -> Tensor:
     return d_W_dec
 
 
-def gradient_columns(D: int, bytes_of_column: int) -> tuple[int, int]:
-    """Columns and warps of a program: as many as stay in L2 for all samples, 256 to 1024.
+def gradient_columns(D: int, bytes_of_column: int) -> int:
+    """Columns of a program: as many as stay in L2 for all samples, 256 to 1024.
 
     Example:
         >>> gradient_columns(1024, 4096 * 4), gradient_columns(1024, 16384 * 4)
-        ((1024, 4), (256, 1))
+        (1024, 256)
     """
     staying = _STAYING // max(bytes_of_column, 1)
     most = 1024 if staying >= 1024 else 512 if staying >= 512 else 256
-    block = min(most, max(16, int(triton.next_power_of_2(D))))
-    return block, max(1, block // 256)
+    return min(most, max(16, int(triton.next_power_of_2(D))))
+
+
+def gradient_warps(block: int, *sums: object) -> int:
+    """Warps of a program: one for 256 columns of each sum that it makes; more columns spill.
+
+    Example:
+        >>> gradient_warps(1024, "encoder", None), gradient_warps(1024, "encoder", "decoder")
+        (4, 8)
+    """
+    return max(1, block // 256) * sum(each is not None for each in sums)
 
 
 def chunks_of(device: torch.device) -> int:

@@ -2,20 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import isnan, nan, sqrt
-from statistics import fmean, stdev
+from math import isnan, nan
 
-from torch import Tensor
-
+from lightsae.metrics import latent_differences, rank_differences, t_interval
 from lightsae.report.reading.run_inputs import RunInputs
-
-# Quantiles of Student's t for a two-sided interval of 95%, by degrees of freedom.
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-_T95_MANY = 1.96
 
 
 @dataclass(frozen=True)
@@ -98,48 +88,14 @@ def mean_and_interval(values: Sequence[float]) -> Cell:
         values: One per seed; those that are NaN are left out.
 
     Example:
-        >>> mean_and_interval([1.0, 2.0, 3.0])
-        Cell(mean=2.0, half_width=2.48433820832296, verdict=0)
+        >>> mean_and_interval([1.0, 2.0, 3.0])  # doctest: +ELLIPSIS
+        Cell(mean=2.0, half_width=2.484..., verdict=0)
     """
     found = [value for value in values if not isnan(value)]
     if not found:
         return Cell(nan)
-    if len(found) == 1:
-        return Cell(found[0])
-    degrees = len(found) - 1
-    t = _T95[degrees - 1] if degrees <= len(_T95) else _T95_MANY
-    return Cell(fmean(found), t * stdev(found) / sqrt(len(found)))
-
-
-def scored_in_both(scores: Tensor, reference: Tensor) -> tuple[float, int]:
-    """Mean difference of MS over the latents that have a score in both runs, and their number.
-
-    Args:
-        scores: MS of each latent [d_sae], NaN without one.
-        reference: Those of the baseline, of the same seed, so that latents pair by index.
-
-    Example:
-        >>> import torch
-        >>> scored_in_both(torch.tensor([0.5, 0.75, float("nan")]), torch.tensor([0.25, 0.5, 0.5]))
-        (0.25, 2)
-    """
-    difference = scores.double() - reference.double()
-    both = ~difference.isnan()
-    count = int(both.sum())
-    return (float(difference[both].mean()), count) if count else (nan, 0)
-
-
-def at_equal_rank(scores: Tensor, reference: Tensor) -> float:
-    """Mean difference between the r-th best MS of both runs, over ranks that both have.
-
-    Example:
-        >>> import torch
-        >>> at_equal_rank(torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.0, float("nan")]))
-        0.25
-    """
-    ranked = [x[~x.isnan()].double().sort(descending=True).values for x in (scores, reference)]
-    count = min(map(len, ranked))
-    return float((ranked[0][:count] - ranked[1][:count]).mean()) if count else nan
+    interval = t_interval(found)
+    return Cell(interval.mean, interval.high - interval.mean)
 
 
 def compare(runs: Sequence[RunInputs], baseline: int) -> Comparison:
@@ -271,8 +227,11 @@ def _add_paired_ms(
                 against = None if other is None else other.result.latents.get(key)
                 if scores is None or against is None:
                     continue
-                pairs = scored_in_both(scores, against) if len(scores) == len(against) else (nan, 0)
-                found.append((*pairs, at_equal_rank(scores, against)))
+                paired = (nan, 0)
+                if len(scores) == len(against):
+                    both_runs = latent_differences(scores, against)
+                    paired = (float(both_runs.mean), both_runs.both)
+                found.append((*paired, float(rank_differences(scores, against).mean)))
             row.cells += [
                 _judged(both, mean_and_interval([each[0] for each in found])),
                 mean_and_interval([float(each[1]) for each in found]),
