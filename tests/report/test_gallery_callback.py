@@ -45,7 +45,10 @@ def test_galleries_of_the_steps_asked_for_and_of_the_end(shards, tmp_path):
     fit(shards, tmp_path, [GalleryCallback(every=5, latents=3, images=4)])
     drawn = sorted(path.name for path in (tmp_path / "gallery").iterdir())
     assert drawn == ["step-00000005.png", "step-00000010.png", "step-00000012.png"]
-    sizes = {Image.open(tmp_path / "gallery" / name).size for name in drawn}
+    sizes = set()
+    for name in drawn:
+        with Image.open(tmp_path / "gallery" / name) as image:
+            sizes.add(image.size)
     assert len(sizes) == 1
 
 
