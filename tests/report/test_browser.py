@@ -309,6 +309,8 @@ def test_only_rows_in_view_are_drawn_wherever_one_scrolls(chromium, large):
         chromium.ask(f"scrollTo({{top: {whole} * {share}, behavior: 'instant'}})")
         chromium.ask("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
         assert chromium.ask(f"{ROWS}.length") < 40
+        places = chromium.ask(f"{ROWS}.map(row => +row.dataset.place)")
+        assert places == sorted(places)  # Tab goes from row to row
     seen = (
         f"{ROWS}.some(r => (b => b.top < innerHeight && b.bottom > 0)(r.getBoundingClientRect()))"
     )

@@ -5,7 +5,10 @@ const list = document.getElementById("list");
 const pool = new Map();
 const OVERSCAN = 4;
 
+// The embedding that MS is told in: the one sorted by, or else the first.
 function mainEmbedding(run) {
+  const asked = view.sort.startsWith("ms/") ? view.sort.slice(3) : null;
+  if (asked !== null && arrayOf(run, `ms/${asked}`)) return asked;
   return runs[run].embeddings.find((name) => arrayOf(run, `ms/${name}`)) ?? null;
 }
 
@@ -108,7 +111,7 @@ function refreshOrder() {
   const count = document.getElementById("count");
   count.textContent = found.length === runs[run].d_sae ? `${many} latents` : `${found.length.toLocaleString("en")} of ${many} latents`;
   if (few) count.append(`; ${few.toLocaleString("en")} fire on fewer than ${support} images `, showAllButton());
-  pool.forEach((row) => row.remove());
+  pool.forEach((item) => item.remove());
   pool.clear();
   layOut();
 }
@@ -139,28 +142,31 @@ function layOut() {
   const top = list.getBoundingClientRect().top;
   const first = Math.max(0, Math.floor(-top / height) - OVERSCAN);
   const last = Math.min(order.length, Math.ceil((innerHeight - top) / height) + OVERSCAN);
-  for (const [place, row] of pool) {
-    if ((place < first || place >= last) && row !== document.activeElement) {
-      row.remove();
+  for (const [place, item] of pool) {
+    if ((place < first || place >= last) && !item.contains(document.activeElement)) {
+      item.remove();
       pool.delete(place);
     }
   }
   for (let place = first; place < last; place++) {
     if (pool.has(place)) continue;
-    const row = rowOf(view.run, order[place], place, height);
-    pool.set(place, row);
-    list.append(row);
+    const item = itemOf(view.run, order[place], place, height);
+    // In the order of places, so that Tab goes from row to row.
+    const behind = Math.min(...[...pool.keys()].filter((other) => other > place));
+    list.insertBefore(item, pool.get(behind) ?? null);
+    pool.set(place, item);
   }
 }
 
-function rowOf(run, latent, place, height) {
+function itemOf(run, latent, place, height) {
   const row = element("a", {
-    class: "row", href: `#latent-${run}-${latent}`, role: "listitem", "aria-posinset": place + 1, "aria-setsize": view.order.length,
-    "data-place": place, "data-latent": latent, "aria-label": describe(run, latent), draggable: "false",
+    class: "row", href: `#latent-${run}-${latent}`, "data-place": place, "data-latent": latent,
+    "aria-label": describe(run, latent), draggable: "false",
   });
-  row.style.transform = `translateY(${place * height}px)`;
   row.append(whoIs(run, latent), figuresOf(run, latent), stripOf(run, latent, 12));
-  return row;
+  const item = element("div", { class: "item", role: "listitem", "aria-posinset": place + 1, "aria-setsize": view.order.length }, row);
+  item.style.transform = `translateY(${place * height}px)`;
+  return item;
 }
 
 function describe(run, latent) {
@@ -219,7 +225,7 @@ function focusRow(place) {
   if (top < above) scrollBy({ top: top - above, behavior: "instant" });
   else if (top + height > innerHeight) scrollBy({ top: top + height - innerHeight, behavior: "instant" });
   layOut();
-  pool.get(place)?.focus({ preventScroll: true });
+  pool.get(place)?.firstChild.focus({ preventScroll: true });
 }
 
 function moveInList(event) {
@@ -297,7 +303,7 @@ function showGallery() {
   };
   addEventListener("scroll", soon, { passive: true });
   addEventListener("resize", () => {
-    pool.forEach((row) => row.remove());
+    pool.forEach((item) => item.remove());
     pool.clear();
     soon();
   });

@@ -13,7 +13,8 @@ function showLatent(run, latent) {
 }
 
 function markOpen() {
-  pool.forEach((row) => row.classList.toggle("open", dialog.open && shown.run === view.run && Number(row.dataset.latent) === shown.latent));
+  const isOpen = (row) => dialog.open && shown.run === view.run && Number(row.dataset.latent) === shown.latent;
+  pool.forEach(({ firstChild: row }) => row.classList.toggle("open", isOpen(row)));
 }
 
 function goTo(run, latent) {
@@ -251,7 +252,6 @@ function openFromAddress() {
 function watchDialog() {
   dialog.addEventListener("close", afterClosing);
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog && event.offsetX < 0) closeLatent();
     const box = dialog.getBoundingClientRect();
     if (event.target === dialog && event.clientX < box.left) closeLatent();
   });
