@@ -23,7 +23,7 @@ from lightsae.run_help import run_help
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
     "validate": "metrics of a trained run on the validation split",
-    "test": "metrics of a trained run on the test split",
+    "test": "every metric of a trained run on the test split: evaluation.json and a table",
     "predict": "write the codes of all rows of a folder of shards as HDF5",
 }
 _TOOLS = {

@@ -150,7 +150,8 @@ def _compared(
         if left:
             notes.append(f"seeds without a partner are left out: {', '.join(left)}")
     elif len(runs) == len(reference) == 1:
-        seeds, pairs = [None], [(*runs.values(), *reference.values())]
+        seeds = [None]
+        pairs = list(zip(runs.values(), reference.values(), strict=True))
         notes.append("the seeds differ: latents of one index are not the same latent")
     else:
         raise LightsaeError(

@@ -1,7 +1,7 @@
 """The images of a split, numbered, and which of them a row belongs to."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,7 @@ from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split
 from lightsae.activations.shards.dtypes import Array
 
-_ONE_ROW = ("class", "pooled")
+_ONE_ROW, _SEVERAL_ROWS = ("class", "pooled"), ("patch", "all")
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,40 @@ class SplitImages:
         Raises:
             LightsaeError: If there is no such split.
         """
-        blocks = list(data.index_blocks(split))
-        columns: Array = np.concatenate(blocks, axis=1)
-        order = np.lexsort((columns[1], columns[0]))
-        columns = np.ascontiguousarray(columns[:, order])
+        if data.manifest.tokens in _SEVERAL_ROWS:
+            return cls._of_samples(data, split)
+        columns: Array = np.concatenate(list(data.index_blocks(split)), axis=1)
+        columns = np.ascontiguousarray(columns[:, np.lexsort((columns[1], columns[0]))])
         new_sample = np.append(True, np.diff(columns[0]) != 0)
-        new_row = new_sample | np.append(True, np.diff(columns[1]) != 0)
-        told_apart = bool(new_row.all())
-        one_row = new_sample.all() or (data.manifest.tokens in _ONE_ROW and told_apart)
-        kept = columns if one_row else np.ascontiguousarray(columns[:, new_sample])
-        labels = kept[2] if len(kept) > 2 else None
-        classes = len(data.manifest.classes) if data.manifest.has_labels else 0
-        if not classes and labels is not None:
-            classes = int(labels.max()) + 1
-        tokens = kept[1] if one_row else None
-        patches = not one_row and data.manifest.tokens == "patch" and told_apart
-        grid = _square_grid(columns[1], len(kept[0])) if patches else None
-        return cls(
-            kept[0], tokens, columns.shape[1], labels, classes, told_apart, grid,
-            int(columns[1].min()),
-        )  # fmt: skip
+        told_apart = bool((new_sample | np.append(True, np.diff(columns[1]) != 0)).all())
+        if new_sample.all() or (data.manifest.tokens in _ONE_ROW and told_apart):
+            labels = columns[2] if len(columns) > 2 else None
+            classes = _count_classes(data, labels)
+            return cls(columns[0], columns[1], columns.shape[1], labels, classes)
+        found = cls._of_samples(data, split)
+        return replace(found, told_apart=told_apart)
+
+    @classmethod
+    def _of_samples(cls, data: SplitDataModule, split: Split) -> "SplitImages":
+        """Every sample an image of several rows; of these no more than a block is in memory."""
+        samples = labels = np.empty(0, np.int64)
+        rows, low, high = 0, np.iinfo(np.int64).max, 0
+        for block in data.index_blocks(split):
+            rows, low, high = (
+                rows + block.shape[1],
+                min(low, int(block[1].min())),
+                max(high, int(block[1].max())),
+            )
+            label = block[2] if len(block) > 2 else np.full_like(block[0], -1)
+            both = np.concatenate([samples, block[0]])
+            samples, first = np.unique(both, return_index=True)
+            labels = np.concatenate([labels, label])[first]
+        has_labels = data.manifest.has_labels and bool((labels >= 0).any())
+        known = labels if has_labels else None
+        patches = data.manifest.tokens == "patch"
+        grid = _square_grid(rows, len(samples), high - low + 1) if patches else None
+        classes = _count_classes(data, known)
+        return cls(samples, None, rows, known, classes, grid=grid, first_patch=int(low))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -122,14 +136,22 @@ class SplitImages:
         return span, torch.from_numpy(self._sample_number * span + self.tokens)
 
 
-def _square_grid(tokens: Array, n_images: int) -> tuple[int, int] | None:
+def _count_classes(data: SplitDataModule, labels: Array | None) -> int:
+    """Number of classes: those that have names, or as many as the labels need."""
+    if not data.manifest.has_labels:
+        return 0
+    if data.manifest.classes or labels is None:
+        return len(data.manifest.classes)
+    return int(labels.max()) + 1
+
+
+def _square_grid(rows: int, n_images: int, span: int) -> tuple[int, int] | None:
     """Rows and columns of the patches of every image, if they are a whole square.
 
-    Args:
-        tokens: Int64 `[rows]`, the token index of each row; none twice in an image.
-        n_images: Number of images.
+    Example:
+        >>> _square_grid(rows=27, n_images=3, span=9), _square_grid(rows=26, n_images=3, span=9)
+        ((3, 3), None)
     """
-    span = int(tokens.max() - tokens.min()) + 1
     side = math.isqrt(span)
-    complete = span * n_images == len(tokens) and side * side == span and side > 1
+    complete = span * n_images == rows and side * side == span and side > 1
     return (side, side) if complete else None

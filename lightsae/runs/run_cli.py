@@ -173,9 +173,8 @@ class RunCLI(LightningCLI):
 
     def _callbacks(self, config: Any, given: list[Callback]) -> list[Callback]:
         ours: list[Callback] = [self._together]
-        if self._shows_progress() and not any(
-            isinstance(callback, ProgressBar) for callback in given
-        ):
+        barred = any(isinstance(callback, ProgressBar) for callback in given)
+        if self._shows_progress() and not barred:
             ours.append(RunProgressBar())
         if self.subcommand == "fit":
             start = LambdaCallback(on_train_start=lambda *_: self._say_start())
@@ -329,13 +328,15 @@ class RunCLI(LightningCLI):
         self._before_evaluation()
         if self._evaluation is not None:
             seed = self._get(self.config, "seed_everything")
-            self._evaluation.seed = seed if isinstance(seed, int) else None
+            self._evaluation.seed = seed if type(seed) is int else None
             self._evaluation.prepare(self.datamodule)
 
     def after_test(self) -> None:
         """Fit the probes, in one process, and show every figure."""
         evaluation = self._evaluation
         if evaluation is None or not self.trainer.is_global_zero:
+            return
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         console = Console(stderr=True, quiet=not self._shows_progress())
         if isinstance(self.model, SAEModule):
