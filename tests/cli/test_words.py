@@ -14,7 +14,8 @@ from ..training.helpers import D_SAE
 from .helpers import Ask
 
 WORDS = (
-    "fit", "validate", "test", "predict", "extract", "report", "compare", "export", "shards", "demo",
+    "fit", "validate", "test", "predict",
+    "extract", "report", "compare", "export", "shards", "demo",
 )  # fmt: skip
 
 
