@@ -28,6 +28,7 @@ _RUNS = {
 }
 _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
+    "report": "one HTML page that compares evaluated runs and shows their latents",
     "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
     "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
@@ -152,7 +153,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.runs.run_cli import RunCLI
 
         return RunCLI
-    own_parser = {"shards": _shards, "export": _export, "compare": _compare}
+    own_parser = {"shards": _shards, "export": _export, "report": _report, "compare": _compare}
     return own_parser.get(word) or partial(_call, word)
 
 
@@ -170,6 +171,14 @@ def _export(words: list[str]) -> None:
 
     with answering_sigterm():
         export(words[1:])
+
+
+def _report(words: list[str]) -> None:
+    """The page of some runs."""
+    from lightsae.report.command import report
+
+    with answering_sigterm():
+        report(words[1:])
 
 
 def _compare(words: list[str]) -> None:
