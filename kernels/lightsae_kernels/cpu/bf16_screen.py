@@ -8,7 +8,8 @@ by Cauchy-Schwarz, where ' is what rounding leaves; the float32 sums of either p
 than (d_in + 1) 2^-23 (|x_i| max_j |w_j| + max_j |b_j|). The columns with the largest y are
 candidates, and are computed once more in float32. If no other y exceeds a bound t_i, no other z
 exceeds (1 + u) t_i + m_i: where k candidates do, they are the Top-k. Other rows list more
-candidates, and at last take the whole float32 product. With NaN or inf in x or W the margin is neither small nor a number.
+candidates, and at last take the whole float32 product. With NaN or inf in x or W the margin is
+neither small nor a number.
 
 Shapes: x [B, D], W [N, D], b [N]; C candidates of a row.
 """

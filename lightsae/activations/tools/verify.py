@@ -90,8 +90,8 @@ def unnamed_label(folder: Path, manifest: Manifest, largest: int) -> str | None:
     if not names or largest < names:
         return None
     return (
-        f"{folder / MANIFEST_NAME}: classes has {counted(names, 'name')}, expected at least {largest + 1}: "
-        f"there is a label {largest}"
+        f"{folder / MANIFEST_NAME}: classes has {counted(names, 'name')}, expected at least "
+        f"{largest + 1}: there is a label {largest}"
     )
 
 
