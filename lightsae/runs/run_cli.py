@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import (
     LambdaCallback,
     ModelCheckpoint,
     ProgressBar,
-    RichProgressBar,
     Timer,
 )
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -32,6 +31,8 @@ from lightsae.runs import exit_messages
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.log_filter import quieten
 from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
+from lightsae.runs.model_summary import model_summary
+from lightsae.runs.progress_bar import RunProgressBar
 from lightsae.runs.resuming.checkpoint_files import AtomicCheckpointIO
 from lightsae.runs.resuming.resume_point import ResumePoint, stopped_early
 from lightsae.runs.run_folder import RunFolder, exclusive
@@ -141,11 +142,15 @@ class RunCLI(LightningCLI):
             "plugins": [*plugins, AtomicCheckpointIO()],
             "callbacks": callbacks,
         }
-        if config.get("logger") in (None, True) and not config.get("barebones"):
+        if config.get("logger") is not False and not config.get("barebones"):
             fitting = self.subcommand == "fit"
-            kwargs["logger"] = MetricsFile(self.run.metrics if fitting else self.run.evaluations)
+            own = MetricsFile(self.run.metrics if fitting else self.run.evaluations)
+            given = [] if config.get("logger") is True else _listed(config.get("logger"))
+            kwargs["logger"] = [own, *given]
         if not any(isinstance(callback, Checkpoint) for callback in callbacks):
             kwargs["enable_checkpointing"] = False
+        if config.get("enable_model_summary") is None:  # it counts no operation of an autoencoder
+            kwargs["enable_model_summary"] = False
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (KeyError, RuntimeError) as error:  # a launcher whose environment Lightning misses
@@ -161,7 +166,7 @@ class RunCLI(LightningCLI):
         ours: list[Callback] = [self._together]
         quiet = config.get("enable_progress_bar") is False or config.get("barebones")
         if not quiet and not any(isinstance(callback, ProgressBar) for callback in given):
-            ours.append(RichProgressBar())
+            ours.append(RunProgressBar())
         if self.subcommand == "fit":
             start = LambdaCallback(on_train_start=lambda *_: self._say_start())
             ours += [RewindMetrics(), start]
@@ -266,11 +271,12 @@ class RunCLI(LightningCLI):
 
     def _say_start(self) -> None:
         self._trains = True
+        sizes = f" ({model_summary(self.model.sae)})" if isinstance(self.model, SAEModule) else ""
         if self.trainer.ckpt_path is None:
             why = "no checkpoint yet" if self._resume_point else "keeps no checkpoint"
-            _say(f"{self.run.path}: {why}, starting from the beginning")
+            _say(f"{self.run.path}: {why}, starting from the beginning{sizes}")
         else:
-            _say(f"{self.run.path}: going on after step {self.trainer.global_step}")
+            _say(f"{self.run.path}: going on after step {self.trainer.global_step}{sizes}")
 
     def after_fit(self) -> None:
         """Keep the trained autoencoder by itself."""
@@ -295,8 +301,9 @@ class RunCLI(LightningCLI):
         path = _given_checkpoint(settings) or self.run.checkpoint
         settings["ckpt_path"] = str(path)
         step = read_checkpoint(path)["global_step"]
-        if isinstance(self.trainer.logger, MetricsFile):
-            self.trainer.logger.at_step = step
+        for logger in self.trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.at_step = step
         _say(f"{self.subcommand}: {path}")
 
     before_validate = before_test = _before_evaluation

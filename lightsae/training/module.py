@@ -354,8 +354,13 @@ class SAEModule(CheckpointedModule):
             optimizer.keep_copy(self.sae.W_dec, self.sae.keep_narrow("W_dec", dtype))
 
     def on_train_epoch_start(self) -> None:
-        """Start the throughput clock anew."""
+        """Leave validation out of the throughput."""
         self._clock = None
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Start the throughput clock with the first step of an epoch."""
+        if self._clock is None:
+            self._clock = perf_counter(), self.trainer.global_step
 
     def on_train_epoch_end(self) -> None:
         """Raise for NaN and inf that a GPU has met since."""
@@ -434,18 +439,21 @@ class SAEModule(CheckpointedModule):
         x = batch.activations
         share = share_of_rows(x, self.process_group)
         threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
+        r2 = self.train_r2(x_hat=self._reconstruction(parts, batch), x=x)
+        in_bar = {"train/loss": parts.loss, "train/r2": r2}
         logged = {
-            "train/loss": parts.loss,
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
-            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
             "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
         }
-        self.log_dict(logged, on_step=True, on_epoch=False, sync_dist=True, batch_size=len(x))
-        self.log("train/loss_now", parts.loss, prog_bar=True, logger=False)
+        for values, shown in ((in_bar, True), (logged, False)):
+            self.log_dict(
+                values, prog_bar=shown, on_step=True, on_epoch=False, sync_dist=True,
+                batch_size=len(x),
+            )  # fmt: skip
         self.train_r2.reset()
         self._log_throughput(len(x))
 

@@ -10,7 +10,7 @@ from lightsae.cli import main
 from lightsae.sae import SparseAutoencoder
 from lightsae.training import MetricsFile, read_checkpoint
 
-from ..training.helpers import make_data, make_module, make_trainer, write_config
+from ..training.helpers import SIZES, make_data, make_module, make_trainer, write_config
 from .helpers import files
 
 CALLBACKS: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ def test_the_saved_autoencoder_is_the_averaged_one(
     words = ["--config", str(averaged), "--run_dir", str(run)]
     assert main(["fit", *words]) == 0
     assert capfd.readouterr().err.splitlines() == [
-        f"{run}: no checkpoint yet, starting from the beginning",
+        f"{run}: no checkpoint yet, starting from the beginning {SIZES}",
         f"{run}: finished after step 20",
     ]
     saved = SparseAutoencoder.load(run / "sae")

@@ -15,7 +15,7 @@ import pytest
 from lightsae.cli import main
 from lightsae.training import SAEModule, read_checkpoint
 
-from ..training.helpers import command, environment, write_config, write_shards
+from ..training.helpers import SIZES, command, environment, write_config, write_shards
 
 pytestmark = pytest.mark.slow
 
@@ -69,12 +69,12 @@ def _lines(path: Path) -> int:
 def test_sigterm_keeps_the_step_it_came_in(long: Path, tmp_path: Path) -> None:
     status, said = stop(signal.SIGTERM, tmp_path, "--config", long)
     assert status == 143
-    assert said[0].endswith("no checkpoint yet, starting from the beginning")
+    assert said[0].endswith(f"no checkpoint yet, starting from the beginning {SIZES}")
     step = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"]
     assert said[1:] == [f"{tmp_path}: stopped after step {step}; the same command goes on"]
     status, said = stop(signal.SIGTERM, tmp_path, "--config", long)
     assert status == 143
-    assert said[0] == f"{tmp_path}: going on after step {step}"
+    assert said[0] == f"{tmp_path}: going on after step {step} {SIZES}"
 
 
 def test_two_processes_stop_together_and_one_speaks(long: Path, tmp_path: Path) -> None:

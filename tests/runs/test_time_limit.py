@@ -11,7 +11,7 @@ from lightsae.cli import main
 from lightsae.runs.time_limit import TimeLimit
 from lightsae.training import MetricsFile, read_checkpoint
 
-from ..training.helpers import make_data, make_module, make_trainer, metrics, write_config
+from ..training.helpers import SIZES, make_data, make_module, make_trainer, metrics, write_config
 from .test_resume import same
 
 
@@ -72,7 +72,7 @@ def test_the_command_says_that_time_was_up_and_the_same_command_goes_on(
         )
         assert found is not None, said
         steps.append(int(found[1]))
-    assert said[0] == f"{run}: going on after step {steps[1]}"
+    assert said[0] == f"{run}: going on after step {steps[1]} {SIZES}"
     assert 0 < steps[1] < steps[2]
     assert (run / "sae" / "sae.json").exists()
 

@@ -25,6 +25,8 @@ from lightsae.training import (
 )
 
 D_IN, D_SAE, K = 6, 24, 3
+# As a run tells them in its first line.
+SIZES = f"(d_in {D_IN}, d_sae {D_SAE}, k {K}, 318 parameters)"
 
 
 def write_shards(
