@@ -42,6 +42,7 @@ from lightsae.training.averaged_weights import (
     average_weights_alone,
     averages_weights,
 )
+from lightsae.training.callback_checks import refuse_pruning, require_monitored
 from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
 from lightsae.training.checkpoints.provenance import (
     shards_of,
@@ -197,6 +198,7 @@ class SAEModule(CheckpointedModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What completes a callback that averages weights, where there is one."""
+        refuse_pruning(self.trainer)
         return [AveragedDecoder()] if averages_weights(self.trainer) else []
 
     def _build(self, d_in: int) -> None:
@@ -327,7 +329,8 @@ class SAEModule(CheckpointedModule):
         }
 
     def on_train_start(self) -> None:
-        """Let schedules know how long the run is; when they are made no data is loaded."""
+        """Compare the run with its callbacks and schedules, which were made before its data."""
+        require_monitored(self.trainer)
         steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)
