@@ -6,9 +6,6 @@ from torch import Tensor
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
 
-# Numbers per block on a CPU: their float64 copies stay in cache.
-_BLOCK = 2**15
-
 
 def _nmse_update(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of the ratios (float64) and the number of rows that have one (int64)."""

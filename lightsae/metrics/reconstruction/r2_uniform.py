@@ -11,10 +11,6 @@ from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, match
 _MOMENTS = 4
 
 
-# Numbers per block on a CPU: their float64 copies stay in cache.
-_BLOCK = 2**16
-
-
 def _r2_uniform_update(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the moments of a batch [rows, d_in]."""
     blocks = zip(row_blocks(x_hat), row_blocks(x), strict=True)
@@ -23,15 +19,6 @@ def _r2_uniform_update(x_hat: Tensor, x: Tensor) -> Tensor:
 
 def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the moments of rows [rows, d_in]."""
-    if not x.is_cpu:
-        return _block_moments(x_hat, x)
-    rows = max(1, _BLOCK // x.shape[1])
-    blocks = zip(x_hat.split(rows), x.split(rows), strict=True)
-    return _r2_uniform_merge(torch.stack([_block_moments(*block) for block in blocks]))
-
-
-def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Return the moments of a block of rows."""
     x_hat, x = x_hat.double(), x.double()
     # Measured from the first row, a constant dimension has a total of exactly zero.
     shift = x[:1].sum(0)
