@@ -185,7 +185,7 @@ class JointGradients:
         if self._aux_k is None:
             return [none] * S
         since = self._stack.tokens_since_fired[block.places.start : block.places.stop]
-        dead = since >= self._aux_k.dead_after
+        dead = since >= self._stack.modules[0].dead_after
         some = dead.any(dim=1).tolist()
         residuals = selected.residual.view(S, B, D)
         gradients = self._stack.gradients

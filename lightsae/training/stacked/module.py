@@ -17,7 +17,7 @@ from torchmetrics import Metric
 from lightsae.activations import ActivationBatch
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.sae import Objective, Regularizer, objective
+from lightsae.sae import CodeRegularizer, Objective, Regularizer, objective
 from lightsae.training.checkpoints.provenance import require_same_shards, shards_of
 from lightsae.training.cuda_graph import detached
 from lightsae.training.dead_latents import warn_if_never_dead
@@ -145,7 +145,7 @@ class StackedModule(LightningModule):
         if not self._began and first.aux_k is not None:
             rows = rows_of_run(self.trainer, len(first.taken(batch).activations))
             since = first.dead_latents.tokens_since_fired
-            warn_if_never_dead(since, first.aux_k.dead_after, rows)
+            warn_if_never_dead(since, first.dead_after, rows)
         self._began = True
 
     @torch.no_grad()
@@ -284,7 +284,7 @@ class StackedModule(LightningModule):
                 taken = member.module.taken(batch)
                 member.module.measure(taken, member.module.val_metrics)
                 if self._validates_alone:
-                    self._probe(member, taken.activations)
+                    self._probe(member, taken)
             except Exception as error:  # of this member alone, such as weights that are not finite
                 failures[member] = reason(error)
         self._drop(failures)
@@ -309,13 +309,15 @@ class StackedModule(LightningModule):
     def _validates_alone(self) -> bool:
         return self.trainer.state.fn != TrainerFn.FITTING
 
-    def _probe(self, member: Member, activations: Tensor) -> None:
+    def _probe(self, member: Member, batch: ActivationBatch) -> None:
         """Penalties of the probes at a batch."""
         sae = member.module.sae
         means = self._probed.setdefault(member.name, {name: RowMean() for name in self._probes})
         for name, regularizer in self._probes.items():
-            x = sae.normalize(activations).x
-            penalty = sae.encode_scaled(x, regularizer=regularizer).penalty
+            x, compared = sae.normalize(batch.activations).x, None
+            if isinstance(regularizer, CodeRegularizer):
+                compared = regularizer.chosen_embeddings(batch.activations, batch.embeddings)
+            penalty = objective(sae, x, regularizer=regularizer, embeddings=compared).penalty
             means[name].update(penalty.cpu(), len(x))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightsae.sae import L1L2Ratio, OffSupportL1, Regularizer, TopK
 from lightsae.sae.selection import fused_options
 
-_SETTINGS = {"weight", "batch_active_only", "eps"}
+_SETTINGS = {"weight", "batch_active_only", "eps", "weight_warmup"}
 
 
 def has_joint_gradient(regularizer: Regularizer | None) -> bool:
@@ -22,7 +22,8 @@ def has_joint_gradient(regularizer: Regularizer | None) -> bool:
     if regularizer is None:
         return True
     ours = type(regularizer) in (OffSupportL1, L1L2Ratio)
-    return ours and vars(regularizer).keys() <= _SETTINGS
+    known = vars(regularizer).keys() <= _SETTINGS
+    return ours and known and not regularizer.weight_warmup
 
 
 def penalty_gradient_(
