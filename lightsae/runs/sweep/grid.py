@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightsae.errors import LightsaeError
 from lightsae.runs.sweep.settings import SweepSettings
-from lightsae.sae.regularizers import REGULARIZERS
+from lightsae.training.checkpoints.saved_settings import REGULARIZERS
 
 BASELINE = "baseline"
 
