@@ -169,7 +169,7 @@ def _sweep(words: list[str]) -> None:
     """Train a grid and show what came out."""
     from rich.console import Console
 
-    from lightsae.report.sweep_table import explained_choices, sweep_table
+    from lightsae.report.sweep_summary import explained_choices, sweep_table
     from lightsae.runs.sweep.command import SweepCLI
 
     file, console = SweepCLI(words).sweep_file, Console()

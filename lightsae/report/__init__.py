@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightsae.report.figures.training_charts import training_curves
     from lightsae.report.gallery_callback import GalleryCallback
     from lightsae.report.page.build import ReportOptions, build_report
-    from lightsae.report.sweep_table import sweep_table
+    from lightsae.report.sweep_summary import sweep_table
     from lightsae.report.table import (
         PairedDifference,
         RunResult,
@@ -51,7 +51,7 @@ else:
             "pareto_figure": ".figures.pareto",
             "rank_profile": _CHARTS,
             "sweep_point": ".figures.sweep_charts",
-            "sweep_table": ".sweep_table",
+            "sweep_table": ".sweep_summary",
             "top_images_gallery": ".figures.gallery",
             "training_curves": ".figures.training_charts",
             "truncated_probe": _CHARTS,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightsae.report.sweep_table import explained_choices, sweep_table
+from lightsae.report.sweep_summary import explained_choices, sweep_table
 from lightsae.runs.sweep.choice import choose_weight
 from lightsae.runs.sweep.grid import Point
 from lightsae.runs.sweep.sweep_file import Result, SweepFile
