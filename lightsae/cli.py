@@ -23,11 +23,13 @@ from lightsae.run_help import run_help
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
     "validate": "metrics of a trained run on the validation split",
-    "test": "metrics of a trained run on the test split",
+    "test": "every metric of a trained run on the test split: evaluation.json and a table",
     "predict": "write the codes of all rows of a folder of shards as HDF5",
 }
 _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
+    "report": "one HTML page that compares evaluated runs and shows their latents",
+    "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
     "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, fit with and without regularizers, compare",
@@ -155,7 +157,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.runs.run_cli import RunCLI
 
         return RunCLI
-    own_parser = {"shards": _shards, "export": _export}
+    own_parser = {"shards": _shards, "export": _export, "report": _report, "compare": _compare}
     return own_parser.get(word) or partial(_call, word)
 
 
@@ -173,6 +175,22 @@ def _export(words: list[str]) -> None:
 
     with answering_sigterm():
         export(words[1:])
+
+
+def _report(words: list[str]) -> None:
+    """The page of some runs."""
+    from lightsae.report.command import report
+
+    with answering_sigterm():
+        report(words[1:])
+
+
+def _compare(words: list[str]) -> None:
+    """Runs beside a baseline."""
+    from lightsae.runs.compare import compare_runs
+
+    with answering_sigterm():
+        compare_runs(words[1:])
 
 
 def _call(word: str, words: list[str]) -> None:

@@ -3,7 +3,7 @@
 _ABOUT = {
     "fit": "Train an autoencoder; the same command again goes on where it stopped.",
     "validate": "Metrics of a trained run on the validation split.",
-    "test": "Metrics of a trained run on the test split.",
+    "test": "Metrics of a trained run on the test split; writes evaluation.json and a table.",
     "predict": "Write the codes of all rows as HDF5.",
 }
 _PAGE = """\
@@ -51,6 +51,22 @@ data:
                           OnlineActivationDataModule, or the path of one of your own. Its options
                           are given as --data.NAME.
   --data.help CLASS       List the options of a class and exit.
+
+evaluation: what `lightsae test` measures, see docs/evaluation.md
+  --evaluation.embeddings LIST  What monosemanticity is measured in: folders of shards, LIBRARY:NAME
+                                of a model, own_input. (default: ['own_input'])
+  --evaluation.embeddings+ ONE  One more of them. (default: ['own_input'])
+  --evaluation.embeddings.help  List the options of one of them and exit.
+  --evaluation.images CONFIG    Images of the shards, for models among these. (default: null)
+  --evaluation.images.help      List their options and exit.
+  --evaluation.probes BOOL      Fit linear probes to labelled training images. (default: true)
+  --evaluation.probe_rows N     Training images they are fitted to at most. (default: 20000)
+  --evaluation.pooling NAME     How an image's tokens become one activation: max or mean.
+                                (default: max)
+  --evaluation.rank_rows N      Rows of the rank profile and of k-robustness at most.
+                                (default: 2048)
+  --evaluation.top_images N     Strongest images of each latent that are kept. (default: 16)
+  --evaluation CONFIG           File with these options.
 
 checkpoint:
   --ckpt_path FILE        Checkpoint to take instead of the run's own.

@@ -6,7 +6,7 @@ from typing import SupportsIndex, TypeVar, cast
 from torch import Tensor, iinfo, int64
 
 from lightsae.errors import LightsaeError
-from lightsae.sae.index_checks import latent_indices
+from lightsae.sae.index_checks import integers, latent_indices
 from lightsae.sae.sparse_code import SparseCode
 
 Code = SparseCode | Tensor
@@ -70,6 +70,73 @@ def after(
     elif indices is None and not isinstance(values, SparseCode):
         raise LightsaeError("indices is missing: give values and indices, or a SparseCode")
     return indices, required(name, other)
+
+
+def both_after(
+    values: Code, indices: Tensor | None, one: Tensor | None, two: Tensor | None, names: str
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Indices and two arguments behind them; behind a code, those may come one place earlier.
+
+    Args:
+        values: A code, or activations.
+        indices: Latents; beside a code and without `two`, that is `one`.
+        one: The first argument behind them.
+        two: The second.
+        names: What the message calls them, such as "sample_index patch_index".
+
+    Raises:
+        LightsaeError: If one is missing.
+    """
+    if isinstance(values, SparseCode) and indices is not None and two is None:
+        indices, one, two = None, indices, one
+    first, second = names.split()
+    indices, one = after(values, indices, one, first)
+    return indices, one, required(second, two)
+
+
+def of_rows(
+    values: Code, indices: Tensor | None, other: Tensor | None, name: str, d_sae: int | None
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Values, indices, an integer for each row and d_sae; the integer as int64, not spread.
+
+    Args:
+        values: A code, or activations [rows, k], or [entries] with one latent each.
+        indices: Latents of that shape; not beside a code.
+        other: An integer of each row or entry; behind a code it may come second.
+        name: What the message calls it.
+        d_sae: Number of latents; that of a code where left out.
+
+    Raises:
+        LightsaeError: If they do not fit together.
+
+    Example:
+        >>> import torch
+        >>> code = SparseCode(torch.ones(1, 1), torch.tensor([[3]]), d_sae=4)
+        >>> of_rows(code, None, torch.tensor([7]), "sample_index", None)
+        (tensor([[1.]]), tensor([[3]]), tensor([7]), 4)
+    """
+    indices, other = after(values, indices, other, name)
+    values, indices, d_sae = unpacked(values, indices, d_sae)
+    require_tensors(values=values, **{name: other})
+    if values.ndim not in (1, 2) or other.shape != values.shape[:1]:
+        raise LightsaeError(
+            f"values, indices and {name} have shapes {list(values.shape)}, "
+            f"{list(indices.shape)} and {list(other.shape)}, expected [rows, k] twice and "
+            "[rows], or [entries] for all three"
+        )
+    return values, indices, integers(name, other), d_sae
+
+
+def spread(per_row: Tensor, values: Tensor) -> Tensor:
+    """Numbers of rows as numbers of entries, of the shape of values [rows, k] or [entries].
+
+    Example:
+        >>> import torch
+        >>> spread(torch.tensor([7, 8]), torch.ones(2, 2))
+        tensor([[7, 7],
+                [8, 8]])
+    """
+    return per_row.unsqueeze(1).expand_as(values) if values.ndim == 2 else per_row
 
 
 def required(name: str, given: _T | None) -> _T:

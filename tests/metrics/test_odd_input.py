@@ -13,7 +13,28 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
 from lightsae.errors import LightsaeError
-from lightsae.metrics import L0, R2, DeadLatents, ImageCodes, Monosemanticity, TopActivating, r2
+from lightsae.metrics import (
+    L0,
+    NMSE,
+    R2,
+    ClassPurity,
+    DeadLatents,
+    DecoderCoherence,
+    FiringDensity,
+    FrequencyCorrelation,
+    Hoyer,
+    ImageCodes,
+    KRobustness,
+    LabelledRows,
+    Monosemanticity,
+    MoransI,
+    OwnInputMonosemanticity,
+    R2Uniform,
+    RankProfile,
+    TopActivating,
+    Uniqueness,
+    r2,
+)
 from lightsae.sae import SparseAutoencoder, SparseCode, TopK
 
 D_SAE, D_IN, ROWS = 16, 8, 10
@@ -23,9 +44,30 @@ MAKE: dict[str, Callable[[], Metric]] = {
     "ms": lambda: Monosemanticity(D_SAE, 5),
     "top": lambda: TopActivating(D_SAE, 3),
     "pooled": lambda: ImageCodes(D_SAE),
+    "uniqueness": lambda: Uniqueness(D_SAE, 3),
+    "frequency": lambda: FrequencyCorrelation(D_SAE, 5),
+    "own_input": lambda: OwnInputMonosemanticity(D_SAE, D_IN),
+    "purity": lambda: ClassPurity(D_SAE, 3),
+    "morans_i": lambda: MoransI(D_SAE, (2, 1)),
+    "hoyer": lambda: Hoyer(D_SAE),
+    "density": lambda: FiringDensity(D_SAE),
     "r2": lambda: R2(D_IN),
+    "r2_uniform": lambda: R2Uniform(D_IN),
+    "nmse": NMSE,
 }
-OF_CODES = [name for name in MAKE if name != "r2"]
+OF_INPUTS = ["r2", "r2_uniform", "nmse"]
+OF_CODES = [name for name in MAKE if name not in OF_INPUTS]
+# What `update` takes behind a code.
+AFTER = {
+    "ms": ["embeddings"],
+    "frequency": ["embeddings"],
+    "own_input": ["x"],
+    "top": ["sample_index"],
+    "pooled": ["sample_index"],
+    "uniqueness": ["sample_index"],
+    "purity": ["labels"],
+    "morans_i": ["sample_index", "patch_index"],
+}
 
 
 def rows() -> dict[str, Tensor]:
@@ -34,6 +76,8 @@ def rows() -> dict[str, Tensor]:
         "x": torch.randn(ROWS, D_IN, generator=generator),
         "embeddings": torch.randn(ROWS, 5, generator=generator),
         "sample_index": torch.arange(ROWS) // 2 + 2**62,
+        "patch_index": torch.arange(ROWS) % 2,
+        "labels": torch.arange(ROWS) % 3,
     }
 
 
@@ -45,10 +89,9 @@ def sae() -> SparseAutoencoder:
 def given(name: str, code: SparseCode, part: slice = slice(None)) -> dict[str, Any]:
     """What `update` of a metric is given for a code."""
     others = {key: value[part] for key, value in rows().items()}
-    if name == "r2":
+    if name in OF_INPUTS:
         return {"x_hat": sae().decode(code), "x": others["x"]}
-    after = {"ms": "embeddings", "top": "sample_index", "pooled": "sample_index"}.get(name)
-    return {"values": code} | ({} if after is None else {after: others[after]})
+    return {"values": code} | {after: others[after] for after in AFTER.get(name, [])}
 
 
 def figures(metric: Metric) -> list[Tensor]:
@@ -74,8 +117,8 @@ def test_codes_of_any_width(name: str, dtype: torch.dtype) -> None:
     code = sae().encode(rows()["x"])
     other = SparseCode(code.values.to(dtype), code.indices, D_SAE)
     wide = SparseCode(code.values.to(dtype).float(), code.indices, D_SAE)
-    if name == "r2":
-        assert updated(name, other).compute() < 1
+    if name in OF_INPUTS:
+        assert updated(name, other).compute() < 3
     else:
         assert_same(updated(name, other), updated(name, wide))
 
@@ -106,7 +149,7 @@ def test_a_code_without_places_fires_nowhere(name: str) -> None:
     if name in expected:
         assert figure.item() == expected[name]
     else:
-        assert not (figure > 0).any()
+        assert not (figure > 0).any() or name == "density"
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -193,6 +236,12 @@ def test_activations_that_are_no_numbers_are_refused(name: str, value: float) ->
         ("r2", "x_hat"),
         ("r2", "x"),
         ("ms", "rows"),
+        ("own_input", "x"),
+        ("purity", "labels"),
+        ("morans_i", "sample_index"),
+        ("morans_i", "patch_index"),
+        ("nmse", "x_hat"),
+        ("r2_uniform", "x"),
     ],
 )
 @pytest.mark.parametrize(
@@ -240,8 +289,20 @@ def test_arrays_as_codes_are_named(name: str) -> None:
         (lambda size: TopActivating(size, 3), "d_sae"),
         (lambda size: TopActivating(3, size), "n"),
         (ImageCodes, "d_sae"),
+        (Hoyer, "d_sae"),
+        (FiringDensity, "d_sae"),
+        (DecoderCoherence, "d_sae"),
+        (R2Uniform, "d_in"),
+        (lambda size: KRobustness(3, [size]), "k"),
+        (lambda size: RankProfile(size, 3), "d_sae"),
+        (lambda size: RankProfile(3, size), "k"),
+        (lambda size: RankProfile(3, 3, max_rows=size), "max_rows"),
+        (lambda size: RankProfile(3, 3, rows=size), "rows"),
+        (lambda size: LabelledRows(3, size), "k"),
+        (lambda size: ClassPurity(3, size), "n_classes"),
+        (lambda size: MoransI(3, (size, 2)), "grid"),
     ],
-    ids=["r2", "dead", "ms-d_sae", "ms-d_embed", "top-d_sae", "top-n", "pooled"],
+    ids=lambda each: each if isinstance(each, str) else None,
 )
 def test_sizes_that_are_none_are_refused(
     make: Callable[[Any], Metric], name: str, size: Any, told: str

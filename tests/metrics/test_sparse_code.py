@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any
 
 import pytest
@@ -15,17 +15,43 @@ import lightsae.metrics
 from lightsae.errors import LightsaeError
 from lightsae.metrics import (
     L0,
+    NMSE,
     R2,
+    ClassPurity,
     DeadLatents,
+    DecoderCoherence,
+    DownstreamLoss,
+    FiringDensity,
+    Hoyer,
     ImageCodes,
+    KRobustness,
+    KSparseProbe,
     Monosemanticity,
+    MoransI,
+    OwnInputMonosemanticity,
+    R2Uniform,
+    RankProfile,
     TopActivating,
+    TruncatedProbe,
+    class_purity,
     dead_latents,
+    decoder_coherence,
+    downstream_loss,
+    firing_density,
+    hoyer,
+    k_robustness,
+    k_sparse_probe,
     l0,
     monosemanticity,
+    morans_i,
+    nmse,
+    own_input_monosemanticity,
     pool_by_sample,
     r2,
+    r2_uniform,
+    rank_profile,
     top_activating,
+    truncated_probe,
 )
 from lightsae.sae import SparseCode
 
@@ -42,6 +68,20 @@ CASES: dict[str, tuple[str | None, Callable[[], Metric], Callable[..., Any], str
         "samples",
     ),
     "pooled": ("sample_index", lambda: ImageCodes(D_SAE), pool_by_sample, "values"),
+    "hoyer": (None, lambda: Hoyer(D_SAE), hoyer, None),
+    "density": (None, lambda: FiringDensity(D_SAE), firing_density, "counts"),
+    "own input": (
+        "x",
+        lambda: OwnInputMonosemanticity(D_SAE, 3),
+        own_input_monosemanticity,
+        "scores",
+    ),
+    "purity": (
+        "labels",
+        lambda: ClassPurity(D_SAE, 2),
+        lambda *args, **named: class_purity(*args, n_classes=2, **named),
+        "weighted",
+    ),
 }
 BY_FUNCTION: list[tuple[Callable[..., Any], type[Metric]]] = [
     (r2, R2),
@@ -50,6 +90,19 @@ BY_FUNCTION: list[tuple[Callable[..., Any], type[Metric]]] = [
     (monosemanticity, Monosemanticity),
     (top_activating, TopActivating),
     (pool_by_sample, ImageCodes),
+    (nmse, NMSE),
+    (r2_uniform, R2Uniform),
+    (k_robustness, KRobustness),
+    (downstream_loss, DownstreamLoss),
+    (hoyer, Hoyer),
+    (firing_density, FiringDensity),
+    (rank_profile, RankProfile),
+    (decoder_coherence, DecoderCoherence),
+    (own_input_monosemanticity, OwnInputMonosemanticity),
+    (class_purity, ClassPurity),
+    (morans_i, MoransI),
+    (truncated_probe, TruncatedProbe),
+    (k_sparse_probe, KSparseProbe),
 ]
 
 
@@ -65,6 +118,8 @@ def after(name: str | None) -> dict[str, Tensor]:
     others = {
         "embeddings": torch.randn(ROWS, 3, generator=generator),
         "sample_index": torch.tensor([4, 9, 9, 2, 4]),
+        "x": torch.randn(ROWS, 3, generator=generator),
+        "labels": torch.tensor([0, 1, 1, 0, 0]),
     }
     return {} if name is None else {name: others[name]}
 
@@ -108,7 +163,7 @@ def test_values_without_indices_are_refused(case: str) -> None:
             call(code().values, **after(name))
 
 
-@pytest.mark.parametrize("case", ["ms", "top", "pooled"])
+@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][0] is not None])
 def test_what_belongs_to_a_code_must_be_given(case: str) -> None:
     name, make, function, _ = CASES[case]
     for call in (make().update, function):
@@ -166,11 +221,17 @@ def test_a_function_has_the_argument_names_of_its_class(
     assert set(inspect.signature(function).parameters) <= there
 
 
+HELPERS = (
+    "code_inputs", "firings", "grouped_sums", "linear_probe", "metric_base", "r2_moments",
+    "reconstruction_inputs", "sampled_rows",
+)  # fmt: skip
+
+
 def test_every_public_name_is_exported() -> None:
     modules = [
-        import_module(f"lightsae.metrics.{found.name}")
-        for found in iter_modules(lightsae.metrics.__path__)
-        if found.name not in ("code_inputs", "metric_base")
+        import_module(found.name)
+        for found in walk_packages(lightsae.metrics.__path__, "lightsae.metrics.")
+        if found.name.rpartition(".")[2] not in HELPERS
     ]
     public = {
         name

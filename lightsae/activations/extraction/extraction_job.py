@@ -71,6 +71,7 @@ class Extraction:
         tokens_per_image: How many tokens of an image become rows at most.
         part: Which part of the images this process visits; its folders are complete with them.
         layout: A letter for each axis of the layers' outputs, see `LayerOutputs`; None to find it.
+        origin: Where the images came from, for the manifest; see `origin_settings`.
     """
 
     tap: LayerTap
@@ -94,6 +95,7 @@ class Extraction:
     tokens_per_image: int | None = None
     part: Part = field(default_factory=Part)
     layout: str | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> list[Manifest]:
         """Begin or continue, and return the manifest of each layer's complete folder."""
@@ -155,6 +157,7 @@ class Extraction:
             "prefix_tokens": self.prefix_tokens,
             "arguments": json.loads(json.dumps(self.arguments or {}, default=str)),
         }
+        settings |= self.origin
         if self.tokens_per_image is not None:
             settings["tokens_per_image"] = self.tokens_per_image
         if self.layout is not None:

@@ -10,7 +10,7 @@ from lightsae.activations.loading.label_mixing import in_random_order
 from lightsae.activations.loading.splits import distinct_samples
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.manifest import IMAGES_FROM, Manifest
 from lightsae.activations.shards.manifest_comparison import differences
 from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
@@ -93,6 +93,7 @@ def _wanted(manifests: list[Manifest], same: bool, rows_per_shard: int) -> Manif
     settings = {"of": digests, "same_images": same, "random_order": mixed}
     if not same:
         settings["data"] = f"{checksum(''.join(digests).encode()):016x}"
+        settings[IMAGES_FROM] = None
     return successor(manifests[0], "merge", rows_per_shard=rows_per_shard, **settings)
 
 

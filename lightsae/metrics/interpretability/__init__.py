@@ -1,0 +1,1 @@
+"""Does a latent stand for one thing: by embeddings, by classes, by its place in the image."""

@@ -1,0 +1,1 @@
+"""How well inputs are reconstructed, and what a reconstruction costs downstream."""

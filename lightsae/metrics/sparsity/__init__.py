@@ -1,0 +1,1 @@
+"""How many latents fire, how often and how strongly."""
