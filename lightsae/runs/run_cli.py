@@ -164,6 +164,11 @@ class RunCLI(LightningCLI):
             missing = f"{error.args[0]} is not set by the launcher of this process"
             told = missing if isinstance(error, KeyError) else one_line(str(error))
             raise LightsaeError(told) from error
+        if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
+            raise LightsaeError(
+                f"trainer.strategy is {config.get('strategy')!r}, which hands a copy of the "
+                "trainer to each process: take ddp, which starts this command once for each"
+            )
         require_processes(trainer.world_size, trainer.num_devices)
         return trainer
 

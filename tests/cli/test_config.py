@@ -218,3 +218,14 @@ def test_numbers_that_are_numbers_stay(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("run_dir: '007'\nlayer: 0\nmax_steps: 10_000\nlr: 1.0e-3\nmax_time: 00:01\n")
     require_unambiguous(["fit", "--config", str(config)])
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_spawn_find_unused_parameters_true"])
+def test_processes_that_are_spawned_are_refused(
+    strategy: str, config: Path, tmp_path: Path, line: Ask
+) -> None:
+    words = ["--trainer.strategy", strategy, "--trainer.devices", 2]
+    status, text = line("fit", "--config", config, "--run_dir", tmp_path / "run", *words)
+    assert status == 1
+    assert f"trainer.strategy is '{strategy}', which hands a copy of the trainer to each" in text
+    assert not (tmp_path / "run").exists()

@@ -99,6 +99,14 @@ def test_progress_tells_speed_and_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
+    _extract(tmp_path)
+    assert re.search(r"40/40 .*images/s \d+\.\d kB", capsys.readouterr().err)
+
+
+def test_progress_ends_with_the_bytes_that_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     add = LayerFolder.add
 
     def slowly(*arguments: Any) -> list[str]:
@@ -108,5 +116,5 @@ def test_progress_tells_speed_and_bytes(
     monkeypatch.setattr(LayerFolder, "add", slowly)
     _extract(tmp_path, batch_size=40)
     told = capsys.readouterr().err
-    assert re.search(r"40/40 .*images/s \d+\.\d kB", told)
+    assert re.search(r"40/40 (\d+ images/s )?\d+\.\d kB", told)
     assert "0 bytes" not in told
