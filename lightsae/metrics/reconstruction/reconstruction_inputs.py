@@ -10,6 +10,9 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors
 
+# Numbers per block on a CPU: their float64 copies stay in cache.
+_BLOCK = 2**15
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -57,3 +60,14 @@ def matching_rows(x_hat: Tensor, x: Tensor, d_in: int | None = None) -> tuple[Te
         raise LightsaeError(f"x has width {x.shape[-1]}, expected d_in = {d_in}")
     d_in = x.shape[-1]
     return x_hat.detach().reshape(-1, d_in), x.detach().reshape(-1, d_in)
+
+
+def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Rows [rows, d_in] in parts that a CPU keeps in cache, at least one; a GPU has them all.
+
+    Example:
+        >>> import torch
+        >>> [len(block) for block in row_blocks(torch.zeros(5, 2**14))]
+        [2, 2, 1]
+    """
+    return x.split(max(1, _BLOCK // x.shape[1])) if x.is_cpu else (x,)
