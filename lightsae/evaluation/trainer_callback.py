@@ -11,7 +11,7 @@ from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.description import described, described_regularizer
 from lightsae.evaluation.embeddings import ImageEmbeddings, open_embeddings
-from lightsae.evaluation.one_pass import OnePass
+from lightsae.evaluation.one_pass.one_pass import OnePass
 from lightsae.evaluation.options import EvaluationOptions
 from lightsae.evaluation.probes import add_probes, why_no_probes
 from lightsae.evaluation.result import EvaluationResult
