@@ -328,7 +328,7 @@ class RunCLI(LightningCLI):
         self._before_evaluation()
         if self._evaluation is not None:
             seed = self._get(self.config, "seed_everything")
-            self._evaluation.seed = seed if type(seed) is int else None
+            self._evaluation.seed = None if isinstance(seed, bool | None) else int(seed)
             self._evaluation.prepare(self.datamodule)
 
     def after_test(self) -> None:
