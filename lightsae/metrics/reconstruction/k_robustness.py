@@ -9,7 +9,12 @@ from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors, size
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.metrics.reconstruction.r2_moments import SCALARS, merge_moments, moments
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
+from lightsae.metrics.reconstruction.reconstruction_inputs import (
+    by_name,
+    matching_rows,
+    row_blocks,
+    width_of,
+)
 
 
 class KRobustnessCurve:
@@ -67,7 +72,8 @@ def k_robustness(*, x_hat: Tensor, x: Tensor, k: Sequence[int]) -> KRobustnessCu
         >>> k_robustness(x_hat=torch.stack([0.5 * x, x]), x=x, k=(1, 2)).nmse
         tensor([0.2500, 0.0000], dtype=torch.float64)
     """
-    metric = KRobustness(x.shape[-1], k)
+    require_tensors(x_hat=x_hat, x=x)
+    metric = KRobustness(width_of(x), k).to(x.device)
     metric.update(x_hat=x_hat, x=x)
     return metric.compute()
 

@@ -50,3 +50,7 @@ def test_other_shapes_are_refused() -> None:
     x = torch.zeros(3, 2)
     with pytest.raises(LightsaeError, match=r"expected one x for each of 2 k: \[2, 3, 2\]"):
         KRobustness(2, [1, 2]).update(x_hat=x, x=x)
+    with pytest.raises(LightsaeError, match=r"x has shape \[\], expected \[\.\.\., d_in\]"):
+        k_robustness(x_hat=torch.zeros(1), x=torch.tensor(1.0), k=[1])
+    with pytest.raises(LightsaeError, match="x is a list, expected a tensor"):
+        k_robustness(x_hat=x, x=[1.0], k=[1])  # type: ignore[arg-type]
