@@ -341,6 +341,8 @@ class RunCLI(LightningCLI):
         console = Console(stderr=True, quiet=not self._shows_progress())
         if isinstance(self.model, SAEModule):
             evaluation.fit_probes(self.model, self.datamodule, console)
+        for note in evaluation.notes:
+            _say(note)
         if evaluation.result is not None:
             Console(soft_wrap=False).print(result_table(evaluation.result))
             _say(f"{self.run.path}: evaluation.json, evaluation.safetensors")

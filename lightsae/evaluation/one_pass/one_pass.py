@@ -84,7 +84,7 @@ class OnePass:
                 "k-robustness"
             )
         if self._measures.purity is None:
-            notes.append("there are no class labels: no class purity and no probes")
+            notes.append("there are no class labels: no class purity, no probes")
         return notes
 
     @torch.no_grad()
