@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from lightsae.config_files import require_each_key_once
+from lightsae.config_files import require_unambiguous
 from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.interrupts import (
@@ -28,6 +28,7 @@ _RUNS = {
 }
 _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
+    "report": "one HTML page that compares evaluated runs and shows their latents",
     "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
     "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
@@ -39,6 +40,9 @@ _DISK = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE,
     errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
+
+# Commands that are one process however they are started.
+_ALONE = {"shards", "export"}
 
 # Commands whose options name classes, which may be files of the current folder.
 _TAKE_CLASSES = {*_RUNS, "extract"}
@@ -76,8 +80,9 @@ def main(args: Sequence[str] | None = None) -> int:
         raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
-            require_whole_launch()
-            require_each_key_once(words)
+            if words[0] not in _ALONE:
+                require_whole_launch()
+            require_unambiguous(words)
             _command(words[0])(words)
     except BaseException as error:
         status = _status(words[0], error)
@@ -152,7 +157,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.runs.run_cli import RunCLI
 
         return RunCLI
-    own_parser = {"shards": _shards, "export": _export, "compare": _compare}
+    own_parser = {"shards": _shards, "export": _export, "report": _report, "compare": _compare}
     return own_parser.get(word) or partial(_call, word)
 
 
@@ -170,6 +175,14 @@ def _export(words: list[str]) -> None:
 
     with answering_sigterm():
         export(words[1:])
+
+
+def _report(words: list[str]) -> None:
+    """The page of some runs."""
+    from lightsae.report.command import report
+
+    with answering_sigterm():
+        report(words[1:])
 
 
 def _compare(words: list[str]) -> None:
