@@ -49,7 +49,6 @@ class Times(NamedTuple):
 def main() -> None:
     options = parse()
     sizes = {name: getattr(options, name) for name in SIZES}
-    quieten()
     with tempfile.TemporaryDirectory() as scratch:
         passes = prepare(Path(scratch), sizes)
         rounds: dict[str, list[Times]] = {name: [] for name in passes}
@@ -73,6 +72,7 @@ def parse() -> argparse.Namespace:
 
 def prepare(folder: Path, sizes: dict[str, int]) -> dict[str, Callable[[], object]]:
     """Shards of both models, and the passes over them."""
+    quieten()
     d_in, d_sae, batch = (sizes[name] for name in ("d_in", "d_sae", "batch"))
     write_shards(folder, sizes)
     share = sizes["rows"] / (sizes["rows"] + TRAIN_ROWS)

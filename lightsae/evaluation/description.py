@@ -8,7 +8,7 @@ import torch
 
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.evaluation.embeddings import ImageEmbeddings
-from lightsae.evaluation.measured import Measured
+from lightsae.evaluation.one_pass.measured import Measured
 from lightsae.sae import Regularizer, SparseAutoencoder
 
 _PROGRAMS = ("lightsae", "torch", "lightning", "torchmetrics")

@@ -20,12 +20,12 @@ from lightsae.activations.loading.splits import Split
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.description import described
 from lightsae.evaluation.embeddings import Embeddings, open_embeddings
-from lightsae.evaluation.one_pass import OnePass
+from lightsae.evaluation.one_pass.one_pass import OnePass
+from lightsae.evaluation.one_pass.token_pooling import process_place
 from lightsae.evaluation.options import OWN_INPUT, EvaluationOptions
 from lightsae.evaluation.probes import add_probes, why_no_probes
 from lightsae.evaluation.result import EvaluationResult
 from lightsae.evaluation.split_images import SplitImages
-from lightsae.evaluation.token_pooling import process_place
 from lightsae.metrics import Pooling
 from lightsae.sae import SparseAutoencoder
 

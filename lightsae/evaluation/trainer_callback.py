@@ -11,11 +11,12 @@ from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.description import described, described_regularizer
 from lightsae.evaluation.embeddings import ImageEmbeddings, open_embeddings
-from lightsae.evaluation.one_pass import OnePass
+from lightsae.evaluation.one_pass.one_pass import OnePass
 from lightsae.evaluation.options import EvaluationOptions
 from lightsae.evaluation.probes import add_probes, why_no_probes
 from lightsae.evaluation.result import EvaluationResult
 from lightsae.evaluation.split_images import SplitImages
+from lightsae.extras import MissingExtraError
 from lightsae.training.module import SAEModule
 
 _LOGGED = {"test/loss": "loss", "test/reconstruction": "reconstruction", "test/penalty": "penalty"}
@@ -32,7 +33,7 @@ class EvaluationCallback(Callback):
         result: After the test, on the first rank.
         seed: Seed of the run, for the result.
         step: Step of the checkpoint, for the result.
-        notes: What was left out.
+        notes: Why there is no result.
     """
 
     def __init__(self, folder: Path, options: EvaluationOptions) -> None:
@@ -111,9 +112,8 @@ class EvaluationCallback(Callback):
             "step": self.step,
             "regularizer": described_regularizer(pl_module.regularizer),
             "seed": self.seed,
-            "left_out": self._pass.notes,
+            "left_out": list(self._pass.notes),
         }
-        self.notes = list(self._pass.notes)
         self.result = EvaluationResult(about, found.scalars, found.curves, found.latents)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,12 +141,14 @@ class EvaluationCallback(Callback):
             return
         known = data if isinstance(data, SplitDataModule) else None
         missing = why_no_probes(known, self._images)
-        if missing is not None:
-            if not any("probes" in note for note in self.notes):
-                self.notes.append(f"{missing}: no probes")
-            return
-        assert known is not None
-        add_probes(self.result, module.sae, known, "test", self.options, console)
+        if missing is None and known is not None:
+            try:
+                add_probes(self.result, module.sae, known, "test", self.options, console)
+            except MissingExtraError as error:
+                missing = str(error)
+        left_out: list[str] = self.result.about["left_out"]
+        if missing is not None and not any("no probes" in note for note in left_out):
+            left_out.append(f"{missing}: no probes")
         self.result.save(self.folder)
 
 

@@ -29,8 +29,8 @@ def compare_runs(words: Sequence[str]) -> None:
     parser.add_argument("runs", type=str, nargs="+", help="Other run folders, of any seed.")
     given = parser.parse_args(list(words))
     # What follows needs torch; the options and their help do not.
-    from lightsae.evaluation.comparison import compare, load_runs
-    from lightsae.evaluation.comparison_table import comparison_table
+    from lightsae.evaluation.comparison.compare import compare, load_runs
+    from lightsae.evaluation.comparison.comparison_table import comparison_table
 
     console = Console(soft_wrap=False)
     folders = [expanded(each) for each in (given.baseline, *given.runs)]

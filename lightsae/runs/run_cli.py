@@ -333,7 +333,7 @@ class RunCLI(LightningCLI):
         self._before_evaluation()
         if self._evaluation is not None:
             seed = self._get(self.config, "seed_everything")
-            self._evaluation.seed = seed if type(seed) is int else None
+            self._evaluation.seed = None if isinstance(seed, bool | None) else int(seed)
             self._evaluation.prepare(self.datamodule)
 
     def after_test(self) -> None:
@@ -346,6 +346,8 @@ class RunCLI(LightningCLI):
         console = Console(stderr=True, quiet=not self._shows_progress())
         if isinstance(self.model, SAEModule):
             evaluation.fit_probes(self.model, self.datamodule, console)
+        for note in evaluation.notes:
+            _say(note)
         if evaluation.result is not None:
             Console(soft_wrap=False).print(result_table(evaluation.result))
             _say(f"{self.run.path}: evaluation.json, evaluation.safetensors")

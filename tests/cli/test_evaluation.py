@@ -9,6 +9,7 @@ import yaml
 from lightsae.activations import Manifest, ShardWriter
 from lightsae.cli import main
 from lightsae.evaluation import EvaluationResult
+from lightsae.extras import MissingExtraError
 from lightsae.training import MetricsFile
 
 from ..training.helpers import D_SAE, finish, start_pair, write_config, write_shards
@@ -104,6 +105,21 @@ def test_an_option_that_cannot_be_is_told_in_one_line(
     )
     assert status == 1
     assert "evaluation.top_images is 0, expected at least 1" in text
+
+
+def test_without_scikit_learn_probes_are_left_out_and_all_else_is_there(
+    trained: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise MissingExtraError("sklearn is not installed: pip install 'lightsae[evaluation]'")
+
+    monkeypatch.setattr("lightsae.evaluation.trainer_callback.add_probes", missing)
+    assert main(["test", "--config", str(settings), "--run_dir", str(trained)]) == 0
+    result = EvaluationResult.load(trained)
+    assert "probe_auc" not in result.scalars and "purity_binary" in result.scalars
+    assert result.about["left_out"] == [
+        "sklearn is not installed: pip install 'lightsae[evaluation]': no probes"
+    ]
 
 
 @pytest.mark.slow

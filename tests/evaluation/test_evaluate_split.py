@@ -228,7 +228,7 @@ def test_batches_of_any_loader_are_images_of_their_own() -> None:
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     data = open_data(class_shards(tmp_path / "x", labels=False))
     result = evaluate(make_sae(), data, show_progress=False)
-    assert result.about["left_out"] == ["there are no class labels: no class purity and no probes"]
+    assert result.about["left_out"] == ["there are no class labels: no class purity, no probes"]
     assert "purity_binary" not in result.scalars and "main_class" not in result.latents
 
 

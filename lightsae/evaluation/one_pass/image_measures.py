@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightsae.evaluation.counters import Counters
 from lightsae.evaluation.embeddings import ImageEmbeddings
+from lightsae.evaluation.one_pass.counters import Counters
 from lightsae.metrics import ClassPurity, Monosemanticity, TopActivating
 
 # Entries, of 24 bytes each.

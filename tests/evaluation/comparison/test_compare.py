@@ -9,8 +9,8 @@ from rich.console import Console
 
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
-from lightsae.evaluation.comparison import Comparison, Difference, compare
-from lightsae.evaluation.comparison_table import comparison_table
+from lightsae.evaluation.comparison.compare import Comparison, Difference, compare
+from lightsae.evaluation.comparison.comparison_table import comparison_table
 
 NAN = math.nan
 

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 
 from lightsae.activations import ActivationBatch
-from lightsae.evaluation.counters import Counters
 from lightsae.evaluation.embeddings import ImageEmbeddings
-from lightsae.evaluation.image_measures import ImageBatch, ImageMeasures
-from lightsae.evaluation.measured import Measured
+from lightsae.evaluation.one_pass.counters import Counters
+from lightsae.evaluation.one_pass.image_measures import ImageBatch, ImageMeasures
+from lightsae.evaluation.one_pass.measured import Measured
+from lightsae.evaluation.one_pass.row_sample import RowSample
+from lightsae.evaluation.one_pass.sampled_curves import sampled_curves
+from lightsae.evaluation.one_pass.token_pooling import PooledImages
 from lightsae.evaluation.options import EvaluationOptions
-from lightsae.evaluation.row_sample import RowSample
-from lightsae.evaluation.sampled_curves import sampled_curves
 from lightsae.evaluation.split_images import SplitImages
-from lightsae.evaluation.token_pooling import PooledImages
 from lightsae.metrics import L0, NMSE, R2, FiringDensity, Hoyer, MoransI, R2Uniform
 from lightsae.sae import SparseAutoencoder, SparseCode
 
@@ -84,7 +84,7 @@ class OnePass:
                 "k-robustness"
             )
         if self._measures.purity is None:
-            notes.append("there are no class labels: no class purity and no probes")
+            notes.append("there are no class labels: no class purity, no probes")
         return notes
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lightsae.evaluation.image_measures import ImageMeasures
+from lightsae.evaluation.one_pass.image_measures import ImageMeasures
 from lightsae.evaluation.result import Scalar
 from lightsae.metrics import (
     FiringDensity,

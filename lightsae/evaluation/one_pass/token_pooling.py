@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightsae.activations import ActivationBatch
-from lightsae.evaluation.image_measures import ImageBatch
+from lightsae.evaluation.one_pass.image_measures import ImageBatch
 from lightsae.evaluation.split_images import SplitImages
 from lightsae.metrics import ImageCodes, Pooling
 from lightsae.metrics.metric_base import ExactMetric

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightsae.evaluation.comparison import Comparison, Difference
+from lightsae.evaluation.comparison.compare import Comparison, Difference
 from lightsae.evaluation.result_table import shown
 
 
