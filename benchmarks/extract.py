@@ -2,9 +2,9 @@
 
     python benchmarks/extract.py --images FOLDER --weights resnet20-cifar10.safetensors
 
-The folder holds images in one folder per class, the weights fit resnet20.py. Both read, decode and
-normalise every image and run the model in batches of 64; the loop keeps the last batch only, the
-extraction writes float16 shards with hashes. Rounds take turns.
+The folder holds images in one folder per class, the weights fit ResNet20 of cifar_resnets.py. Both
+read, decode and normalise every image and run the model in batches of 64; the loop keeps the last
+batch only, the extraction writes float16 shards with hashes. Rounds take turns.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from cifar_resnets import ResNet20
 from common import RESULTS, write_rows
 from PIL import Image
-from resnet20 import ResNet20
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
@@ -96,7 +96,9 @@ def extraction(options: argparse.Namespace) -> None:
     """The whole command, from the options to a complete folder."""
     out = Path(tempfile.mkdtemp())
     try:
-        model = load_model(ModelOptions(module="resnet20.ResNet20", weights=str(options.weights)))
+        model = load_model(
+            ModelOptions(module="cifar_resnets.ResNet20", weights=str(options.weights))
+        )
         data = DataOptions(folder=str(options.images), size=32, mean=MEAN, std=STD)
         images, preparation = load_images(data, model)
         Extraction(

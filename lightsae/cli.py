@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from lightsae.config_files import require_each_key_once
+from lightsae.config_files import require_unambiguous
 from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.interrupts import (
@@ -40,6 +40,9 @@ _DISK = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE,
     errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
+
+# Commands that are one process however they are started.
+_ALONE = {"shards", "export"}
 
 # Commands whose options name classes, which may be files of the current folder.
 _TAKE_CLASSES = {*_RUNS, "extract"}
@@ -77,8 +80,9 @@ def main(args: Sequence[str] | None = None) -> int:
         raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
-            require_whole_launch()
-            require_each_key_once(words)
+            if words[0] not in _ALONE:
+                require_whole_launch()
+            require_unambiguous(words)
             _command(words[0])(words)
     except BaseException as error:
         status = _status(words[0], error)

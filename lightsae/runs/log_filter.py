@@ -39,6 +39,8 @@ def _formatted(
 def quieten() -> None:
     """Drop advertisements and remarks on Lightning's own defaults; warnings of weight stay.
 
+    What this package has to tell goes to stderr, a line each.
+
     Example:
         >>> quieten()
         >>> logging.getLogger("lightning.pytorch").level == logging.WARNING
@@ -49,3 +51,7 @@ def quieten() -> None:
     for message in _OWN_DEFAULTS:
         warnings.filterwarnings("ignore", message=message)
     warnings.formatwarning = _formatted
+    own = logging.getLogger("lightsae")
+    own.setLevel(logging.INFO)
+    if not own.handlers:
+        own.addHandler(logging.StreamHandler())

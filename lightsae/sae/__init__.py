@@ -3,16 +3,19 @@
 from lightsae.sae.autoencoder import SparseAutoencoder
 from lightsae.sae.auxk import AuxK, aux_k_loss
 from lightsae.sae.initialization import Centre, geometric_median, input_statistics
+from lightsae.sae.monosemanticity_loss import MonosemanticityLoss
 from lightsae.sae.normalization import Normalization, Normalized
 from lightsae.sae.objective import Objective, objective
-from lightsae.sae.regularizers import L1L2Ratio, OffSupportL1, Regularizer
+from lightsae.sae.regularizers import CodeRegularizer, L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.sae.selection import Selection, TopK
 from lightsae.sae.sparse_code import SparseCode
 
 __all__ = [
     "AuxK",
     "Centre",
+    "CodeRegularizer",
     "L1L2Ratio",
+    "MonosemanticityLoss",
     "Normalization",
     "Normalized",
     "Objective",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from lightsae_kernels import PairOrder, encode_topk, sparse_decode
+from lightsae_kernels import PairOrder, encode_topk, reference, sparse_decode
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -20,27 +20,45 @@ class AuxK:
     Attributes:
         weight: alpha, the factor of AuxK in the loss.
         k_aux: Dead latents used per row, at most.
-        dead_after: Tokens without firing after which a latent is dead.
+        dead_after: Tokens without firing after which a latent is dead; None to go by the multiple.
         fired_above: Activation above which a latent has fired.
+        dead_after_multiple: `dead_after` where it is None, in units of d_sae / k: of the tokens
+            between two firings of a latent if all fired equally often.
 
     Raises:
-        LightsaeError: If a count is smaller than 1, or weight or fired_above negative or infinite.
+        LightsaeError: If a count is smaller than 1, weight or fired_above negative or infinite, or
+            the multiple not positive.
+
+    Example:
+        >>> AuxK().dead_after_rows(d_sae=512, k=8)
+        5120
     """
 
     weight: float = 1 / 32
     k_aux: int = 256
-    dead_after: int = 10_000_000
+    dead_after: int | None = None
     fired_above: float = 1e-3
+    dead_after_multiple: float = 80.0
 
     def __post_init__(self) -> None:
         for name in ("k_aux", "dead_after"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("weight", "fired_above"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise LightsaeError(
                     f"{name} must be at least 0 and finite, got {getattr(self, name)}"
                 )
+        if not 0 < self.dead_after_multiple < math.inf:
+            raise LightsaeError(
+                f"dead_after_multiple must be positive and finite, got {self.dead_after_multiple}"
+            )
+
+    def dead_after_rows(self, d_sae: int, k: int) -> int:
+        """Tokens without firing after which a latent is dead, for a dictionary and its k."""
+        if self.dead_after is not None:
+            return self.dead_after
+        return max(1, round(self.dead_after_multiple * d_sae / k))
 
 
 def aux_k_loss(
@@ -79,9 +97,13 @@ def aux_k_loss(
         return residual.new_zeros(())
     variance = _global_variance(residual, process_group)
     encoder = sae.W_enc[latents], sae.b_enc[latents], sae.b_dec
-    order = PairOrder()
-    code = encode_topk(x, *encoder, min(k_aux, len(latents)), order=order)
-    e_hat = sparse_decode(code.values, code.indices, sae.W_dec[latents], order=order)
+    if len(latents) <= k_aux:
+        # All of them are used, so there is nothing to select.
+        e_hat = reference.activations(x, *encoder) @ sae.W_dec[latents]
+    else:
+        order = PairOrder()
+        code = encode_topk(x, *encoder, k_aux, order=order)
+        e_hat = sparse_decode(code.values, code.indices, sae.W_dec[latents], order=order)
     error = (residual - e_hat).square().sum() / max(len(x), 1)
     return torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0 * error)
 

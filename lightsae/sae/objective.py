@@ -10,7 +10,7 @@ from torch.distributed import ProcessGroup
 
 from lightsae.sae.autoencoder import SparseAutoencoder
 from lightsae.sae.auxk import AuxK, aux_k_loss
-from lightsae.sae.regularizers import Regularizer
+from lightsae.sae.regularizers import CodeRegularizer, Regularizer
 
 
 class Objective(NamedTuple):
@@ -50,6 +50,8 @@ def objective(
     aux_k: AuxK | None = None,
     dead: Callable[[Encoded], Tensor] | None = None,
     process_group: ProcessGroup | None = None,
+    embeddings: Tensor | None = None,
+    regularizer_weight: float | Tensor | None = None,
 ) -> Objective:
     """Encode, decode and evaluate every part of the loss.
 
@@ -64,10 +66,12 @@ def objective(
     Args:
         sae: The autoencoder.
         x: Normalised inputs, `sae.normalize(...).x`, [B, d_in].
-        regularizer: Penalty on the activations before selection.
+        regularizer: Penalty on the activations before selection, or on the code.
         aux_k: Settings of the auxiliary loss; needs `dead`.
         dead: Called with the code; returns the dead latents, [d_sae] bool.
         process_group: Ranks that share the batch.
+        embeddings: Embedding of each sample [B, d_e] for a `CodeRegularizer`; x if left out.
+        regularizer_weight: lambda in place of the regularizer's `weight`, as in a warm-up.
 
     Example:
         >>> import torch
@@ -77,9 +81,15 @@ def objective(
         >>> torch.allclose(parts.loss, parts.reconstruction + 0.01 * parts.penalty)
         True
     """
+    of_code = regularizer if isinstance(regularizer, CodeRegularizer) else None
     encoded, (residual, error) = sae.encode_residual(
-        x, regularizer=regularizer, process_group=process_group
+        x, regularizer=None if of_code else regularizer, process_group=process_group
     )
+    penalty = encoded.penalty
+    if of_code is not None:
+        code = encoded.values, encoded.indices, sae.d_sae
+        compared = x if embeddings is None else embeddings
+        penalty = of_code.code_penalty(*code, compared, process_group)
     reconstruction = error.sum() / max(len(x), 1)
     loss, auxiliary = reconstruction, reconstruction.new_zeros(())
     is_dead = None if dead is None else dead(encoded)
@@ -87,5 +97,6 @@ def objective(
         auxiliary = aux_k_loss(sae, x, residual, is_dead, aux_k.k_aux, process_group)
         loss = loss + aux_k.weight * auxiliary
     if regularizer is not None:
-        loss = loss + regularizer.weight * encoded.penalty
-    return Objective(loss, reconstruction, auxiliary, encoded.penalty, encoded, residual)
+        weight = regularizer.weight if regularizer_weight is None else regularizer_weight
+        loss = loss + weight * penalty
+    return Objective(loss, reconstruction, auxiliary, penalty, encoded, residual)

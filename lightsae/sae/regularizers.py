@@ -1,4 +1,4 @@
-"""Penalties on the activations before Top-k (arXiv 2606.27321)."""
+"""Penalties on the activations before Top-k (arXiv 2606.27321), and what all penalties share."""
 
 import math
 from abc import ABC, abstractmethod
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lightsae_kernels import FusedRegularizer, reference
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
 
@@ -24,9 +25,10 @@ class Regularizer(ABC):
         weight: lambda, the factor of the penalty in the loss; the penalty is a mean over samples.
         batch_active_only: Count only latents selected by at least one sample of the batch
             (a micro-batch under gradient accumulation, all ranks under data parallelism).
+        weight_warmup: Optimizer steps over which lambda rises linearly from 0.
 
     Raises:
-        LightsaeError: If weight is negative or not finite.
+        LightsaeError: If weight is negative or not finite, or weight_warmup negative.
 
     Example:
         >>> import torch
@@ -40,17 +42,37 @@ class Regularizer(ABC):
     """
 
     fused: ClassVar[FusedRegularizer | None] = None
+    # A subclass whose constructor does not call this one has none.
+    weight_warmup: int = 0
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "penalty" in vars(cls) and "fused" not in vars(cls):
             cls.fused = None
 
-    def __init__(self, weight: float, batch_active_only: bool = True) -> None:
+    def __init__(
+        self, weight: float, batch_active_only: bool = True, weight_warmup: int = 0
+    ) -> None:
+        self._set_weight(weight, weight_warmup)
+        self.batch_active_only = batch_active_only
+
+    def _set_weight(self, weight: float, weight_warmup: int) -> None:
         if not 0 <= weight < math.inf:
             raise LightsaeError(f"weight must be at least 0 and finite, got {weight}")
-        self.weight = weight
-        self.batch_active_only = batch_active_only
+        if weight_warmup < 0:
+            raise LightsaeError(f"weight_warmup must be at least 0 steps, got {weight_warmup}")
+        self.weight, self.weight_warmup = weight, weight_warmup
+
+    def weight_at(self, step: int) -> float:
+        """Lambda at an optimizer step, counted from 0.
+
+        Example:
+            >>> [OffSupportL1(0.1, weight_warmup=4).weight_at(step) for step in (0, 1, 4, 9)]
+            [0.0, 0.025, 0.1, 0.1]
+        """
+        if step >= self.weight_warmup:
+            return self.weight
+        return self.weight * step / self.weight_warmup
 
     @abstractmethod
     def penalty(self, a: Tensor, indices: Tensor, batch_active: Tensor) -> Tensor:
@@ -63,6 +85,53 @@ class Regularizer(ABC):
         """
 
 
+class CodeRegularizer(Regularizer):
+    """A penalty on the code that selection leaves and on an embedding of each sample.
+
+    Subclasses write `code_penalty`. Latents that no sample selects are not in the code, so there is
+    no mask to choose.
+
+    Args:
+        weight: lambda, the factor of the penalty in the loss.
+        weight_warmup: Optimizer steps over which lambda rises linearly from 0.
+    """
+
+    def __init__(self, weight: float, weight_warmup: int = 0) -> None:
+        self._set_weight(weight, weight_warmup)
+
+    def penalty(self, a: Tensor, indices: Tensor, batch_active: Tensor) -> Tensor:
+        """0: activations before selection cost nothing."""
+        return a.new_zeros(())
+
+    def chosen_embeddings(self, inputs: Tensor, from_data: Tensor | None) -> Tensor:
+        """The embedding of each sample, [B, d_e]; by default its own input.
+
+        Args:
+            inputs: The activations as they come, [B, d_in].
+            from_data: What the data gives beside them, [B, d_e], or None.
+        """
+        return inputs
+
+    @abstractmethod
+    def code_penalty(
+        self,
+        values: Tensor,
+        indices: Tensor,
+        d_sae: int,
+        embeddings: Tensor,
+        process_group: ProcessGroup | None = None,
+    ) -> Tensor:
+        """The unweighted penalty, a scalar.
+
+        Args:
+            values: Activations of the selected latents, [B, k]; a zero marks an unused place.
+            indices: Their latents, [B, k] int64.
+            d_sae: Size of the dictionary.
+            embeddings: Embedding of each sample, [B, d_e], any norm.
+            process_group: Ranks that share the batch.
+        """
+
+
 class OffSupportL1(Regularizer):
     """Reg 1: mean over samples of the l1 norm of what Top-k drops (arXiv 2606.27321).
 
@@ -71,6 +140,7 @@ class OffSupportL1(Regularizer):
     Args:
         weight: lambda, the factor of the penalty in the loss.
         batch_active_only: Count only latents selected by at least one sample of the batch.
+        weight_warmup: Optimizer steps over which lambda rises linearly from 0.
 
     Example:
         >>> import torch
@@ -96,6 +166,7 @@ class L1L2Ratio(Regularizer):
         weight: lambda, the factor of the penalty in the loss.
         batch_active_only: Count only latents selected by at least one sample of the batch.
         eps: Added to the l2 norm, positive.
+        weight_warmup: Optimizer steps over which lambda rises linearly from 0.
 
     Raises:
         LightsaeError: If weight is negative or not finite, or eps is not positive.
@@ -109,8 +180,14 @@ class L1L2Ratio(Regularizer):
 
     fused = "l1_l2_ratio"
 
-    def __init__(self, weight: float, batch_active_only: bool = True, eps: float = 1e-8) -> None:
-        super().__init__(weight, batch_active_only)
+    def __init__(
+        self,
+        weight: float,
+        batch_active_only: bool = True,
+        eps: float = 1e-8,
+        weight_warmup: int = 0,
+    ) -> None:
+        super().__init__(weight, batch_active_only, weight_warmup)
         if not 0 < eps < math.inf:
             raise LightsaeError(f"eps must be positive and finite, got {eps}")
         self.eps = eps
@@ -118,10 +195,3 @@ class L1L2Ratio(Regularizer):
     def penalty(self, a: Tensor, indices: Tensor, batch_active: Tensor) -> Tensor:
         """Mean l1 / l2 ratio, a scalar; see `Regularizer.penalty`."""
         return reference.l1_l2_ratio(a, batch_active, self.eps)
-
-
-# Penalties that checkpoints can name.
-REGULARIZERS: dict[str, type[Regularizer]] = {
-    "OffSupportL1": OffSupportL1,
-    "L1L2Ratio": L1L2Ratio,
-}

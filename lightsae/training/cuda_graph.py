@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import Objective
+from lightsae.sae import MonosemanticityLoss, Objective, Regularizer
 from lightsae.training.optimizer import SAEAdam
 
 Step = Callable[[Tensor], Objective]
@@ -100,13 +100,17 @@ class CapturedStep:
         return self._replay()
 
 
-def require_capturable(trainer: Trainer, optimizer: Optimizer, aux_k: Any) -> None:
+def require_capturable(
+    trainer: Trainer, optimizer: Optimizer, aux_k: Any, regularizer: Regularizer | None = None
+) -> None:
     """Refuse what a graph cannot hold, before anything is trained.
 
     Raises:
         LightsaeError: Naming the setting.
     """
+    reads_data = isinstance(regularizer, MonosemanticityLoss) and regularizer.embeddings == "data"
     obstacles = {
+        "MonosemanticityLoss must take its embeddings from the input": reads_data,
         "the optimizer must be lightsae.training.SAEAdam": not isinstance(optimizer, SAEAdam),
         "aux_k must be null: the number of dead latents changes shapes": aux_k is not None,
         "trainer.accumulate_grad_batches must be 1": trainer.accumulate_grad_batches != 1,

@@ -1,5 +1,6 @@
 """Training a sparse autoencoder under Lightning."""
 
+import logging
 from collections.abc import Mapping
 from inspect import signature
 from time import perf_counter
@@ -9,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightsae_kernels import Encoded, raise_if_flagged
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from lightsae.module_names import named_as
 from lightsae.sae import (
     AuxK,
     Centre,
+    CodeRegularizer,
     Normalization,
     Objective,
     Regularizer,
@@ -39,6 +42,7 @@ from lightsae.training.averaged_weights import (
     average_weights_alone,
     averages_weights,
 )
+from lightsae.training.callback_checks import refuse_pruning, require_monitored
 from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
 from lightsae.training.checkpoints.provenance import (
     shards_of,
@@ -63,6 +67,9 @@ from lightsae.training.untrained_check import is_untrained
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
+# Lightning's own loggers are silent on the command line.
+_tell = rank_zero_only(logging.getLogger("lightsae.training").info)
+
 
 class SAEModule(CheckpointedModule):
     """Trains a `SparseAutoencoder` on activations (arXiv 2606.27321).
@@ -70,7 +77,7 @@ class SAEModule(CheckpointedModule):
     Args:
         d_sae: Size of the dictionary.
         selection: Which latents stay on; by default the 32 largest.
-        regularizer: Penalty on the activations before selection, or none.
+        regularizer: Penalty on the activations before selection or on the code, or none.
         aux_k: Auxiliary loss that revives dead latents, or none.
         d_in: Width of the activations; taken from the data when left out, and checked if given.
         centre: What the decoder bias starts as.
@@ -134,6 +141,7 @@ class SAEModule(CheckpointedModule):
         self.make_lr_scheduler = None if lr_scheduler is None else SharedFactory(lr_scheduler)
         self.cuda_graph = cuda_graph
         self._captured: CapturedStep | None = None
+        self._warming_weight: Tensor | None = None
         self._clock: tuple[float, int] | None = None
         self._began = False
         self._shards: dict[str, str] = {}
@@ -190,6 +198,7 @@ class SAEModule(CheckpointedModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What completes a callback that averages weights, where there is one."""
+        refuse_pruning(self.trainer)
         return [AveragedDecoder()] if averages_weights(self.trainer) else []
 
     def _build(self, d_in: int) -> None:
@@ -224,10 +233,12 @@ class SAEModule(CheckpointedModule):
         """Loss of a batch."""
         batch = self._taken(batch)
         if self._captured is None:
-            parts = self._objective(batch.activations, self._update_dead).weighted(
-                share_of_rows(batch.activations, self.process_group)
-            )
+            parts = self._objective(
+                batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight()
+            ).weighted(share_of_rows(batch.activations, self.process_group))
         else:
+            if self._warming_weight is not None:
+                self._warming_weight.fill_(self._regularizer_weight() or 0.0)
             parts = self._captured(batch.activations)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.trainer.global_step + 1) % every == 0:
@@ -249,7 +260,7 @@ class SAEModule(CheckpointedModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         optimizer.zero_grad(set_to_none=True)
-        parts = self._objective(activations, self._update_dead)
+        parts = self._objective(activations, self._update_dead, weight=self._warming_weight)
         with without_autocast(self.device):
             parts.loss.backward()
             self.on_before_optimizer_step(optimizer)
@@ -300,8 +311,10 @@ class SAEModule(CheckpointedModule):
             group["lr"] = self.lr
         self._leave_decoder_to(optimizer)
         if self.cuda_graph and self._trainer is not None:
-            require_capturable(self.trainer, optimizer, self.aux_k)
+            require_capturable(self.trainer, optimizer, self.aux_k, self.regularizer)
             read_lr_on_device(optimizer, self.device)
+            if self._regularizer_weight() is not None:
+                self._warming_weight = torch.zeros((), device=self.device)
             self._captured = CapturedStep(self._whole_step, CudaRecorder(self.device))
         if self.make_lr_scheduler is None:
             return optimizer
@@ -316,7 +329,8 @@ class SAEModule(CheckpointedModule):
         }
 
     def on_train_start(self) -> None:
-        """Let schedules know how long the run is; when they are made no data is loaded."""
+        """Compare the run with its callbacks and schedules, which were made before its data."""
+        require_monitored(self.trainer)
         steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)
@@ -328,7 +342,12 @@ class SAEModule(CheckpointedModule):
             activations = as_activation_batch(batch, self.sae.d_in).activations
             rows = rows_of_run(self.trainer, len(activations))
             counters = self.dead_latents.tokens_since_fired
-            warn_if_never_dead(counters, self.aux_k.dead_after, rows)
+            warn_if_never_dead(counters, self._dead_after, rows)
+            if self.aux_k.dead_after is None:
+                _tell(
+                    f"aux_k: a latent is dead after {self._dead_after:,} rows without firing "
+                    f"({self.aux_k.dead_after_multiple:g} d_sae / k)"
+                )
         self._began = True
 
     def _leave_decoder_to(self, optimizer: Optimizer) -> None:
@@ -402,25 +421,48 @@ class SAEModule(CheckpointedModule):
         """Code of a batch."""
         return self.sae.encode(self._taken(batch).activations)
 
-    def _objective(self, activations: Tensor, dead: Any = None) -> Objective:
+    def _objective(
+        self,
+        activations: Tensor,
+        dead: Any = None,
+        embeddings: Tensor | None = None,
+        weight: float | Tensor | None = None,
+    ) -> Objective:
+        regularizer, compared = self.regularizer, None
+        if isinstance(regularizer, CodeRegularizer):
+            compared = regularizer.chosen_embeddings(activations, embeddings)
         return objective(
             self.sae,
             self.sae.normalize(activations).x,
-            regularizer=self.regularizer,
+            regularizer=regularizer,
             aux_k=self.aux_k,
             dead=dead,
             process_group=self.process_group,
+            embeddings=compared,
+            regularizer_weight=weight,
         )
+
+    def _regularizer_weight(self) -> float | None:
+        """Lambda at this step of the run where it has a warm-up; None where it is the full one."""
+        if self.regularizer is None or not self.regularizer.weight_warmup:
+            return None
+        return self.regularizer.weight_at(self.trainer.global_step)
 
     def _update_dead(self, encoded: Encoded) -> Tensor:
         settings = AuxK() if self.aux_k is None else self.aux_k
         self.dead_latents.update(encoded, settings.fired_above, self.process_group)
-        return self.dead_latents.dead(settings.dead_after)
+        return self.dead_latents.dead(self._dead_after)
+
+    @property
+    def _dead_after(self) -> int:
+        """Rows without firing after which a latent is dead."""
+        settings = AuxK() if self.aux_k is None else self.aux_k
+        return settings.dead_after_rows(self.d_sae, self.selection.k)
 
     def _evaluate(
         self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str
     ) -> dict[str, Any]:
-        parts = self._objective(batch.activations)
+        parts = self._objective(batch.activations, embeddings=batch.embeddings)
         values, indices = parts.encoded.values, parts.encoded.indices
         x_hat = self._reconstruction(parts, batch)
         metrics.r2.update(x_hat=x_hat, x=batch.activations)
@@ -444,7 +486,6 @@ class SAEModule(CheckpointedModule):
     def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
         x = batch.activations
         share = share_of_rows(x, self.process_group)
-        threshold = AuxK().dead_after if self.aux_k is None else self.aux_k.dead_after
         r2 = self.train_r2(x_hat=self._reconstruction(parts, batch), x=x)
         in_bar = {"train/loss": parts.loss, "train/r2": r2}
         logged = {
@@ -452,9 +493,12 @@ class SAEModule(CheckpointedModule):
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
-            "train/dead_fraction": self.dead_latents.dead(threshold).float().mean(),
+            "train/dead_fraction": self.dead_latents.dead(self._dead_after).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
         }
+        weight = self._regularizer_weight()
+        if weight is not None:
+            logged["train/regularizer_weight"] = torch.tensor(weight)
         for values, shown in ((in_bar, True), (logged, False)):
             self.log_dict(
                 values, prog_bar=shown, on_step=True, on_epoch=False, sync_dist=True,

@@ -13,6 +13,8 @@ from torch.optim.optimizer import ParamsT
 
 from lightsae.errors import LightsaeError
 
+# Of a schedule that comes to a rate step by step, as a share of the initial rate.
+_ROUNDING = 1e-9
 _STATE_DTYPES = ("float32", "bfloat16", "int8")
 # Of the moments, with the dtype of their codes where they are kept in 8 bits.
 _MOMENTS = {"exp_avg": torch.int8, "exp_avg_sq": torch.uint8}
@@ -259,9 +261,16 @@ def _require_moments(state: dict[str, Any], parameter: Tensor, key: int) -> None
             )
 
 
+def _without_rounding(rate: float | Tensor, initial: float | Tensor) -> float | Tensor:
+    """0 for a rate that schedules of torch leave a rounding error below it, as `LinearLR` does."""
+    if isinstance(rate, Tensor) or rate >= 0 or -rate > _ROUNDING * float(initial):
+        return rate
+    return 0.0
+
+
 def _settings(group: dict[str, Any]) -> AdamSettings:
     return AdamSettings(
-        lr=group["lr"],
+        lr=_without_rounding(group["lr"], group.get("initial_lr", 0.0)),
         betas=tuple(group["betas"]),
         eps=group["eps"],
         weight_decay=group["weight_decay"],

@@ -88,6 +88,7 @@ def test_a_command_loads_what_it_needs(words: list[str], allowed: set[str], shar
     ("statement", "allowed"),
     [
         ("import lightsae, lightsae.activations, lightsae.report, lightsae.demo", set()),
+        ("import lightsae.metrics", set()),
         ("from lightsae.activations import Manifest, ShardEntry, ShardSet", set()),
         ("from lightsae.activations import ModelOptions, DataOptions, extract", set()),
         ("from lightsae.activations import ShardWriter, LayerTap", {"torch"}),

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightsae.sae import AuxK, L1L2Ratio
+from lightsae.sae import AuxK, L1L2Ratio, MonosemanticityLoss
 from lightsae.training import SAEModule, WarmupDecay, read_checkpoint
 
 from ..training.helpers import (
@@ -238,3 +238,23 @@ def test_kill_minus_nine_and_the_same_command_again(tmp_path: Path) -> None:
     saved = [(run / "sae" / "sae.safetensors").read_bytes() for run in (killed, whole)]
     assert saved[0] == saved[1]
     assert not list(killed.rglob(".*"))
+
+
+def warming() -> SAEModule:
+    return make_module(
+        regularizer=MonosemanticityLoss(0.2, weight_warmup=2 * BATCHES),
+        aux_k=AuxK(k_aux=4, dead_after_multiple=6),
+        optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
+    )
+
+
+def test_lambda_goes_on_rising_where_it_was(shards: Path, tmp_path: Path) -> None:
+    go(shards, tmp_path / "whole", make=warming)
+    with pytest.raises(Interrupted):
+        go(shards, tmp_path / "cut", Stop("on_train_batch_end", BATCHES + 2), make=warming)
+    go(shards, tmp_path / "cut", make=warming)
+    require_same_run(tmp_path / "cut", tmp_path / "whole")
+    rows = metrics(tmp_path / "cut")
+    weights = [row["train/regularizer_weight"] for row in rows if "train/loss" in row]
+    expected = [0.2 * min(1, step / (2 * BATCHES)) for step in range(len(weights))]
+    assert weights == pytest.approx(expected)

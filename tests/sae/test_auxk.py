@@ -165,4 +165,19 @@ def test_weight_and_threshold_are_finite_numbers_of_at_least_0(name: str, value:
 
 
 def test_defaults_are_those_of_the_released_code() -> None:
-    assert AuxK() == AuxK(weight=1 / 32, k_aux=256, dead_after=10_000_000, fired_above=1e-3)
+    assert AuxK() == AuxK(
+        weight=1 / 32, k_aux=256, dead_after=None, fired_above=1e-3, dead_after_multiple=80
+    )
+
+
+def test_a_latent_is_dead_after_a_multiple_of_its_mean_distance_between_firings() -> None:
+    assert AuxK().dead_after_rows(d_sae=512, k=8) == 5120
+    assert AuxK(dead_after_multiple=2.5).dead_after_rows(d_sae=8192, k=32) == 640
+    assert AuxK(dead_after_multiple=0.1).dead_after_rows(d_sae=4, k=4) == 1
+    assert AuxK(dead_after=7, dead_after_multiple=9).dead_after_rows(d_sae=512, k=8) == 7
+
+
+@pytest.mark.parametrize("multiple", [0.0, -1.0, float("nan"), float("inf")])
+def test_the_multiple_is_positive(multiple: float) -> None:
+    with pytest.raises(LightsaeError, match="dead_after_multiple must be positive and finite, got"):
+        AuxK(dead_after_multiple=multiple)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import AuxK, L1L2Ratio, Objective
+from lightsae.sae import AuxK, L1L2Ratio, MonosemanticityLoss, Objective, Regularizer
 from lightsae.training import SAEAdam, SAEModule, WarmupDecay
 from lightsae.training import module as module_room
 from lightsae.training.cuda_graph import WARMUP, CapturedStep, require_capturable
@@ -64,12 +64,22 @@ def optimizer(parameters: Any) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"gradient_clip_val": 0.01}, {"precision": "bf16-mixed"}],
-    ids=["plain", "clipped", "bf16-mixed"],
+    ("options", "regularizer"),
+    [
+        ({}, L1L2Ratio(0.01)),
+        ({"gradient_clip_val": 0.01}, L1L2Ratio(0.01)),
+        ({"precision": "bf16-mixed"}, L1L2Ratio(0.01)),
+        ({}, L1L2Ratio(0.01, weight_warmup=11)),
+        ({}, MonosemanticityLoss(0.1)),
+    ],
+    ids=["plain", "clipped", "bf16-mixed", "warm-up", "monosemanticity"],
 )
 def test_training_equals_that_without_a_graph(
-    options: dict[str, Any], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any],
+    regularizer: Regularizer,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorder = Replays()
     monkeypatch.setattr(module_room, "require_capturable", lambda *_: None)
@@ -77,7 +87,7 @@ def test_training_equals_that_without_a_graph(
 
     def trained(cuda_graph: bool) -> tuple[SAEModule, Any]:
         module = make_module(
-            optimizer=optimizer, regularizer=L1L2Ratio(0.01), aux_k=None, cuda_graph=cuda_graph,
+            optimizer=optimizer, regularizer=regularizer, aux_k=None, cuda_graph=cuda_graph,
             lr_scheduler=lambda o: WarmupDecay(o, warmup_steps=3, decay_steps=5),
         )  # fmt: skip
         trainer = make_trainer(tmp_path / str(cuda_graph), max_epochs=2, **options)
@@ -106,18 +116,23 @@ def test_training_equals_that_without_a_graph(
         ({"precision": "16-mixed"}, "trainer.precision must not be 16-mixed"),
         ({"world_size": 2}, "there must be one process"),
         ({"device": "cpu"}, "it needs a GPU"),
+        (
+            {"regularizer": MonosemanticityLoss(0.1, embeddings="data")},
+            "MonosemanticityLoss must take its embeddings from the input",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_a_graph_cannot_hold_is_refused(change: dict[str, Any], says: str) -> None:
     settings = {
         "optimizer": SAEAdam([torch.ones(1)]), "aux_k": None, "accumulate_grad_batches": 1,
-        "precision": "bf16-mixed", "world_size": 1, "device": "cuda",
+        "precision": "bf16-mixed", "world_size": 1, "device": "cuda", "regularizer": None,
     } | change  # fmt: skip
     strategy = SimpleNamespace(root_device=torch.device(settings["device"]))
     trainer: Any = SimpleNamespace(strategy=strategy, **settings)
     with pytest.raises(LightsaeError, match=f"cuda_graph: {says}"):
-        require_capturable(trainer, settings["optimizer"], settings["aux_k"])
+        losses = settings["aux_k"], settings["regularizer"]
+        require_capturable(trainer, settings["optimizer"], *losses)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -11,7 +11,7 @@ from lightsae_kernels import Encoded
 from lightsae.sae import AuxK
 from lightsae.training import DeadLatentTracker
 
-from .helpers import D_IN, make_data, make_module, make_trainer
+from .helpers import D_IN, make_data, make_module, make_trainer, metrics
 
 
 def code(values: list[list[float]], indices: list[list[int]], d_sae: int = 4) -> Encoded:
@@ -138,3 +138,15 @@ def test_without_aux_k_there_is_nothing_to_set(
 ) -> None:
     make_trainer(tmp_path, max_epochs=1).fit(make_module(), make_data(shards))
     assert recwarn.list == []
+
+
+def test_a_run_tells_after_how_many_rows_a_latent_is_dead(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_module(aux_k=AuxK(dead_after_multiple=2))
+    with caplog.at_level("INFO", logger="lightsae"):
+        make_trainer(tmp_path, max_epochs=1).fit(module, make_data(shards))
+    told = [text for text in caplog.messages if "aux_k" in text]
+    assert told == ["aux_k: a latent is dead after 16 rows without firing (2 d_sae / k)"]
+    logged = [row["train/dead_fraction"] for row in metrics(tmp_path) if "train/loss" in row][-1]
+    assert logged == (module.dead_latents.tokens_since_fired >= 16).float().mean().item()

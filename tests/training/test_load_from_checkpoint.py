@@ -12,7 +12,14 @@ from torch import Tensor
 
 from lightsae.cli import main
 from lightsae.errors import LightsaeError
-from lightsae.sae import AuxK, L1L2Ratio, OffSupportL1, Regularizer, TopK
+from lightsae.sae import (
+    AuxK,
+    L1L2Ratio,
+    MonosemanticityLoss,
+    OffSupportL1,
+    Regularizer,
+    TopK,
+)
 from lightsae.training import AtomicCheckpointIO, SAEModule, read_checkpoint
 from lightsae.training.checkpoints.saved_settings import plain
 
@@ -25,6 +32,10 @@ MADE_OF = {
         "aux_k": AuxK(k_aux=3, dead_after=48),
     },
     "reg 2": {"regularizer": L1L2Ratio(0.03, eps=1e-4), "normalization": "layer_norm"},
+    "monosemanticity loss": {
+        "regularizer": MonosemanticityLoss(0.09, weight_warmup=3),
+        "aux_k": AuxK(dead_after_multiple=7.5),
+    },
     "another centre": {"centre": "geometric_median", "init_rows": 77, "selection": TopK(5)},
     "numbers of numpy": {
         "d_sae": np.int64(20),

@@ -25,6 +25,7 @@ from lightsae.activations.shards.disk_budget import check_room, check_spent
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
+from lightsae.plural import counted
 
 _TOLD_WARNINGS = 5
 LEAST = {
@@ -112,7 +113,7 @@ class Extraction:
         for folder in folders:
             if folder.complete:
                 rows = folder.manifest.rows
-                self._say(f"{folder.out}: already complete, {rows} rows")
+                self._say(f"{folder.out}: already complete, {counted(rows, 'row')}")
         if not all(folder.complete for folder in folders):
             self._write(folders)
         return [folder.manifest for folder in folders]
@@ -213,6 +214,7 @@ class Extraction:
                     behind.do(partial(self._add, parts, batch, done, folders, len(order)))
                     bar.update(task, completed=done, speed=_speed(bar, task, left))
                 behind.wait()
+                bar.update(task, speed=_speed(bar, task, left))
             for folder in left:
                 folder.finish()
         finally:
@@ -302,8 +304,9 @@ class Extraction:
     def _tell(self, folder: LayerFolder) -> None:
         """What was written, as the closing line."""
         count, manifest = len(folder.skipped), folder.manifest
-        note = f", {count} images skipped (listed in its manifest)" if count else ""
-        self._say(f"{folder.out}: {manifest.rows} rows of {manifest.d_in}{note}")
+        skipped = f", {counted(count, 'image')} skipped (listed in its manifest)" if count else ""
+        rows = counted(manifest.rows, "row")
+        self._say(f"{folder.out}: {rows} of {manifest.d_in}{skipped}")
 
     def _say(self, text: str) -> None:
         """A line as it is: names of files are no markup."""
@@ -341,7 +344,8 @@ def usable_device(name: str) -> torch.device:
 
 
 def _speed(bar: Progress, task: Any, folders: list[LayerFolder]) -> str:
-    """Images per second as the bar has measured it, and the bytes written."""
+    """Images per second as the bar has measured it, and the bytes written, once there are some."""
     speed = bar.tasks[task].speed
-    written = decimal(sum(folder.bytes_written for folder in folders))
-    return f"{speed:.0f} images/s {written}" if speed else written
+    written = sum(folder.bytes_written for folder in folders)
+    told = [f"{speed:.0f} images/s"] if speed else []
+    return " ".join([*told, decimal(written)] if written else told)

@@ -19,6 +19,8 @@ class ActivationBatch(NamedTuple):
             does not say.
         token_index: Int64 `[B]`, the token of that sample, or -1.
         label: Int64 `[B]`, the sample's class, or None where the data had no labels.
+        embeddings: Float `[B, d_e]`, each row's sample as another model sees it, where the data
+            module is asked for it, else None.
 
     Example:
         >>> import torch
@@ -32,6 +34,7 @@ class ActivationBatch(NamedTuple):
     sample_index: Tensor
     token_index: Tensor
     label: Tensor | None
+    embeddings: Tensor | None = None
 
 
 def as_activation_batch(batch: Any, d_in: int | None = None) -> ActivationBatch:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightsae.activations.loading.label_mixing import in_random_order, label_chi_square
+from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import (
     Split,
@@ -61,6 +62,9 @@ class ActivationDataModule(SplitDataModule):
         readers: How many read and check ahead, processes if the set is large, else threads; 0 for
             none. Batches do not depend on how many.
         source: Makes the shards if the folder is missing or unfinished.
+        embeddings: Folder of shards of another model with a row for each sample, in any order;
+            batches have them for `MonosemanticityLoss(embeddings="data")`. All of them are held in
+            memory, as they are stored.
 
     Example:
         >>> import tempfile
@@ -88,6 +92,7 @@ class ActivationDataModule(SplitDataModule):
         verify: bool = True,
         readers: int = 2,
         source: ActivationSource | None = None,
+        embeddings: NameOption | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -103,6 +108,7 @@ class ActivationDataModule(SplitDataModule):
         self.path = Path(expanded(path))
         self.dtype = torch.float32 if dtype == "float32" else None
         self.verify, self.readers, self.source = verify, readers, source
+        self.embeddings = None if embeddings is None else Path(expanded(embeddings))
         self._shards: ShardSet | None = None
         self._counts: dict[Split, Array] = {}
 
@@ -154,6 +160,8 @@ class ActivationDataModule(SplitDataModule):
         self._counts = count_rows(shards, self._rule, _SPLITS)
         if shards.manifest.has_labels and not in_random_order(shards.manifest):
             _tell_mixing(shards, self.buffer_rows)
+        if self.embeddings is not None and self.sample_embeddings is None:
+            self.sample_embeddings = SampleEmbeddings(str(self.embeddings), verify=self.verify)
         self._shards = shards
 
     def teardown(self, stage: str | None = None) -> None:
@@ -164,7 +172,7 @@ class ActivationDataModule(SplitDataModule):
         """
         if self._shards is not None:
             self._shards.close()
-            self._shards = None
+            self._shards = self.sample_embeddings = None
 
     @property
     def _name(self) -> str:

@@ -14,6 +14,7 @@ from lightsae.activations.loading.buffer_pool import Slabs
 from lightsae.activations.loading.epoch_plan import Group, Share, plan_epoch
 from lightsae.activations.loading.gpu_prefetch import Copies, ahead
 from lightsae.activations.loading.group_reader import GroupReader
+from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.checked_read import aligned
 from lightsae.activations.shards.dtypes import Array
@@ -59,6 +60,7 @@ class ActivationLoader:
             where that may differ from how many were fetched and how many there are.
         copies: Brings batches to a device, each while the one before it is used; they are then of
             its dtype.
+        embeddings: Embeddings of the samples, which batches are to have too.
 
     Raises:
         LightsaeError: If an argument is out of range or the split is empty for a rank.
@@ -98,6 +100,7 @@ class ActivationLoader:
         readers: int = 2,
         progress: Callable[[], tuple[int, float]] | None = None,
         copies: Copies | None = None,
+        embeddings: SampleEmbeddings | None = None,
     ) -> None:
         if batch_size < 1 or buffer_rows < 1:
             raise LightsaeError(
@@ -112,7 +115,7 @@ class ActivationLoader:
         self._group_rows = _group_rows(buffer_rows // 2, 1 if shuffle else batch_size)
         total = int(rows_per_chunk.sum())
         self._share = Share(total, rank, world_size, batch_size, drop_last)
-        self._progress, self._copies = progress, copies
+        self._progress, self._copies, self._embeddings = progress, copies, embeddings
         self._order = {
             "rows": total,
             "batch_size": batch_size,
@@ -210,9 +213,16 @@ class ActivationLoader:
                         del group  # The threads need its memory for the group after the next.
                         group, used = next(loaded), 0
                     used += assembly.take(group, used)
-                yield assembly.finish(self._dtype if self._copies is None else None)
+                yield self._finished(assembly)
         finally:
             loaded.close()
+
+    def _finished(self, assembly: Assembly) -> ActivationBatch:
+        """The batch, with the embeddings of its samples."""
+        batch = assembly.finish(self._dtype if self._copies is None else None)
+        if self._embeddings is None:
+            return batch
+        return batch._replace(embeddings=self._embeddings.of(batch.sample_index))
 
     def _remaining(self, epoch: int, rows_done: int) -> tuple[list[Group], int]:
         """The groups still to be read, and how many rows of the first are done."""

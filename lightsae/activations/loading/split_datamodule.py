@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightsae.activations.loading.gpu_prefetch import CudaCopies
 from lightsae.activations.loading.loader import ActivationLoader
+from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.dtypes import Array, as_float32
 from lightsae.activations.shards.manifest import Manifest
@@ -35,6 +36,7 @@ class SplitDataModule(LightningDataModule):
     Attributes:
         dtype: Dtype of the activations delivered; None for the stored one.
         readers: Threads that read.
+        sample_embeddings: What batches have of another model, or None.
 
     Raises:
         LightsaeError: If the seed is negative.
@@ -42,6 +44,7 @@ class SplitDataModule(LightningDataModule):
 
     dtype: torch.dtype | None = torch.float32
     readers: int = 1
+    sample_embeddings: SampleEmbeddings | None = None
 
     def __init__(
         self,
@@ -199,6 +202,7 @@ class SplitDataModule(LightningDataModule):
             readers=self.readers,
             progress=partial(_progress, trainer) if shuffle and trainer else None,
             copies=self._copies(),
+            embeddings=None if split == "all" else self.sample_embeddings,
         )
 
     def _require_split(self, split: Split) -> None:

@@ -146,7 +146,7 @@ def train_digits_vit(folder: str | Path, training: Training = Training(seed=0)) 
         )
         return module
 
-    return _trained(build, Path(folder), "digits-vit", training)
+    return train_on_digits(build, Path(folder), "digits-vit", training)
 
 
 def train_digits_cnn(folder: str | Path, training: Training = Training(seed=1)) -> nn.Module:
@@ -169,7 +169,7 @@ def train_digits_cnn(folder: str | Path, training: Training = Training(seed=1)) 
             nn.Linear(64, 10),
         )  # fmt: skip
 
-    return _trained(build, Path(folder), "digits-cnn", training)
+    return train_on_digits(build, Path(folder), "digits-cnn", training)
 
 
 def digits_embeddings(folder: str | Path) -> Tensor:
@@ -193,10 +193,20 @@ def _conv(inputs: int, outputs: int) -> nn.Module:
     )  # fmt: skip
 
 
-def _trained(
+def train_on_digits(
     build: Callable[[], nn.Module], folder: Path, name: str, training: Training
 ) -> nn.Module:
-    """Load a trained module from the folder, or train it and keep it there."""
+    """A network that tells digits apart: trained, or loaded where that was done before.
+
+    Args:
+        build: Makes the untrained network; it takes `[B, 1, 16, 16]` and gives `[B, 10]`.
+        folder: Where its weights are kept; a second call finds them there.
+        name: What they are kept under, together with the settings of the training.
+        training: How it is trained.
+
+    Returns:
+        The module, frozen.
+    """
     from safetensors.torch import load_file, save_file
 
     settings = "-".join(f"{value:g}" for value in asdict(training).values())

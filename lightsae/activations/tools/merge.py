@@ -23,6 +23,7 @@ from lightsae.activations.tools.row_copy import (
     read_chunks,
     runs,
     successor,
+    tell,
     tracked,
     write_pieces,
 )
@@ -73,6 +74,7 @@ def merge(
     options = {"rows_per_shard": rows_per_shard, "chunk_rows": chunk_rows}
     with ShardWriter(target, wanted, **options) as writer:
         write_pieces(writer, pieces)
+    tell(target, writer.manifest, show_progress)
 
 
 def _check_comparable(first: ShardSet, other: ShardSet) -> None:

@@ -26,6 +26,8 @@ class TopActivations:
 def _ranked(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int, n: int) -> Tensor:
     """Return the lists [d_sae, n, 2] of the strongest distinct samples of each latent."""
     order = torch.arange(len(latents), device=latents.device)
+    # Narrow integers sort several times faster.
+    latents = latents.to(torch.int16 if d_sae <= 2**15 else torch.int32)
     # Stable sorts, the least significant key first; then the strongest of equal samples is kept.
     for key, descending in ((values, True), (samples, False), (latents, False)):
         order = order[key[order].sort(stable=True, descending=descending).indices]
@@ -35,7 +37,7 @@ def _ranked(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int, n: int
     latents, values, samples = latents[first], values[first], samples[first]
     order = values.sort(stable=True, descending=True).indices
     order = order[latents[order].sort(stable=True).indices]
-    latents, values, samples = latents[order], values[order], samples[order]
+    latents, values, samples = latents[order].long(), values[order], samples[order]
     counts = torch.bincount(latents, minlength=d_sae)
     rank = torch.arange(len(latents), device=latents.device) - (counts.cumsum(0) - counts)[latents]
     kept = rank < n
@@ -70,11 +72,17 @@ def _top_activating_update(
     sample_index, values = spread(sample_index, values), values.double()
     # An activation below the last place of its latent's list cannot enter it.
     candidate = (values > 0) & (values >= _activations(lists[:, -1])[indices])
-    added = (indices[candidate], values[candidate], sample_index[candidate])
-    touched, compact = added[0].unique(return_inverse=True)
-    new = _ranked(compact, added[1], added[2], len(touched), n)
-    lists = lists.clone()
-    lists[touched] = _merge_lists(torch.stack([lists[touched], new]))
+    touched, latents = indices[candidate].unique(return_inverse=True)
+    lists, old = lists.clone(), lists[touched]
+    place = torch.arange(len(touched), device=lists.device).unsqueeze(1).expand(old.shape[:2])
+    taken = old[..., 0] > 0
+    lists[touched] = _ranked(
+        torch.cat([place[taken], latents]),
+        torch.cat([_activations(old[taken]), values[candidate]]),
+        torch.cat([old[taken][:, 1], sample_index[candidate]]),
+        len(touched),
+        n,
+    )
     return lists
 
 

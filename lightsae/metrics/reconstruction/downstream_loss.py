@@ -8,7 +8,7 @@ from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors, size
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.metrics.reconstruction.r2_moments import SCALARS, merge_moments, moments
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows
+from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, width_of
 from lightsae.sae.index_checks import integers, within
 
 
@@ -64,7 +64,8 @@ def downstream_loss(
         >>> round(losses.recovered.item(), 3)
         0.839
     """
-    metric = DownstreamLoss(head, x.shape[-1], n_classes)
+    require_tensors(x_hat=x_hat, x=x)
+    metric = DownstreamLoss(head, width_of(x), n_classes).to(x.device)
     metric.update(labels, x_hat=x_hat, x=x)
     return metric.compute()
 

@@ -9,7 +9,12 @@ from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors, size
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.metrics.reconstruction.r2_moments import SCALARS, merge_moments, moments
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows
+from lightsae.metrics.reconstruction.reconstruction_inputs import (
+    by_name,
+    matching_rows,
+    row_blocks,
+    width_of,
+)
 
 
 class KRobustnessCurve:
@@ -67,7 +72,8 @@ def k_robustness(*, x_hat: Tensor, x: Tensor, k: Sequence[int]) -> KRobustnessCu
         >>> k_robustness(x_hat=torch.stack([0.5 * x, x]), x=x, k=(1, 2)).nmse
         tensor([0.2500, 0.0000], dtype=torch.float64)
     """
-    metric = KRobustness(x.shape[-1], k)
+    require_tensors(x_hat=x_hat, x=x)
+    metric = KRobustness(width_of(x), k).to(x.device)
     metric.update(x_hat=x_hat, x=x)
     return metric.compute()
 
@@ -134,13 +140,17 @@ class KRobustness(ExactMetric):
             )
         first, rows = matching_rows(x_hat[0], x, self.d_in)
         self.moments = merge_moments(torch.stack([self.moments, moments(first, rows)]))
-        exact = rows.double()
-        length = exact.square().sum(1)
+        x_hat = x_hat.detach().reshape(len(self.k), *rows.shape)
+        for block, *points in zip(row_blocks(rows), *map(row_blocks, x_hat), strict=True):
+            self._add_block(points, block.double())
+
+    def _add_block(self, points: Sequence[Tensor], x: Tensor) -> None:
+        """Add what each point misses of rows [rows, d_in]."""
+        length = x.square().sum(1)
         usable = length > 0
-        for point, each in enumerate(x_hat.detach().reshape(len(self.k), *rows.shape)):
-            missed = (exact - each.double()).square().sum(1)
-            self.residuals[point] += missed.sum()
-            self.ratios[point] += (missed / length).where(usable, 0).sum()
+        missed = torch.stack([(x - x_hat.double()).square().sum(1) for x_hat in points])
+        self.residuals = self.residuals + missed.sum(1)
+        self.ratios = self.ratios + (missed / length).where(usable, 0).sum(1)
         self.rows_with_ratio = self.rows_with_ratio + usable.sum()
 
     def compute(self) -> KRobustnessCurve:

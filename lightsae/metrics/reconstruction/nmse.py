@@ -4,22 +4,19 @@ import torch
 from torch import Tensor
 
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows
-
-# Numbers per block on a CPU: their float64 copies stay in cache.
-_BLOCK = 2**15
+from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
 
 
 def _nmse_update(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of the ratios (float64) and the number of rows that have one (int64)."""
-    rows = max(1, _BLOCK // x.shape[1]) if x.is_cpu else max(1, len(x))
-    parts = [_of_block(*block) for block in zip(x_hat.split(rows), x.split(rows), strict=True)]
-    totals, counts = zip(*parts, strict=True)
-    return torch.stack(totals).sum(), torch.stack(counts).sum()
+    blocks = zip(row_blocks(x_hat), row_blocks(x), strict=True)
+    parts = [_ratios(*block) for block in blocks]
+    total, rows = (torch.stack(each).sum() for each in zip(*parts, strict=True))
+    return total, rows
 
 
-def _of_block(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both for a block of rows."""
+def _ratios(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same of a block of rows."""
     x_hat, x = x_hat.double(), x.double()
     length = x.square().sum(1)
     ratio = (x - x_hat).square().sum(1) / length

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
+from lightsae.metrics.reconstruction.reconstruction_inputs import row_blocks
+
 # Packed moments, float64: [rows, residual sum of squares, total sum of squares, mean (d_in)].
 SCALARS = 3
-
-# Numbers per block on a CPU: their float64 copies stay in cache.
-_BLOCK = 2**15
 
 
 def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -25,10 +24,7 @@ def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
 
 def moments(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the packed moments of a batch [rows, d_in]."""
-    if not x.is_cpu:
-        return _block_moments(x_hat, x)
-    rows = max(1, _BLOCK // x.shape[1])
-    blocks = zip(x_hat.split(rows), x.split(rows), strict=True)
+    blocks = zip(row_blocks(x_hat), row_blocks(x), strict=True)
     return merge_moments(torch.stack([_block_moments(*block) for block in blocks]))
 
 

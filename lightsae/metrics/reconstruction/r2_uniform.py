@@ -5,27 +5,20 @@ from torch import Tensor
 
 from lightsae.metrics.code_inputs import size
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows
+from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
 
 # Moments, float64 [4, d_in]: rows, residual and total sum of squares, mean.
 _MOMENTS = 4
 
 
-# Numbers per block on a CPU: their float64 copies stay in cache.
-_BLOCK = 2**16
-
-
 def _r2_uniform_update(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Return the moments of rows [rows, d_in]."""
-    if not x.is_cpu:
-        return _block_moments(x_hat, x)
-    rows = max(1, _BLOCK // x.shape[1])
-    blocks = zip(x_hat.split(rows), x.split(rows), strict=True)
+    """Return the moments of a batch [rows, d_in]."""
+    blocks = zip(row_blocks(x_hat), row_blocks(x), strict=True)
     return _r2_uniform_merge(torch.stack([_block_moments(*block) for block in blocks]))
 
 
 def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Return the moments of a block of rows."""
+    """Return the moments of rows [rows, d_in]."""
     x_hat, x = x_hat.double(), x.double()
     # Measured from the first row, a constant dimension has a total of exactly zero.
     shift = x[:1].sum(0)

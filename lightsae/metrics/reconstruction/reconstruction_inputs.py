@@ -10,6 +10,9 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors
 
+# Numbers per block on a CPU: their float64 copies stay in cache.
+_BLOCK = 2**15
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -49,11 +52,36 @@ def matching_rows(x_hat: Tensor, x: Tensor, d_in: int | None = None) -> tuple[Te
         torch.Size([6, 4])
     """
     require_tensors(x_hat=x_hat, x=x)
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise LightsaeError(f"x has shape {list(x.shape)}, expected [..., d_in]")
+    width = width_of(x)
     if x_hat.shape != x.shape:
         raise LightsaeError(f"x_hat has shape {list(x_hat.shape)}, expected x's {list(x.shape)}")
-    if d_in not in (None, x.shape[-1]):
-        raise LightsaeError(f"x has width {x.shape[-1]}, expected d_in = {d_in}")
-    d_in = x.shape[-1]
-    return x_hat.detach().reshape(-1, d_in), x.detach().reshape(-1, d_in)
+    if d_in not in (None, width):
+        raise LightsaeError(f"x has width {width}, expected d_in = {d_in}")
+    return x_hat.detach().reshape(-1, width), x.detach().reshape(-1, width)
+
+
+def width_of(x: Tensor) -> int:
+    """d_in of inputs [..., d_in].
+
+    Raises:
+        LightsaeError: If they have none.
+
+    Example:
+        >>> import torch
+        >>> width_of(torch.zeros(3, 4))
+        4
+    """
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise LightsaeError(f"x has shape {list(x.shape)}, expected [..., d_in]")
+    return x.shape[-1]
+
+
+def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Rows [rows, d_in] in parts that a CPU keeps in cache, at least one; a GPU has them all.
+
+    Example:
+        >>> import torch
+        >>> [len(block) for block in row_blocks(torch.zeros(5, 2**14))]
+        [2, 2, 1]
+    """
+    return x.split(max(1, _BLOCK // x.shape[1])) if x.is_cpu else (x,)

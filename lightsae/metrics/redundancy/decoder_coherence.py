@@ -64,9 +64,8 @@ def _decoder_coherence_update(W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _decoder_coherence_compute(nearest: Tensor, total: Tensor, pairs: Tensor) -> Coherence:
     """Return the figures; NaN where there is no pair."""
-    nearest = nearest.where(nearest >= 0, torch.nan)
-    largest = nearest.where(~nearest.isnan(), -torch.inf).amax(0)
-    largest = largest.where(largest >= 0, torch.nan)
+    largest = torch.cat([nearest, nearest.new_tensor([-1])]).amax(0)
+    largest, nearest = (each.where(each >= 0, torch.nan) for each in (largest, nearest))
     return Coherence(largest, total / pairs, nearest)
 
 

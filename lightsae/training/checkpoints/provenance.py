@@ -16,10 +16,12 @@ def shards_of(data: object) -> dict[str, str]:
         {}
     """
     manifest = getattr(data, "manifest", None)
+    embeddings = getattr(getattr(data, "sample_embeddings", None), "manifest", None)
     known = {
         "digest": getattr(data, "digest", None),
         "model": getattr(manifest, "model", None),
         "layer": getattr(manifest, "layer", None),
+        "embeddings digest": embeddings and embeddings.digest(),
     }
     return {name: str(value) for name, value in known.items() if value}
 
@@ -36,9 +38,10 @@ def require_same_shards(trained_on: Mapping[str, str], found: Mapping[str, str])
         ...
         lightsae.errors.LightsaeError: other shards (digest 'a', now 'b')
     """
-    was, now = trained_on.get("digest"), found.get("digest")
-    if was and now and was != now:
-        raise LightsaeError(f"other shards (digest {was!r}, now {now!r})")
+    for name in ("digest", "embeddings digest"):
+        was, now = trained_on.get(name), found.get(name)
+        if was and now and was != now:
+            raise LightsaeError(f"other shards ({name} {was!r}, now {now!r})")
 
 
 def require_same_source(trained_on: Mapping[str, str], found: Mapping[str, str]) -> None:

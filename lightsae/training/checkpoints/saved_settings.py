@@ -12,11 +12,24 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.module_names import plain_name
-from lightsae.sae import AuxK, Regularizer, Selection, SparseAutoencoder
-from lightsae.sae.regularizers import REGULARIZERS
+from lightsae.sae import (
+    AuxK,
+    L1L2Ratio,
+    MonosemanticityLoss,
+    OffSupportL1,
+    Regularizer,
+    Selection,
+    SparseAutoencoder,
+)
 from lightsae.sae.selection import SELECTIONS
 
 _PREFIX = "sae."
+# Penalties that checkpoints can name.
+REGULARIZERS: dict[str, type[Regularizer]] = {
+    "OffSupportL1": OffSupportL1,
+    "L1L2Ratio": L1L2Ratio,
+    "MonosemanticityLoss": MonosemanticityLoss,
+}
 _LOSSES = ("regularizer", "aux_k")
 
 
@@ -37,8 +50,8 @@ def described_losses(regularizer: Regularizer | None, aux_k: AuxK | None) -> dic
     Example:
         >>> from lightsae.sae import OffSupportL1
         >>> described_losses(OffSupportL1(0.1), None)
-        {'regularizer': {'class': 'OffSupportL1', 'weight': 0.1, 'batch_active_only': True}, \
-'aux_k': None}
+        {'regularizer': {'class': 'OffSupportL1', 'weight': 0.1, 'weight_warmup': 0, \
+'batch_active_only': True}, 'aux_k': None}
     """
     described: dict[str, Any] | None = None
     if regularizer is not None:

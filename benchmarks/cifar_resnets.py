@@ -1,4 +1,4 @@
-"""The ResNet-20 of CIFAR (arXiv 1512.03385): a vision model that is not in timm."""
+"""The ResNets of CIFAR (arXiv 1512.03385): vision models that are not in timm."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,16 +24,16 @@ class Block(nn.Module):
         return F.relu(x + y)
 
 
-class ResNet20(nn.Module):
-    """Three stages of three blocks, 16, 32 and 64 wide; `pool` gives 64 numbers per image."""
+class CifarResNet(nn.Module):
+    """Three stages of so many blocks, 16, 32 and 64 wide; `pool` gives 64 numbers per image."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, blocks: int, classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = stage(16, 16, 1)
-        self.layer2 = stage(16, 32, 2)
-        self.layer3 = stage(32, 64, 2)
+        self.layer1 = stage(blocks, 16, 16, 1)
+        self.layer2 = stage(blocks, 16, 32, 2)
+        self.layer3 = stage(blocks, 32, 64, 2)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.linear = nn.Linear(64, classes)
 
@@ -43,6 +43,28 @@ class ResNet20(nn.Module):
         return self.linear(self.pool(self.layer3(self.layer2(self.layer1(x)))))
 
 
-def stage(inner: int, outer: int, stride: int) -> nn.Sequential:
-    """Three blocks, the first of which may halve the map."""
-    return nn.Sequential(Block(inner, outer, stride), *(Block(outer, outer, 1) for _ in range(2)))
+class ResNet20(CifarResNet):
+    """Stages of three blocks."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(3, classes)
+
+
+class ResNet32(CifarResNet):
+    """Stages of five blocks."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(5, classes)
+
+
+class ResNet44(CifarResNet):
+    """Stages of seven blocks."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(7, classes)
+
+
+def stage(blocks: int, inner: int, outer: int, stride: int) -> nn.Sequential:
+    """Blocks, the first of which may halve the map."""
+    rest = (Block(outer, outer, 1) for _ in range(blocks - 1))
+    return nn.Sequential(Block(inner, outer, stride), *rest)

@@ -1,0 +1,97 @@
+"""Variants against the baseline of the same seeds: paired differences with 95% t intervals."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from replication.fits import Scored
+from replication.scoring import Score
+from replication.training import Fit
+
+from lightsae.metrics import Interval, latent_differences, rank_differences, t_interval
+
+Figure = Callable[[Score], float]
+Difference = Callable[[Score, Score], float]
+
+FIGURES: dict[str, Figure] = {
+    "R2": lambda s: s.r2,
+    "R2 at 2k": lambda s: s.r2_at_2k,
+    "mean MS": lambda s: s.mean_ms,
+    "mean MS, silent as 0": lambda s: s.mean_ms_with_zeros,
+    "dead": lambda s: s.dead,
+    "undefined": lambda s: s.undefined,
+    "silent": lambda s: s.dead + s.undefined,
+}
+DIFFERENCES: dict[str, Difference] = {
+    "R2": lambda s, b: s.r2 - b.r2,
+    "R2 at 2k": lambda s, b: s.r2_at_2k - b.r2_at_2k,
+    "mean MS": lambda s, b: s.mean_ms - b.mean_ms,
+    "MS, scored in both": lambda s, b: float(latent_differences(s.ms, b.ms).mean),
+    "MS at equal rank": lambda s, b: float(rank_differences(s.ms, b.ms).mean),
+    "mean MS, silent as 0": lambda s, b: s.mean_ms_with_zeros - b.mean_ms_with_zeros,
+    "dead": lambda s, b: s.dead - b.dead,
+    "silent": lambda s, b: s.dead + s.undefined - b.dead - b.undefined,
+}
+
+
+class Line(NamedTuple):
+    """One variant over its seeds.
+
+    Attributes:
+        fit: The variant, its lambda and mask; of any seed.
+        figures: Mean of each figure.
+        differences: Less the baseline's; empty for the baseline itself.
+    """
+
+    fit: Fit
+    figures: dict[str, Interval]
+    differences: dict[str, Interval]
+
+
+def line(fit: Fit, scored: Mapping[Fit, Scored], seeds: Iterable[int], split: str = "test") -> Line:
+    """Figures of a variant, and their differences from the baseline of each seed."""
+    pairs = [
+        (scored[fit._replace(seed=seed)].scores[split], scored[Fit(seed=seed)].scores[split])
+        for seed in seeds
+    ]
+    figures = {name: t_interval([read(own) for own, _ in pairs]) for name, read in FIGURES.items()}
+    if fit == Fit(seed=fit.seed):
+        return Line(fit, figures, {})
+    differences = {
+        name: t_interval([compare(own, base) for own, base in pairs])
+        for name, compare in DIFFERENCES.items()
+    }
+    return Line(fit, figures, differences)
+
+
+class Point(NamedTuple):
+    """One point that a regularizer is to reach.
+
+    Attributes:
+        name: What it asks for.
+        measured: The difference that it is about.
+        short: By how much it is missed; 0 where it holds.
+    """
+
+    name: str
+    measured: Interval
+    short: float
+
+
+def points(found: Line, d_sae: int) -> list[Point]:
+    """What Reg 1 and Reg 2 are to reach on the test split."""
+    d = found.differences
+    wanted = {
+        "MS over latents scored in both is higher": (d["MS, scored in both"], "low", 0.0),
+        "mean MS with silent latents as 0 is higher": (d["mean MS, silent as 0"], "low", 0.0),
+        "R2 is at least the baseline's - .001": (d["R2"], "mean", -0.001),
+        "R2 at 2k is higher by .015": (d["R2 at 2k"], "mean", 0.015),
+        "silent latents are at most 2% more": (
+            Interval(-d["silent"].mean, -d["silent"].high, -d["silent"].low, d["silent"].seeds),
+            "mean",
+            -0.02 * d_sae,
+        ),
+    }
+    return [
+        Point(name, measured, max(0.0, least - getattr(measured, end)))
+        for name, (measured, end, least) in wanted.items()
+    ]

@@ -1,0 +1,113 @@
+"""The tables of arXiv 2606.27321 for a study, as rich tables and as Markdown."""
+
+from collections.abc import Iterable
+from statistics import fmean
+
+from replication.comparison import Line, points
+from replication.study import Study
+from rich.table import Table
+
+from lightsae.metrics import Interval
+
+Cells = list[list[str]]
+
+
+def table_1(found: Study) -> Cells:
+    """R2, MS and silent latents; differences from the baseline with 95% t intervals."""
+    d_sae, shown = found.setting.d_sae, ("R2", "R2 at 2k", "mean MS", "mean MS, silent as 0")
+    cells = [["", "lambda", *shown, "MS, scored in both", "dead", "undefined"]]
+    for each in found.lines:
+        figures = [_figure(each.figures[name], each.differences.get(name)) for name in shown]
+        counts = [f"{each.figures[name].mean:.0f}" for name in ("dead", "undefined")]
+        both = each.differences.get("MS, scored in both")
+        cells.append(
+            [each.fit.variant, f"{each.fit.weight:g}", *figures,
+             "" if both is None else _signed(both), *counts]
+        )  # fmt: skip
+    cells[0][-2] = f"dead of {d_sae}"
+    return cells
+
+
+def table_2(found: Study) -> Cells:
+    """Class purity, a mean over seeds."""
+    cells = [["", "binary", "weighted"]]
+    for variant, by_seed in found.details.items():
+        purity = [each.purity for each in by_seed.values()]
+        if purity and purity[0]:
+            means = (fmean(each[name] for each in purity) for name in ("binary", "weighted"))
+            cells.append([variant, *map(_short, means)])
+    return cells
+
+
+def table_3(found: Study) -> Cells:
+    """Truncated probes, a mean over seeds."""
+    names = ("auc", "top-1 at 1", "top-1 at 8", "top-1 at 32")
+    cells = [["", "normalised AUC", *names[1:]]]
+    for variant, by_seed in found.details.items():
+        probes = [each.probe for each in by_seed.values()]
+        if probes and probes[0]:
+            means = (fmean(each[name] for each in probes) for name in names)
+            cells.append([variant, *map(_short, means)])
+    return cells
+
+
+def table_4(found: Study) -> Cells:
+    """Dead latents and MS with the batch-active mask and without."""
+    masked = {each.fit.variant: each for each in found.lines}
+    cells = [["", "lambda", "dead, masked", "dead, unmasked", "silent, masked",
+              "silent, unmasked", "mean MS, masked", "mean MS, unmasked"]]  # fmt: skip
+    for without in found.unmasked:
+        pair = masked[without.fit.variant], without
+        counts = [f"{each.figures[n].mean:.0f}" for n in ("dead", "silent") for each in pair]
+        scores = [_short(each.figures["mean MS"].mean) for each in pair]
+        cells.append([without.fit.variant, f"{without.fit.weight:g}", *counts, *scores])
+    return cells
+
+
+def acceptance(found: Study) -> Cells:
+    """What Reg 1 and Reg 2 are to reach, and by how much it is missed."""
+    cells = [["", "wanted", "measured", "short by"]]
+    for each in found.lines:
+        if each.fit.variant in ("Reg 1", "Reg 2"):
+            for point in points(each, found.setting.d_sae):
+                short = "" if not point.short else _short(point.short)
+                cells.append([each.fit.variant, point.name, _signed(point.measured), short])
+    return cells
+
+
+def markdown(cells: Cells) -> str:
+    """A table as Markdown."""
+    rule = "|".join("---" for _ in cells[0])
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
+
+
+def rich_table(title: str, cells: Cells) -> Table:
+    """A table for the terminal."""
+    table = Table(title=title)
+    for number, name in enumerate(cells[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for row in cells[1:]:
+        table.add_row(*row)
+    return table
+
+
+def names(lines: Iterable[Line]) -> list[str]:
+    """The variants of some lines."""
+    return [each.fit.variant for each in lines]
+
+
+def _figure(value: Interval, difference: Interval | None) -> str:
+    text = _short(value.mean)
+    return text if difference is None else f"{text} ({_signed(difference)})"
+
+
+def _signed(interval: Interval) -> str:
+    """A difference and the half width of its interval."""
+    digits = 1 if abs(interval.mean) >= 10 else 4
+    half = (interval.high - interval.low) / 2
+    return f"{interval.mean:+.{digits}f} ± {half:.{digits}f}".replace("0.", ".")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.1f}"

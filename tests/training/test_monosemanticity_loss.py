@@ -1,0 +1,62 @@
+"""A module that trains with the monosemanticity loss, on its inputs or on another model's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightsae.errors import LightsaeError
+from lightsae.sae import MonosemanticityLoss, objective
+from lightsae.training import SAEModule
+
+from .helpers import make_data, make_module, make_trainer, metrics, write_shards
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same samples as another model sees them."""
+    return write_shards(tmp_path_factory.mktemp("others") / "shards", d_in=4)
+
+
+def trained(shards: Path, run: Path, regularizer: Any, **data: Any) -> SAEModule:
+    module = make_module(regularizer=regularizer, optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
+    make_trainer(run, max_epochs=2).fit(module, make_data(shards, **data))
+    return module
+
+
+@pytest.mark.parametrize("embeddings", ["input", "data"])
+def test_the_logged_penalty_is_that_of_the_embeddings_asked_for(
+    embeddings: Any, shards: Path, others: Path, tmp_path: Path
+) -> None:
+    regularizer = MonosemanticityLoss(0.5, embeddings)
+    module = trained(shards, tmp_path, regularizer, embeddings=str(others))
+    data = make_data(shards, embeddings=str(others), batch_size=20)
+    data.setup()
+    [batch] = data.val_dataloader()
+    x = batch.activations
+    compared = x if embeddings == "input" else batch.embeddings
+    scaled = module.sae.normalize(x).x
+    wanted = objective(module.sae, scaled, regularizer=regularizer, embeddings=compared).penalty
+    _, last = [row["val/penalty"] for row in metrics(tmp_path) if "val/penalty" in row]
+    assert module.trainer.num_val_batches == [2]
+    make_trainer(tmp_path / "again").validate(module, data)
+    assert module.trainer.callback_metrics["val/penalty"].item() == pytest.approx(wanted.item())
+    assert 0 < last < 1
+
+
+def test_data_that_gives_no_embeddings_is_told(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(LightsaeError, match="give the data module embeddings"):
+        trained(shards, tmp_path, MonosemanticityLoss(0.5, "data"))
+
+
+def test_going_on_with_other_embeddings_is_refused(
+    shards: Path, others: Path, tmp_path: Path
+) -> None:
+    trained(shards, tmp_path, MonosemanticityLoss(0.5, "data"), embeddings=str(others))
+    changed = write_shards(tmp_path / "changed", d_in=5)
+    module = make_module(regularizer=MonosemanticityLoss(0.5, "data"))
+    trainer = make_trainer(tmp_path, max_epochs=3)
+    with pytest.raises(LightsaeError, match="trained on other shards \\(embeddings digest"):
+        data = make_data(shards, embeddings=str(changed))
+        trainer.fit(module, data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
