@@ -32,7 +32,8 @@ _BATCH_ROWS = 2048
 # Of settings of the run's data module, those that decide which rows are in a split.
 _SPLITTING = ("val_fraction", "test_fraction", "split_seed")
 
-Progress = Callable[[str, int], Callable[[int], object]]
+Tick = Callable[[int], object]
+Progress = Callable[[str, int], Tick]
 
 
 @dataclass
@@ -84,7 +85,7 @@ class LatentData:
         return labels
 
 
-def latent_data(run: RunInputs, *, top: int, between: int, progress: Progress) -> LatentData:
+def read(run: RunInputs, *, top: int, between: int, progress: Progress) -> LatentData:
     """Read the autoencoder and the rows of a run.
 
     Args:

@@ -170,7 +170,7 @@ def test_more_runs_than_galleries(made, tmp_path):
     runs += [write_run(tmp_path / f"run{n}", made.shards, seed=n + 1) for n in range(3)]
     page = build_report(ReportOptions(runs, tmp_path / "page.html"))
     found = contents(page)
-    assert len(found["runs"]) == 4
+    assert [run["name"] for run in found["runs"]] == ["baseline", "reg", "run0", "run1"]
     assert "5 runs are compared" in found["notes"][0]
     assert "4 seeds" in page.read_text()
 
