@@ -12,7 +12,7 @@ GPU_READY := $(GPU_VENV)/.ready
 GPU_PYTHON ?= python3.12
 GPU_REQUIREMENTS := benchmarks/phases/requirements.txt
 
-.PHONY: help demo test lint bench resources resources-changed gpu rehearse-gpu clean
+.PHONY: help demo test lint chromium bench resources resources-changed gpu rehearse-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,6 +41,11 @@ lint: $(READY) ## ruff, mypy strict, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=kernels:. $(BIN)/lint-imports
+
+chromium: ## install the browser that drives the page of `lightsae report` in the tests, if there is none
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } || \
+		echo "chromium could not be installed: its tests are skipped"
 
 bench: $(READY) ## training step and shard reading on this machine
 	$(BIN)/python benchmarks/train_step.py

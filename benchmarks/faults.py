@@ -99,6 +99,8 @@ class Bench:
         run(self.words(scratch / "other", seed=1)).wait()
         (scratch / "fit.yaml").write_text(json.dumps(fit_config(self.whole[1].folder)))
         self.trained = self.undisturbed_training()
+        (scratch / "sweep.yaml").write_text(json.dumps(sweep_config(self.whole[1].folder)))
+        self.swept = self.undisturbed_sweep()
 
     def words(self, out: Path, seed: int = 0) -> list[str]:
         """The command."""
@@ -132,6 +134,20 @@ class Bench:
         if code:
             raise SystemExit(f"the undisturbed training failed: {text}")
         return Trained(autoencoder(folder), time.perf_counter() - start)
+
+    def sweep_words(self, run_dir: Path) -> list[str]:
+        """The command of a sweep."""
+        words = ["sweep", "--config", str(self.scratch / "sweep.yaml"), "--run_dir", str(run_dir)]
+        return [*words, "--checkpoint_every", "7"]
+
+    def undisturbed_sweep(self) -> "Trained":
+        """Let a sweep end."""
+        folder = self.scratch / "swept"
+        start = time.perf_counter()
+        code, text = run(self.sweep_words(folder)).wait()
+        if code:
+            raise SystemExit(f"the undisturbed sweep failed: {text}")
+        return Trained(autoencoders(folder), time.perf_counter() - start)
 
     def start(self, out: Path, world: int) -> list["Child"]:
         """Give the command."""
@@ -227,6 +243,18 @@ def fit_config(shards: Path) -> dict[str, object]:
     }
 
 
+def sweep_config(shards: Path) -> dict[str, object]:
+    """Settings of a sweep of two shapes."""
+    grid = {"k": [4, 8], "regularizer": ["OffSupportL1", "L1L2Ratio"], "weight": [0.001, 0.01]}
+    return {**fit_config(shards), "sweep": grid}
+
+
+def autoencoders(folder: Path) -> bytes:
+    """All weights of a sweep, and what it found."""
+    paths = [folder / "sweep.json", *sorted(folder.glob("members/*/sae/sae.safetensors"))]
+    return b"".join(path.read_bytes() for path in paths)
+
+
 def autoencoder(run_dir: Path) -> bytes:
     """The weights that a training run saved."""
     return (run_dir / "sae" / "sae.safetensors").read_bytes()
@@ -239,6 +267,7 @@ def faults(bench: Bench) -> dict[str, Callable[[Bench], str]]:
         "kill -9, and both clocks off by years": killed_and_clock_skewed,
         "kill -9 of one process of two": killed_of_two,
         "kill -9 of a training run, three times": killed_training,
+        "kill -9 of a sweep, five times": killed_sweep,
         "two writers in one folder": two_writers,
         "a writer is killed while another begins": killed_while_another_begins,
         "a shard is removed": lambda bench: damaged(bench, lambda path: path.unlink()),
@@ -301,6 +330,19 @@ def killed_training(bench: Bench) -> str:
         child.wait()
     code, text = run(words).wait()
     same = not code and autoencoder(bench.fresh()) == bench.trained.weights
+    shutil.rmtree(bench.fresh())
+    return RESUMED if same else f"differs after resuming: {text}"
+
+
+def killed_sweep(bench: Bench) -> str:
+    words = bench.sweep_words(bench.fresh())
+    for _ in range(5):
+        child = run(words)
+        time.sleep(bench.chance.uniform(0, bench.swept.seconds))
+        child.send(signal.SIGKILL)
+        child.wait()
+    code, text = run(words).wait()
+    same = not code and autoencoders(bench.fresh()) == bench.swept.weights
     shutil.rmtree(bench.fresh())
     return RESUMED if same else f"differs after resuming: {text}"
 

@@ -41,7 +41,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("selection", bf16_screen, "shortlist_topk"),
     ("candidates in float32", bf16_screen, "_products"),
     ("penalty", encode, "evaluate_penalty"),
-    ("gradient of the penalty", encode_gradient, "_regularizer_gradient_"),
+    ("gradient of the penalty", encode_gradient, "regularizer_gradient_"),
     ("decode and residual", cpu, "residual_forward"),
     ("gradient of the values", cpu, "values_gradient"),
     ("order of the pairs", cpu, "latent_order"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from lightsae.config_files import require_each_key_once
+from lightsae.config_files import require_unambiguous
 from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.interrupts import (
@@ -23,11 +23,14 @@ from lightsae.run_help import run_help
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
     "validate": "metrics of a trained run on the validation split",
-    "test": "metrics of a trained run on the test split",
+    "test": "every metric of a trained run on the test split: evaluation.json and a table",
     "predict": "write the codes of all rows of a folder of shards as HDF5",
 }
 _TOOLS = {
+    "sweep": "a grid of autoencoders, trained stacked and compared: --config FILE --run_dir DIR",
     "extract": "write a frozen model's activations to HDF5 shards",
+    "report": "one HTML page that compares evaluated runs and shows their latents",
+    "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
     "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, fit with and without regularizers, compare",
@@ -39,8 +42,11 @@ _DISK = (
     errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
 
+# Commands that are one process however they are started.
+_ALONE = {"shards", "export"}
+
 # Commands whose options name classes, which may be files of the current folder.
-_TAKE_CLASSES = {*_RUNS, "extract"}
+_TAKE_CLASSES = {*_RUNS, "extract", "sweep"}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -70,13 +76,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     if words[0] in _TAKE_CLASSES:
         _look_in_current_folder()
-    if words[0] in _RUNS and {"-h", "--help"} & set(words):
+    if words[0] in (*_RUNS, "sweep") and {"-h", "--help"} & set(words):
         print(run_help(words[0]), end="")
         raise SystemExit(0)
     try:
         with repeating_lost_interrupts():
-            require_whole_launch()
-            require_each_key_once(words)
+            if words[0] not in _ALONE:
+                require_whole_launch()
+            require_unambiguous(words)
             _command(words[0])(words)
     except BaseException as error:
         status = _status(words[0], error)
@@ -151,8 +158,24 @@ def _command(word: str) -> Callable[[list[str]], object]:
         from lightsae.runs.run_cli import RunCLI
 
         return RunCLI
-    own_parser = {"shards": _shards, "export": _export}
+    own_parser = {
+        "shards": _shards, "export": _export, "report": _report, "compare": _compare,
+        "sweep": _sweep,
+    }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
+
+
+def _sweep(words: list[str]) -> None:
+    """Train a grid and show what came out."""
+    from rich.console import Console
+
+    from lightsae.report.sweep_summary import explained_choices, sweep_table
+    from lightsae.runs.sweep.command import SweepCLI
+
+    file, console = SweepCLI(words).sweep_file, Console()
+    console.print(sweep_table(file))
+    for text in explained_choices(file):
+        console.print(f"  {text}", style="dim", highlight=False)
 
 
 def _shards(words: list[str]) -> None:
@@ -169,6 +192,22 @@ def _export(words: list[str]) -> None:
 
     with answering_sigterm():
         export(words[1:])
+
+
+def _report(words: list[str]) -> None:
+    """The page of some runs."""
+    from lightsae.report.command import report
+
+    with answering_sigterm():
+        report(words[1:])
+
+
+def _compare(words: list[str]) -> None:
+    """Runs beside a baseline."""
+    from lightsae.runs.compare import compare_runs
+
+    with answering_sigterm():
+        compare_runs(words[1:])
 
 
 def _call(word: str, words: list[str]) -> None:

@@ -1,13 +1,26 @@
-"""YAML files of settings, before they are parsed: a key that is given twice is refused."""
+"""YAML files of settings, before they are parsed: what would be lost without a word is refused."""
 
+import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+# Options that are names, which YAML may take for numbers: of 007 it leaves 7.
+_NAMES = {
+    "run_dir", "path", "out", "folder", "layer", "name", "weights", "huggingface", "webdataset",
+    "arrays", "split", "image_key", "label_key", "encoders", "default_root_dir", "ckpt_path",
+    "dirpath", "save_dir",
+}  # fmt: skip
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# 010 is 8 to YAML, and 1:30 is 90.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9]+)+)")
 
-def require_each_key_once(words: Sequence[str]) -> None:
-    """Refuse a file in which a key stands twice: of the first, all that is below it would be lost.
+
+def require_unambiguous(words: Sequence[str]) -> None:
+    """Refuse a file in which a key stands twice, or a number would be read as another one.
+
+    Of a key's first value all that is below it would be lost, of the name 007 the zeros.
 
     Args:
         words: Those of the command; files are what follows `--config` or `-c`.
@@ -22,9 +35,8 @@ def require_each_key_once(words: Sequence[str]) -> None:
             root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with it
             continue
-        for key in _repeated(root):
-            line = key.start_mark.line + 1
-            raise ArgumentError(None, f"{path}: line {line}: {key.value} is given twice")
+        for node, what in _faults(root, ""):
+            raise ArgumentError(None, f"{path}: line {node.start_mark.line + 1}: {what}")
 
 
 def _configs(words: Sequence[str]) -> Iterator[Path]:
@@ -35,15 +47,31 @@ def _configs(words: Sequence[str]) -> Iterator[Path]:
             yield Path(value if equals else following).expanduser()
 
 
-def _repeated(node: Any) -> Iterator[Any]:
-    """Keys of mappings that stood before in the same mapping."""
-    if node is None or isinstance(node.value, str):
+def _faults(node: Any, key: str) -> Iterator[tuple[Any, str]]:
+    """What is refused below a key, and where."""
+    if node is None:
+        return
+    if isinstance(node.value, str):
+        meant = _misread(node, key)
+        if meant is not None:
+            yield node, f"{key}: {node.value} would be read as {meant}: put it in quotes"
         return
     seen = set()
     for part in node.value:
-        key, value = part if isinstance(part, tuple) else (None, part)
-        if key is not None and isinstance(key.value, str):
-            if key.value in seen:
-                yield key
-            seen.add(key.value)
-        yield from _repeated(value)
+        inner, value = part if isinstance(part, tuple) else (None, part)
+        name = inner.value if inner is not None and isinstance(inner.value, str) else None
+        if name in seen:
+            yield inner, f"{name} is given twice"
+        seen |= {name} - {None}
+        yield from _faults(value, key if name is None else name)
+
+
+def _misread(node: Any, key: str) -> Any:
+    """The number that YAML makes of one written otherwise, where that matters; else None."""
+    if node.style is not None or node.tag not in _NUMBERS:
+        return None
+    import yaml
+
+    meant = yaml.safe_load(node.value)
+    matters = key in _NAMES or _OTHER_BASE.fullmatch(node.value)
+    return meant if matters and str(meant) != node.value else None

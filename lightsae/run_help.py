@@ -3,8 +3,10 @@
 _ABOUT = {
     "fit": "Train an autoencoder; the same command again goes on where it stopped.",
     "validate": "Metrics of a trained run on the validation split.",
-    "test": "Metrics of a trained run on the test split.",
+    "test": "Metrics of a trained run on the test split; writes evaluation.json and a table.",
     "predict": "Write the codes of all rows as HDF5.",
+    "sweep": "Train a grid of autoencoders over the same batches and choose lambda.\n"
+    "The same command again goes on where it stopped.",
 }
 _PAGE = """\
 usage: lightsae {word} --config FILE [--run_dir DIR] [options]
@@ -52,6 +54,22 @@ data:
                           are given as --data.NAME.
   --data.help CLASS       List the options of a class and exit.
 
+evaluation: what `lightsae test` measures, see docs/evaluation.md
+  --evaluation.embeddings LIST  What monosemanticity is measured in: folders of shards, LIBRARY:NAME
+                                of a model, own_input. (default: ['own_input'])
+  --evaluation.embeddings+ ONE  One more of them. (default: ['own_input'])
+  --evaluation.embeddings.help  List the options of one of them and exit.
+  --evaluation.images CONFIG    Images of the shards, for models among these. (default: null)
+  --evaluation.images.help      List their options and exit.
+  --evaluation.probes BOOL      Fit linear probes to labelled training images. (default: true)
+  --evaluation.probe_rows N     Training images they are fitted to at most. (default: 20000)
+  --evaluation.pooling NAME     How an image's tokens become one activation: max or mean.
+                                (default: max)
+  --evaluation.rank_rows N      Rows of the rank profile and of k-robustness at most.
+                                (default: 2048)
+  --evaluation.top_images N     Strongest images of each latent that are kept. (default: 16)
+  --evaluation CONFIG           File with these options.
+
 checkpoint:
   --ckpt_path FILE        Checkpoint to take instead of the run's own.
   --weights_only BOOL     Of no effect: checkpoints are always read without running anything in
@@ -59,6 +77,18 @@ checkpoint:
 """
 _VERBOSE = "  --verbose BOOL          Print the metrics. (default: true)\n"
 _MORE = {
+    "sweep": """
+sweep, the lists of the grid; as YAML they are the section `sweep:` of the file:
+  --sweep.k LIST           Latents per row.
+  --sweep.d_sae LIST       Sizes of the dictionary.
+  --sweep.regularizer LIST Class names or paths, or class_path and init_args.
+  --sweep.weight LIST      lambda, for every regularizer.
+  --sweep.lr LIST          Learning rates.
+  --sweep.seed LIST        Seeds of the weights; the data have their own, which all share.
+  --sweep.at_once N        Autoencoders of one shape that train at the same time. (default: 16)
+  --sweep.find_lambda BOOL Find the largest admissible lambda by short runs. (default: false)
+  --sweep.find_share X     Share of the epochs or steps that these take. (default: 0.2)
+""",
     "validate": _VERBOSE,
     "test": _VERBOSE,
     "predict": "  --return_predictions BOOL  Of no effect: codes go to the run's folder, not into "
@@ -70,7 +100,7 @@ def run_help(word: str) -> str:
     """The help of a command over a run folder.
 
     Args:
-        word: fit, validate, test or predict.
+        word: fit, validate, test, predict or sweep.
 
     Example:
         >>> print(run_help("test").splitlines()[0])

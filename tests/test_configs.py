@@ -14,7 +14,8 @@ from lightsae.cli import main
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXTRACT = sorted(CONFIGS.glob("extract-*.yaml"))
 ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
-FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE})
+SWEEP = sorted(CONFIGS.glob("sweep-*.yaml"))
+FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
 
@@ -61,6 +62,20 @@ def test_fit_beside_a_narrow_model_of_the_same_class(
     assert status == 0
 
 
+@pytest.mark.parametrize("config", SWEEP, ids=lambda path: path.stem)
+def test_sweep(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = main(
+        ["sweep", "--config", str(config), "--data.path", str(shards), "--data.batch_size", "64",
+         "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--run_dir", "sweep",
+         "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1",
+         "--model.aux_k.dead_after", "64", "--model.lr_scheduler.warmup_steps", "1",
+         "--model.lr_scheduler.decay_steps", "2", "--sweep.weight", "[0.01]"]
+    )  # fmt: skip
+    assert status == 0
+    assert len(list((tmp_path / "sweep" / "members").iterdir())) == 2 * 3
+
+
 @pytest.mark.parametrize("config", EXTRACT, ids=lambda path: path.stem)
 def test_extract_settings_are_understood(config: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
@@ -89,11 +104,11 @@ def test_extract_on_a_narrow_model_of_the_same_class(
     assert (manifest.model, manifest.rows, manifest.d_in) == (name, 3, 32)
 
 
-@pytest.mark.parametrize("config", [*FIT, *EXTRACT, *ONLINE], ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", [*FIT, *EXTRACT, *ONLINE, *SWEEP], ids=lambda path: path.stem)
 def test_every_key_is_explained(config: Path) -> None:
     lines = config.read_text().splitlines()
     structural = ("class_path:", "init_args:", "model:", "data:", "trainer:", "selection:",
-                  "optimizer:", "source:", "lr_scheduler:")  # fmt: skip
+                  "optimizer:", "source:", "lr_scheduler:", "sweep:")  # fmt: skip
     unexplained = [
         line
         for before, line in zip(["", *lines], lines, strict=False)

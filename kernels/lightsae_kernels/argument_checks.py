@@ -1,6 +1,7 @@
 """Checks of arguments; every error names the argument and what was expected."""
 
 import math
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -96,6 +97,16 @@ def check_encode_content(
         require_in_dictionary(indices, len(W_enc))
     for name, tensor in (("x", x), ("W_enc", W_enc), ("b_enc", b_enc), ("b_dec", b_dec)):
         require_finite(name, tensor)
+
+
+def require_countable_pairs(backend: ModuleType, rows: int, k: int) -> None:
+    """Refuse more pairs (sample, latent) than the order that a backend sorts them in can number."""
+    most = torch.iinfo(backend.ORDER_DTYPE).max
+    if rows * k > most:
+        raise ArgumentError(
+            f"a batch of B = {rows} rows with k = {k} has {rows * k} pairs of sample and latent, "
+            f"expected at most {most}: take smaller batches"
+        )
 
 
 def require_one_device(**tensors: Tensor | None) -> None:

@@ -19,6 +19,7 @@ from lightsae_kernels import operators, reference
 from lightsae_kernels.argument_checks import (
     check_decode,
     check_decode_content,
+    require_countable_pairs,
     require_finite,
     require_finite_sums,
     require_one_device,
@@ -216,6 +217,10 @@ def _backend(
     dtypes = (values.dtype, W_dec.dtype, decode_dtype(W_dec), *dtypes)
     sizes = {"k": values.shape[1], "d_in": W_dec.shape[1]}
     chosen = choose_backend(backend, W_dec, dtypes=dtypes, **sizes)
-    if not torch.compiler.is_compiling() and not finds_faults(chosen, W_dec):
+    if torch.compiler.is_compiling():
+        return chosen
+    if chosen is not reference:
+        require_countable_pairs(chosen, *values.shape)
+    if not finds_faults(chosen, W_dec):
         check_decode_content(values, indices, W_dec, b_dec)
     return chosen

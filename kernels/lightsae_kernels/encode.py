@@ -19,6 +19,7 @@ from lightsae_kernels import operators, reference
 from lightsae_kernels.argument_checks import (
     check_encode,
     check_encode_content,
+    require_countable_pairs,
     require_finite,
     require_finite_activations,
     require_finite_sums,
@@ -95,7 +96,8 @@ def encode_topk(
     Raises:
         ArgumentError: A ValueError. A shape or k does not fit, x or a parameter has NaN or inf
             (named), or the activations overflow the dtype. On a GPU the last two are raised by a
-            later operation or by `raise_if_flagged`, without a name.
+            later operation or by `raise_if_flagged`, without a name. Or the kernels get 2^31 pairs
+            of sample and latent or more.
         RuntimeError: If backend="triton" meets a CPU tensor outside the interpreter.
 
     Example:
@@ -114,6 +116,8 @@ def encode_topk(
     check_encode(x, W_enc, b_enc, b_dec, plan, W_enc_narrow)
     chosen = choose_backend(backend, x, dtypes=(plan.dtype,), k=k, d_in=x.shape[1])
     if chosen is not reference:
+        if not torch.compiler.is_compiling():
+            require_countable_pairs(chosen, len(x), k)
         plan = plan.keeping(chosen.keeps(plan, _differentiated(x, W_enc, b_enc, b_dec)))
         if torch.compiler.is_compiling():
             return operators.encode(chosen, x, W_enc, b_enc, b_dec, plan)
@@ -221,6 +225,8 @@ def encode_residual(
     require_one_device(x=x, W_dec=W_dec, W_dec_narrow=W_dec_narrow)
     dtypes = (plan.dtype, x.dtype, W_dec.dtype)
     chosen = choose_backend(backend, x, dtypes=dtypes, k=k, d_in=x.shape[1])
+    if chosen is not reference:
+        require_countable_pairs(chosen, len(x), k)
     looked_at = not finds_faults(chosen, x)
     if looked_at:
         check_encode_content(x, W_enc, b_enc, b_dec, plan.indices)

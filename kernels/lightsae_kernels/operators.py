@@ -22,6 +22,7 @@ from lightsae_kernels import cpu
 from lightsae_kernels.argument_checks import (
     check_decode_content,
     check_encode_content,
+    require_countable_pairs,
     require_finite,
     require_finite_activations,
 )
@@ -322,8 +323,10 @@ def _(
 @custom_op("lightsae::latent_order", mutates_args=())
 def latent_order(indices: Tensor, d_sae: int, fused: bool) -> list[Tensor]:
     """The pairs of indices [B, k] sorted by latent, as the backend wants them."""
+    backend = _backend(fused, indices)
+    require_countable_pairs(backend, *indices.shape)
     with torch.cuda.device_of(indices):
-        order = _backend(fused, indices).latent_order(indices, d_sae)
+        order = backend.latent_order(indices, d_sae)
     return [part for part in order if isinstance(part, Tensor)]
 
 

@@ -74,7 +74,7 @@ class SampledRows(ExactMetric):
         if rows is not None and size("rows", rows) > self.max_rows:
             # Six standard deviations more than max_rows, so that hardly ever fewer are left.
             expected = self.max_rows + 6 * math.sqrt(self.max_rows)
-            limit = int(min(expected / rows, 1.0) * _LARGEST)
+            limit = min(int(expected / rows * _LARGEST), _LARGEST)
         self.add_state("limit", torch.tensor(limit), dist_reduce_fx="min")
         self._empty: dict[str, Tensor] = {}
         self._keeps("ranks", torch.empty(0, dtype=torch.long))

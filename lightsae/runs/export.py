@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
+from lightsae.folder_contents import require_no_other
 
 _ABOUT = "Write the autoencoder of a checkpoint as a folder with sae.safetensors and sae.json."
 
@@ -38,8 +39,8 @@ def export_checkpoint(path: Path, out: Path) -> None:
         out: The folder.
 
     Raises:
-        LightsaeError: If the checkpoint cannot be read or has no autoencoder, or `out` has one or
-            cannot be written.
+        LightsaeError: If the checkpoint cannot be read or has no autoencoder, or `out` has one,
+            holds shards or a run, or cannot be written.
     """
     # What follows needs torch and Lightning; the options and their help do not.
     from lightsae.sae import save_load
@@ -48,6 +49,7 @@ def export_checkpoint(path: Path, out: Path) -> None:
 
     if any((out / name).exists() for name in (save_load.TENSORS, save_load.SETTINGS)):
         raise LightsaeError(f"{out}: holds an autoencoder already: choose another --out")
+    require_no_other(out, "an autoencoder")
     content = read_checkpoint(path)
     sae = saved_autoencoder(content, path)
     sae.save(out)

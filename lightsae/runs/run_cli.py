@@ -25,6 +25,9 @@ from rich.console import Console
 from lightsae.activations import ActivationDataModule, OnlineActivationDataModule
 from lightsae.error_messages import one_line, raised_in
 from lightsae.errors import LightsaeError
+from lightsae.evaluation.options import EvaluationOptions
+from lightsae.evaluation.result_table import result_table
+from lightsae.evaluation.trainer_callback import EvaluationCallback
 from lightsae.files import NameOption, expanded
 from lightsae.launch_environment import require_processes
 from lightsae.runs import exit_messages
@@ -61,6 +64,7 @@ class RunCLI(LightningCLI):
         self._resume_point: ResumePoint | None = None
         self._resumed_from: int | None = None
         self._given: Path | None = None
+        self._evaluation: EvaluationCallback | None = None
         self._trains = False
         super().__init__(
             LightningModule,
@@ -116,6 +120,7 @@ class RunCLI(LightningCLI):
             default=500,
             help="Optimizer steps between two checkpoints.",
         )
+        parser.add_class_arguments(EvaluationOptions, "evaluation")
 
     def instantiate_classes(self) -> None:
         """Make the objects; what is wrong with one of them becomes one line."""
@@ -159,13 +164,22 @@ class RunCLI(LightningCLI):
             missing = f"{error.args[0]} is not set by the launcher of this process"
             told = missing if isinstance(error, KeyError) else one_line(str(error))
             raise LightsaeError(told) from error
+        if getattr(trainer.strategy.launcher, "_start_method", None) == "spawn":
+            raise LightsaeError(
+                f"trainer.strategy is {config.get('strategy')!r}, which hands a copy of the "
+                "trainer to each process: take ddp, which starts this command once for each"
+            )
         require_processes(trainer.world_size, trainer.num_devices)
         return trainer
 
+    def _shows_progress(self) -> bool:
+        config = self._get(self.config_init, "trainer")
+        return config.get("enable_progress_bar") is not False and not config.get("barebones")
+
     def _callbacks(self, config: Any, given: list[Callback]) -> list[Callback]:
         ours: list[Callback] = [self._together]
-        quiet = config.get("enable_progress_bar") is False or config.get("barebones")
-        if not quiet and not any(isinstance(callback, ProgressBar) for callback in given):
+        barred = any(isinstance(callback, ProgressBar) for callback in given)
+        if self._shows_progress() and not barred:
             ours.append(RunProgressBar())
         if self.subcommand == "fit":
             start = LambdaCallback(on_train_start=lambda *_: self._say_start())
@@ -176,6 +190,10 @@ class RunCLI(LightningCLI):
                 ours.append(self._resume_point)
         if self.subcommand == "predict":
             ours.append(CodeWriter(self.run.codes))
+        if self.subcommand == "test":
+            options = self._get(self.config_init, "evaluation")
+            self._evaluation = EvaluationCallback(self.run.path, options)
+            ours.append(self._evaluation)
         return ours
 
     def _require_one_last(self, callbacks: list[Callback]) -> None:
@@ -304,9 +322,35 @@ class RunCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.at_step = step
+        if self._evaluation is not None:
+            self._evaluation.step = step
         _say(f"{self.subcommand}: {path}")
 
-    before_validate = before_test = _before_evaluation
+    before_validate = _before_evaluation
+
+    def before_test(self) -> None:
+        """Use the run's checkpoint; run the models that embeddings come from."""
+        self._before_evaluation()
+        if self._evaluation is not None:
+            seed = self._get(self.config, "seed_everything")
+            self._evaluation.seed = None if isinstance(seed, bool | None) else int(seed)
+            self._evaluation.prepare(self.datamodule)
+
+    def after_test(self) -> None:
+        """Fit the probes, in one process, and show every figure."""
+        evaluation = self._evaluation
+        if evaluation is None or not self.trainer.is_global_zero:
+            return
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        console = Console(stderr=True, quiet=not self._shows_progress())
+        if isinstance(self.model, SAEModule):
+            evaluation.fit_probes(self.model, self.datamodule, console)
+        for note in evaluation.notes:
+            _say(note)
+        if evaluation.result is not None:
+            Console(soft_wrap=False).print(result_table(evaluation.result))
+            _say(f"{self.run.path}: evaluation.json, evaluation.safetensors")
 
     def before_predict(self) -> None:
         """Use the run's checkpoint; codes go to its folder, not into memory."""

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightsae.activations.shards.folder_lock import lock_folder
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
+from lightsae.folder_contents import require_no_other
 from lightsae.runs.resuming.settings_comparison import Complete, changed_settings
 
 
@@ -86,7 +87,7 @@ class RunFolder:
 
         Raises:
             LightsaeError: If the folder holds a run with other settings, naming each, or one whose
-                settings are lost, or cannot be written.
+                settings are lost, or something else than a run, or cannot be written.
         """
         if self.checkpoint.exists():
             changed = changed_settings(
@@ -98,6 +99,7 @@ class RunFolder:
                     "choose another --run_dir"
                 )
         else:
+            require_no_other(self.path, "a run")
             self._write(config)
 
     @rank_zero_only

@@ -95,7 +95,7 @@ def aux_k_loss(
     latents = dead.nonzero().squeeze(1)
     if len(latents) == 0:
         return residual.new_zeros(())
-    variance = _global_variance(residual, process_group)
+    variance = global_variance(residual, process_group)
     encoder = sae.W_enc[latents], sae.b_enc[latents], sae.b_dec
     if len(latents) <= k_aux:
         # All of them are used, so there is nothing to select.
@@ -108,7 +108,7 @@ def aux_k_loss(
     return torch.where(variance > 0, error / variance.clamp_min(1e-30), 0.0 * error)
 
 
-def _global_variance(e: Tensor, process_group: ProcessGroup | None) -> Tensor:
+def global_variance(e: Tensor, process_group: ProcessGroup | None) -> Tensor:
     """mean_i ||e_i - mean(e)||^2 over the batch of all ranks; rounding alone counts as 0."""
     count = torch.full((1,), float(len(e)), dtype=e.dtype, device=e.device)
     total = torch.cat([e.sum(dim=0), count])

@@ -42,6 +42,7 @@ from lightsae.training.averaged_weights import (
     average_weights_alone,
     averages_weights,
 )
+from lightsae.training.callback_checks import refuse_pruning, require_monitored
 from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
 from lightsae.training.checkpoints.provenance import (
     shards_of,
@@ -64,6 +65,7 @@ from lightsae.training.schedule import fit_to_run, require_stepped
 from lightsae.training.uncopied_factory import SharedFactory
 from lightsae.training.untrained_check import is_untrained
 
+_IN_BAR = ("train/loss", "train/r2")
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 # Lightning's own loggers are silent on the command line.
@@ -197,6 +199,7 @@ class SAEModule(CheckpointedModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What completes a callback that averages weights, where there is one."""
+        refuse_pruning(self.trainer)
         return [AveragedDecoder()] if averages_weights(self.trainer) else []
 
     def _build(self, d_in: int) -> None:
@@ -218,7 +221,7 @@ class SAEModule(CheckpointedModule):
         """Code of activations x, [B, d_in]."""
         return self.sae.encode(x)
 
-    def _taken(self, batch: Any) -> ActivationBatch:
+    def taken(self, batch: Any) -> ActivationBatch:
         """What any loader delivers, in the parameters' dtype unless autocast takes it as it is."""
         taken = as_activation_batch(batch, self.sae.d_in)
         x, dtype = taken.activations, self.sae.W_enc.dtype
@@ -229,11 +232,9 @@ class SAEModule(CheckpointedModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        batch = self._taken(batch)
+        batch = self.taken(batch)
         if self._captured is None:
-            parts = self._objective(
-                batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight()
-            ).weighted(share_of_rows(batch.activations, self.process_group))
+            parts = self.objective_of(batch)
         else:
             if self._warming_weight is not None:
                 self._warming_weight.fill_(self._regularizer_weight() or 0.0)
@@ -296,6 +297,10 @@ class SAEModule(CheckpointedModule):
             optimizer_closure()
             return
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.normalize_after_step()
+
+    def normalize_after_step(self) -> None:
+        """Bring decoder rows back to unit norm, unless the optimizer has done it."""
         if self._normalizes:
             self.sae.normalize_decoder_()
 
@@ -327,7 +332,8 @@ class SAEModule(CheckpointedModule):
         }
 
     def on_train_start(self) -> None:
-        """Let schedules know how long the run is; when they are made no data is loaded."""
+        """Compare the run with its callbacks and schedules, which were made before its data."""
+        require_monitored(self.trainer)
         steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)
@@ -339,10 +345,10 @@ class SAEModule(CheckpointedModule):
             activations = as_activation_batch(batch, self.sae.d_in).activations
             rows = rows_of_run(self.trainer, len(activations))
             counters = self.dead_latents.tokens_since_fired
-            warn_if_never_dead(counters, self._dead_after, rows)
+            warn_if_never_dead(counters, self.dead_after, rows)
             if self.aux_k.dead_after is None:
                 _tell(
-                    f"aux_k: a latent is dead after {self._dead_after:,} rows without firing "
+                    f"aux_k: a latent is dead after {self.dead_after:,} rows without firing "
                     f"({self.aux_k.dead_after_multiple:g} d_sae / k)"
                 )
         self._began = True
@@ -404,15 +410,26 @@ class SAEModule(CheckpointedModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Metrics of the validation split."""
-        self._evaluate(self._taken(batch), self.val_metrics, "val/")
+        self._evaluate(self.taken(batch), self.val_metrics, "val/")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Metrics of the test split."""
-        self._evaluate(self._taken(batch), self.test_metrics, "test/")
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Metrics of the test split.
+
+        Returns:
+            For callbacks: the activations "x", their "code" and the reconstruction "x_hat".
+        """
+        return self._evaluate(self.taken(batch), self.test_metrics, "test/")
 
     def predict_step(self, batch: Any, batch_idx: int) -> SparseCode:
         """Code of a batch."""
-        return self.sae.encode(self._taken(batch).activations)
+        return self.sae.encode(self.taken(batch).activations)
+
+    def objective_of(self, batch: ActivationBatch) -> Objective:
+        """Loss and its parts at a batch of training, this rank's share; counts who fired."""
+        share = share_of_rows(batch.activations, self.process_group)
+        return self._objective(
+            batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight()
+        ).weighted(share)
 
     def _objective(
         self,
@@ -444,26 +461,36 @@ class SAEModule(CheckpointedModule):
     def _update_dead(self, encoded: Encoded) -> Tensor:
         settings = AuxK() if self.aux_k is None else self.aux_k
         self.dead_latents.update(encoded, settings.fired_above, self.process_group)
-        return self.dead_latents.dead(self._dead_after)
+        return self.dead_latents.dead(self.dead_after)
 
     @property
-    def _dead_after(self) -> int:
+    def dead_after(self) -> int:
         """Rows without firing after which a latent is dead."""
         settings = AuxK() if self.aux_k is None else self.aux_k
         return settings.dead_after_rows(self.d_sae, self.selection.k)
 
-    def _evaluate(self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str) -> None:
+    def _evaluate(
+        self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str
+    ) -> dict[str, Any]:
+        found = self.measure(batch, metrics)
+        for name, metric in metrics.named_children():
+            assert isinstance(metric, Metric)
+            self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=len(batch.activations))
+        return found
+
+    def measure(self, batch: ActivationBatch, metrics: EvaluationMetrics) -> dict[str, Any]:
+        """Add a batch of an evaluation to its metrics; its activations, code and x_hat."""
         parts = self._objective(batch.activations, embeddings=batch.embeddings)
         values, indices = parts.encoded.values, parts.encoded.indices
-        metrics.r2.update(x_hat=self._reconstruction(parts, batch), x=batch.activations)
+        x_hat = self._reconstruction(parts, batch)
+        metrics.r2.update(x_hat=x_hat, x=batch.activations)
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
         metrics.reconstruction.update(parts.reconstruction, len(values))
         metrics.penalty.update(parts.penalty, len(values))
-        for name, metric in metrics.named_children():
-            assert isinstance(metric, Metric)
-            self.log(f"{prefix}{name}", metric, on_epoch=True, batch_size=len(values))
+        code = SparseCode(values, indices, self.d_sae)
+        return {"x": batch.activations, "code": code, "x_hat": x_hat}
 
     def _reconstruction(self, parts: Objective, batch: ActivationBatch) -> Tensor:
         """x_hat in the units of the activations."""
@@ -471,29 +498,34 @@ class SAEModule(CheckpointedModule):
         return x - self.sae.residual_in_units_of(x, parts.residual)
 
     @torch.no_grad()
-    def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
+    def training_metrics(self, parts: Objective, batch: ActivationBatch) -> dict[str, Any]:
+        """What is logged of a step, by name."""
         x = batch.activations
         share = share_of_rows(x, self.process_group)
-        r2 = self.train_r2(x_hat=self._reconstruction(parts, batch), x=x)
-        in_bar = {"train/loss": parts.loss, "train/r2": r2}
         logged = {
+            "train/loss": parts.loss,
+            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,
             "train/l0": (parts.encoded.values > 0).sum() / len(x) * share,
-            "train/dead_fraction": self.dead_latents.dead(self._dead_after).float().mean(),
+            "train/dead_fraction": self.dead_latents.dead(self.dead_after).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
         }
         weight = self._regularizer_weight()
         if weight is not None:
             logged["train/regularizer_weight"] = torch.tensor(weight)
-        for values, shown in ((in_bar, True), (logged, False)):
-            self.log_dict(
-                values, prog_bar=shown, on_step=True, on_epoch=False, sync_dist=True,
-                batch_size=len(x),
-            )  # fmt: skip
         self.train_r2.reset()
-        self._log_throughput(len(x))
+        return logged
+
+    def _log_training(self, parts: Objective, batch: ActivationBatch) -> None:
+        rows = len(batch.activations)
+        for name, value in self.training_metrics(parts, batch).items():
+            self.log(
+                name, value, prog_bar=name in _IN_BAR, on_step=True, on_epoch=False,
+                sync_dist=True, batch_size=rows,
+            )  # fmt: skip
+        self._log_throughput(rows)
 
     def _log_throughput(self, rows: int) -> None:
         now, step = perf_counter(), self.trainer.global_step

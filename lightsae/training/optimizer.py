@@ -13,6 +13,8 @@ from torch.optim.optimizer import ParamsT
 
 from lightsae.errors import LightsaeError
 
+# Of a schedule that comes to a rate step by step, as a share of the initial rate.
+_ROUNDING = 1e-9
 _STATE_DTYPES = ("float32", "bfloat16", "int8")
 # Of the moments, with the dtype of their codes where they are kept in 8 bits.
 _MOMENTS = {"exp_avg": torch.int8, "exp_avg_sq": torch.uint8}
@@ -144,7 +146,7 @@ class SAEAdam(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            states = [self._state_of(p, group["state_dtype"]) for p in parameters]
+            states = [self.state_of(p, group["state_dtype"]) for p in parameters]
             if states:
                 torch._foreach_add_([state["step"] for state in states], 1)
             for parameter, state in zip(parameters, states, strict=True):
@@ -153,7 +155,7 @@ class SAEAdam(Optimizer):
 
     def _step_one(self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         assert parameter.grad is not None
-        settings = _settings(group)._replace(
+        settings = settings_of(group)._replace(
             project=self._unit_rows.get(parameter, False), normalize=parameter in self._unit_rows
         )
         first, second = (_moment(state, name) for name in _MOMENTS)
@@ -163,7 +165,8 @@ class SAEAdam(Optimizer):
         if copy is not None:
             copy.written(parameter)
 
-    def _state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
+    def state_of(self, parameter: Tensor, state_dtype: str) -> dict[str, Tensor]:
+        """The state of a parameter: its steps and moments, zeros where it has none yet."""
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
@@ -259,9 +262,17 @@ def _require_moments(state: dict[str, Any], parameter: Tensor, key: int) -> None
             )
 
 
-def _settings(group: dict[str, Any]) -> AdamSettings:
+def _without_rounding(rate: float | Tensor, initial: float | Tensor) -> float | Tensor:
+    """0 for a rate that schedules of torch leave a rounding error below it, as `LinearLR` does."""
+    if isinstance(rate, Tensor) or rate >= 0 or -rate > _ROUNDING * float(initial):
+        return rate
+    return 0.0
+
+
+def settings_of(group: dict[str, Any]) -> AdamSettings:
+    """What a step of a group does, but for the treatment of rows."""
     return AdamSettings(
-        lr=group["lr"],
+        lr=_without_rounding(group["lr"], group.get("initial_lr", 0.0)),
         betas=tuple(group["betas"]),
         eps=group["eps"],
         weight_decay=group["weight_decay"],
@@ -271,7 +282,7 @@ def _settings(group: dict[str, Any]) -> AdamSettings:
 
 def _require_possible(group: dict[str, Any]) -> None:
     """Refuse settings out of range, and those that this optimizer does not know."""
-    check_adam_settings(_settings(group))
+    check_adam_settings(settings_of(group))
     if group["state_dtype"] not in _STATE_DTYPES:
         raise LightsaeError(
             f"state_dtype must be one of {list(_STATE_DTYPES)}, got {group['state_dtype']!r}"

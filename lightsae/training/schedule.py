@@ -6,7 +6,15 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, PolynomialLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    LambdaLR,
+    LinearLR,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from lightsae.errors import LightsaeError
 
@@ -116,6 +124,7 @@ def fit_to_run(schedule: Any, steps: int | None, trial: bool = False) -> None:
     if isinstance(schedule, WarmupDecay) and schedule.total_steps is None:
         _take_length(schedule, steps, trial)
         return
+    _require_lengths(schedule)
     ends = _end(schedule)
     if ends is None or steps is None or ends[1] >= steps:
         return
@@ -150,6 +159,36 @@ def _end(schedule: Any) -> tuple[str, int] | None:
         return "total_steps", schedule.total_steps
     if isinstance(schedule, OneCycleLR):
         return "total_steps", schedule.total_steps
-    if isinstance(schedule, PolynomialLR):
+    falls = isinstance(schedule, LinearLR) and schedule.end_factor == 0
+    if falls or isinstance(schedule, PolynomialLR):
         return "total_iters", schedule.total_iters
-    return None
+    return _end_of_parts(schedule)
+
+
+def _end_of_parts(schedule: Any) -> tuple[str, int] | None:
+    """That of the last of schedules one after another, the first end of those at once."""
+    ends = [end for end in map(_end, _parts(schedule)) if end is not None]
+    if isinstance(schedule, ChainedScheduler):
+        return min(ends, key=lambda end: end[1], default=None)
+    last = _end(_parts(schedule)[-1]) if isinstance(schedule, SequentialLR) else None
+    if last is None:
+        return None
+    start = schedule._milestones[-1] if schedule._milestones else 0
+    return f"milestones[-1] + {last[0]}", start + last[1]
+
+
+def _parts(schedule: Any) -> list[Any]:
+    """The schedules that one is made of."""
+    composite = isinstance(schedule, ChainedScheduler | SequentialLR)
+    return list(schedule._schedulers) if composite else []
+
+
+def _require_lengths(schedule: Any) -> None:
+    """Refuse a part that would fall at the end of a run, where nothing tells it that end."""
+    for part in _parts(schedule):
+        if isinstance(part, WarmupDecay) and part.total_steps is None and part.decay_steps:
+            raise LightsaeError(
+                f"WarmupDecay within {type(schedule).__name__} does not learn how long the run is: "
+                "set its total_steps"
+            )
+        _require_lengths(part)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lightsae.cli import main
+from lightsae.config_files import require_unambiguous
 from lightsae.sae import SparseAutoencoder
 
 from ..training.helpers import write_config
@@ -185,3 +186,46 @@ def test_a_class_that_does_not_fit_is_told_by_what_is_wrong(
     assert says in text
     assert "Subclass types expect" not in text
     assert len(text) < 300
+
+
+MISREAD = {
+    "zeros of a name": ("run_dir: 007\n", 1, "run_dir: 007 would be read as 7: put it in quotes"),
+    "in a list of names": ("layer:\n  - blocks.1\n  - 010\n", 3, "layer: 010 would be read as 8"),
+    "underscores of a name": ("run_dir: 2026_1\n", 1, "run_dir: 2026_1 would be read as 20261"),
+    "a fraction": ("model: {layer: 1.10}\n", 1, "layer: 1.10 would be read as 1.1"),
+    "octal": ("data:\n  seed: 010\n", 2, "seed: 010 would be read as 8"),
+    "of base 60": (
+        "trainer:\n  max_time: 1:12:00:00\n",
+        2,
+        "max_time: 1:12:00:00 would be read as",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "number", "what"), MISREAD.values(), ids=MISREAD)
+@pytest.mark.parametrize("word", ["fit", "extract"])
+def test_a_number_that_yaml_reads_as_another_is_refused(
+    word: str, content: str, number: int, what: str, tmp_path: Path, line: Ask
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(content)
+    status, text = line(word, "--config", config)
+    assert status == 2
+    assert f"{config}: line {number}: {what}" in text
+
+
+def test_numbers_that_are_numbers_stay(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("run_dir: '007'\nlayer: 0\nmax_steps: 10_000\nlr: 1.0e-3\nmax_time: 00:01\n")
+    require_unambiguous(["fit", "--config", str(config)])
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_spawn_find_unused_parameters_true"])
+def test_processes_that_are_spawned_are_refused(
+    strategy: str, config: Path, tmp_path: Path, line: Ask
+) -> None:
+    words = ["--trainer.strategy", strategy, "--trainer.devices", 2]
+    status, text = line("fit", "--config", config, "--run_dir", tmp_path / "run", *words)
+    assert status == 1
+    assert f"trainer.strategy is '{strategy}', which hands a copy of the trainer to each" in text
+    assert not (tmp_path / "run").exists()

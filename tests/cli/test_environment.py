@@ -130,3 +130,14 @@ def test_a_whole_environment_is_welcome(
     require_whole_launch()
     require_processes(world, here)
     assert recwarn.list == []
+
+
+@pytest.mark.parametrize("word", ["shards", "export"])
+def test_what_runs_as_one_process_does_not_look_at_the_launcher(
+    word: str, monkeypatch: pytest.MonkeyPatch, line: Ask
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    words = {"shards": ["info", "nowhere"], "export": ["nowhere", "--out", "there"]}[word]
+    _, text = line(word, *words)
+    assert "nowhere" in text
+    assert "SLURM" not in text

@@ -95,6 +95,17 @@ def test_what_cannot_be_is_one_line(
     assert says in text
 
 
+def test_an_autoencoder_is_not_written_among_other_things(
+    run: Path, shards: Path, tmp_path: Path, line: Ask
+) -> None:
+    for folder, content in ((shards, "shards"), (run, "a run")):
+        before = files(folder)
+        status, text = line("export", run / "checkpoints" / "last.ckpt", "--out", folder)
+        assert status == 1
+        assert f"{folder}: holds {content}, expected another folder for an autoencoder" in text
+        assert files(folder) == before
+
+
 def test_the_data_module_is_not_needed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

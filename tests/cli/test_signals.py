@@ -175,12 +175,18 @@ def test_a_signal_that_comes_in_a_destructor_is_not_lost(
     assert capsys.readouterr().err == "lightsae demo: stopped\n"
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_extraction_says_that_it_goes_on(number: int, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "workers"),
+    [(signal.SIGTERM, 143, 0), (signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)],
+)
+def test_an_extraction_says_that_it_goes_on(
+    number: int, status: int, workers: int, tmp_path: Path
+) -> None:
     stand_ins = "tests.activations.stand_ins"
     words = ["--model.module", f"{stand_ins}.TinyNet", "--layer", "tokens", "--data.dataset",
              f"{stand_ins}.Noise", "--data.arguments", '{"count": 100000}', "--batch_size", "1",
-             "--rows_per_shard", "50", "--out", str(tmp_path / "out")]  # fmt: skip
+             "--rows_per_shard", "50", "--out", str(tmp_path / "out"),
+             "--workers", str(workers)]  # fmt: skip
     process = subprocess.Popen(
         command("extract", *words), env=environment(), stderr=subprocess.PIPE, text=True
     )
@@ -188,6 +194,11 @@ def test_an_extraction_says_that_it_goes_on(number: int, status: int, tmp_path: 
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not (tmp_path / "out" / "manifest.json").exists():
             time.sleep(0.01)
+        # A scheduler tells every process of a job, in any order.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children if workers else []:
+            os.kill(int(child), number)
+        time.sleep(0.3 if workers else 0)
         process.send_signal(number)
         said = process.communicate(timeout=60)[1]
     finally:

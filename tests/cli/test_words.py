@@ -13,7 +13,10 @@ from lightsae.runs.run_cli import RunCLI
 from ..training.helpers import D_SAE
 from .helpers import Ask
 
-WORDS = ("fit", "validate", "test", "predict", "extract", "export", "shards", "demo")
+WORDS = (
+    "fit", "validate", "test", "predict",
+    "extract", "report", "compare", "export", "shards", "demo",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]], ids=["none", "--help", "-h"])

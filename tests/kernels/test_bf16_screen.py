@@ -98,6 +98,17 @@ def test_the_margin_bounds_every_product() -> None:
     assert (off.amax(dim=1) <= narrow.margin(x)).all()
 
 
+def test_the_margin_bounds_what_rounding_a_sum_with_the_bias_adds() -> None:
+    # The sum is just above the middle of two bfloat16, and float32 takes it for the middle.
+    x, W = torch.tensor([[1.0, 2.0**-18]]), torch.full((1, 2), 2.0**-8)
+    b = torch.tensor([1 + 2.0**-8])
+    narrow = Screen.of(Encoder(W, b))
+    y = (x.to(torch.bfloat16).float() @ narrow.W.float().t() + narrow.b).to(torch.bfloat16)
+    z = b.double() + x.double() @ W.double().t()
+    off = (z - y.double()).abs() - bf16_screen._ROUNDING * y.double().abs()
+    assert off.item() <= narrow.margin(x).item()
+
+
 def test_a_copy_that_somebody_has_is_taken() -> None:
     _, W, b = operands(4, 48, 2000)
     copy = W.to(torch.bfloat16)

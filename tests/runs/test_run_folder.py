@@ -254,3 +254,19 @@ def test_settings_of_an_earlier_version_are_completed_before_they_are_compared(
     newer["model"]["init_args"]["added_since"] = "another"
     with pytest.raises(LightsaeError, match="added_since was its default, is another"):
         run.claim(newer, complete=complete)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("shard-00000.h5", "shards"), ("sae.safetensors", "an autoencoder")]
+)
+def test_a_run_is_not_begun_among_other_things(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    message = f"^{tmp_path}: holds {content}, expected another folder for a run$"
+    with pytest.raises(LightsaeError, match=message):
+        RunFolder(tmp_path).claim(SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_run_that_was_begun_among_shards_goes_on(run: RunFolder) -> None:
+    (run.path / "shard-00000.h5").touch()
+    run.claim(SETTINGS)

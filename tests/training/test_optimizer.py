@@ -117,6 +117,22 @@ def test_the_learning_rate_may_be_a_tensor_that_a_schedule_fills() -> None:
         assert relative(q, p) < 1e-6, name
 
 
+def test_a_schedule_that_falls_to_0_may_round_below_it() -> None:
+    W = torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = SAEAdam([W], lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, end_factor=0, total_iters=20)
+    for _ in range(22):
+        W.grad = torch.ones_like(W)
+        before = W.detach().clone()
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] < 0
+    assert torch.equal(W, before)
+    optimizer.param_groups[0]["lr"] = -1e-6
+    with pytest.raises(ArgumentError, match="lr must be at least 0 and finite, got -1e-06"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "int8"])
 def test_a_reload_goes_on_in_the_same_bits(

@@ -258,6 +258,52 @@ def test_a_schedule_of_torch_that_is_0_before_the_end_is_told(shards: Path, tmp_
         assert used_rates(shards, tmp_path, polynomial)[8:] == [0] * 12
 
 
+ENDED: dict[str, tuple[Schedule, str]] = {
+    "linear": (
+        lambda o: torch_schedules.LinearLR(o, start_factor=1, end_factor=0, total_iters=8),
+        "LinearLR: total_iters = 8",
+    ),
+    "one after another": (
+        lambda o: torch_schedules.SequentialLR(
+            o,
+            [
+                torch_schedules.ConstantLR(o, factor=1),
+                torch_schedules.PolynomialLR(o, total_iters=5),
+            ],
+            milestones=[3],
+        ),
+        r"SequentialLR: milestones\[-1\] \+ total_iters = 8",
+    ),
+    "at once": (
+        lambda o: torch_schedules.ChainedScheduler(
+            [torch_schedules.ExponentialLR(o, 0.9), torch_schedules.PolynomialLR(o, total_iters=8)]
+        ),
+        "ChainedScheduler: total_iters = 8",
+    ),
+}
+
+
+@pytest.mark.parametrize(("schedule", "message"), ENDED.values(), ids=ENDED)
+def test_schedules_that_are_0_before_the_end_are_told(
+    schedule: Schedule, message: str, shards: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=f"{message}, the run has 20 optimizer steps: the last 12"):
+        assert used_rates(shards, tmp_path, schedule)[8:] == pytest.approx([0] * 12, abs=1e-15)
+
+
+def test_a_fall_at_the_end_within_another_schedule_wants_its_length(
+    shards: Path, tmp_path: Path
+) -> None:
+    def risen(optimizer: torch.optim.Optimizer) -> Any:
+        rise = torch_schedules.LinearLR(optimizer, total_iters=5)
+        return torch_schedules.SequentialLR(
+            optimizer, [rise, WarmupDecay(optimizer, decay_steps=5)], milestones=[5]
+        )
+
+    with pytest.raises(LightsaeError, match=r"WarmupDecay within SequentialLR .* its total_steps"):
+        used_rates(shards, tmp_path, risen)
+
+
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -5,10 +5,11 @@
     m_i = |x_i - x'_i| max_j |w_j| + |x'_i| max_j |w_j - w'_j| + max_j |b_j - b'_j|
 
 by Cauchy-Schwarz, where ' is what rounding leaves; the float32 sums of either product add no more
-than d_in 2^-23 |x_i| max_j |w_j|. The columns with the largest y are candidates, and are computed
-once more in float32. If no other y exceeds a bound t_i, no other z exceeds (1 + u) t_i + m_i: where
-k candidates do, they are the Top-k. Other rows list more candidates, and at last take the whole
-float32 product. With NaN or inf in x or W the margin is neither small nor a number.
+than (d_in + 1) 2^-23 (|x_i| max_j |w_j| + max_j |b_j|). The columns with the largest y are
+candidates, and are computed once more in float32. If no other y exceeds a bound t_i, no other z
+exceeds (1 + u) t_i + m_i: where k candidates do, they are the Top-k. Other rows list more
+candidates, and at last take the whole float32 product. With NaN or inf in x or W the margin is
+neither small nor a number.
 
 Shapes: x [B, D], W [N, D], b [N]; C candidates of a row.
 """
@@ -45,7 +46,8 @@ class Screen(NamedTuple):
         b: [N] bfloat16.
         norm: Largest norm of a row of the float32 weight.
         rounded: Largest norm of what rounding took from a row of it.
-        bias: Largest that it took from an element of the bias.
+        bias: Largest absolute value of the float32 bias.
+        rounded_bias: Largest that rounding took from an element of it.
     """
 
     W: Tensor
@@ -53,6 +55,7 @@ class Screen(NamedTuple):
     norm: Tensor
     rounded: Tensor
     bias: Tensor
+    rounded_bias: Tensor
 
     @classmethod
     def of(cls, encoder: Encoder) -> "Screen":
@@ -65,7 +68,8 @@ class Screen(NamedTuple):
             largest = [torch.linalg.vector_norm(part, dim=1).amax() for part in (rows, left)]
             torch.maximum(norms, torch.stack(largest), out=norms)
         b_narrow = b.to(torch.bfloat16)
-        return cls(narrow, b_narrow, norms[0], norms[1], (b - b_narrow).abs().amax())
+        of_bias = b.abs().amax(), (b - b_narrow).abs().amax()
+        return cls(narrow, b_narrow, norms[0], norms[1], *of_bias)
 
     def margin(self, x: Tensor) -> Tensor:
         """How far products of rows of x [B, D], once rounded, can be off; [B].
@@ -74,10 +78,11 @@ class Screen(NamedTuple):
         """
         size = torch.linalg.vector_norm(x, dim=1)
         left = torch.linalg.vector_norm(x - x.to(torch.bfloat16), dim=1)
-        summed = 2 * x.shape[1] * _SUMMATION * size * self.norm
+        # Twice what the sums add: the comparison and these norms are rounded too.
+        summed = 2 * (x.shape[1] + 1) * _SUMMATION * (size * self.norm + self.bias)
         # The norm of what was rounded is at most that much longer.
         of_weight = (1 + _ROUNDING) * size * self.rounded
-        margin: Tensor = left * self.norm + of_weight + self.bias + summed
+        margin: Tensor = left * self.norm + of_weight + self.rounded_bias + summed
         return margin.masked_fill_((size < _LEAST_NORM) | (self.norm < _LEAST_NORM), torch.inf)
 
 

@@ -62,14 +62,14 @@ def encode_backward(
             _, norms = evaluate_penalty(a, indices, plan.mask(found.active), plan)
         assert a is not None
         scale = d_penalty / max(len(a), 1)
-        d_b = _regularizer_gradient_(a, norms, plan.eps, scale, indices, coefficient)
+        d_b = regularizer_gradient_(a, norms, plan.eps, scale, indices, coefficient)
         d_x, d_W = _dense(a, x, encoder, plan.dtype, needed)
         workspace.give(a)
     d_W_dec = None if pairs is None else decoder_gradient(order(), pairs)
     return EncodeGradients(d_x, d_W, d_b.to(encoder.W.dtype), d_W_dec)
 
 
-def _regularizer_gradient_(
+def regularizer_gradient_(
     a: Tensor, norms: Tensor | None, eps: float, scale: Tensor, indices: Tensor, coefficient: Tensor
 ) -> Tensor:
     """Turn activations into their gradient, in place; returns its column sums."""

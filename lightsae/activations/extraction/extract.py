@@ -71,6 +71,7 @@ def extract(
         check_numbers,
         usable_device,
     )
+    from lightsae.activations.extraction.image_origin import origin_settings
     from lightsae.activations.extraction.images.image_set import load_images
     from lightsae.activations.extraction.layer_folder import begun_with
     from lightsae.activations.extraction.models import (
@@ -116,6 +117,7 @@ def extract(
         max_bytes=max_bytes,
         tokens_per_image=tokens_per_image,
         layout=layout,
+        origin=origin_settings(data),
     )
     return run_in_processes(extraction)
 

@@ -25,6 +25,7 @@ from lightsae.activations.shards.disk_budget import check_room, check_spent
 from lightsae.activations.shards.dtypes import StoredDtype, storage
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.errors import LightsaeError
+from lightsae.plural import counted
 
 _TOLD_WARNINGS = 5
 LEAST = {
@@ -70,6 +71,7 @@ class Extraction:
         tokens_per_image: How many tokens of an image become rows at most.
         part: Which part of the images this process visits; its folders are complete with them.
         layout: A letter for each axis of the layers' outputs, see `LayerOutputs`; None to find it.
+        origin: Where the images came from, for the manifest; see `origin_settings`.
     """
 
     tap: LayerTap
@@ -93,6 +95,7 @@ class Extraction:
     tokens_per_image: int | None = None
     part: Part = field(default_factory=Part)
     layout: str | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> list[Manifest]:
         """Begin or continue, and return the manifest of each layer's complete folder."""
@@ -110,7 +113,7 @@ class Extraction:
         for folder in folders:
             if folder.complete:
                 rows = folder.manifest.rows
-                self._say(f"{folder.out}: already complete, {rows} rows")
+                self._say(f"{folder.out}: already complete, {counted(rows, 'row')}")
         if not all(folder.complete for folder in folders):
             self._write(folders)
         return [folder.manifest for folder in folders]
@@ -154,6 +157,7 @@ class Extraction:
             "prefix_tokens": self.prefix_tokens,
             "arguments": json.loads(json.dumps(self.arguments or {}, default=str)),
         }
+        settings |= self.origin
         if self.tokens_per_image is not None:
             settings["tokens_per_image"] = self.tokens_per_image
         if self.layout is not None:
@@ -210,6 +214,7 @@ class Extraction:
                     behind.do(partial(self._add, parts, batch, done, folders, len(order)))
                     bar.update(task, completed=done, speed=_speed(bar, task, left))
                 behind.wait()
+                bar.update(task, speed=_speed(bar, task, left))
             for folder in left:
                 folder.finish()
         finally:
@@ -299,8 +304,9 @@ class Extraction:
     def _tell(self, folder: LayerFolder) -> None:
         """What was written, as the closing line."""
         count, manifest = len(folder.skipped), folder.manifest
-        note = f", {count} images skipped (listed in its manifest)" if count else ""
-        self._say(f"{folder.out}: {manifest.rows} rows of {manifest.d_in}{note}")
+        skipped = f", {counted(count, 'image')} skipped (listed in its manifest)" if count else ""
+        rows = counted(manifest.rows, "row")
+        self._say(f"{folder.out}: {rows} of {manifest.d_in}{skipped}")
 
     def _say(self, text: str) -> None:
         """A line as it is: names of files are no markup."""
@@ -338,7 +344,8 @@ def usable_device(name: str) -> torch.device:
 
 
 def _speed(bar: Progress, task: Any, folders: list[LayerFolder]) -> str:
-    """Images per second as the bar has measured it, and the bytes written."""
+    """Images per second as the bar has measured it, and the bytes written, once there are some."""
     speed = bar.tasks[task].speed
-    written = decimal(sum(folder.bytes_written for folder in folders))
-    return f"{speed:.0f} images/s {written}" if speed else written
+    written = sum(folder.bytes_written for folder in folders)
+    told = [f"{speed:.0f} images/s"] if speed else []
+    return " ".join([*told, decimal(written)] if written else told)

@@ -27,6 +27,7 @@ from lightsae.activations.shards.reading.reader import Shard
 from lightsae.activations.shards.running_moments import Moments
 from lightsae.errors import LightsaeError
 from lightsae.files import sync_folder
+from lightsae.plural import counted
 
 # A rank may be ahead of the others by any time; that one ended is told by its connection.
 _PATIENCE = timedelta(days=30)
@@ -61,9 +62,9 @@ def run_in_processes(extraction: Extraction) -> list[Manifest]:
         _remove_parts(folder, part)
     if left and part.world > 1:
         console = Console(stderr=True, quiet=not extraction.show_progress)
-        rows = sum(manifest.rows for manifest in found)
+        rows = counted(sum(manifest.rows for manifest in found), "row")
         console.print(
-            f"{out}: {rows} rows of {found[0].d_in} by {part.world} processes",
+            f"{out}: {rows} of {found[0].d_in} by {part.world} processes",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
     return found

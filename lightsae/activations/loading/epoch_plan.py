@@ -7,6 +7,7 @@ import numpy as np
 
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
+from lightsae.plural import counted
 
 
 class Group(NamedTuple):
@@ -126,7 +127,7 @@ def plan_epoch(
     low, high = share.bounds()
     if low == high:
         raise LightsaeError(
-            f"{share.total} rows cannot be divided over {share.world_size} processes"
+            f"{counted(share.total, 'row')} cannot be divided over {share.world_size} processes"
         )
     ends = np.cumsum(rows_per_chunk[order])
     starts = ends - rows_per_chunk[order]

@@ -1,5 +1,6 @@
 """The data module base: loaders over the train, validation and test rows of any row source."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightsae.activations.loading.loader import ActivationLoader
 from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.dtypes import Array, as_float32
+from lightsae.activations.shards.manifest import Manifest
 from lightsae.activations.shards.reading.row_source import Piece, RowSource
 from lightsae.errors import LightsaeError
 
@@ -67,6 +69,11 @@ class SplitDataModule(LightningDataModule):
         return {**self.__dict__, "trainer": None}
 
     @property
+    def manifest(self) -> Manifest:
+        """What the rows are."""
+        raise NotImplementedError
+
+    @property
     def _name(self) -> str:
         """What messages call the data."""
         raise NotImplementedError
@@ -78,6 +85,25 @@ class SplitDataModule(LightningDataModule):
     def rows(self, split: Split) -> int:
         """Number of rows of a split."""
         return int(self._opened(split)[2].sum())
+
+    def index_blocks(self, split: Split) -> Iterator[Array]:
+        """Where the rows of a split come from, in stored order; no activation is read.
+
+        Args:
+            split: The split.
+
+        Yields:
+            Int64 `[2 or 3, n]`: sample, token and, where it is known ahead, label of each row.
+
+        Raises:
+            LightsaeError: If there is no such split.
+        """
+        self._require_split(split)
+        source, rule, counts = self._opened(split)
+        for chunk in np.flatnonzero(counts).tolist():
+            columns = source.read_index(chunk)
+            known = columns if source.index_ahead else columns[:2]
+            yield known[:, rule.mask(columns[0], split)]
 
     def training_sample(self, max_rows: int = 32_768) -> Tensor:
         """Rows of the training split, from chunks drawn by `seed`; the same on every rank.
@@ -134,13 +160,30 @@ class SplitDataModule(LightningDataModule):
         """Batches of every row, in stored order."""
         return self._loader("all")
 
-    def _loader(self, split: Split, shuffle: bool = False) -> ActivationLoader:
-        """A loader for this process."""
-        if {"validation": self.val_fraction, "test": self.test_fraction}.get(split) == 0:
-            key = "val_fraction" if split == "validation" else "test_fraction"
-            raise LightsaeError(f"{self._name}: there is no {split} split: {key} is 0")
+    def split_dataloader(
+        self, split: Split, *, rank: int = 0, world_size: int = 1
+    ) -> ActivationLoader:
+        """Batches of a split in stored order, outside a trainer.
+
+        Args:
+            split: The split.
+            rank: Whose share.
+            world_size: In how many shares its rows are cut.
+
+        Raises:
+            LightsaeError: If there is no such split.
+        """
+        return self._loader(split, place=(rank, world_size))
+
+    def _loader(
+        self, split: Split, shuffle: bool = False, place: tuple[int, int] | None = None
+    ) -> ActivationLoader:
+        """A loader for this process, or for a rank of so many."""
+        self._require_split(split)
         source, rule, counts = self._opened(split)
         trainer = self.trainer
+        if place is None:
+            place = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         return ActivationLoader(
             source,
             rule,
@@ -151,8 +194,8 @@ class SplitDataModule(LightningDataModule):
             seed=self.seed,
             # Overfitting is to see the same few batches again and again.
             reshuffle=trainer is None or not trainer.overfit_batches,  # type: ignore[attr-defined]
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
+            rank=place[0],
+            world_size=place[1],
             buffer_rows=self.buffer_rows,
             dtype=self.dtype,
             drop_last=self.drop_last and shuffle,
@@ -161,6 +204,12 @@ class SplitDataModule(LightningDataModule):
             copies=self._copies(),
             embeddings=None if split == "all" else self.sample_embeddings,
         )
+
+    def _require_split(self, split: Split) -> None:
+        """Refuse a split that nothing is held out for."""
+        if {"validation": self.val_fraction, "test": self.test_fraction}.get(split) == 0:
+            key = "val_fraction" if split == "validation" else "test_fraction"
+            raise LightsaeError(f"{self._name}: there is no {split} split: {key} is 0")
 
     def _copies(self) -> CudaCopies | None:
         """What brings batches to the trainer's GPU, if it has one."""

@@ -26,6 +26,8 @@ from lightsae.files import replacing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+# Among the settings: where the images were read from, which may move.
+IMAGES_FROM = "images_from"
 # A chunk of HDF5 has less than 4 GiB, and at least one row.
 _MOST_WIDTH = (1 << 30) - 1
 _MOST_ROWS = (1 << 63) - 1
@@ -68,7 +70,8 @@ class Manifest:
         scale: Per-dimension standard deviation, likewise.
         norms: Rows per bin of their norm; see `shards.norm_histogram.count_norms`.
         shards: The shards, in the order written.
-        settings: What made the folder; another value for any key is refused on resuming.
+        settings: What made the folder; another value for any key is refused on resuming, but for
+            `images_from`, which says where the images lay.
         progress: Where to resume, and what was skipped.
         format_version: Version of this format.
 

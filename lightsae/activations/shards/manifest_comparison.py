@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.manifest import IMAGES_FROM, Manifest
 from lightsae.errors import LightsaeError
 
 _SAME = ("d_in", "dtype", "model", "weights_hash", "layer", "tokens", "has_labels", "classes")
@@ -42,6 +42,6 @@ def differences(found: Manifest, wanted: Manifest) -> list[tuple[str, Any, Any]]
         [('layer', 'a', 'b')]
     """
     pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in _SAME]
-    keys = {**found.settings, **wanted.settings}
+    keys = [key for key in {**found.settings, **wanted.settings} if key != IMAGES_FROM]
     pairs += [(key, found.settings.get(key), wanted.settings.get(key)) for key in keys]
     return [(name, there, here) for name, there, here in pairs if there != here]

@@ -34,6 +34,8 @@ from lightsae.activations.shards.reading.reader import Shard
 from lightsae.activations.shards.running_moments import Moments
 from lightsae.activations.shards.shard_file import ShardFile, default_chunk_rows
 from lightsae.errors import LightsaeError
+from lightsae.folder_contents import require_no_other
+from lightsae.plural import counted
 
 
 class UnstorableError(LightsaeError):
@@ -126,12 +128,15 @@ class ShardWriter:
             for leftover in self.folder.glob(pattern):
                 leftover.unlink()
         found = Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
+        if found is None:
+            require_no_other(self.folder, "shards")
         if found is None or not found.shards:
             wanted.save(self.folder)
             return wanted
         check_same(found, wanted, self.folder)
         if found.complete:
-            raise LightsaeError(f"{self.folder}: is complete already ({found.rows} rows)")
+            rows = counted(found.rows, "row")
+            raise LightsaeError(f"{self.folder}: is complete already ({rows})")
         return found
 
     def _stored_moments(self) -> Moments:
@@ -331,10 +336,11 @@ class ShardWriter:
     def _disk_error(self, error: Exception) -> LightsaeError:
         """Give up the shard that could not be written."""
         kept = len(self.manifest.shards)
+        before = "the shard before it is" if kept == 1 else f"the {kept} shards before it are"
         self.abort()
         return LightsaeError(
             f"{self.folder}: cannot write {shard_name(kept)} ({system_message(error)}); "
-            f"the {kept} shards before it are whole: free some space and run the same command again"
+            f"{before} whole: free some space and run the same command again"
         )
 
 

@@ -22,6 +22,7 @@ from lightsae.activations.extraction.images.image_set import DatasetImages
 from lightsae.activations.extraction.models import LayerTap
 from lightsae.activations.extraction.option_types import TokenKind
 from lightsae.activations.shards.dtypes import StoredDtype
+from lightsae.activations.shards.manifest import IMAGES_FROM
 from lightsae.extras import require
 from lightsae.files import NameOption, expanded, replacing
 
@@ -310,4 +311,10 @@ class DigitsSource:
             seed=self.seed,
             rows_per_shard=65_536,
             device="cpu",
+            origin={
+                IMAGES_FROM: {
+                    "dataset": f"{__name__}.{Digits.__name__}",
+                    "arguments": {"copies": self.copies, "seed": self.seed},
+                }
+            },
         ).run()

@@ -15,7 +15,7 @@ from lightsae.activations.shards.shard_file import default_chunk_rows
 from lightsae.activations.shards.writer import ShardWriter, UnstorableError
 from lightsae.activations.tools.foreign_activations import Foreign
 from lightsae.activations.tools.open_foreign import open_foreign
-from lightsae.activations.tools.row_copy import Rows, out_of, tracked, write_pieces
+from lightsae.activations.tools.row_copy import Rows, out_of, tell, tracked, write_pieces
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
@@ -86,6 +86,7 @@ def convert(
     try:
         with ShardWriter(folder, wanted, **options) as writer:
             write_pieces(writer, pieces)
+        tell(folder, writer.manifest, show_progress)
     except UnstorableError as error:
         raise LightsaeError(f"{path}: {error}") from error
 

@@ -15,6 +15,7 @@ from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.tools.verify import unnamed_label
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
+from lightsae.plural import counted
 
 _CHECKED = "checked when written; verify checks again"
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -61,7 +62,7 @@ def described(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("model", f"{manifest.model or 'unnamed'} {manifest.weights_hash}"),
         ("layer, tokens", f"{manifest.layer or 'unnamed'}, {manifest.tokens or 'unnamed'}"),
         ("rows", f"{manifest.rows:,} of {manifest.d_in} {manifest.dtype}"),
-        ("on disk", f"{decimal(size)} in {len(files)} shards"),
+        ("on disk", f"{decimal(size)} in {counted(len(files), 'shard')}"),
         ("labels", labels),
         ("NaN or infinite", f"0 of {manifest.rows * manifest.d_in:,} values ({_CHECKED})"),
         ("digest", manifest.digest()),

@@ -10,7 +10,7 @@ from lightsae.activations.loading.label_mixing import in_random_order
 from lightsae.activations.loading.splits import distinct_samples
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array
-from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.shards.manifest import IMAGES_FROM, Manifest
 from lightsae.activations.shards.manifest_comparison import differences
 from lightsae.activations.shards.reading.shard_set import ShardSet
 from lightsae.activations.shards.writer import ShardWriter
@@ -23,6 +23,7 @@ from lightsae.activations.tools.row_copy import (
     read_chunks,
     runs,
     successor,
+    tell,
     tracked,
     write_pieces,
 )
@@ -73,6 +74,7 @@ def merge(
     options = {"rows_per_shard": rows_per_shard, "chunk_rows": chunk_rows}
     with ShardWriter(target, wanted, **options) as writer:
         write_pieces(writer, pieces)
+    tell(target, writer.manifest, show_progress)
 
 
 def _check_comparable(first: ShardSet, other: ShardSet) -> None:
@@ -91,6 +93,7 @@ def _wanted(manifests: list[Manifest], same: bool, rows_per_shard: int) -> Manif
     settings = {"of": digests, "same_images": same, "random_order": mixed}
     if not same:
         settings["data"] = f"{checksum(''.join(digests).encode()):016x}"
+        settings[IMAGES_FROM] = None
     return successor(manifests[0], "merge", rows_per_shard=rows_per_shard, **settings)
 
 

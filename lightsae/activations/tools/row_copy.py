@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from lightsae.activations.loading.label_mixing import in_random_order
@@ -19,6 +20,7 @@ from lightsae.activations.shards.writer import ShardWriter
 from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
+from lightsae.plural import counted
 
 _PIECE_BYTES = 512 << 10
 
@@ -139,8 +141,8 @@ def made_already(folder: Path, wanted: Manifest) -> bool:
 def check_unmade(folder: Path, wanted: Manifest) -> None:
     """Refuse a complete folder; see `made_already`."""
     if made_already(folder, wanted):
-        rows = Manifest.load(folder).rows
-        raise LightsaeError(f"{folder}: is complete already ({rows} rows)")
+        rows = counted(Manifest.load(folder).rows, "row")
+        raise LightsaeError(f"{folder}: is complete already ({rows})")
 
 
 def check_free(out: Path, manifests: Iterable[Manifest]) -> None:
@@ -175,6 +177,14 @@ def tracked(task: str, total: int, pieces: Iterable[Rows], show: bool) -> Iterat
     """Pieces, while a progress bar counts them."""
     with bar(show) as progress:
         yield from progress.track(pieces, total, description=task)
+
+
+def tell(folder: Path, manifest: Manifest, show: bool) -> None:
+    """The closing line: what a folder has become."""
+    rows = counted(manifest.rows, "row")
+    Console(stderr=True, quiet=not show).print(
+        f"{folder}: {rows} of {manifest.d_in}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def out_of(out: str, other: Path) -> Path:

@@ -20,6 +20,7 @@ from lightsae.activations.tools.row_copy import (
     out_of,
     read_chunks,
     successor,
+    tell,
     write_pieces,
 )
 from lightsae.errors import LightsaeError
@@ -79,6 +80,7 @@ def shuffle(
                 write_pieces(writer, _shuffled(shards, scratch, buckets, seed, progress))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+    tell(target, writer.manifest, show_progress)
 
 
 def _buckets(whole: int, buffer_bytes: int) -> int:

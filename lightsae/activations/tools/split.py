@@ -18,10 +18,12 @@ from lightsae.activations.tools.row_copy import (
     read_chunks,
     runs,
     successor,
+    tell,
     tracked,
 )
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
+from lightsae.plural import counted
 
 
 def split(
@@ -61,7 +63,7 @@ def split(
         part for part in range(len(wanted)) if not made_already(target / str(part), wanted[part])
     ]
     if not left:
-        raise LightsaeError(f"{out}: is complete already ({shards.manifest.rows} rows)")
+        raise LightsaeError(f"{out}: is complete already ({counted(shards.manifest.rows, 'row')})")
     check_free(target, [shards.manifest])
     options = {"rows_per_shard": rows_per_shard, "chunk_rows": shards.chunk_rows}
     pieces = runs(shards, rows_per_shard)
@@ -78,6 +80,8 @@ def split(
                 done = int(writer.manifest.progress.get("pieces", 0))
                 if number >= done and len(mine.activations):
                     writer.write(*mine, progress={"pieces": number + 1})
+    for writer in writers.values():
+        tell(writer.folder, writer.manifest, show_progress)
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:

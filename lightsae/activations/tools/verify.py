@@ -16,6 +16,7 @@ from lightsae.activations.shards.running_moments import Moments
 from lightsae.activations.tools.progress_bar import bar
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
+from lightsae.plural import counted
 
 
 def verify(folder: str, show_progress: bool = True) -> None:
@@ -58,18 +59,23 @@ def verify(folder: str, show_progress: bool = True) -> None:
     if problems:
         raise LightsaeError(f"{folder}: {_summary(problems)}")
     state = "complete" if manifest.complete else "not complete"
-    said = f"{folder}: {manifest.rows:,} rows in {len(manifest.shards)} shards are whole"
-    Console().print(escape(f"{said}; the folder is {state}"), soft_wrap=True)
+    rows, shards = counted(manifest.rows, "row", ","), counted(len(manifest.shards), "shard")
+    are = "is" if manifest.rows == 1 else "are"
+    said = f"{folder}: {rows} in {shards} {are} whole; the folder is {state}"
+    Console().print(escape(said), soft_wrap=True)
 
 
 def _summary(problems: list[LightsaeError]) -> str:
     """How many places are damaged, and how many shards could not be looked at."""
     shards = sum(isinstance(problem, UnreadableShardError) for problem in problems)
-    counts = {
-        "places are not what was written": len(problems) - shards,
-        "shards cannot be read here, they may be whole": shards,
-    }
-    return "; ".join(f"{count} {what}" for what, count in counts.items() if count)
+    places, said = len(problems) - shards, []
+    if places:
+        are = "is" if places == 1 else "are"
+        said.append(f"{counted(places, 'place')} {are} not what was written")
+    if shards:
+        they = "it" if shards == 1 else "they"
+        said.append(f"{counted(shards, 'shard')} cannot be read here, {they} may be whole")
+    return "; ".join(said)
 
 
 def unnamed_label(folder: Path, manifest: Manifest, largest: int) -> str | None:
@@ -78,14 +84,14 @@ def unnamed_label(folder: Path, manifest: Manifest, largest: int) -> str | None:
     Example:
         >>> manifest = Manifest(d_in=2, dtype="float16", has_labels=True, classes=["a"])
         >>> unnamed_label(Path("here"), manifest, 9)
-        'here/manifest.json: classes has 1 names, expected at least 10: there is a label 9'
+        'here/manifest.json: classes has 1 name, expected at least 10: there is a label 9'
     """
     names = len(manifest.classes)
     if not names or largest < names:
         return None
     return (
-        f"{folder / MANIFEST_NAME}: classes has {names} names, expected at least {largest + 1}: "
-        f"there is a label {largest}"
+        f"{folder / MANIFEST_NAME}: classes has {counted(names, 'name')}, expected at least "
+        f"{largest + 1}: there is a label {largest}"
     )
 
 

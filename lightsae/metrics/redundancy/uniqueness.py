@@ -52,24 +52,24 @@ def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tens
         offsets = torch.arange(int(lengths.sum()), device=latents.device)
         offsets = offsets - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
         others = holders[starts[theirs].repeat_interleave(lengths) + offsets]
-        keys = (mine - first).repeat_interleave(lengths) * d_sae + others
-        common = torch.bincount(keys, minlength=(last - first) * d_sae).view(-1, d_sae)
-        rows = torch.arange(last - first, device=latents.device)
-        common[rows, rows + first] = 0
-        jaccard = common.double() / (sizes[first:last, None] + sizes - common)
-        largest[first:last], nearest[first:last] = jaccard.nan_to_num(0).max(1)
-    return largest, nearest.where(largest > 0, -1)
+        keys = mine.repeat_interleave(lengths) * d_sae + others
+        pairs, common = keys[mine.repeat_interleave(lengths) != others].unique(return_counts=True)
+        left, right = pairs // d_sae, pairs % d_sae
+        jaccard = common.double() / (sizes[left] + sizes[right] - common)
+        largest.scatter_reduce_(0, left, jaccard, "amax")
+        best = jaccard == largest[left]
+        nearest.scatter_reduce_(0, left[best], right[best], "amin", include_self=False)
+    return largest, nearest
 
 
 def _parts(work: list[int], d_sae: int) -> list[tuple[int, int]]:
     """Split the latents into runs of which none exceeds the memory of `_PAIRS`, if it can."""
     parts, first, done = [], 0, 0
     for latent, pairs in enumerate(work):
-        cost = pairs + d_sae
-        if latent > first and done + cost > _PAIRS:
+        if latent > first and done + pairs > _PAIRS:
             parts.append((first, latent))
             first, done = latent, 0
-        done += cost
+        done += pairs
     return [*parts, (first, d_sae)]
 
 

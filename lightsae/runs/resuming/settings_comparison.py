@@ -21,7 +21,7 @@ _MAY_CHANGE = (
     "trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry",
     "trainer.enable_autolog_hparams",
     # what fit does not do
-    "trainer.limit_test_batches", "trainer.limit_predict_batches",
+    "evaluation", "trainer.limit_test_batches", "trainer.limit_predict_batches",
 )  # fmt: skip
 # Where what is trained on lies; what it is, a digest tells.
 _PLACES = (

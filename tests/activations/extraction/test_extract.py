@@ -220,6 +220,13 @@ def test_unreadable_images_are_skipped_counted_and_listed(
     assert not {11, 30} & {sample for sample, _ in _rows(tmp_path)}
 
 
+def test_of_one_thing_the_singular_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _extract(tmp_path, bad=(11,), on_error="skip")
+    assert "1 image skipped" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_warnings_of_images_are_a_line_each_for_the_first_and_a_count(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int

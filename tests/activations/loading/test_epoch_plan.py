@@ -53,5 +53,5 @@ def test_every_rank_has_as_many_batches_and_none_is_empty(
 
 def test_a_rank_without_rows_is_refused() -> None:
     share = Share(1, 0, 2, 4)
-    with pytest.raises(LightsaeError, match="1 rows cannot be divided over 2 processes"):
+    with pytest.raises(LightsaeError, match="1 row cannot be divided over 2 processes"):
         plan_epoch(np.array([1]), np.array([1]), share, order=np.array([0]), group_rows=4)

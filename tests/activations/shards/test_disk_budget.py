@@ -2,11 +2,13 @@ import re
 import sys
 from collections import namedtuple
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 
 from lightsae.activations import DataOptions, Manifest, ModelOptions, extract
+from lightsae.activations.extraction.layer_folder import LayerFolder
 from lightsae.activations.shards.disk_budget import check_room, shard_bytes
 from lightsae.errors import LightsaeError
 
@@ -98,4 +100,21 @@ def test_progress_tells_speed_and_bytes(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     _extract(tmp_path)
-    assert re.search(r"40/40 .*images/s \d+(\.\d+)? (bytes|kB)", capsys.readouterr().err)
+    assert re.search(r"40/40 .*images/s \d+\.\d kB", capsys.readouterr().err)
+
+
+def test_progress_ends_with_the_bytes_that_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    add = LayerFolder.add
+
+    def slowly(*arguments: Any) -> list[str]:
+        sleep(0.2)
+        return add(*arguments)
+
+    monkeypatch.setattr(LayerFolder, "add", slowly)
+    _extract(tmp_path, batch_size=40)
+    told = capsys.readouterr().err
+    assert re.search(r"40/40 (\d+ images/s )?\d+\.\d kB", told)
+    assert "0 bytes" not in told

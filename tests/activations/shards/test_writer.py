@@ -300,7 +300,7 @@ def test_a_real_write_that_the_system_refuses(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     for limit, line in zip((1000, 9000, 30_000), lines, strict=True):
         assert line.startswith("LightsaeError")
-        assert "(File too large); the 1 shards before it are whole" in line
+        assert "(File too large); the shard before it is whole" in line
         assert not list((tmp_path / str(limit)).glob("*.tmp"))
         assert Manifest.load(tmp_path / str(limit)).rows == 100
 
@@ -452,3 +452,22 @@ def test_a_label_that_no_class_has_is_refused(tmp_path: Path) -> None:
         with pytest.raises(LightsaeError, match="sample 7 has label 2, classes has 2 names"):
             writer.write(torch.zeros(2, 4), torch.tensor([6, 7]), label=torch.tensor([0, 2]))
     assert Manifest.load(tmp_path).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.jsonl", "a run"),
+        ("checkpoints/last.ckpt", "a run"),
+        ("sae.safetensors", "an autoencoder"),
+    ],
+)
+def test_shards_are_not_begun_among_other_things(name: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    message = f"^{tmp_path}: holds {content}, expected another folder for shards$"
+    with pytest.raises(LightsaeError, match=message):
+        ShardWriter(tmp_path, Manifest(d_in=4, dtype="float32"))
+    assert path.exists()
+    assert not (tmp_path / "manifest.json").exists()

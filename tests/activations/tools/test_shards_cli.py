@@ -3,6 +3,7 @@ from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lightsae.activations import Manifest
@@ -39,6 +40,27 @@ def test_folders_stand_without_a_name(make_shards: Shards, tmp_path: Path) -> No
     parts = str(tmp_path / "parts")
     assert main(["shards", "split", out, "--out", parts, "--fractions", "[0.5, 0.5]"]) == 0
     assert main(["shards", "info", f"{parts}/0"]) == 0
+
+
+def test_what_is_written_is_told_last(
+    make_shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (str(make_shards(rows=rows, name=str(rows))) for rows in (20, 24))
+    array, out = tmp_path / "rows.npy", {name: str(tmp_path / name) for name in COMMANDS}
+    np.save(array, np.ones((1, 3), np.float32))
+    halves = "[0.5, 0.5]"
+    d_in = Manifest.load(one).d_in
+    for words, last in (
+        (["merge", one, other], [f"{out['merge']}: 44 rows of {d_in}"]),
+        (["shuffle", one], [f"{out['shuffle']}: 20 rows of {d_in}"]),
+        (["convert", str(array)], [f"{out['convert']}: 1 row of 3"]),
+        (
+            ["split", one, "--fractions", halves],
+            [f"{out['split']}/{part}: 10 rows of {d_in}" for part in (0, 1)],
+        ),
+    ):
+        assert main(["shards", *words, "--out", out[words[0]]]) == 0
+        assert capsys.readouterr().err.splitlines()[-len(last) :] == last
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_altered_statistics_are_named(make_shards: Shards, name: str) -> None:
     about[name][2] *= 1.0001
     del about["checksum"]
     path.write_text(json.dumps(about))
-    with pytest.raises(LightsaeError, match="1 places are not what was written"):
+    with pytest.raises(LightsaeError, match="1 place is not what was written"):
         verify(str(folder))
 
 
@@ -52,7 +52,7 @@ def test_altered_norms_are_named(make_shards: Shards) -> None:
     about["norms"] = {"zero": about["rows"]}
     del about["checksum"]
     path.write_text(json.dumps(about))
-    with pytest.raises(LightsaeError, match="1 places are not what was written"):
+    with pytest.raises(LightsaeError, match="1 place is not what was written"):
         verify(str(folder))
 
 

@@ -1,6 +1,8 @@
 """Batches of prepared images in a given order, read in a thread or in worker processes."""
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -73,6 +75,7 @@ def listed_batches(
         batch_size=None,
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=_end_quietly,
         # The global one is for the weights of what is trained.
         generator=torch.Generator(),
     )
@@ -155,6 +158,11 @@ def _packed(batch: ImageBatch) -> ImageBatch:
     images = None if batch.images is None else packed(batch.images)
     labels = None if batch.labels is None else packed(batch.labels)
     return batch._replace(images=images, labels=labels)
+
+
+def _end_quietly(worker: int) -> None:
+    """Where a signal goes to all processes, it is the parent that tells of it."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def _unchanged(found: Any) -> Any:

@@ -309,18 +309,34 @@ def load_images(
             "(grey) or 3 (RGB); others can come as tensors from data.dataset"
         )
     mode = "L" if channels == 1 else "RGB"
-    transform = Transform(settings)
+    return open_images(options, Transform(settings), mode, begun), settings
+
+
+def open_images(
+    options: DataOptions, transform: Any, mode: str, begun: Collection[str] = ()
+) -> ImageSet:
+    """Open the images of a source.
+
+    Args:
+        options: Which images.
+        transform: Makes a tensor `[C, H, W]` of a PIL image.
+        mode: PIL mode that images are converted to before: RGB or L.
+        begun: Fingerprints of extractions that are to go on, with the images that these had.
+
+    Raises:
+        LightsaeError: If the images are missing.
+    """
     if options.folder is not None:
-        return FolderImages(options.folder, transform, mode, begun, options.labels), settings
+        return FolderImages(options.folder, transform, mode, begun, options.labels)
     if options.dataset is not None:
         dataset = _torch_dataset(options.dataset, options.arguments)
         name = f"{options.dataset} {options.arguments}"
-        return DatasetImages(dataset, transform, name, mode, labels=options.labels), settings
+        return DatasetImages(dataset, transform, name, mode, labels=options.labels)
     source = _source(options, begun)
     name = options.huggingface or options.webdataset or options.arrays or ""
     images = DatasetImages(source, transform, name, mode, source.fingerprint)
     images.notes += source.notes if isinstance(source, Tars) else []
-    return images, settings
+    return images
 
 
 def _torch_dataset(path: str, arguments: dict[str, Any]) -> Any:

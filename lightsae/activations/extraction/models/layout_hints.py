@@ -73,7 +73,7 @@ class _Watcher:
         self.found: dict[str, Evidence] = {}
         self._wanted = set(tap.layers)
         self._by_shape: dict[tuple[int, ...], set[int]] = defaultdict(set)
-        self._given: dict[str, int] = {}
+        self._given: dict[str, tuple[int, ...]] = {}
         self._places: set[int] = set()
 
     def hooks(self, module: nn.Module) -> list[Any]:
@@ -89,7 +89,7 @@ class _Watcher:
         def given(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensor = first_tensor((*args, *kwargs.values()))
             if isinstance(tensor, Tensor):
-                self._given[name] = tensor.ndim
+                self._given[name] = tuple(tensor.shape)
 
         return given
 
@@ -100,6 +100,8 @@ class _Watcher:
                 return
             shape = tuple(output.shape)
             own = features_axis(module, shape)
+            if own is None and not self._by_shape[shape]:
+                own = self._kept_axis(name, shape)
             if own is not None:
                 self._by_shape[shape].add(own)
             if own == SECOND and len(shape) == 4:
@@ -114,14 +116,28 @@ class _Watcher:
 
         return gave
 
+    def _kept_axis(self, name: str, shape: tuple[int, ...]) -> int | None:
+        """That of what a module was given, where only the length of the other axis differs.
+
+        So do modules that pad, cut or pool a sequence.
+        """
+        given = self._given.get(name, ())
+        known = self._by_shape[given]
+        if len(known) != 1 or len(given) != 3 or len(shape) != 3 or given[0] != shape[0]:
+            return None
+        (axis,) = known
+        other = LAST if axis == SECOND else SECOND
+        kept = given[axis] == shape[axis] and shape[other] != shape[axis]
+        return axis if kept else None
+
     def _in_sequence(self, name: str) -> bool:
         """Whether a module, or the closest one around it, was given `[B, T, D]`."""
-        if self._given.get(name) == 3:
+        if len(self._given.get(name, ())) == 3:
             return True
         while "." in name:
             name = name.rpartition(".")[0]
             if name in self._given:
-                return self._given[name] == 3
+                return len(self._given[name]) == 3
         return False
 
 

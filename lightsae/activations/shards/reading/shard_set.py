@@ -19,6 +19,7 @@ from lightsae.activations.shards.reading.reader_processes import Located, Reader
 from lightsae.activations.shards.reading.row_source import Piece, Place
 from lightsae.activations.shards.running_moments import Moments
 from lightsae.errors import LightsaeError
+from lightsae.plural import counted
 
 _INDEX_BYTES = 64 << 20
 # Starting a process takes as long as reading about so much.
@@ -62,7 +63,7 @@ class ShardSet:
         self.manifest = Manifest.load(folder)
         if not self.manifest.complete:
             raise LightsaeError(
-                f"{folder}: is incomplete ({self.manifest.rows} rows so far): "
+                f"{folder}: is incomplete ({counted(self.manifest.rows, 'row')} so far): "
                 "run the command that began it again"
             )
         self._verify, self._max_open = verify, max_open

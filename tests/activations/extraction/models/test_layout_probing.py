@@ -20,6 +20,13 @@ class _Permute(nn.Module):
         return x.permute(self.axes)
 
 
+class _Cut(nn.Module):
+    """All but the last place, as behind the positional convolution of wav2vec 2.0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :-1]
+
+
 def _layout(module: nn.Module, layer: str, *shape: int, **options: Any) -> str:
     (found,) = find_layouts(LayerTap(module.eval(), layer), torch.rand(shape), **options)
     return found.layout
@@ -44,6 +51,9 @@ def _convnext(size: int) -> nn.Module:
         (nn.Sequential(_Permute(0, 2, 3, 1), nn.LayerNorm(3)), "1", (2, 3, 6, 6), "BHWC"),
         (nn.Sequential(nn.Conv1d(3, 5, 2), nn.GELU()), "1", (2, 3, 7), "BDT"),
         (nn.Sequential(nn.Conv1d(3, 5, 2), nn.AdaptiveAvgPool1d(1)), "1", (2, 3, 7), "BDT"),
+        (nn.Sequential(nn.Conv1d(3, 5, 2, padding=1), _Cut(), nn.GELU()), "1", (2, 3, 7), "BDT"),
+        (nn.Sequential(nn.Conv1d(3, 5, 2, padding=1), _Cut(), nn.GELU()), "2", (2, 3, 7), "BDT"),
+        (nn.Sequential(nn.Linear(7, 5), _Cut(), nn.GELU()), "2", (2, 3, 7), "BTD"),
         (nn.Sequential(nn.Linear(7, 5), nn.GELU()), "1", (2, 3, 7), "BTD"),
         (nn.Sequential(nn.Linear(7, 5), nn.Identity(), nn.Conv1d(3, 3, 1)), "1", (2, 3, 7), "BTD"),
         (nn.Sequential(nn.Linear(7, 7), nn.Conv1d(3, 3, 1)), "1", (2, 3, 7), "BDT"),

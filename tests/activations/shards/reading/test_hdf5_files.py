@@ -128,8 +128,7 @@ def test_verify_does_not_call_them_damaged(
     with pytest.raises(LightsaeError) as caught:
         verify(str(folder))
     assert str(caught.value) == (
-        f"{folder}: 1 places are not what was written; "
-        "1 shards cannot be read here, they may be whole"
+        f"{folder}: 1 place is not what was written; 1 shard cannot be read here, it may be whole"
     )
     assert "shard-00000.h5: cannot be read here: Permission denied" in capsys.readouterr().err
 
@@ -168,5 +167,5 @@ def test_what_is_damaged_is_called_so(make_shards: Shards, damage: str) -> None:
     path = folder / "shard-00000.h5"
     content = path.read_bytes()
     path.write_bytes(b"no" + content[2:] if damage == "garbage" else content[:-100])
-    with pytest.raises(LightsaeError, match=f"^{folder}: 1 places are not what was written$"):
+    with pytest.raises(LightsaeError, match=f"^{folder}: 1 place is not what was written$"):
         verify(str(folder))

@@ -9,7 +9,7 @@ import torch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import TopActivating
 from lightsae.report import top_images_gallery
-from lightsae.report.gallery import _pixels
+from lightsae.report.figures.gallery import _pixels
 
 TOP = torch.tensor([[0, 2], [1, -1]])
 VALUES = torch.tensor([[3.0, 1.0], [2.0, 0.0]])

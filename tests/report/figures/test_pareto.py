@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lightsae.report import RunResult, pareto, pareto_figure
+from lightsae.report import RunResult, pareto_figure
+from lightsae.report.figures import pareto
 
 BASE = RunResult("baseline", 0.0, 0, 0.8, 0.5, 0.48, 60, 3, 1, 2.0)
 SWEEP = [

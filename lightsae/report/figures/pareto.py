@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lightsae.report.figures import INK, MUTED, PALETTE, RULE, new_figure, save_png
+from lightsae.report.figures.style import INK, MUTED, PALETTE, RULE, new_figure, save_png
 from lightsae.report.table import RunResult, group_runs
 
 

@@ -1,4 +1,4 @@
-"""Style and saving, shared by all figures."""
+"""Colours, saving and what all figures share."""
 
 from pathlib import Path
 from typing import Any

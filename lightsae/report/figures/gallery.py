@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.report.figures import INK, MUTED, PALETTE, RULE, new_figure, save_png
+from lightsae.report.figures.style import INK, MUTED, PALETTE, RULE, new_figure, save_png
 
 # Inches.
 _LABEL, _CELL, _GAP, _FOOT, _MARGIN, _HEAD = 1.35, 1.0, 0.12, 0.3, 0.3, 0.75

@@ -1,0 +1,1 @@
+"""The images of a report: found by sample, made small, packed into sheets."""

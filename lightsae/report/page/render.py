@@ -1,0 +1,126 @@
+"""The HTML: Jinja's template with style, script and data inlined."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+from importlib.resources import files
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from lightsae.errors import LightsaeError
+from lightsae.extras import require
+from lightsae.files import replacing
+from lightsae.report.page.packing import json_text
+from lightsae.report.reading.comparison import Cell, Column, Comparison
+from lightsae.report.reading.run_inputs import RunInputs
+
+_SCRIPTS = ("data.js", "elements.js", "charts.js", "names.js", "gallery.js", "latent.js", "main.js")
+_DASH, _MINUS = "\u2013", "\u2212"
+_ASSETS = files("lightsae.report.page") / "assets"
+
+
+def write_page(
+    path: Path,
+    *,
+    runs: Sequence[RunInputs],
+    baseline: int,
+    table: Comparison,
+    contents: dict[str, Any],
+    arrays: str,
+    sheets: Sequence[str],
+    sweep: dict[str, Any],
+) -> None:
+    """Write the page; a crash leaves the old file or the new one.
+
+    Args:
+        path: The file.
+        runs: All runs.
+        baseline: Which of them the others are compared with.
+        table: The comparison.
+        contents: What the script reads, plain values.
+        arrays: Text of the arrays.
+        sheets: Sheets of thumbnails, base64.
+        sweep: What sweep.json says, or empty.
+
+    Raises:
+        LightsaeError: If the file cannot be written.
+        MissingExtraError: If Jinja2 is not installed.
+    """
+    jinja = require("jinja2", extra="report")
+    environment = jinja.Environment(
+        autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = cell_text
+    script = _script()
+    text = environment.from_string(_asset("page.html")).render(
+        runs=runs, baseline=runs[baseline], table=table, sheets=sheets, arrays=arrays,
+        charts=contents["charts"], notes=contents["notes"], galleries=contents["runs"],
+        chosen=chosen_runs(sweep), today=date.today().isoformat(),
+        style=_asset("style.css"), script=script, script_hash=_hash(script),
+        contents=require("markupsafe", extra="report").Markup(json_text(contents)),
+    )  # fmt: skip
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LightsaeError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """The page's script: all files within one function, so that nothing of it is global."""
+    parts = "\n".join(_asset(name) for name in _SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}\n}})();\n'
+
+
+def _hash(script: str) -> str:
+    """What the page's policy calls the one script that may run."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def cell_text(cell: Cell, column: Column, signed: bool = False) -> str:
+    """A number of the table, with a sign if it is a difference, without a leading zero.
+
+    Example:
+        >>> column = Column("R2", "", digits=3)
+        >>> cell_text(Cell(0.9254), column), cell_text(Cell(0.01), column, signed=True)
+        ('.925', '+.010')
+    """
+    if isnan(cell.mean):
+        return _DASH
+    sign = "+" if (signed and column.title != "pairs") or column.signed else ""
+    digits = column.digits + (column.digits == 3 and signed and abs(cell.mean) < 0.01)
+    return _number(cell.mean, digits, sign) + interval_text(cell, digits)
+
+
+def interval_text(cell: Cell, digits: int) -> str:
+    """Half of the interval, if there are several seeds."""
+    return "" if isnan(cell.half_width) else f" ± {_number(cell.half_width, digits)}"
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    rounded = round(value, digits) + 0.0  # there is no -0.0
+    text = f"{rounded:{sign if rounded else ''}.{digits}f}".replace("-", _MINUS)
+    return text.replace("0.", ".", 1) if abs(value) < 1 and digits > 1 else text
+
+
+def chosen_runs(sweep: dict[str, Any]) -> list[str]:
+    """What a sweep has chosen, as lines of text.
+
+    Args:
+        sweep: What sweep.json says.
+
+    Example:
+        >>> chosen_runs({"chosen": {"L1L2Ratio": 0.01}})
+        ['L1L2Ratio: 0.01']
+    """
+    chosen = sweep.get("chosen")
+    if isinstance(chosen, dict):
+        return [f"{name}: {value}" for name, value in chosen.items()]
+    return [str(value) for value in chosen] if isinstance(chosen, list) else []

@@ -1,0 +1,1 @@
+"""What a report reads: run folders, their evaluations, and how they compare."""

@@ -1,0 +1,1 @@
+from ...training.conftest import shards as shards

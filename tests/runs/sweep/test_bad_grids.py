@@ -1,0 +1,70 @@
+"""What is wrong with a grid is told in one line, before anything is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightsae.cli import main
+
+from .helpers import write_sweep
+
+GRIDS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "an empty list": ({"seed": []}, 2, "sweep.seed: the list is empty"),
+    "a value twice": ({"weight": [0.1, 0.1]}, 2, "sweep.weight: 0.1 is given twice"),
+    "a weight of 0": ({"weight": [0.0]}, 2, "the baseline needs none"),
+    "a negative rate": ({"lr": [-1.0]}, 2, "sweep.lr: -1.0, expected a positive number"),
+    "a seed below 0": ({"seed": [-1]}, 2, "sweep.seed: -1, expected at least 0"),
+    "k above d_sae": ({"k": [99]}, 1, "k = 99 is larger than d_sae = 24"),
+    "no such regularizer": ({"regularizer": ["Nothing"]}, 1, "Nothing"),
+    "a regularizer twice": (
+        {"regularizer": ["OffSupportL1", "lightsae.sae.OffSupportL1"]}, 1, "is given twice"
+    ),
+    "no weight": ({"regularizer": ["OffSupportL1"]}, 1, "OffSupportL1 has no weight"),
+    "a weight to be found": (
+        {"weight": [0.1], "find_lambda": True}, 2, "leave one of the two out"
+    ),
+    "an unknown key": ({"lambdas": [0.1]}, 2, "lambdas"),
+    "a text for a number": ({"k": ["many"]}, 2, "many"),
+    "a share above 1": ({"find_share": 2.0}, 2, "sweep.find_share: 2.0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_one_line_names_it(
+    kind: str, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    grid, status, told = GRIDS[kind]
+    path = write_sweep(tmp_path / "sweep.yaml", shards, grid)
+    assert main(["sweep", "--config", str(path), "--run_dir", str(tmp_path / "sweep")]) == status
+    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1 and told in errors[0], errors
+    assert not (tmp_path / "sweep" / "members").exists()
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "no regularizer to weigh": (
+        {"model__init_args__regularizer": None}, "there is no regularizer to weigh"
+    ),
+    "no validation split": ({"data__init_args__val_fraction": 0.0}, "val_fraction is 0"),
+    "a callback": (
+        {"trainer__callbacks": [{"class_path": "EarlyStopping",
+                                 "init_args": {"monitor": "val/loss"}}]},
+        "trainer.callbacks: a sweep has none",
+    ),
+    "several processes": ({"trainer__devices": 2}, "one process"),
+    "half precision": ({"trainer__precision": "16-mixed"}, "precision"),
+    "a recorded step": ({"model__init_args__cuda_graph": True}, "cuda_graph"),
+    "a seed that is none": ({"seed_everything": False}, "seed_everything"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_so_does_what_a_stack_cannot_do(
+    kind: str, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes, told = SETTINGS[kind]
+    path = write_sweep(tmp_path / "sweep.yaml", shards, {"weight": [0.1]}, **changes)
+    assert main(["sweep", "--config", str(path), "--run_dir", str(tmp_path / "sweep")]) == 1
+    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1 and told in errors[0], errors
