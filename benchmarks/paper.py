@@ -24,6 +24,7 @@ intervals), paper_curves.csv, and paper_tables.md; the figures to --figures.
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from common import RESULTS
 from replication.figures import draw
@@ -38,6 +39,8 @@ from rich.console import Console
 from lightsae.sae import AuxK
 
 DIGITS = {"d_sae": 256, "epochs": 60, "batch_size": 512}
+_WARMUP = "share of the steps over which lambda rises from 0, default 0.5"
+_LAMBDAS = "to try of a variant in place of the usual ones"
 TABLES = {
     "R2, monosemanticity and silent latents": table_1,
     "class purity": table_2,
@@ -122,9 +125,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="default 100, digits 60")
     parser.add_argument("--batch_size", type=int, help="default 2048, digits 512")
     parser.add_argument("--dead_after_multiple", type=float, default=AuxK().dead_after_multiple)
-    parser.add_argument(
-        "--detailed", type=int, default=5, help="seeds of Tables 2 and 3, default 5"
-    )
+    parser.add_argument("--warmup_share", type=float, default=0.5, help=_WARMUP)
+    parser.add_argument("--choosing", type=int, help="seeds that lambda is chosen with, else all")
+    parser.add_argument("--detailed", type=int, default=5, help="seeds of Tables 2 to 4, default 5")
+    tried: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
+    parser.add_argument("--lambdas", **tried, metavar="VARIANT LAMBDA", help=_LAMBDAS)
     parser.add_argument("--probe_rows", type=int, default=10_000, help="default 10,000")
     parser.add_argument("--processes", type=int, default=1, help="side by side, default 1")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")

@@ -10,7 +10,7 @@ from replication.comparison import Line, line
 from replication.details import Details, details
 from replication.fits import Scored, Workers, autoencoder
 from replication.sets import Pair
-from replication.training import BASELINE, Fit, Setting
+from replication.training import Fit, Setting
 
 MASKED = ("Reg 1", "Reg 2")
 
@@ -106,8 +106,3 @@ def mean_curve(found: Mapping[int, Details], name: str) -> list[float]:
     """Mean over seeds of a curve of `Details`."""
     curves = [getattr(each, name) for each in found.values()]
     return [fmean(values) for values in zip(*curves, strict=True)]
-
-
-def baseline(found: Study) -> Line:
-    """The line of the baseline."""
-    return next(each for each in found.lines if each.fit.variant == BASELINE)

@@ -1,9 +1,9 @@
 """The tables of arXiv 2606.27321 for a study, as rich tables and as Markdown."""
 
-from collections.abc import Iterable
+import re
 from statistics import fmean
 
-from replication.comparison import Line, points
+from replication.comparison import points
 from replication.study import Study
 from rich.table import Table
 
@@ -92,11 +92,6 @@ def rich_table(title: str, cells: Cells) -> Table:
     return table
 
 
-def names(lines: Iterable[Line]) -> list[str]:
-    """The variants of some lines."""
-    return [each.fit.variant for each in lines]
-
-
 def _figure(value: Interval, difference: Interval | None) -> str:
     text = _short(value.mean)
     return text if difference is None else f"{text} ({_signed(difference)})"
@@ -104,9 +99,10 @@ def _figure(value: Interval, difference: Interval | None) -> str:
 
 def _signed(interval: Interval) -> str:
     """A difference and the half width of its interval."""
-    digits = 1 if abs(interval.mean) >= 10 else 4
     half = (interval.high - interval.low) / 2
-    return f"{interval.mean:+.{digits}f} ± {half:.{digits}f}".replace("0.", ".")
+    digits = 1 if max(abs(interval.mean), half) >= 1 else 4
+    text = f"{interval.mean:+.{digits}f} ± {half:.{digits}f}"
+    return re.sub(r"(?<!\d)0\.", ".", text)
 
 
 def _short(value: float) -> str:
