@@ -10,6 +10,8 @@ from lightsae.activations.shards.manifest import IMAGES_FROM, Manifest
 from lightsae.errors import LightsaeError
 
 _PATHS = ("folder", "webdataset", "arrays")
+# Datasets whose code is known; the others' runs only where a user names them.
+_TRUSTED = "lightsae."
 
 
 def origin_settings(options: DataOptions) -> dict[str, Any]:
@@ -34,24 +36,32 @@ def origin_settings(options: DataOptions) -> dict[str, Any]:
         return {}
 
 
-def images_from(manifest: Manifest) -> DataOptions | None:
+def images_from(manifest: Manifest, option: str) -> DataOptions | None:
     """The images that shards were extracted from, if their manifest says so.
 
     Args:
         manifest: Of the shards.
+        option: By which a user names a dataset, for the message.
 
     Raises:
-        LightsaeError: If what it says cannot be.
+        LightsaeError: If what it says cannot be, or they are items of a class of somebody's own:
+            a file from elsewhere could name any code.
 
     Example:
         >>> manifest = Manifest(4, "float16", settings={"images_from": {"folder": "photos"}})
-        >>> images_from(manifest).folder
+        >>> images_from(manifest, "--images").folder
         'photos'
     """
     said = manifest.settings.get(IMAGES_FROM)
     if said is None:
         return None
     try:
-        return DataOptions(**said)
+        options = DataOptions(**said)
     except TypeError as error:
         raise LightsaeError(f"manifest: {IMAGES_FROM} is {said!r}: {error}") from error
+    if options.dataset is not None and not str(options.dataset).startswith(_TRUSTED):
+        raise LightsaeError(
+            f"the images are items of {options.dataset}, which is not imported because a file says "
+            f"so: {option} {options.dataset} does"
+        )
+    return options

@@ -83,7 +83,7 @@ def _images_of(data: SplitDataModule | None, given: DataOptions | None, name: st
     if found is None and isinstance(data, OnlineActivationDataModule):
         found = data.data_options
     if found is None and data is not None:
-        found = images_from(data.manifest)
+        found = images_from(data.manifest, "--evaluation.images.dataset")
     if found is None:
         raise LightsaeError(
             f"evaluation.embeddings: {name} is a model, and the shards do not say which images "

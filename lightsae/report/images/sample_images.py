@@ -16,8 +16,6 @@ from lightsae.errors import LightsaeError
 from lightsae.extras import require
 from lightsae.report.latents.image_keys import copy_of, image_keys, sample_of
 
-# Classes of this package alone are made because a manifest says so; others could run anything.
-_TRUSTED = "lightsae."
 _ARRAYS = {".npz", ".npy", ".h5", ".hdf5", ".hdf"}
 
 
@@ -152,14 +150,9 @@ def images_of_shards(manifest: Manifest, side: int) -> SampleImages:
         ...
         lightsae.errors.LightsaeError: the shards do not say which images they are of
     """
-    options = images_from(manifest)
+    options = images_from(manifest, "--images")
     if options is None:
         raise LightsaeError("the shards do not say which images they are of")
-    if options.dataset is not None and not options.dataset.startswith(_TRUSTED):
-        raise LightsaeError(
-            f"the images are items of {options.dataset}, which is not imported because a file says "
-            f"so: --images {options.dataset} does"
-        )
     found = _opened(options, manifest, side)
     before = manifest.settings.get("data")
     if options.dataset is None and before is not None and found.fingerprint != before:

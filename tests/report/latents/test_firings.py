@@ -51,7 +51,7 @@ def every_activation(sae, batches):
             for value, latent in zip(code.values[row].tolist(), code.indices[row].tolist(),
                                      strict=True):  # fmt: skip
                 if value > 0:
-                    place = [int(x[row]) for x in batch[1:]]
+                    place = [int(x[row]) for x in batch[1:4]]
                     found.append((latent, *place, value))
     return found
 
