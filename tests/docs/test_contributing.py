@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_file_that_it_names_is_there() -> None:
     named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text()))
     there = [
-        f"/{path.relative_to(ROOT)}" for room in ("lightsae", "kernels") for path in
+        f"/{path.relative_to(ROOT)}" for room in ("lightsae", "kernels", "tests") for path in
         (ROOT / room).rglob("*.py")
     ]  # fmt: skip
     assert len(named) > 12
@@ -18,5 +18,7 @@ def test_every_file_that_it_names_is_there() -> None:
 
 def test_every_folder_that_it_names_is_there() -> None:
     named = set(re.findall(r"`([\w/]+/)`", (ROOT / "CONTRIBUTING.md").read_text()))
-    lists = [ROOT, ROOT / "lightsae" / "activations", ROOT / "lightsae" / "activations/extraction"]
-    assert {name for name in named if not any((at / name).is_dir() for at in lists)} == set()
+    folders = [path for room in ("lightsae", "kernels", "tests") for path in
+               (ROOT / room, *(ROOT / room).rglob("*/"))]  # fmt: skip
+    there = [f"/{path.relative_to(ROOT)}/" for path in folders if path.is_dir()]
+    assert {name for name in named if not any(p.endswith(f"/{name}") for p in there)} == set()
