@@ -145,8 +145,8 @@ def test_a_layer_that_yaml_reads_as_a_fraction_wants_quotes(
     (tmp_path / "config.yaml").write_text(f"layer: {layer}\n")
     words = ["--config", tmp_path / "config.yaml", "--out", tmp_path / "out"]
     status, text = line("extract", *NUMBERED, *words)
-    assert status == 1
-    assert "layer is the number 1.1: write a name that looks like one in quotes, '1.10'" in text
+    assert status == 2
+    assert "config.yaml: line 1: layer: 1.10 would be read as 1.1: put it in quotes" in text
 
 
 def test_a_model_made_otherwise_is_refused(

@@ -14,7 +14,7 @@ from ..training.helpers import D_SAE
 from .helpers import Ask
 
 WORDS = (
-    "fit", "validate", "test", "predict",
+    "fit", "validate", "test", "predict", "sweep",
     "extract", "report", "compare", "export", "shards", "demo",
 )  # fmt: skip
 

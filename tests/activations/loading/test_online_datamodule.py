@@ -108,8 +108,10 @@ def rows_of(batches: Any) -> list[tuple[int, int]]:
 
 
 def same(found: ActivationBatch, expected: ActivationBatch) -> bool:
-    pairs = zip(found, expected, strict=True)
-    return all(torch.equal(*pair) for pair in pairs)  # type: ignore[arg-type]
+    return all(
+        one is other if one is None or other is None else torch.equal(one, other)
+        for one, other in zip(found, expected, strict=True)
+    )
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_numbers_below_one_are_refused(make_shards: Shards, options: dict[str, i
 
 def test_labels_without_a_name_are_refused(make_shards: Shards) -> None:
     folder = make_shards()
-    says = "manifest.json: classes has 1 names, expected at least 3: there is a label 2$"
+    says = "manifest.json: classes has 1 name, expected at least 3: there is a label 2$"
     replace(Manifest.load(folder), classes=["a"]).save(folder)
     with pytest.raises(LightsaeError, match=says):
         info(str(folder))
