@@ -52,12 +52,18 @@ def points(options: argparse.Namespace) -> Iterator[argparse.Namespace]:
         yield point
 
 
+def available(name: str, options: argparse.Namespace) -> bool:
+    """Whether there is a Python for an implementation; a rehearsal has this one for all."""
+    python = interpreter(name, options)
+    return python == Path(sys.executable) if options.rehearse else python.exists()
+
+
 def measure(
     options: argparse.Namespace, console: Console, end: float, before: list[dict]
 ) -> tuple[list[dict], dict[str, str]]:
     """Time every implementation in rounds, writing rows as they come: all rows, and what failed."""
     wanted = options.only or list(IMPLEMENTATIONS[options.device])
-    missing = [name for name in wanted if not interpreter(name, options).exists()]
+    missing = [name for name in wanted if not available(name, options)]
     results = {name: Measured() for name in wanted if name not in missing}
     failures: dict[str, str] = {}
     for number in range(options.rounds):
