@@ -7,6 +7,8 @@ from typing import NamedTuple
 from replication.fits import Scored, Workers
 from replication.training import Fit
 
+from lightsae.runs.sweep import choose_weight
+
 # Ascending; R2 falls as lambda grows, so the first that loses R2 ends the search.
 LAMBDAS = {
     "Reg 1": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2, 1e-1),
@@ -50,8 +52,9 @@ def choose(
         differences[weight] = mean_r2_difference(found.values(), base)
         if differences[weight] < 0:
             break
-    kept = [weight for weight, difference in differences.items() if difference >= 0]
-    return Choice(variant, max(kept, default=min(differences)), differences)
+    chosen = choose_weight(variant, {weight: [mean] for weight, mean in differences.items()})
+    assert chosen.weight is not None
+    return Choice(variant, chosen.weight, differences)
 
 
 def mean_r2_difference(found: Iterable[Scored], base: dict[Fit, Scored]) -> float:

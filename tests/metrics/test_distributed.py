@@ -47,7 +47,7 @@ def test_three_processes_equal_one(tmp_path: Path) -> None:
                     parts[name][figure],
                     value,
                     rtol=1e-10,
-                    atol=1e-12,
+                    atol=0,
                     equal_nan=True,
                     msg=lambda text, at=(name, figure, rank): f"{at}: {text}",
                 )

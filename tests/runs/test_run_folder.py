@@ -269,4 +269,6 @@ def test_a_run_is_not_begun_among_other_things(name: str, content: str, tmp_path
 
 def test_a_run_that_was_begun_among_shards_goes_on(run: RunFolder) -> None:
     (run.path / "shard-00000.h5").touch()
+    before = run.config.read_bytes()
     run.claim(SETTINGS)
+    assert run.config.read_bytes() == before
