@@ -1,5 +1,6 @@
 """Every file in configs/ runs as it stands, on small stand-ins for models and data."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from lightsae.activations.extraction.extract import extract
 from lightsae.cli import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-EXTRACT = sorted(CONFIGS.glob("extract-*.yaml"))
+PAPER = CONFIGS / "paper"
+EXTRACT = sorted([*CONFIGS.glob("extract-*.yaml"), *PAPER.glob("extract-*.yaml")])
 ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
 SWEEP = sorted(CONFIGS.glob("sweep-*.yaml"))
 FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP})
@@ -25,6 +27,10 @@ def shards(tmp_path: Path) -> Path:
     with ShardWriter(folder, Manifest(d_in=24, dtype="float16")) as writer:
         writer.write(torch.randn(400, 24), sample_index=torch.arange(400))
     return folder
+
+
+# What a layer beyond the narrow blocks gives.
+OWN_WIDTH = {"extract-clip": 768}
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -100,11 +106,30 @@ def test_extract_on_a_narrow_model_of_the_same_class(
          "false", "--model.arguments", str(NARROW), "--workers", "0", "--device", "cpu"]
     )  # fmt: skip
     assert status == 0
-    manifest = Manifest.load(tmp_path / "shards" / config.stem.removeprefix("extract-"))
-    assert (manifest.model, manifest.rows, manifest.d_in) == (name, 3, 32)
+    manifest = Manifest.load(tmp_path / yaml.safe_load(config.read_text())["out"])
+    width = OWN_WIDTH.get(config.stem, 32)
+    assert (manifest.model, manifest.rows, manifest.d_in) == (name, 3, width)
 
 
-@pytest.mark.parametrize("config", [*FIT, *EXTRACT, *ONLINE, *SWEEP], ids=lambda path: path.stem)
+def test_the_grid_of_the_paper(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = main(
+        ["sweep", "--config", str(PAPER / "sweep.yaml"), "--data.path", str(shards),
+         "--data.batch_size", "64", "--data.val_fraction", "0.2", "--trainer.accelerator", "cpu",
+         "--trainer.precision", "32-true", "--trainer.max_epochs", "1", "--run_dir", "sweep",
+         "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1",
+         "--model.d_sae", "48", "--model.aux_k.dead_after", "20", "--sweep.k", "[2, 4]", "--sweep.seed", "[0]"]
+    )  # fmt: skip
+    assert status == 0
+    kept = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert {(each["k"], each["variant"]) for each in kept["choices"]} == {
+        (k, name) for k in (2, 4) for name in ("OffSupportL1", "L1L2Ratio")
+    }
+
+
+@pytest.mark.parametrize("config", [*FIT, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"], ids=lambda path: path.stem)
 def test_every_key_is_explained(config: Path) -> None:
     lines = config.read_text().splitlines()
     structural = ("class_path:", "init_args:", "model:", "data:", "trainer:", "selection:",
