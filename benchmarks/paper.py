@@ -12,8 +12,8 @@ folder of shards and the embeddings of another model over the same samples, and 
 
 Splits are by sample: train, validation and test 80 / 10 / 10% (digits 60 / 15 / 25%). lambda is the
 largest whose validation R2, in the mean of the paired differences over seeds, is at least the
-baseline's; lambdas are tried in ascending order until one loses R2. Only then is the test split
-looked at. Intervals are 95% t intervals over seeds, paired with the baseline's where they are of
+baseline's; lambdas are tried in ascending order until one loses R2 by more than the standard error
+of that mean. Only then is the test split looked at. Intervals are 95% t intervals over seeds, paired with the baseline's where they are of
 differences. What has been trained is kept in --out, and a second call goes on where the first was
 stopped.
 
@@ -40,6 +40,7 @@ from lightsae.sae import AuxK
 
 DIGITS = {"d_sae": 256, "epochs": 60, "batch_size": 512}
 _WARMUP = "share of the steps over which lambda rises from 0, default 0.5"
+_DECAY = "share of the steps over which the learning rate falls to 0 at the end, default 0.2"
 _LAMBDAS = "to try of a variant in place of the usual ones"
 TABLES = {
     "R2, monosemanticity and silent latents": table_1,
@@ -89,14 +90,18 @@ def made_setting(options: argparse.Namespace, k: int, defaults: dict[str, int]) 
     asked = {name: getattr(options, name) for name in ("d_sae", "epochs", "batch_size")}
     chosen = defaults | {name: value for name, value in asked.items() if value is not None}
     aux_k = AuxK(dead_after_multiple=options.dead_after_multiple)
-    return Setting(k, aux_k=aux_k, warmup_share=options.warmup_share, **chosen)
+    shares = {"warmup_share": options.warmup_share, "decay_share": options.decay_share}
+    return Setting(k, aux_k=aux_k, **shares, **chosen)
 
 
 def folder(options: argparse.Namespace, pair: Pair, setting: Setting) -> Path:
     """Where the autoencoders of a study are kept: another setting, another folder."""
     name = pair.name.lower().replace(" ", "-")
     sizes = f"k{setting.k}-d{setting.d_sae}-e{setting.epochs}-b{setting.batch_size}"
-    schedule = f"dead{options.dead_after_multiple:g}-warmup{setting.warmup_share:g}"
+    schedule = (
+        f"dead{options.dead_after_multiple:g}-warmup{setting.warmup_share:g}"
+        f"-decay{setting.decay_share:g}"
+    )
     return options.out / "saes" / name / f"{sizes}-{schedule}"
 
 
@@ -126,6 +131,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, help="default 2048, digits 512")
     parser.add_argument("--dead_after_multiple", type=float, default=AuxK().dead_after_multiple)
     parser.add_argument("--warmup_share", type=float, default=0.5, help=_WARMUP)
+    parser.add_argument("--decay_share", type=float, default=0.2, help=_DECAY)
     parser.add_argument("--choosing", type=int, help="seeds that lambda is chosen with, else all")
     parser.add_argument("--detailed", type=int, default=5, help="seeds of Tables 2 to 4, default 5")
     tried: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}

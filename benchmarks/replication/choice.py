@@ -1,18 +1,17 @@
 """The paper's rule: the largest lambda whose validation R2 is at least the baseline's."""
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean
 from typing import NamedTuple
 
 from replication.fits import Scored, Workers
 from replication.training import Fit
 
-from lightsae.runs.sweep import choose_weight
+from lightsae.runs.sweep.choice import choose_weight, mean_and_error
 
-# Ascending; R2 falls as lambda grows, so the first that loses R2 ends the search.
+# Ascending; R2 falls as lambda grows, so the first that clearly loses R2 ends the search.
 LAMBDAS = {
     "Reg 1": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2, 1e-1),
-    "Reg 2": (3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2, 1e-1),
+    "Reg 2": (2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2, 1e-1),
     "MonoLoss": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
 }
 
@@ -44,22 +43,32 @@ class Choice(NamedTuple):
 def choose(
     variant: str, seeds: Sequence[int], workers: Workers, lambdas: Sequence[float] | None = None
 ) -> Choice:
-    """Train with one lambda after the other until the mean paired difference is negative."""
+    """Train with one lambda after the other until one loses R2 by more than a standard error.
+
+    A smaller loss may be chance, and a larger lambda be the one that the rule looks for.
+    """
     base = workers.train(Fit(seed=seed) for seed in seeds)
-    differences: dict[float, float] = {}
+    differences: dict[float, list[float]] = {}
     for weight in LAMBDAS[variant] if lambdas is None else lambdas:
         found = workers.train(Fit(variant, weight, seed) for seed in seeds)
-        differences[weight] = mean_r2_difference(found.values(), base)
-        if differences[weight] < 0:
+        differences[weight] = r2_differences(found.values(), base)
+        if clearly_negative(differences[weight]):
             break
-    chosen = choose_weight(variant, {weight: [mean] for weight, mean in differences.items()})
+    chosen = choose_weight(variant, differences)
     assert chosen.weight is not None
-    return Choice(variant, chosen.weight, differences)
+    means = {weight: mean_and_error(each)[0] for weight, each in differences.items()}
+    return Choice(variant, chosen.weight, means)
 
 
-def mean_r2_difference(found: Iterable[Scored], base: dict[Fit, Scored]) -> float:
-    """Mean over seeds of the validation R2 less that of the baseline with the same seed."""
-    return fmean(
+def clearly_negative(differences: Sequence[float]) -> bool:
+    """Whether the mean is below zero by more than its standard error; of one, below zero."""
+    mean, error = mean_and_error(differences)
+    return mean < 0 and not mean + error >= 0
+
+
+def r2_differences(found: Iterable[Scored], base: dict[Fit, Scored]) -> list[float]:
+    """Validation R2 less that of the baseline with the same seed, for each seed."""
+    return [
         scored.scores["validation"].r2 - base[Fit(seed=scored.fit.seed)].scores["validation"].r2
         for scored in found
-    )
+    ]

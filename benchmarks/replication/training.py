@@ -18,7 +18,7 @@ from lightsae.sae import (
     TopK,
     objective,
 )
-from lightsae.training import DeadLatentTracker, SAEAdam
+from lightsae.training import DeadLatentTracker, SAEAdam, WarmupDecay
 
 BASELINE = "baseline"
 VARIANTS: dict[str, type[Regularizer]] = {
@@ -40,6 +40,7 @@ class Setting:
         learning_rate: Of Adam.
         aux_k: Settings of the auxiliary loss.
         warmup_share: Share of the steps over which lambda rises from 0.
+        decay_share: Share of the steps, the last ones, over which the learning rate falls to 0.
     """
 
     k: int
@@ -49,10 +50,11 @@ class Setting:
     learning_rate: float = 1e-3
     aux_k: AuxK = field(default_factory=AuxK)
     warmup_share: float = 0.5
+    decay_share: float = 0.2
 
-    def weight_warmup(self, rows: int) -> int:
-        """Steps over which lambda rises, on so many training rows."""
-        return round(self.warmup_share * self.epochs * math.ceil(rows / self.batch_size))
+    def steps(self, rows: int) -> int:
+        """Optimizer steps on so many training rows."""
+        return self.epochs * math.ceil(rows / self.batch_size)
 
 
 class Fit(NamedTuple):
@@ -90,7 +92,9 @@ def train(fit: Fit, setting: Setting, x: Tensor) -> SparseAutoencoder:
     tracker = DeadLatentTracker(setting.d_sae)
     optimizer = SAEAdam(sae.parameters(), lr=setting.learning_rate)
     optimizer.keep_unit_rows(sae.W_dec)
-    regularizer = fit.regularizer(setting.weight_warmup(len(x)))
+    steps = setting.steps(len(x))
+    schedule = WarmupDecay(optimizer, steps, decay_steps=round(setting.decay_share * steps))
+    regularizer = fit.regularizer(round(setting.warmup_share * steps))
     dead_after = setting.aux_k.dead_after_rows(setting.d_sae, setting.k)
 
     def dead(encoded: Encoded) -> Tensor:
@@ -114,5 +118,6 @@ def train(fit: Fit, setting: Setting, x: Tensor) -> SparseAutoencoder:
             optimizer.zero_grad(set_to_none=True)
             parts.loss.backward()
             optimizer.step()
+            schedule.step()
             step += 1
     return sae.requires_grad_(False)

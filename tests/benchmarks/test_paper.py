@@ -101,6 +101,18 @@ def test_lambda_is_the_largest_that_keeps_r2_in_the_mean_over_seeds(beside) -> N
     assert choice.weight == 3.0 and not choice.keeps_r2 and "none keeps R2" in str(choice)
 
 
+def test_a_loss_within_chance_does_not_end_the_search(beside) -> None:
+    lost = {1.0: (-0.02, 0.01, 0.005), 2.0: (0.0, 0.02, -0.01), 3.0: (-0.2, -0.1, -0.3)}
+
+    def r2(fit) -> float:
+        return 0.8 + lost.get(fit.weight, (0.0, 0.0, 0.0))[fit.seed]
+
+    workers = Kept(beside, r2)
+    choice = beside("replication.choice").choose("Reg 1", range(3), workers, (1.0, 2.0, 3.0, 4.0))
+    assert choice.weight == 2.0 and choice.keeps_r2
+    assert max(fit.weight for fit in workers.asked) == 3.0
+
+
 def test_what_is_missed_is_said_by_how_much(beside) -> None:
     comparison, Score = beside("replication.comparison"), beside("replication.scoring").Score
     Fit, Scored = beside("replication.training").Fit, beside("replication.fits").Scored
