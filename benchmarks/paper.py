@@ -13,9 +13,9 @@ folder of shards and the embeddings of another model over the same samples, and 
 Splits are by sample: train, validation and test 80 / 10 / 10% (digits 60 / 15 / 25%). lambda is the
 largest whose validation R2, in the mean of the paired differences over seeds, is at least the
 baseline's; lambdas are tried in ascending order until one loses R2 by more than the standard error
-of that mean. Only then is the test split looked at. Intervals are 95% t intervals over seeds, paired with the baseline's where they are of
-differences. What has been trained is kept in --out, and a second call goes on where the first was
-stopped.
+of that mean. Only then is the test split looked at. Intervals are 95% t intervals over seeds,
+paired with the baseline's where they are of differences. What has been trained is kept in --out,
+and a second call goes on where the first was stopped.
 
 Written to --results: paper_runs.csv (a row per autoencoder), paper_tables.csv (means and
 intervals), paper_curves.csv, and paper_tables.md; the figures to --figures.

@@ -120,7 +120,8 @@ def test_the_grid_of_the_paper(
          "--data.batch_size", "64", "--data.val_fraction", "0.2", "--trainer.accelerator", "cpu",
          "--trainer.precision", "32-true", "--trainer.max_epochs", "1", "--run_dir", "sweep",
          "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1",
-         "--model.d_sae", "48", "--model.aux_k.dead_after", "20", "--sweep.k", "[2, 4]", "--sweep.seed", "[0]"]
+         "--model.d_sae", "48", "--model.aux_k.dead_after", "20", "--sweep.k",
+         "[2, 4]", "--sweep.seed", "[0]"]
     )  # fmt: skip
     assert status == 0
     kept = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
@@ -129,7 +130,9 @@ def test_the_grid_of_the_paper(
     }
 
 
-@pytest.mark.parametrize("config", [*FIT, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config", [*FIT, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"], ids=lambda path: path.stem
+)
 def test_every_key_is_explained(config: Path) -> None:
     lines = config.read_text().splitlines()
     structural = ("class_path:", "init_args:", "model:", "data:", "trainer:", "selection:",
