@@ -39,9 +39,10 @@ from rich.console import Console
 from lightsae.sae import AuxK
 
 DIGITS = {"d_sae": 256, "epochs": 60, "batch_size": 512}
-_WARMUP = "share of the steps over which lambda rises from 0, default 0.5"
+_WARMUP = "share of the steps over which lambda rises from 0, default 0.8"
 _DECAY = "share of the steps over which the learning rate falls to 0 at the end, default 0.2"
 _LAMBDAS = "to try of a variant in place of the usual ones"
+_TOLERANCE = "R2 that lambda may cost on the validation split, default 0 as in the paper"
 TABLES = {
     "R2, monosemanticity and silent latents": table_1,
     "class purity": table_2,
@@ -62,7 +63,7 @@ def main() -> int:
                 pair, setting, options.variants, range(options.seeds), kept,
                 processes=options.processes, choosing=options.choosing or options.seeds,
                 detailed=options.detailed, probe_rows=options.probe_rows, tell=console.print,
-                lambdas=options.lambdas,
+                lambdas=options.lambdas, r2_tolerance=options.r2_tolerance,
             )  # fmt: skip
             studies.append(found)
             show(found, console)
@@ -128,11 +129,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", default=["Reg 1", "Reg 2"], choices=VARIANTS)
     parser.add_argument("--d_sae", type=int, help="default 512, digits 256")
     parser.add_argument("--epochs", type=int, help="default 100, digits 60")
-    parser.add_argument("--batch_size", type=int, help="default 2048, digits 512")
+    parser.add_argument("--batch_size", type=int, help="default 1024, digits 512")
     parser.add_argument("--dead_after_multiple", type=float, default=AuxK().dead_after_multiple)
-    parser.add_argument("--warmup_share", type=float, default=0.5, help=_WARMUP)
+    parser.add_argument("--warmup_share", type=float, default=0.8, help=_WARMUP)
     parser.add_argument("--decay_share", type=float, default=0.2, help=_DECAY)
     parser.add_argument("--choosing", type=int, help="seeds that lambda is chosen with, else all")
+    parser.add_argument("--r2_tolerance", type=float, default=0.0, help=_TOLERANCE)
     parser.add_argument("--detailed", type=int, default=5, help="seeds of Tables 2 to 4, default 5")
     tried: dict[str, Any] = {"nargs": "+", "action": "append", "default": []}
     parser.add_argument("--lambdas", **tried, metavar="VARIANT LAMBDA", help=_LAMBDAS)

@@ -23,41 +23,53 @@ class Choice(NamedTuple):
         variant: Its name.
         weight: The lambda.
         differences: Mean validation R2 less the baseline's, for every lambda that was tried.
+        keeps_r2: Whether it satisfies the rule; if none does it is the one that costs least.
+        r2_tolerance: R2 that it was allowed to cost.
     """
 
     variant: str
     weight: float
     differences: dict[float, float]
-
-    @property
-    def keeps_r2(self) -> bool:
-        """Whether it satisfies the rule; if none does it is the smallest."""
-        return self.differences[self.weight] >= 0
+    keeps_r2: bool
+    r2_tolerance: float = 0.0
 
     def __str__(self) -> str:
         tried = ", ".join(f"{w:g} {d:+.5f}" for w, d in sorted(self.differences.items()))
-        why = "largest that keeps R2" if self.keeps_r2 else "none keeps R2, the smallest"
+        kept = f"keeps R2 to {self.r2_tolerance:g}" if self.r2_tolerance else "keeps R2"
+        why = f"largest that {kept}" if self.keeps_r2 else f"none {kept}, the least costly"
         return f"{self.variant}: lambda {self.weight:g} ({why}); validation R2 - baseline: {tried}"
 
 
 def choose(
-    variant: str, seeds: Sequence[int], workers: Workers, lambdas: Sequence[float] | None = None
+    variant: str,
+    seeds: Sequence[int],
+    workers: Workers,
+    lambdas: Sequence[float] | None = None,
+    r2_tolerance: float = 0.0,
 ) -> Choice:
     """Train with one lambda after the other until one loses R2 by more than a standard error.
 
     A smaller loss may be chance, and a larger lambda be the one that the rule looks for.
+
+    Args:
+        variant: Name of the regularizer.
+        seeds: Seeds that it is trained with.
+        workers: Train it.
+        lambdas: To try, ascending.
+        r2_tolerance: R2 that a lambda may cost.
     """
     base = workers.train(Fit(seed=seed) for seed in seeds)
-    differences: dict[float, list[float]] = {}
+    differences, allowed = dict[float, list[float]](), dict[float, list[float]]()
     for weight in LAMBDAS[variant] if lambdas is None else lambdas:
         found = workers.train(Fit(variant, weight, seed) for seed in seeds)
         differences[weight] = r2_differences(found.values(), base)
-        if clearly_negative(differences[weight]):
+        allowed[weight] = [difference + r2_tolerance for difference in differences[weight]]
+        if clearly_negative(allowed[weight]):
             break
-    chosen = choose_weight(variant, differences)
+    chosen = choose_weight(variant, allowed)
     assert chosen.weight is not None
     means = {weight: mean_and_error(each)[0] for weight, each in differences.items()}
-    return Choice(variant, chosen.weight, means)
+    return Choice(variant, chosen.weight, means, chosen.keeps_r2, r2_tolerance)
 
 
 def clearly_negative(differences: Sequence[float]) -> bool:

@@ -52,6 +52,7 @@ def study(
     probe_rows: int,
     tell: Callable[[str], None],
     lambdas: Mapping[str, Sequence[float]] | None = None,
+    r2_tolerance: float = 0.0,
 ) -> Study:
     """Everything that the tables and figures show of a pair.
 
@@ -67,6 +68,7 @@ def study(
         probe_rows: Training rows that probes are fitted on.
         tell: Called with a line for each choice.
         lambdas: Lambdas to try by variant, ascending.
+        r2_tolerance: R2 that lambda may cost on the validation split.
     """
     scored: dict[Fit, Scored] = {}
 
@@ -77,7 +79,7 @@ def study(
     with Workers(pair, setting, out, processes, keep) as workers:
         for variant in variants:
             tried = (lambdas or {}).get(variant)
-            choices[variant] = choose(variant, seeds[:choosing], workers, tried)
+            choices[variant] = choose(variant, seeds[:choosing], workers, tried, r2_tolerance)
             tell(f"{pair.name}, k = {setting.k}: {choices[variant]}")
         chosen = [Fit(), *(Fit(name, choice.weight) for name, choice in choices.items())]
         unmasked = [fit._replace(masked=False) for fit in chosen if fit.variant in MASKED]

@@ -46,10 +46,10 @@ class Setting:
     k: int
     d_sae: int = 512
     epochs: int = 100
-    batch_size: int = 2048
+    batch_size: int = 1024
     learning_rate: float = 1e-3
     aux_k: AuxK = field(default_factory=AuxK)
-    warmup_share: float = 0.5
+    warmup_share: float = 0.8
     decay_share: float = 0.2
 
     def steps(self, rows: int) -> int:

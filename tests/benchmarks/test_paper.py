@@ -113,6 +113,15 @@ def test_a_loss_within_chance_does_not_end_the_search(beside) -> None:
     assert max(fit.weight for fit in workers.asked) == 3.0
 
 
+def test_lambda_may_cost_what_is_allowed_and_the_choice_says_so(beside) -> None:
+    lost = {1.0: -0.001, 2.0: -0.004, 3.0: -0.1}
+    workers = Kept(beside, lambda fit: 0.8 + lost.get(fit.weight, 0.0))
+    asked = ("Reg 1", range(2), workers, (1.0, 2.0, 3.0))
+    choice = beside("replication.choice").choose(*asked, r2_tolerance=0.005)
+    assert choice.weight == 2.0 and choice.keeps_r2 and "keeps R2 to 0.005" in str(choice)
+    assert choice.differences[2.0] == pytest.approx(-0.004)
+
+
 def test_what_is_missed_is_said_by_how_much(beside) -> None:
     comparison, Score = beside("replication.comparison"), beside("replication.scoring").Score
     Fit, Scored = beside("replication.training").Fit, beside("replication.fits").Scored
