@@ -42,6 +42,7 @@ DIGITS = {"d_sae": 256, "epochs": 60, "batch_size": 512}
 _WARMUP = "share of the steps over which lambda rises from 0, default 0.8"
 _DECAY = "share of the steps over which the learning rate falls to 0 at the end, default 0.2"
 _LAMBDAS = "to try of a variant in place of the usual ones"
+_RESULTS = "folder of the CSV files, default results/paper"
 _TOLERANCE = "R2 that lambda may cost on the validation split, default 0 as in the paper"
 TABLES = {
     "R2, monosemanticity and silent latents": table_1,
@@ -140,7 +141,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lambdas", **tried, metavar="VARIANT LAMBDA", help=_LAMBDAS)
     parser.add_argument("--probe_rows", type=int, default=10_000, help="default 10,000")
     parser.add_argument("--processes", type=int, default=1, help="side by side, default 1")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
+    parser.add_argument("--results", type=Path, default=RESULTS / "paper", help=_RESULTS)
     parser.add_argument("--figures", type=Path, help="folder of the figures, default --out")
     options = parser.parse_args()
     if options.cifar and not options.networks:

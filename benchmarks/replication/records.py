@@ -38,7 +38,8 @@ def _sections(found: Study) -> str:
         f"MS in the embeddings of {found.pair.e_name}; {len(found.seeds)} seeds; "
         f"d_sae {setting.d_sae}, {setting.epochs} epochs, batch {setting.batch_size}, "
         f"dead after {setting.aux_k.dead_after_rows(setting.d_sae, setting.k):,} rows, "
-        f"lambda rises over {setting.warmup_share:g} of the steps.\n",
+        f"lambda rises over {setting.warmup_share:g} of the steps, "
+        f"the learning rate falls over the last {setting.decay_share:g}.\n",
         *(f"- {choice}" for choice in found.choices.values()),
     ]
     for title, table in TITLES.items():
@@ -53,7 +54,7 @@ def _about(found: Study) -> dict[str, Any]:
     return {
         "set": found.pair.name, "embeddings": found.pair.e_name, "k": setting.k,
         "d_sae": setting.d_sae, "epochs": setting.epochs, "batch_size": setting.batch_size,
-        "warmup_share": setting.warmup_share,
+        "warmup_share": setting.warmup_share, "decay_share": setting.decay_share,
         "dead_after_rows": setting.aux_k.dead_after_rows(setting.d_sae, setting.k),
     }  # fmt: skip
 
@@ -77,6 +78,8 @@ def _means(found: Study) -> Iterable[dict[str, Any]]:
     for each in [*found.lines, *found.unmasked]:
         about = _about(found) | {"variant": each.fit.variant, "lambda": each.fit.weight}
         about |= {"masked": each.fit.masked, "split": "test"}
+        if each.fit.variant in found.choices:
+            about["r2_tolerance"] = found.choices[each.fit.variant].r2_tolerance
         kinds = {"figure": each.figures, "less the baseline's": each.differences}
         for kind, intervals in kinds.items():
             for name, interval in intervals.items():
