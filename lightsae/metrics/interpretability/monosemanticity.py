@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, segment_reduce
-from torch.nn.functional import embedding_bag
 
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import Code, after, require_tensors, size, unpacked
 from lightsae.metrics.interpretability.monosemanticity_scores import MonosemanticityScores
+from lightsae.metrics.interpretability.weighted_rows import add_weighted_rows_
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers, within
 
@@ -158,10 +158,7 @@ def _monosemanticity_update(
     if n_images == 0:
         return moments
     counts = torch.bincount(latents, minlength=d_sae)
-    fired = counts.nonzero().squeeze(1)
-    starts = (counts.cumsum(0) - counts)[fired]
-    sum_ae = embedding_bag(rows, unit, starts, mode="sum", per_sample_weights=a)
-    moments.sum_ae.index_add_(0, fired, sum_ae)
+    add_weighted_rows_(moments.sum_ae, unit, a, rows, counts)
     low = _batch_low(a, latents, counts, n_images)
     return moments._replace(
         images=moments.images + n_images,
