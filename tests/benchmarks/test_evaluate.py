@@ -7,7 +7,8 @@ def test_each_pass_is_measured_beside_the_one_that_encodes(beside, tmp_path, cap
     program = beside("evaluate")
     sizes = {"rows": 200, "d_in": 8, "d_sae": 32, "k": 4, "d_e": 6, "batch": 64}
     passes = program.prepare(tmp_path, sizes)
-    assert list(passes) == ["encode", "evaluate", "lightsae test"]
+    names = ["encode", "evaluate", "lightsae test", "lightsae test, Reg 2"]
+    assert list(passes) == names
     assert passes["evaluate"]().about["rows"] == 200
     passes["lightsae test"]()
     assert EvaluationResult.load(tmp_path).about["rows"] == 200

@@ -1,5 +1,7 @@
 """`lightsae test` with every metric, and `lightsae compare`."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from lightsae.evaluation import EvaluationResult
 from lightsae.extras import MissingExtraError
 from lightsae.training import MetricsFile
 
-from ..training.helpers import D_SAE, finish, start_pair, write_config, write_shards
+from ..training.helpers import D_SAE, environment, finish, start_pair, write_config, write_shards
 from .helpers import Ask
 
 torch.set_num_threads(1)
@@ -137,6 +139,39 @@ def test_two_processes_write_what_one_writes(trained: Path, settings: Path, othe
     # Codes are float32, and rounded otherwise in batches of another size.
     assert two.scalars == pytest.approx(one.scalars, rel=1e-5)
     assert torch.equal(two.latents["top_samples"], one.latents["top_samples"])
+
+
+@pytest.mark.slow
+def test_under_torchrun_two_processes_write_what_one_writes(
+    trained: Path, settings: Path, other: Path
+) -> None:
+    # All rows in one batch, and float64: other sums of the same codes, one mask of active latents.
+    words = ["test", "--config", settings, "--run_dir", trained, "--data.init_args.batch_size=32"]
+    words += [f"--evaluation.embeddings=[own_input,{other}]", "--trainer.precision=64-true"]
+    words += ["--evaluation.probes=false", "--evaluation.rank_rows=9"]
+    assert main([str(word) for word in words]) == 0
+    one = EvaluationResult.load(trained)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch += ["-m", "lightsae", *map(str, words), "--trainer.devices=2"]
+    (trained / "evaluation.json").unlink()
+    subprocess.run(launch, check=True, env=environment(), timeout=240)
+    two = EvaluationResult.load(trained)
+    assert two.about["rows"] == one.about["rows"] == 20
+    assert two.scalars == pytest.approx(one.scalars, rel=1e-9, nan_ok=True)
+    assert two.latents.keys() == one.latents.keys() >= {"ms/own_input", "ms/other", "top_values"}
+    # Rows of the mean alone are alike, and which is stronger is a matter of the last bit.
+    values = one.latents["top_values"]
+    steps = values.diff(dim=1).abs() > 1e-9 * values[:, 1:]
+    apart = steps[:, :-1] & steps[:, 1:]
+    assert apart.any()
+    for name, latents in one.latents.items():
+        found = two.latents[name]
+        if name in ("top_samples", "top_tokens"):
+            found, latents = found[:, 1:-1][apart], latents[:, 1:-1][apart]
+        torch.testing.assert_close(found, latents, rtol=1e-9, atol=0, equal_nan=True)
+    for name, curve in one.curves.items():
+        for column, points in curve.items():
+            assert two.curves[name][column] == pytest.approx(points, rel=1e-9, nan_ok=True)
 
 
 def test_compare_shows_runs_beside_a_baseline(

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 
+# Rows whose float64 copy stays in cache.
+_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
@@ -73,8 +76,8 @@ def require_directions(table: Tensor, samples: Tensor, where: str) -> None:
         lightsae.errors.LightsaeError: shards/cnn: the embedding of sample 7 has norm 0, expected \
 a positive finite one
     """
-    for start in range(0, len(table), 65_536):
-        norms = torch.linalg.vector_norm(table[start : start + 65_536].double(), dim=1)
+    for start in range(0, len(table), _ROWS):
+        norms = torch.linalg.vector_norm(table[start : start + _ROWS].double(), dim=1)
         wrong = ~((norms > 0) & norms.isfinite())
         if wrong.any():
             first = int(wrong.nonzero()[0])

@@ -80,11 +80,11 @@ class ImageMeasures:
         for each in self._embeddings:
             self._score(each, batch)
         if self.purity is not None and batch.labels is not None:
-            known = batch.labels >= 0
-            kept = known[batch.rows]
-            self.purity.update(
-                batch.values[kept], batch.indices[kept], batch.labels[batch.rows[kept]]
-            )
+            values, indices, labels = batch.values, batch.indices, batch.labels[batch.rows]
+            known = labels >= 0
+            if not known.all():
+                values, indices, labels = values[known], indices[known], labels[known]
+            self.purity.update(values, indices, labels)
         if self.top is not None:
             self._waiting.append((batch.values, batch.indices, batch.numbers[batch.rows]))
             if sum(len(values) for values, _, _ in self._waiting) > _WAITING:

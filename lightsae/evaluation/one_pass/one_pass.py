@@ -8,12 +8,13 @@ from lightsae.evaluation.embeddings import ImageEmbeddings
 from lightsae.evaluation.one_pass.counters import Counters
 from lightsae.evaluation.one_pass.image_measures import ImageBatch, ImageMeasures
 from lightsae.evaluation.one_pass.measured import Measured
+from lightsae.evaluation.one_pass.reconstruction_measures import ReconstructionMeasures
 from lightsae.evaluation.one_pass.row_sample import RowSample
 from lightsae.evaluation.one_pass.sampled_curves import sampled_curves
 from lightsae.evaluation.one_pass.token_pooling import PooledImages
 from lightsae.evaluation.options import EvaluationOptions
 from lightsae.evaluation.split_images import SplitImages
-from lightsae.metrics import L0, NMSE, R2, FiringDensity, Hoyer, MoransI, R2Uniform
+from lightsae.metrics import L0, FiringDensity, Hoyer, MoransI
 from lightsae.sae import SparseAutoencoder, SparseCode
 
 
@@ -41,11 +42,7 @@ class OnePass:
         self._sae, self._images, self._embeddings = sae, images, embeddings
         self._options, device = options, sae.W_enc.device
         d_sae, d_in = sae.d_sae, sae.d_in
-        self._of_reconstructions = {
-            "r2": R2(d_in).to(device),
-            "r2_uniform": R2Uniform(d_in).to(device),
-            "nmse": NMSE().to(device),
-        }
+        self._of_reconstructions = ReconstructionMeasures(d_in).to(device)
         self._of_codes = {"l0": L0().to(device), "hoyer": Hoyer(d_sae).to(device)}
         self._density = FiringDensity(d_sae).to(device)
         self._sample = self._row_sample()
@@ -97,8 +94,7 @@ class OnePass:
             x_hat: Their reconstruction, [B, d_in].
         """
         x = batch.activations
-        for metric in self._of_reconstructions.values():
-            metric.update(x_hat=x_hat, x=x)
+        self._of_reconstructions.update(x_hat=x_hat, x=x)
         for metric in self._of_codes.values():
             metric.update(code)
         self._density.update(code)
@@ -132,7 +128,8 @@ class OnePass:
             self._add_images(batch)
         seen = self._seen.compute()
         found = Measured(seen["rows"], seen["images"])
-        for name, metric in {**self._of_reconstructions, **self._of_codes}.items():
+        found.scalars |= self._of_reconstructions.compute()
+        for name, metric in self._of_codes.items():
             found.scalars[name] = float(metric.compute())
         found.add_density(self._density)
         found.add_decoder(self._sae.W_dec)

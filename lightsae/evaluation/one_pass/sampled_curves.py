@@ -7,7 +7,7 @@ from lightsae.metrics import KRobustness, k_around
 from lightsae.sae import SparseAutoencoder, SparseCode
 
 _TIMES_K = 4
-_ROWS = 512
+_ROWS = 1024
 Curve = dict[str, list[float]]
 
 

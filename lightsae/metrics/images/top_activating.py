@@ -8,6 +8,8 @@ from lightsae.metrics.metric_base import ExactMetric
 
 # A place in a list: [bits of the activation as float64, sample], int64, so that both are exact.
 _VACANT = (0, -1)
+# Bits of the largest float32.
+_LARGEST_BITS = 0x7F7FFFFF
 
 
 class TopActivations:
@@ -25,25 +27,65 @@ class TopActivations:
 
 def _ranked(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int, n: int) -> Tensor:
     """Return the lists [d_sae, n, 2] of the strongest distinct samples of each latent."""
-    order = torch.arange(len(latents), device=latents.device)
-    # Narrow integers sort several times faster.
-    latents = latents.to(torch.int16 if d_sae <= 2**15 else torch.int32)
-    # Stable sorts, the least significant key first; then the strongest of equal samples is kept.
-    for key, descending in ((values, True), (samples, False), (latents, False)):
-        order = order[key[order].sort(stable=True, descending=descending).indices]
+    lists = _strongest(latents, values, samples, d_sae, n)
+    if _has_repeats(lists):
+        kept = _strongest_of_each_sample(latents, values, samples, d_sae)
+        lists = _strongest(latents[kept], values[kept], samples[kept], d_sae, n)
+    return lists
+
+
+def _strongest(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int, n: int) -> Tensor:
+    """Return the lists [d_sae, n, 2] of the strongest entries of each latent."""
+    order = _by_strength(latents, values, samples, d_sae)
     latents, values, samples = latents[order], values[order], samples[order]
-    first = torch.ones_like(latents, dtype=torch.bool)
-    first[1:] = (latents[1:] != latents[:-1]) | (samples[1:] != samples[:-1])
-    latents, values, samples = latents[first], values[first], samples[first]
-    order = values.sort(stable=True, descending=True).indices
-    order = order[latents[order].sort(stable=True).indices]
-    latents, values, samples = latents[order].long(), values[order], samples[order]
     counts = torch.bincount(latents, minlength=d_sae)
     rank = torch.arange(len(latents), device=latents.device) - (counts.cumsum(0) - counts)[latents]
     kept = rank < n
     lists = _vacant(d_sae, n, latents.device)
-    lists[latents[kept], rank[kept]] = torch.stack([values.view(torch.long), samples], dim=1)[kept]
+    places = torch.stack([values[kept].view(torch.long), samples[kept]], dim=1)
+    lists[latents[kept], rank[kept]] = places
     return lists
+
+
+def _by_strength(latents: Tensor, values: Tensor, samples: Tensor, d_sae: int) -> Tensor:
+    """Order of entries: by latent, then from the strongest, then by sample."""
+    narrow = values.float()
+    if d_sae <= 2**31 and bool((narrow == values).all()):
+        # Bits of positive floats have their order, so that one sort of integers does.
+        strength = narrow.view(torch.int32).long()
+        keys = (latents << 31).add_(_LARGEST_BITS - strength)
+        keys, order = keys.sort(stable=True)
+        if not bool((keys[1:] == keys[:-1]).any()):
+            return order
+    # Stable sorts, the least significant key first.
+    order = samples.sort(stable=True).indices
+    order = order[values[order].sort(stable=True, descending=True).indices]
+    return order[_narrow(latents, d_sae)[order].sort(stable=True).indices]
+
+
+def _has_repeats(lists: Tensor) -> bool:
+    """Whether a list has a sample twice."""
+    samples, order = lists[..., 1].sort(dim=1)
+    taken = (lists[..., 0] > 0).gather(1, order)
+    return bool(((samples[:, 1:] == samples[:, :-1]) & taken[:, 1:] & taken[:, :-1]).any())
+
+
+def _strongest_of_each_sample(
+    latents: Tensor, values: Tensor, samples: Tensor, d_sae: int
+) -> Tensor:
+    """Which entries to keep so that none has the latent and sample of another, [kept]."""
+    order = values.sort(stable=True, descending=True).indices
+    order = order[samples[order].sort(stable=True).indices]
+    order = order[_narrow(latents, d_sae)[order].sort(stable=True).indices]
+    latents, samples = latents[order], samples[order]
+    first = torch.ones_like(latents, dtype=torch.bool)
+    first[1:] = (latents[1:] != latents[:-1]) | (samples[1:] != samples[:-1])
+    return order[first]
+
+
+def _narrow(latents: Tensor, d_sae: int) -> Tensor:
+    """Latents as narrow integers, which sort several times faster."""
+    return latents.to(torch.int16 if d_sae <= 2**15 else torch.int32)
 
 
 def _vacant(d_sae: int, n: int, device: torch.device | None = None) -> Tensor:
@@ -72,7 +114,7 @@ def _top_activating_update(
     sample_index, values = spread(sample_index, values), values.double()
     # An activation below the last place of its latent's list cannot enter it.
     candidate = (values > 0) & (values >= _activations(lists[:, -1])[indices])
-    touched, latents = indices[candidate].unique(return_inverse=True)
+    touched, latents = _touched(indices[candidate], len(lists))
     lists, old = lists.clone(), lists[touched]
     place = torch.arange(len(touched), device=lists.device).unsqueeze(1).expand(old.shape[:2])
     taken = old[..., 0] > 0
@@ -84,6 +126,14 @@ def _top_activating_update(
         n,
     )
     return lists
+
+
+def _touched(latents: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
+    """Return the latents that have entries, or all where most will have, and which each is of."""
+    if len(latents) < d_sae:
+        found: tuple[Tensor, Tensor] = latents.unique(return_inverse=True)
+        return found
+    return torch.arange(d_sae, device=latents.device), latents
 
 
 def _top_activating_compute(lists: Tensor) -> TopActivations:

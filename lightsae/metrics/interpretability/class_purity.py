@@ -57,6 +57,10 @@ def _class_purity_update(
     d_sae, n_classes = firings.shape
     legend = f"d_sae = {d_sae} and {n_classes} classes"
     keys = pair_keys(latents, labels, d_sae, n_classes, legend)
+    if keys.is_cpu:
+        firings.view(-1).index_add_(0, keys, torch.ones_like(keys))
+        mass.view(-1).index_add_(0, keys, values)
+        return
     cells, groups, counts = keys.unique(return_inverse=True, return_counts=True)
     firings.view(-1)[cells] += counts
     mass.view(-1)[cells] += grouped_sums(values, groups, len(cells))

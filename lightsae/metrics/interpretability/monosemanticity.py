@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, segment_reduce
-from torch.nn.functional import embedding_bag
 
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import Code, after, require_tensors, size, unpacked
 from lightsae.metrics.interpretability.monosemanticity_scores import MonosemanticityScores
+from lightsae.metrics.interpretability.weighted_rows import add_weighted_rows_
 from lightsae.metrics.metric_base import ExactMetric
 from lightsae.sae.index_checks import integers, within
 
@@ -88,14 +88,13 @@ def _width(embeddings: Tensor) -> int:
 
 def _unit_rows(embeddings: Tensor) -> Tensor:
     """Return float64 embeddings of norm one."""
-    embeddings = embeddings.detach().double()
+    embeddings = embeddings.detach().to(torch.float64, copy=True)
     norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
     usable = (norms > 0) & norms.isfinite()
     if not usable.all():
         row = int((~usable).flatten().nonzero()[0])
         raise LightsaeError(f"embeddings row {row} has norm {norms[row].item()}: expected > 0")
-    unit: Tensor = embeddings / norms
-    return unit
+    return embeddings.div_(norms)
 
 
 def _entries(
@@ -117,8 +116,10 @@ def _entries(
         if values.shape != rows.shape:
             raise LightsaeError(f"rows has shape {list(rows.shape)}, expected {list(values.shape)}")
         rows = within("rows", integers("rows", rows), n_images, f"{n_images}")
-        order = rows.flatten().sort(stable=True).indices
-        rows, values, indices = (each.flatten()[order] for each in (rows, values, indices))
+        rows, values, indices = rows.flatten(), values.flatten(), indices.flatten()
+        if not (rows[1:] >= rows[:-1]).all():
+            rows, order = rows.sort(stable=True)
+            values, indices = values[order], indices[order]
     positive = values > 0
     if not positive.all():
         rows, values, indices = rows[positive], values[positive], indices[positive]
@@ -158,10 +159,7 @@ def _monosemanticity_update(
     if n_images == 0:
         return moments
     counts = torch.bincount(latents, minlength=d_sae)
-    fired = counts.nonzero().squeeze(1)
-    starts = (counts.cumsum(0) - counts)[fired]
-    sum_ae = embedding_bag(rows, unit, starts, mode="sum", per_sample_weights=a)
-    moments.sum_ae.index_add_(0, fired, sum_ae)
+    add_weighted_rows_(moments.sum_ae, unit, a, rows, counts)
     low = _batch_low(a, latents, counts, n_images)
     return moments._replace(
         images=moments.images + n_images,

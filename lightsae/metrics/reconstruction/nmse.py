@@ -4,7 +4,12 @@ import torch
 from torch import Tensor
 
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
+from lightsae.metrics.reconstruction.reconstruction_inputs import (
+    by_name,
+    matching_rows,
+    row_blocks,
+    wide_copy,
+)
 
 
 def _nmse_update(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,9 +22,19 @@ def _nmse_update(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ratios(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the same of a block of rows."""
-    x_hat, x = x_hat.double(), x.double()
+    x, missed = x.double(), wide_copy(x_hat)
+    return sum_of_ratios(x, missed.sub_(x).square_())
+
+
+def sum_of_ratios(x: Tensor, missed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum over rows, float64, and how many have a ratio.
+
+    Args:
+        x: Rows [rows, d_in], float64.
+        missed: (x - x_hat)^2.
+    """
     length = x.square().sum(1)
-    ratio = (x - x_hat).square().sum(1) / length
+    ratio = missed.sum(1) / length
     return ratio.where(length > 0, 0).sum(), (length > 0).sum()
 
 

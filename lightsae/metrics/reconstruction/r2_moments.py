@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightsae.metrics.reconstruction.reconstruction_inputs import row_blocks
+from lightsae.metrics.reconstruction.reconstruction_inputs import row_blocks, wide_copy
 
 # Packed moments, float64: [rows, residual sum of squares, total sum of squares, mean (d_in)].
 SCALARS = 3
@@ -11,13 +11,13 @@ SCALARS = 3
 
 def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the packed moments of rows [rows, d_in]."""
-    x, x_hat = x.double(), x_hat.double()
+    x, missed = wide_copy(x), wide_copy(x_hat)
+    missed.sub_(x)
     # Measured from the first row, constant data have a total of exactly zero.
     shift = x[:1].sum(0)
-    centred = x - shift
-    offset = centred.sum(0) / max(len(x), 1)
-    residual = (x - x_hat).square().sum()
-    total = (centred - offset).square().sum()
+    offset = x.sub_(shift).sum(0) / max(len(x), 1)
+    x.sub_(offset)
+    residual, total = (torch.dot(each.view(-1), each.view(-1)) for each in (missed, x))
     rows = torch.full_like(residual, len(x))
     return torch.cat([torch.stack([rows, residual, total]), shift + offset])
 

@@ -5,7 +5,12 @@ from torch import Tensor
 
 from lightsae.metrics.code_inputs import size
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.metrics.reconstruction.reconstruction_inputs import by_name, matching_rows, row_blocks
+from lightsae.metrics.reconstruction.reconstruction_inputs import (
+    by_name,
+    matching_rows,
+    row_blocks,
+    wide_copy,
+)
 
 # Moments, float64 [4, d_in]: rows, residual and total sum of squares, mean.
 _MOMENTS = 4
@@ -14,22 +19,30 @@ _MOMENTS = 4
 def _r2_uniform_update(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the moments of a batch [rows, d_in]."""
     blocks = zip(row_blocks(x_hat), row_blocks(x), strict=True)
-    return _r2_uniform_merge(torch.stack([_block_moments(*block) for block in blocks]))
+    return merge_dimension_moments(torch.stack([_block_moments(*block) for block in blocks]))
 
 
 def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the moments of rows [rows, d_in]."""
-    x_hat, x = x_hat.double(), x.double()
+    x, missed = wide_copy(x), wide_copy(x_hat)
+    return dimension_moments(x, missed.sub_(x).square_())
+
+
+def dimension_moments(x: Tensor, missed: Tensor) -> Tensor:
+    """Return the moments of rows, over which it writes.
+
+    Args:
+        x: Rows [rows, d_in], float64.
+        missed: (x - x_hat)^2.
+    """
     # Measured from the first row, a constant dimension has a total of exactly zero.
     shift = x[:1].sum(0)
-    centred = x - shift
-    offset = centred.sum(0) / max(len(x), 1)
-    residual = (x - x_hat).square().sum(0)
-    total = (centred - offset).square().sum(0)
-    return torch.stack([torch.full_like(total, len(x)), residual, total, shift + offset])
+    offset = x.sub_(shift).sum(0) / max(len(x), 1)
+    total = x.sub_(offset).square_().sum(0)
+    return torch.stack([torch.full_like(total, len(x)), missed.sum(0), total, shift + offset])
 
 
-def _r2_uniform_merge(parts: Tensor) -> Tensor:
+def merge_dimension_moments(parts: Tensor) -> Tensor:
     """Merge moments [parts, 4, d_in] (Chan et al. 1983)."""
     rows, residual, total, means = parts.unbind(1)
     reference = means[rows[:, 0].argmax()]
@@ -39,7 +52,7 @@ def _r2_uniform_merge(parts: Tensor) -> Tensor:
     return torch.stack([rows.sum(0), residual.sum(0), total.sum(0) + between, mean])
 
 
-def _r2_uniform_compute(moments: Tensor) -> Tensor:
+def r2_uniform_from(moments: Tensor) -> Tensor:
     """Return the mean over the dimensions that vary; NaN without one."""
     _, residual, total, _ = moments
     per_dimension: Tensor = (1 - residual / total).where(total > 0, torch.nan)
@@ -71,7 +84,7 @@ def r2_uniform(*, x_hat: Tensor, x: Tensor) -> Tensor:
         >>> r2_uniform(x_hat=x + torch.tensor([1.0, 1.0, 0.0]), x=x)
         tensor(0.3750, dtype=torch.float64)
     """
-    return _r2_uniform_compute(_r2_uniform_update(*matching_rows(x_hat, x)))
+    return r2_uniform_from(_r2_uniform_update(*matching_rows(x_hat, x)))
 
 
 class R2Uniform(ExactMetric):
@@ -102,7 +115,7 @@ class R2Uniform(ExactMetric):
         super().__init__(**kwargs)
         self.d_in = size("d_in", d_in)
         empty = torch.zeros(_MOMENTS, self.d_in, dtype=torch.float64)
-        self.add_state("moments", empty, dist_reduce_fx=_r2_uniform_merge)
+        self.add_state("moments", empty, dist_reduce_fx=merge_dimension_moments)
 
     @by_name
     def update(self, *, x_hat: Tensor, x: Tensor) -> None:
@@ -117,8 +130,8 @@ class R2Uniform(ExactMetric):
                 position.
         """
         added = _r2_uniform_update(*matching_rows(x_hat, x, self.d_in))
-        self.moments = _r2_uniform_merge(torch.stack([self.moments, added]))
+        self.moments = merge_dimension_moments(torch.stack([self.moments, added]))
 
     def compute(self) -> Tensor:
         """Return the mean over dimensions as a float64 scalar; NaN when none varies."""
-        return _r2_uniform_compute(self.moments)
+        return r2_uniform_from(self.moments)

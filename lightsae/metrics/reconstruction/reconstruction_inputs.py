@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
@@ -85,3 +86,14 @@ def row_blocks(x: Tensor) -> tuple[Tensor, ...]:
         [2, 2, 1]
     """
     return x.split(max(1, _BLOCK // x.shape[1])) if x.is_cpu else (x,)
+
+
+def wide_copy(x: Tensor) -> Tensor:
+    """A contiguous float64 copy, to be written over.
+
+    Example:
+        >>> x = torch.zeros(2, dtype=torch.float64)
+        >>> wide_copy(x).add_(1), x
+        (tensor([1., 1.], dtype=torch.float64), tensor([0., 0.], dtype=torch.float64))
+    """
+    return x.to(torch.float64, copy=True, memory_format=torch.contiguous_format)

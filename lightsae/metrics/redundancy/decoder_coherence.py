@@ -10,7 +10,7 @@ from lightsae.metrics.code_inputs import require_tensors, size
 from lightsae.metrics.metric_base import ExactMetric
 
 # Rows of a block of cosines, [_BLOCK, d_sae] float64 at most at once.
-_BLOCK = 512
+_BLOCK = 256
 
 
 class Coherence:

@@ -119,3 +119,15 @@ def test_a_sample_index_keeps_every_digit(first: int) -> None:
     assert left.compute().samples.tolist() == [samples.tolist()]
     assert left.compute().values.tolist() == [[3.0, 2.0, 1.0]]
     assert top_activating(values, indices, samples, 1, 3).samples.tolist() == [samples.tolist()]
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize("narrow", [True, False])
+def test_values_that_float32_has_and_others_are_ranked_alike(narrow: bool, repeats: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.rand(200, 3, generator=generator, dtype=torch.float64)
+    values = values.float() if narrow else values
+    indices = torch.rand(200, 6, generator=generator).topk(3, dim=1).indices
+    samples = torch.randperm(200, generator=generator) // (4 if repeats else 1) + 10**12
+    batch = values, indices, samples
+    assert listed(top_activating(*batch, d_sae=6, n=9)) == definition(batch, 6, 9)
