@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from lightsae.config_files import require_unambiguous
+from lightsae.config_files import require_unambiguous, with_expanded_configs
 from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.interrupts import (
@@ -83,6 +83,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with repeating_lost_interrupts():
             if words[0] not in _ALONE:
                 require_whole_launch()
+            words = with_expanded_configs(words)
             require_unambiguous(words)
             _command(words[0])(words)
     except BaseException as error:
