@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
 
 from lightsae.error_messages import one_line, raised_in
 from lightsae.errors import LightsaeError
-from lightsae.launch_environment import require_processes
+from lightsae.runs.launch_environment import require_processes
 from lightsae.runs.metrics_file import MetricsFile
 from lightsae.runs.resuming.checkpoint_files import AtomicCheckpointIO
 from lightsae.runs.run_folder import RunFolder
