@@ -11,7 +11,7 @@ def test_every_figure_is_written_with_machine_and_date(beside, run_here, tmp_pat
     out = tmp_path / "shards.csv"
     sizes = {"rows": 4096, "d_in": 64, "batch": 256, "buffer": 1024, "rounds": 1, "threads": 1}
     options = [word for name, size in sizes.items() for word in (f"--{name}", size)]
-    assert run_here(beside("shards"), *options, "--scratch", tmp_path, "--out", out) == 0
+    assert run_here(beside("data.shards"), *options, "--scratch", tmp_path, "--out", out) == 0
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["date"] and row["cpu"] for row in rows)

@@ -10,7 +10,7 @@ import pytest
 def test_a_stack_is_timed_beside_its_members_one_by_one(
     beside, run_here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    sweep, out = beside("sweep"), tmp_path / "sweep.csv"
+    sweep, out = beside("steps.sweep"), tmp_path / "sweep.csv"
     monkeypatch.setattr(sweep, "write_shards", partial(sweep.write_shards, rows=2000))
     run_here(sweep, "--rounds", 1, "--steps", 8, "--batch_sizes", 64, "--out", out)
     with out.open(newline="") as file:
