@@ -48,8 +48,8 @@ chromium: ## install the browser that drives the page of `lightsae report` in th
 		echo "chromium could not be installed: its tests are skipped"
 
 bench: $(READY) ## training step and shard reading on this machine
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/shards.py
+	$(BIN)/python benchmarks/steps/train_step.py
+	$(BIN)/python benchmarks/data/shards.py
 
 resources: $(READY) ## compile every kernel for sm_80, sm_90 and sm_100 ahead of time; no GPU needed
 	PYTHONPATH=kernels $(BIN)/python benchmarks/resources.py

@@ -168,15 +168,15 @@ def steps(phase: Phase) -> list[str]:
     for number, (label, size) in enumerate(sizes.items()):
         share = (phase.left - MEMORY_S * len(sizes)) / (len(sizes) - number)
         code = phase.python(
-            "benchmarks/train_step.py", "--device", "cuda", *size, *how,
+            "benchmarks/steps/train_step.py", "--device", "cuda", *size, *how,
             "--budget", f"{share - ENDING_S:.0f}", "--out", str(phase.out / GPU_STEPS[label]),
             limit=share,
         )  # fmt: skip
-        found += unless_done(f"benchmarks/train_step.py, {label}", code)
+        found += unless_done(f"benchmarks/steps/train_step.py, {label}", code)
     for label, size in sizes.items():
         limit = min(phase.left, MEMORY_S)
-        code = phase.python("benchmarks/step_memory.py", *size, limit=limit, log=log)
-        found += unless_done(f"benchmarks/step_memory.py, {label}", code)
+        code = phase.python("benchmarks/steps/step_memory.py", *size, limit=limit, log=log)
+        found += unless_done(f"benchmarks/steps/step_memory.py, {label}", code)
     print(log.read_text(), flush=True)
     return found
 

@@ -1,13 +1,14 @@
 """Learning-rate schedules, and whether one fits the run it is for."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
+    CosineAnnealingLR,
     LambdaLR,
     LinearLR,
     OneCycleLR,
@@ -125,14 +126,18 @@ def fit_to_run(schedule: Any, steps: int | None, trial: bool = False) -> None:
         _take_length(schedule, steps, trial)
         return
     _require_lengths(schedule)
-    ends = _end(schedule)
-    if ends is None or steps is None or ends[1] >= steps:
+    end = _end(schedule)
+    if end is None or steps is None or end.fits(steps):
         return
-    name, last = ends
-    text = f"{type(schedule).__name__}: {name} = {last}, the run has {steps} optimizer steps"
+    text = (
+        f"{type(schedule).__name__}: {end.name} = {end.step}, the run has {steps} optimizer steps"
+    )
     if isinstance(schedule, OneCycleLR):
         raise LightsaeError(f"{text}: torch raises an error after its last one")
-    rank_zero_warn(f"{text}: the last {steps - last} have a learning rate of 0")
+    if end.rises:
+        rank_zero_warn(f"{text}: in the last {steps - end.step - 1} the learning rate rises again")
+    else:
+        rank_zero_warn(f"{text}: the last {steps - end.step} have a learning rate of 0")
 
 
 def _take_length(schedule: WarmupDecay, steps: int | None, trial: bool) -> None:
@@ -151,30 +156,50 @@ def _take_length(schedule: WarmupDecay, steps: int | None, trial: bool) -> None:
         )
 
 
-def _end(schedule: Any) -> tuple[str, int] | None:
-    """The setting after which a schedule has no step left that trains, and its value."""
+class _End(NamedTuple):
+    """Where a schedule has come down, as the setting that says so.
+
+    Attributes:
+        name: The setting.
+        step: Its value: of steps counted from 0, the one that has the lowest rate.
+        rises: After it the rate rises again; otherwise it is 0 from here on.
+    """
+
+    name: str
+    step: int
+    rises: bool = False
+
+    def fits(self, steps: int) -> bool:
+        """Whether no step of a run of so many has a rate that it should not have."""
+        return self.step >= (steps - 1 if self.rises else steps)
+
+
+def _end(schedule: Any) -> _End | None:
+    """Where a schedule is down for good, or should be; None if it never is."""
     if isinstance(schedule, WarmupDecay):
         if not schedule.decay_steps or schedule.total_steps is None:
             return None
-        return "total_steps", schedule.total_steps
+        return _End("total_steps", schedule.total_steps)
     if isinstance(schedule, OneCycleLR):
-        return "total_steps", schedule.total_steps
+        return _End("total_steps", schedule.total_steps)
+    if isinstance(schedule, CosineAnnealingLR):
+        return _End("T_max", schedule.T_max, rises=True)
     falls = isinstance(schedule, LinearLR) and schedule.end_factor == 0
     if falls or isinstance(schedule, PolynomialLR):
-        return "total_iters", schedule.total_iters
+        return _End("total_iters", schedule.total_iters)
     return _end_of_parts(schedule)
 
 
-def _end_of_parts(schedule: Any) -> tuple[str, int] | None:
+def _end_of_parts(schedule: Any) -> _End | None:
     """That of the last of schedules one after another, the first end of those at once."""
     ends = [end for end in map(_end, _parts(schedule)) if end is not None]
     if isinstance(schedule, ChainedScheduler):
-        return min(ends, key=lambda end: end[1], default=None)
+        return min(ends, key=lambda end: end.step, default=None)
     last = _end(_parts(schedule)[-1]) if isinstance(schedule, SequentialLR) else None
     if last is None:
         return None
     start = schedule._milestones[-1] if schedule._milestones else 0
-    return f"milestones[-1] + {last[0]}", start + last[1]
+    return _End(f"milestones[-1] + {last.name}", start + last.step, last.rises)
 
 
 def _parts(schedule: Any) -> list[Any]:

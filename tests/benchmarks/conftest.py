@@ -1,11 +1,13 @@
 """Benchmarks import what lies beside them, as scripts do."""
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # What may be absent where kernels are measured, and what is absent where steps are measured too.
@@ -21,6 +23,20 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Import a module by the name that the scripts in benchmarks/ know it by."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int | None]]:
+    """Run a script's main here: a process of its own would import torch for seconds."""
+
+    def run(script: ModuleType, *words: object) -> int | None:
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, words)])
+        found: int | None = script.main()
+        return found
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

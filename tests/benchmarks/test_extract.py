@@ -18,7 +18,7 @@ def test_both_rates_and_their_ratio_are_written(tmp_path, beside):
             pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8).numpy()
             Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
     save_file(beside("cifar_resnets").ResNet20().state_dict(), tmp_path / "w.safetensors")
-    command = [sys.executable, str(BENCHMARKS / "extract.py"), "--images", tmp_path / "images",
+    command = [sys.executable, BENCHMARKS / "data" / "extract.py", "--images", tmp_path / "images",
                "--weights", tmp_path / "w.safetensors", "--rounds", "1", "--threads", "1",
                "--out", tmp_path / "r.csv"]  # fmt: skip
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)

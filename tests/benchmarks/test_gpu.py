@@ -198,8 +198,8 @@ def test_a_machine_without_the_cuda_toolkit_is_told(gpu, calls, monkeypatch, tmp
     [
         ("kernels.py", 1, "benchmarks/kernels.py: ended with exit code 1"),
         ("kernels.py", None, "benchmarks/kernels.py: ended by the clock"),
-        ("train_step.py", 1, "benchmarks/train_step.py, large: ended with exit code 1"),
-        ("step_memory.py", None, "benchmarks/step_memory.py, paper: ended by the clock"),
+        ("train_step.py", 1, "benchmarks/steps/train_step.py, large: ended with exit code 1"),
+        ("step_memory.py", None, "benchmarks/steps/step_memory.py, paper: ended by the clock"),
     ],
 )
 def test_times_that_failed_fail(program, code, told, gpu, calls, monkeypatch, tmp_path, capsys):
@@ -232,7 +232,7 @@ def test_programs_take_the_options_that_they_get(gpu, calls, beside, monkeypatch
     budgets = []
     for command in commands:
         monkeypatch.setattr(sys, "argv", command[1:])
-        options = beside(Path(command[1]).stem).parse()
+        options = beside(module_of(command[1])).parse()
         budgets.append(getattr(options, "budget", gpu.MEMORY_S))
     sys.modules.pop("kernels", None)
     kernels, *steps = budgets
@@ -241,6 +241,10 @@ def test_programs_take_the_options_that_they_get(gpu, calls, beside, monkeypatch
     assert kernels + gpu.MARGIN_S <= gpu.PHASE_S
     assert steps[1] + gpu.ENDING_S + sum(steps[2:]) <= gpu.PHASE_S
     assert steps[0] == pytest.approx(steps[1] / 2, abs=10)
+
+
+def module_of(script: str) -> str:
+    return ".".join(Path(script).relative_to("benchmarks").with_suffix("").parts)
 
 
 def test_the_options_are_checked(gpu, monkeypatch, tmp_path, capsys):

@@ -17,7 +17,7 @@ SIZES = {"batch": 128, "d_in": 96, "d_sae": 256, "k": 16}
     ids=["plain", "reg1-recomputed", "reg2-kept"],
 )
 def test_each_part_takes_what_its_formula_says(regularizer, recompute, beside):
-    program = beside("step_memory")
+    program = beside("steps.step_memory")
     device = torch.device("cpu")
     measured = program.measure(SIZES, regularizer, recompute, device)
     few = 20 * (SIZES["batch"] + SIZES["d_sae"])

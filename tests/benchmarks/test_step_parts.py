@@ -4,7 +4,7 @@ import pytest
 
 
 def test_parts_add_up_to_the_step(beside):
-    program = beside("step_parts")
+    program = beside("steps.step_parts")
     sizes = program.Sizes(batch=64, d_in=16, d_sae=256, k=4)
     variants = ["lightsae", "lightsae reg1", "lightsae bf16"]
     found = program.measure(sizes, variants, rounds=1, steps=1, warmup=1)
@@ -18,7 +18,7 @@ def test_parts_add_up_to_the_step(beside):
 
 
 def test_a_part_does_not_count_what_it_calls(beside, monkeypatch):
-    program = beside("step_parts")
+    program = beside("steps.step_parts")
     clock, times = program.Clock(), iter([0.0, 1.0, 6.0, 8.0])
     monkeypatch.setattr(program.time, "perf_counter", lambda: next(times))
     with clock.part("outer"), clock.part("inner"):

@@ -1,21 +1,18 @@
 import csv
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sweep.py"
-
 
 @pytest.mark.slow
-def test_a_stack_is_timed_beside_its_members_one_by_one(tmp_path: Path) -> None:
-    out = tmp_path / "sweep.csv"
-    brief = ["--rounds", "1", "--steps", "8", "--batch_sizes", "64", "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *brief], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.filterwarnings("ignore:aux_k.dead_after")
+def test_a_stack_is_timed_beside_its_members_one_by_one(
+    beside, run_here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sweep, out = beside("steps.sweep"), tmp_path / "sweep.csv"
+    monkeypatch.setattr(sweep, "write_shards", partial(sweep.write_shards, rows=2000))
+    run_here(sweep, "--rounds", 1, "--steps", 8, "--batch_sizes", 64, "--out", out)
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(row["operation"], row["metric"]): float(row["median"]) for row in rows}

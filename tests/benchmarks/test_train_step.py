@@ -16,7 +16,7 @@ sys.path.insert(0, str(BENCHMARKS))
 from peers.goals import goals
 from peers.process import Measured
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_step.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "steps" / "train_step.py"
 SMALL = ["--batch", "64", "--d_in", "16", "--d_sae", "64", "--k", "4"]
 BRIEF = ["--threads", "1", "--rounds", "1", "--warmup", "1", "--steps", "2"]
 
@@ -70,7 +70,7 @@ def test_goals_are_met_missed_or_not_measured():
 @pytest.fixture
 def program(beside, monkeypatch, tmp_path):
     """The program about to measure three implementations, and what it would run."""
-    module, runs = beside("train_step"), []
+    module, runs = beside("steps.train_step"), []
     names = ["torch dense", "torch sparse", "lightsae"]
     out = tmp_path / "results.csv"
     words = [*SMALL, "--rounds", "2", "--out", str(out), "--only", *names, "--budget", "90"]
@@ -192,7 +192,7 @@ def test_what_is_not_installed_is_a_checkout(peers):
 
 
 def test_a_sweep_visits_every_size(beside, monkeypatch):
-    program = beside("train_step")
+    program = beside("steps.train_step")
     monkeypatch.setattr(sys, "argv", ["train_step.py", *SMALL, "--sweep", "d_sae", "32", "64"])
     options = program.parse()
     sizes = [point.sizes for point in program.points(options)]
@@ -226,7 +226,7 @@ def test_a_library_without_an_environment_is_named_and_skipped(tmp_path):
 def test_options_that_make_no_sense_are_refused(arguments, message, beside, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_step.py", *SMALL, *arguments])
     with pytest.raises(SystemExit) as caught:
-        beside("train_step").parse()
+        beside("steps.train_step").parse()
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 

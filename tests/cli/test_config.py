@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lightsae.cli import main
-from lightsae.config_files import require_unambiguous
+from lightsae.cli.config_files import require_unambiguous
 from lightsae.sae import SparseAutoencoder
 
 from ..training.helpers import write_config

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightsae.launch_environment import require_processes, require_whole_launch
+from lightsae.runs.launch_environment import require_processes, require_whole_launch
 
 from .helpers import Ask
 

@@ -78,6 +78,54 @@ def test_a_run_folder_by_lightning_s_name(home: Path) -> None:
     nothing_here()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "--config", "~/fit.yaml"],
+        ["fit", "--config=${BASE}/fit.yaml"],
+        ["validate", "-c", "$BASE/fit.yaml"],
+        ["test", "--config", "$BASE/fit.yaml"],
+        ["predict", "--config", "~/fit.yaml"],
+        ["sweep", "--config", "$BASE/fit.yaml"],
+        ["extract", "--config=$BASE/extract.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_a_configuration(words: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(home / "fit.yaml", home / "shards", run_dir="marked")
+    extraction = {"model": {"module": f"{STAND_INS}.TinyNet"}, "layer": "tokens", "out": "marked"}
+    (home / "extract.yaml").write_text(yaml.safe_dump(extraction))
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--print_config"])
+    assert end.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["out" if words[0] == "extract" else "run_dir"] == "marked"
+    nothing_here()
+
+
+def test_a_configuration_in_a_place_that_there_is_not(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", "$NO_SUCH_DISK/fit.yaml"]) == 1
+    assert "$NO_SUCH_DISK/fit.yaml: $NO_SUCH_DISK is not set" in capsys.readouterr().err
+
+
+def test_a_repeated_key_is_found_in_an_expanded_configuration(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "fit.yaml").write_text("run_dir: a\nrun_dir: b\n")
+    assert main(["fit", "--config", "$BASE/fit.yaml"]) == 2
+    assert f"{home}/fit.yaml: line 2: run_dir is given twice" in capsys.readouterr().err
+
+
+def test_settings_in_place_of_a_configuration_file(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "run_dir: $HERE", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["run_dir"] == "$HERE"
+
+
 @pytest.mark.parametrize("data", ["folder", "arrays"])
 def test_an_extraction(data: str, root: str, home: Path) -> None:
     image = pytest.importorskip("PIL.Image")

@@ -143,7 +143,7 @@ def test_control_c_outside_of_training_is_one_line_too(
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightsae.cli._command", lambda _: interrupted)
+    monkeypatch.setattr("lightsae.cli.program._command", lambda _: interrupted)
     assert main([word]) == 130
     again = "; the same command goes on" if word == "extract" else ""
     assert capsys.readouterr().err == f"lightsae {word}: stopped{again}\n"
@@ -170,7 +170,7 @@ def test_a_signal_that_comes_in_a_destructor_is_not_lost(
             {}[_Dropping(number)]
         time.sleep(seconds)
 
-    monkeypatch.setattr("lightsae.cli._function", lambda _: interrupted)
+    monkeypatch.setattr("lightsae.cli.program._function", lambda _: interrupted)
     assert main(["demo", "--seconds", "30"]) == status
     assert capsys.readouterr().err == "lightsae demo: stopped\n"
 

@@ -11,8 +11,8 @@ import torch
 from lightsae.errors import LightsaeError
 from lightsae.sae import AuxK, L1L2Ratio, MonosemanticityLoss, Objective, Regularizer
 from lightsae.training import SAEAdam, SAEModule, WarmupDecay
-from lightsae.training import module as module_room
 from lightsae.training.cuda_graph import WARMUP, CapturedStep, require_capturable
+from lightsae.training.module_parts import optimization
 
 from .helpers import make_data, make_module, make_trainer
 
@@ -82,8 +82,8 @@ def test_training_equals_that_without_a_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorder = Replays()
-    monkeypatch.setattr(module_room, "require_capturable", lambda *_: None)
-    monkeypatch.setattr(module_room, "CudaRecorder", lambda _: recorder)
+    monkeypatch.setattr(optimization, "require_capturable", lambda *_: None)
+    monkeypatch.setattr(optimization, "CudaRecorder", lambda _: recorder)
 
     def trained(cuda_graph: bool) -> tuple[SAEModule, Any]:
         module = make_module(

@@ -291,6 +291,36 @@ def test_schedules_that_are_0_before_the_end_are_told(
         assert used_rates(shards, tmp_path, schedule)[8:] == pytest.approx([0] * 12, abs=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (
+            lambda o: torch_schedules.CosineAnnealingLR(o, T_max=8),
+            "CosineAnnealingLR: T_max = 8",
+        ),
+        (
+            lambda o: torch_schedules.SequentialLR(
+                o,
+                [
+                    torch_schedules.LinearLR(o, total_iters=3),
+                    torch_schedules.CosineAnnealingLR(o, T_max=5),
+                ],
+                milestones=[3],
+            ),
+            r"SequentialLR: milestones\[-1\] \+ T_max = 8",
+        ),
+    ],
+    ids=["alone", "after a warm-up"],
+)
+def test_a_rate_that_rises_again_is_told(
+    schedule: Schedule, message: str, shards: Path, tmp_path: Path
+) -> None:
+    rises = f"{message}, the run has 20 optimizer steps: in the last 11 the learning rate rises"
+    with pytest.warns(UserWarning, match=f"{rises} again"):
+        rates = used_rates(shards, tmp_path, schedule)
+    assert min(rates) == rates[8] < rates[9]
+
+
 def test_a_fall_at_the_end_within_another_schedule_wants_its_length(
     shards: Path, tmp_path: Path
 ) -> None:
@@ -308,6 +338,7 @@ def test_a_fall_at_the_end_within_another_schedule_wants_its_length(
     "schedule",
     [
         lambda o: torch_schedules.CosineAnnealingLR(o, T_max=20),
+        lambda o: torch_schedules.CosineAnnealingLR(o, T_max=19),
         lambda o: torch_schedules.LinearLR(o, total_iters=5),
         lambda o: torch_schedules.OneCycleLR(o, max_lr=0.1, total_steps=20),
         lambda o: torch_schedules.SequentialLR(
@@ -316,7 +347,7 @@ def test_a_fall_at_the_end_within_another_schedule_wants_its_length(
             milestones=[5],
         ),
     ],
-    ids=["cosine", "linear", "one cycle", "sequential"],
+    ids=["cosine", "cosine down to the last step", "linear", "one cycle", "sequential"],
 )
 def test_schedules_of_torch_run_to_the_end(
     schedule: Schedule, shards: Path, tmp_path: Path

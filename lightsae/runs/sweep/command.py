@@ -15,7 +15,7 @@ from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
-from lightsae.launch_environment import require_processes
+from lightsae.runs.launch_environment import require_processes
 from lightsae.runs.resuming.checkpoint_files import AtomicCheckpointIO
 from lightsae.runs.resuming.settings_comparison import changed_settings
 from lightsae.runs.run_cli import RunCLI

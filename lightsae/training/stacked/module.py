@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from lightsae.training.cuda_graph import detached
 from lightsae.training.dead_latents import warn_if_never_dead
 from lightsae.training.evaluation_metrics import RowMean
 from lightsae.training.module import SAEModule
+from lightsae.training.module_parts.throughput import Throughput
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run
@@ -79,7 +79,7 @@ class StackedModule(LightningModule):
         self._optimizers: dict[str, Optimizer] = {}
         self._stack: ParameterStack | None = None
         self._stacked_moments = False
-        self._clock: tuple[float, int] | None = None
+        self._throughput = Throughput()
         self._began = False
         self._shards: dict[str, str] = {}
 
@@ -248,7 +248,7 @@ class StackedModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the throughput clock anew."""
-        self._clock = None
+        self._throughput.stop()
 
     def on_train_epoch_end(self) -> None:
         """Raise for NaN and inf that a GPU has met since."""
@@ -262,19 +262,13 @@ class StackedModule(LightningModule):
             return
         if self.trainer.fit_loop._should_accumulate():
             return
-        speed = self._throughput(len(batch.activations))
+        rows = len(batch.activations) * self.trainer.accumulate_grad_batches
+        rate = self._throughput.per_second(self.trainer.global_step, rows)
+        speed = {} if rate is None else {"train/tokens_per_second": rate}
         step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
         for member, parts in pairs:
             logged = member.module.training_metrics(parts, batch)
             member.write({**logged, **speed, "epoch": self.trainer.current_epoch}, step)
-
-    def _throughput(self, rows: int) -> dict[str, float]:
-        now, step = perf_counter(), self.trainer.global_step
-        before, self._clock = self._clock, (now, step)
-        if before is None or step <= before[1]:
-            return {}
-        tokens = rows * self.trainer.accumulate_grad_batches * (step - before[1])
-        return {"train/tokens_per_second": tokens / (now - before[0])}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add a batch to the metrics of every member."""

@@ -9,7 +9,7 @@ import pytest
 from lightsae.activations import DataOptions, Manifest, ModelOptions, extract
 from lightsae.activations.loading.online_datamodule import OnlineActivationDataModule
 from lightsae.errors import LightsaeError
-from tests.activations.extraction.test_extract import _rows
+from tests.activations.extraction.extractions import rows_of
 
 STAND_INS = "tests.activations.stand_ins"
 # Of an image `Arranged` makes 6 tokens of 8 numbers: as many images, more and fewer.
@@ -30,7 +30,7 @@ def _extract(out: Path, how: str, count: int = 40, **options: Any) -> Manifest:
 
 
 def _assert_same(found: Path, expected: Path) -> None:
-    rows, wanted = _rows(found), _rows(expected)
+    rows, wanted = rows_of(found), rows_of(expected)
     assert rows.keys() == wanted.keys()
     for place, row in rows.items():
         np.testing.assert_allclose(row, wanted[place], rtol=1e-5, atol=1e-6)

@@ -233,7 +233,7 @@ def _rank(launcher: int, rank: int) -> psutil.Process:
 
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_others_and_loses_nothing(tmp_path: Path) -> None:
-    count, out = 6000, tmp_path / "cut"
+    count, out = 3000, tmp_path / "cut"
     with _torchrun(out, count) as launcher:
         killed, other = _rank(launcher.pid, 1), _rank(launcher.pid, 0)
         while not (out / ".rank-1-of-2" / "shard-00000.h5").exists():

@@ -9,7 +9,7 @@ import pytest
 
 from lightsae.activations import DataOptions, LayerTap, ModelOptions, extract
 from lightsae.errors import LightsaeError
-from tests.activations.extraction.test_extract import contents
+from tests.activations.extraction.extractions import contents
 
 STAND_INS = "tests.activations.stand_ins"
 # Of an image they give 4, 5 and 1 rows, so their shards end behind different images.

@@ -10,7 +10,7 @@ from torch import nn
 from lightsae.activations import DataOptions, Manifest, ModelOptions, extract
 from lightsae.activations.extraction.token_rows import TokenChoice, present_tokens
 from lightsae.errors import LightsaeError
-from tests.activations.extraction.test_extract import _rows
+from tests.activations.extraction.extractions import rows_of
 
 STAND_INS = "tests.activations.stand_ins"
 OUTPUT = torch.arange(3 * 6 * 2, dtype=torch.float32).view(3, 6, 2)
@@ -126,7 +126,7 @@ def test_an_extraction_stores_drawn_tokens_with_their_positions(tmp_path: Path) 
     manifest = _extract(tmp_path / "drawn", tokens_per_image=2)
     assert manifest.rows == 80
     assert manifest.settings["tokens_per_image"] == 2
-    whole, drawn = _rows(tmp_path / "all"), _rows(tmp_path / "drawn")
+    whole, drawn = rows_of(tmp_path / "all"), rows_of(tmp_path / "drawn")
     assert np.bincount([sample for sample, _ in drawn]).tolist() == [2] * 40
     for place, row in drawn.items():
         np.testing.assert_allclose(row, whole[place], rtol=1e-6)
@@ -137,7 +137,7 @@ def test_a_draw_depends_on_no_batch_size_and_no_workers(tmp_path: Path) -> None:
     _extract(tmp_path / "a", tokens_per_image=2)
     _extract(tmp_path / "b", tokens_per_image=2, batch_size=7, workers=1)
     _extract(tmp_path / "c", tokens_per_image=2, seed=1)
-    first, second, other = (set(_rows(tmp_path / name)) for name in "abc")
+    first, second, other = (set(rows_of(tmp_path / name)) for name in "abc")
     assert first == second != other
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .conftest import INTERPRETED
-from .test_encode import PENALTIES
+from .encode.encode_cases import PENALTIES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(INTERPRETED, reason="needs a GPU")]
 

@@ -1,6 +1,6 @@
 """Images per second of `lightsae extract`, beside a bare torch loop over the same model and images.
 
-    python benchmarks/extract.py --images FOLDER --weights resnet20-cifar10.safetensors
+    python benchmarks/data/extract.py --images FOLDER --weights resnet20-cifar10.safetensors
 
 The folder holds images in one folder per class, the weights fit ResNet20 of cifar_resnets.py. Both
 read, decode and normalise every image and run the model in batches of 64; the loop keeps the last
@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from cifar_resnets import ResNet20
-from common import RESULTS, write_rows
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +27,10 @@ from lightsae.activations.extraction.extraction_job import Extraction
 from lightsae.activations.extraction.images.image_set import load_images
 from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import LayerTap, ModelOptions, load_model
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cifar_resnets import ResNet20
+from common import RESULTS, write_rows
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 BATCH = 64

@@ -3,7 +3,7 @@
 Random rows are gathered by a sorted fancy index, batch by batch; single rows are read one by one;
 an IterableDataset yields them in stored order to a DataLoader.
 
-    python benchmarks/shards.py
+    python benchmarks/data/shards.py
 
 saev's loader reads the same number of rows of its own format, shuffled, where
 `python benchmarks/peers/setup.py saev` has made its environment; its rows are float32 and are
@@ -29,12 +29,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from common import RESULTS, write_rows
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightsae.activations import ActivationDataModule, ActivationLoader, Manifest, ShardWriter
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import RESULTS, write_rows
 
 CLASSES = 10
 SAEV = "saev 0.1.0, shuffled"
@@ -96,7 +98,7 @@ def saev_loader(
     python = options.peers / "saev" / "bin" / "python"
     if not python.exists():
         return None
-    script = Path(__file__).parent / "peers" / "saev_loader.py"
+    script = Path(__file__).parents[1] / "peers" / "saev_loader.py"
     sizes = {"rows": options.rows // 4, "d_in": options.d_in, "batch": options.batch}
     words = [str(python), str(script), str(scratch / "saev")]
     words += [f"--{name}={size}" for name, size in sizes.items()]

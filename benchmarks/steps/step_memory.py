@@ -1,7 +1,7 @@
 """Memory of a training step by part: predicted by formula, and measured.
 
-    python benchmarks/step_memory.py --batch 16384 --d_in 1024 --d_sae 65536 --k 64    # on a GPU
-    python benchmarks/step_memory.py                                                   # anywhere
+    python benchmarks/steps/step_memory.py --d_in 1024 --d_sae 65536 --k 64    # on a GPU
+    python benchmarks/steps/step_memory.py    # anywhere
 
 On a GPU torch's allocator is asked. Elsewhere the kernels are interpreted, at a small size, and the
 storages that torch holds after each operation are counted. Products are in two bytes, parameters in

@@ -1,9 +1,9 @@
 """Time and memory of a training step: this package, stock torch and four other libraries.
 
     python benchmarks/peers/setup.py     # once: an environment per library
-    python benchmarks/train_step.py
-    python benchmarks/train_step.py --sweep d_sae 2048 8192 32768
-    python benchmarks/train_step.py --device cuda --batch 16384 --d_in 1024 --d_sae 65536 --k 64
+    python benchmarks/steps/train_step.py
+    python benchmarks/steps/train_step.py --sweep d_sae 2048 8192 32768
+    python benchmarks/steps/train_step.py --device cuda --batch 16384 --d_sae 65536 --k 64
 
 A step is forward, loss, backward and Adam. Every measurement is a process of its own; the rounds
 visit all implementations in turn. NOTES.md says what each one runs.
@@ -17,12 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, write_rows
 from peers.implementations import IMPLEMENTATIONS
 from peers.process import Measured, interpreter, run
 from peers.setup import FOLDER
 from peers.table import csv_rows, missing_rows, remarks, table
-from rich.console import Console
 
 SIZES = {"batch": 2048, "d_in": 384, "d_sae": 6144, "k": 32}
 COUNTS = {"threads": 2, "rounds": 5, "warmup": 3, "steps": 20}

@@ -1,6 +1,5 @@
 """The fused encode_topk: outputs and gradients against the float64 definition, at its support."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,42 +7,18 @@ import torch
 from lightsae_kernels import ArgumentError, encode_topk, memory, raise_if_flagged, reference
 from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Encoder
-from torch import is_tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from .conftest import DTYPES, INTERPRETED
+from ..conftest import DTYPES, INTERPRETED
+from .encode_cases import NAMES, PENALTIES, REGULARIZERS, Close, Make, leaves, run
 
 fused = pytest.importorskip("lightsae_kernels.fused")
 from lightsae_kernels.fused import select, tile_configs  # noqa: E402
 
-Make = Callable[..., Any]
-Close = Callable[..., None]
-
-NAMES = ("x", "W_enc", "b_enc", "b_dec")
-REGULARIZERS = [None, "off_support_l1", "l1_l2_ratio"]
-PENALTIES = [
-    pytest.param(None, True, id="plain"),
-    pytest.param("off_support_l1", True, id="reg1-masked"),
-    pytest.param("off_support_l1", False, id="reg1-unmasked"),
-    pytest.param("l1_l2_ratio", True, id="reg2-masked"),
-    pytest.param("l1_l2_ratio", False, id="reg2-unmasked"),
-]
 SHAPES = [(41, 12, 201, 7), (1, 5, 33, 4), (17, 1, 9, 9), (35, 70, 130, 1)]
+
+
 # One rounding of a product of the dtype, times the square root of a hundred terms.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 5e-3, torch.bfloat16: 4e-2}
-
-
-def leaves(problem: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    # Scaled so that sums over d_in stay in the range of fp16.
-    return [t.to(dtype).to(device).clone().requires_grad_() for t in problem.encoder]
-
-
-def run(tensors: Any, k: int, backend: str, **options: Any) -> tuple[Any, Any]:
-    encoded = encode_topk(*tensors, k, backend=backend, **options)
-    upstream = torch.randn(encoded.values.shape, generator=torch.Generator().manual_seed(9))
-    loss = (encoded.values * upstream.to(encoded.values)).sum() + 0.7 * encoded.penalty
-    return encoded, torch.autograd.grad(loss, tensors)
 
 
 def assert_equals_the_definition(tensors: Any, k: int, assert_close: Close, **options: Any) -> None:
@@ -139,24 +114,6 @@ def test_selects_what_the_definition_selects_among_its_own_activations(
     expected = reference.select_topk(reference.activations(*tensors), 9)
     assert torch.equal(encoded.indices, expected)
     assert encoded.batch_active.nonzero().squeeze(1).tolist() == expected.unique().tolist()
-
-
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
-def test_row_blocks_and_recomputing_change_nothing(
-    dtype: torch.dtype, regularizer: str | None, way: str, device: torch.device,
-    make_problem: Make,
-) -> None:  # fmt: skip
-    tensors = [t.to(dtype).to(device) for t in make_problem(40, 6, 70).encoder]
-    whole = encode_topk(*tensors, 5, regularizer=regularizer, backend="triton")
-    with memory.bounded(block_bytes=1, recompute=True):
-        parts = encode_topk(*tensors, 5, regularizer=regularizer, backend="triton")
-    for name, one, other in zip(whole._fields, whole, parts, strict=True):
-        if way == "library":
-            # Its blocks are other products, and added in another order.
-            torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3, msg=name)
-        else:
-            assert torch.equal(one, other), name
 
 
 def test_an_empty_batch_has_an_empty_code(device: torch.device, make_problem: Make) -> None:
@@ -388,89 +345,6 @@ def test_what_no_kernel_serves_is_said(k: int, device: torch.device, make_proble
     tensors = [t.float().to(device) for t in make_problem(2, 3, 600).encoder]
     with pytest.raises(ArgumentError, match="k is larger than 512"):
         encode_topk(*tensors, k, backend="triton")
-
-
-class Allocated(TorchDispatchMode):
-    """Bytes of every tensor that any operation makes, freed or not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = self.largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        before = {
-            t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if is_tensor(t)
-        }
-        for tensor in filter(is_tensor, tree_leaves(out)):
-            if tensor.untyped_storage().data_ptr() not in before:
-                size = tensor.untyped_storage().nbytes()
-                self.total, self.largest = self.total + size, max(self.largest, size)
-        return out
-
-
-@pytest.mark.parametrize("recompute", [True, False])
-@pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
-def test_memory_stays_within_the_documented_bound(
-    regularizer: str | None, masked: bool, recompute: bool, way: str, device: torch.device,
-    make_problem: Make,
-) -> None:  # fmt: skip
-    D, N, k, s = 16, 1500, 8, 2
-    tile = tile_configs.product_options(device, torch.float16, D, N)[0] or tile_configs.INTERPRETED
-    rows = block = 2 * tile.block_b
-    B = 5 * tile.block_b
-    tensors = [t.half().to(device) for t in make_problem(B, D, N).encoder]
-    options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
-    bounds = memory.bounded(block_bytes=block * N * s, recompute=recompute)
-    with bounds, torch.no_grad(), Allocated() as allocated:
-        encode_topk(*tensors, k, backend="triton", **options)
-    kept = regularizer == "l1_l2_ratio" and masked and not recompute
-    R, M = (B if kept else rows), select.maxima_columns(N, select.group_size(N, k))
-    bound = R * (N + M) * s + 4 * B * k + B * k * (s + 8) + 3 * B * D * s
-    if regularizer == "off_support_l1":
-        bound += -(-B // tile.block_b) * N * 4 + 14 * B * k
-    if regularizer == "l1_l2_ratio":
-        bound += 8 * B * -(-N // tile.block_n)
-    assert allocated.total >= R * N * s, "the activations were not seen"
-    assert allocated.total <= bound + 32 * (B + N)
-    assert kept or bound + 32 * (B + N) < B * N * s + 32 * N
-
-
-@pytest.mark.parametrize("regularizer", ["off_support_l1", "l1_l2_ratio"])
-@pytest.mark.parametrize("recompute", [True, False])
-def test_the_backward_pass_makes_no_activations_beside_those_kept(
-    recompute: bool, regularizer: str, device: torch.device, make_problem: Make
-) -> None:
-    D, N, k, s = 3, 600, 4, 2
-    block = 32
-    B = 3 * block
-    tensors = [t.half().to(device).requires_grad_() for t in make_problem(B, D, N).encoder]
-    tensors[0].requires_grad_(False)
-    with memory.bounded(block_bytes=block * N * s, recompute=recompute):
-        encoded = encode_topk(*tensors, k, regularizer=regularizer, backend="triton")
-        with Allocated() as allocated:
-            torch.autograd.grad(encoded.values.sum() + encoded.penalty, tensors[1:])
-    made_again = block * N * s if recompute else 0
-    gradients = N * (D + 1) * (4 + 4 + s)
-    order = 40 * B * k + 40 * N + 4 * N * -(-B * k // 1024)
-    assert made_again <= allocated.total <= made_again + gradients + order + 64 * (B + N)
-    assert allocated.largest < B * N * s / 2
-
-
-@pytest.mark.parametrize("regularizer", ["off_support_l1", "l1_l2_ratio"])
-def test_gradients_are_the_same_whether_activations_are_kept_or_made_again(
-    regularizer: str, way: str, device: torch.device, make_problem: Make, assert_close: Close
-) -> None:
-    def gradients(recompute: bool, block_bytes: int | None = None) -> Any:
-        tensors = leaves(make_problem(48, 64, 70), torch.float16, device)
-        with memory.bounded(block_bytes=block_bytes, recompute=recompute):
-            return run(tensors, 5, "triton", regularizer=regularizer)[1]
-
-    expected = gradients(False)
-    for name, kept, again in zip(NAMES, expected, gradients(True), strict=True):
-        assert torch.equal(again, kept), name
-    for name, kept, again in zip(NAMES, expected, gradients(True, 1), strict=True):
-        assert_close(f"d_{name}", again, kept, 2e-3)
 
 
 def test_a_latent_on_every_sample_and_latents_on_none(

@@ -1,7 +1,7 @@
 """Where the time of a training step on the CPU goes, beside the bare product of the same run.
 
-    python benchmarks/step_parts.py
-    python benchmarks/step_parts.py --only lightsae "lightsae reg1" --rounds 3
+    python benchmarks/steps/step_parts.py
+    python benchmarks/steps/step_parts.py --only lightsae "lightsae reg1" --rounds 3
 
 The functions of the CPU path are wrapped with a clock; a part's time is without the parts that it
 calls. The variants take turns, round by round, and the bare product runs between them.
@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Row, write_rows
 from lightsae_kernels import cpu
 from lightsae_kernels.cpu import bf16_screen, encode, encode_gradient, weight_gradients
-from peers.implementations import IMPLEMENTATIONS
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent / "peers"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 import own
 from adapter import Sizes
+from common import RESULTS, Row, write_rows
+from peers.implementations import IMPLEMENTATIONS
 from worker import BATCHES, synthetic_batches
 
 SIZES = Sizes(batch=2048, d_in=384, d_sae=6144, k=32)

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from lightsae.config_files import require_unambiguous
-from lightsae.error_messages import one_line
-from lightsae.errors import LightsaeError
-from lightsae.interrupts import (
+from lightsae.cli.config_files import require_unambiguous, with_expanded_configs
+from lightsae.cli.interrupts import (
     Terminated,
     answering_sigterm,
     interrupt_in,
     repeating_lost_interrupts,
 )
-from lightsae.launch_environment import require_whole_launch
-from lightsae.run_help import run_help
+from lightsae.cli.run_help import run_help
+from lightsae.error_messages import one_line
+from lightsae.errors import LightsaeError
+from lightsae.runs.launch_environment import require_whole_launch
 
 _RUNS = {
     "fit": "train an autoencoder on shards: --config FILE --run_dir DIR",
@@ -83,6 +83,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with repeating_lost_interrupts():
             if words[0] not in _ALONE:
                 require_whole_launch()
+            words = with_expanded_configs(words)
             require_unambiguous(words)
             _command(words[0])(words)
     except BaseException as error:

@@ -8,8 +8,9 @@ import torch
 from lightsae_kernels import encode_residual, memory
 from torch import Tensor
 
-from .conftest import DTYPES
-from .test_encode import PENALTIES, SHAPES, TOLERANCE
+from ..conftest import DTYPES
+from .encode_cases import PENALTIES
+from .test_encode import SHAPES, TOLERANCE
 
 pytest.importorskip("lightsae_kernels.fused")
 from lightsae_kernels.fused import weight_gradients

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightsae.files import expanded
+
 # Options that are names, which YAML may take for numbers: of 007 it leaves 7.
 _NAMES = {
     "run_dir", "path", "out", "folder", "layer", "name", "weights", "huggingface", "webdataset",
@@ -15,6 +17,30 @@ _NAMES = {
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 # 010 is 8 to YAML, and 1:30 is 90.
 _OTHER_BASE = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9]+)+)")
+# In place of a file: the settings themselves.
+_INLINE = re.compile(r"^{|:\s|\n")
+
+
+def with_expanded_configs(words: Sequence[str]) -> list[str]:
+    """Words of a command in which `~` and variables of the configurations' paths are replaced.
+
+    Args:
+        words: Those of the command; files are what follows `--config` or `-c`.
+
+    Raises:
+        LightsaeError: If there is no such variable or user.
+
+    Example:
+        >>> import os
+        >>> os.environ["DISK"] = "/scratch"
+        >>> with_expanded_configs(["fit", "--config", "$DISK/a.yaml", "--config=a.yaml"])
+        ['fit', '--config', '/scratch/a.yaml', '--config=a.yaml']
+    """
+    found = list(words)
+    for place, prefix, value in _configs(words):
+        if not _INLINE.search(value):
+            found[place] = prefix + expanded(value)
+    return found
 
 
 def require_unambiguous(words: Sequence[str]) -> None:
@@ -28,23 +54,24 @@ def require_unambiguous(words: Sequence[str]) -> None:
     Raises:
         argparse.ArgumentError: Naming file, line and key.
     """
-    for path in _configs(words):
+    for _, _, value in _configs(words):
         import yaml
 
         try:
-            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            text = Path(value).read_text(encoding="utf-8")
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
         except (OSError, ValueError, yaml.YAMLError):  # the parser says what is wrong with it
             continue
         for node, what in _faults(root, ""):
-            raise ArgumentError(None, f"{path}: line {node.start_mark.line + 1}: {what}")
+            raise ArgumentError(None, f"{value}: line {node.start_mark.line + 1}: {what}")
 
 
-def _configs(words: Sequence[str]) -> Iterator[Path]:
-    """The files that are given as configurations."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+def _configs(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """The configurations: place of the word, what stands before the value in it, the value."""
+    for place, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
         name, equals, value = word.partition("=")
         if name in ("--config", "-c") and (value or following):
-            yield Path(value if equals else following).expanduser()
+            yield (place, f"{name}=", value) if equals else (place + 1, "", following)
 
 
 def _faults(node: Any, key: str) -> Iterator[tuple[Any, str]]:

@@ -1,6 +1,6 @@
 """What an extraction over ImageNet takes: bytes, and hours by the rates of this machine.
 
-    python benchmarks/imagenet.py
+    python benchmarks/data/imagenet.py
 
 Measured are the rate at which one process reads and prepares JPEGs of ImageNet's usual size (made
 here: 500 x 375 pixels, about 110 kB, to 224 x 224) and the rate at which shards are written, hashed
@@ -11,13 +11,13 @@ three, which go on side by side (writing beside the workers).
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, write_rows
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +26,9 @@ from lightsae.activations import Manifest, ShardWriter
 from lightsae.activations.extraction.images.image_set import FolderImages
 from lightsae.activations.extraction.images.preparation import Transform
 from lightsae.activations.shards.disk_budget import row_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import RESULTS, write_rows
 
 IMAGES = 1_281_167
 # ViT-L/14 at 224 pixels.

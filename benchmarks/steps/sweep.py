@@ -1,6 +1,6 @@
 """Eight small autoencoders stacked, against the same eight one after the other in one process.
 
-    python benchmarks/sweep.py [--rounds 5] [--batch_sizes 2048 256]
+    python benchmarks/steps/sweep.py [--rounds 5] [--batch_sizes 2048 256]
 
 A step of each is timed between two batches of one trainer, start-up excluded. c is the step of one
 autoencoder by itself (objective, backward, Adam) on a batch in memory, o what the trainer and the
@@ -9,6 +9,7 @@ Rounds are interleaved; figures are medians over them.
 """
 
 import argparse
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,6 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
-from common import RESULTS, write_rows
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +26,9 @@ from lightsae.activations import ActivationDataModule, Manifest, ShardWriter
 from lightsae.sae import AuxK, L1L2Ratio, OffSupportL1, Regularizer, TopK
 from lightsae.training import SAEAdam, SAEModule, quieten
 from lightsae.training.stacked import Member, StackedModule
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import RESULTS, write_rows
 
 D_IN, D_SAE, K, MEMBERS = 64, 512, 8, 8
 WEIGHTS = (1e-4, 3e-4, 1e-3)

@@ -1,0 +1,1 @@
+"""What `SAEModule` is made of: one class above the other, and what they hand work to."""
