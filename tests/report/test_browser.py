@@ -131,10 +131,10 @@ def test_opened_moved_and_closed_by_keys_and_the_focus_comes_back(chromium, page
     chromium.press("Enter")
     chromium.wait_for(OPEN)
     assert chromium.ask(TITLE) == f"Latent {order[0]} in baseline"
-    chromium.press("ArrowRight")
-    assert chromium.ask(TITLE) == f"Latent {order[1]} in baseline"
-    chromium.press("ArrowLeft")
-    chromium.press("ArrowRight")
+    for key, place in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0),
+                       ("ArrowRight", 1)]:  # fmt: skip
+        chromium.press(key)
+        assert chromium.ask(TITLE) == f"Latent {order[place]} in baseline"
     chromium.press("Escape")
     chromium.wait_for(f"!{OPEN}")
     chromium.wait_for(f"+document.activeElement.dataset.latent === {order[1]}")
@@ -142,6 +142,34 @@ def test_opened_moved_and_closed_by_keys_and_the_focus_comes_back(chromium, page
     chromium.wait_for("+document.activeElement.dataset.place === 31")
     chromium.press("Home")
     chromium.wait_for("+document.activeElement.dataset.place === 0")
+
+
+def test_a_button_of_an_open_latent_is_pressed_again_and_again(chromium, page):
+    gallery(chromium, page)
+    order = chromium.ask(IN_ORDER)
+    chromium.ask(f"location.hash = '#latent-0-{order[0]}'")
+    chromium.wait_for(OPEN)
+    chromium.ask("document.querySelector('button[aria-label=\"Next latent\"]').focus()")
+    for place in (1, 2, 3):
+        chromium.press("Enter")
+        assert chromium.ask(TITLE) == f"Latent {order[place]} in baseline"
+    chromium.ask("document.querySelector('dialog .near a').click()")
+    chromium.press("ArrowRight")  # behind a link the keys work too
+    assert chromium.ask("document.querySelector('dialog').contains(document.activeElement)")
+
+
+def test_the_press_that_ends_a_naming_is_not_lost(chromium, page):
+    gallery(chromium, page)
+    first, second = chromium.ask(IN_ORDER)[:2]
+    chromium.ask(f"location.hash = '#latent-0-{first}'")
+    chromium.wait_for(OPEN)
+    chromium.ask("document.querySelector('.naming input').focus()")
+    chromium.type("stripes")
+    chromium.click("button[aria-label='Next latent']")
+    assert chromium.ask(TITLE) == f"Latent {second} in baseline"
+    chromium.press("ArrowLeft")
+    assert chromium.ask(TITLE) == f"stripes · #{first} in baseline"
+    chromium.ask("localStorage.clear()")
 
 
 def test_tab_stays_within_an_open_latent(chromium, page):
