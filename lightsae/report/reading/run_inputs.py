@@ -1,6 +1,5 @@
 """Run folders as a report reads them."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import yaml
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
 from lightsae.runs import MetricsFile
+from lightsae.runs.sweep import SweepFile
 
 _EVALUATION = "evaluation.json"
 
@@ -153,17 +153,11 @@ def choose_baseline(runs: Sequence[RunInputs], asked: Path | None) -> int:
     raise LightsaeError(f"baseline: {asked} is none of the runs: {names}")
 
 
-def read_sweep(folders: Sequence[Path]) -> dict[str, Any]:
-    """What sweep.json of a folder says, of the first that has one; or empty.
+def read_sweep(folders: Sequence[Path]) -> SweepFile | None:
+    """The sweep.json of the first folder that has one.
 
     Raises:
-        LightsaeError: If it is not JSON.
+        LightsaeError: If it is not what a sweep writes.
     """
-    for path in (folder / "sweep.json" for folder in folders):
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text())
-            except (OSError, ValueError, RecursionError) as error:
-                raise LightsaeError(f"{path} is not JSON: {error}") from error
-            return found if isinstance(found, dict) else {}
-    return {}
+    found = (folder / "sweep.json" for folder in folders)
+    return next((SweepFile(path) for path in found if path.is_file()), None)

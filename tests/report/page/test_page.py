@@ -13,8 +13,9 @@ import pytest
 from lightsae.errors import LightsaeError
 from lightsae.report import ReportOptions, build_report
 from lightsae.report.page.packing import ArrayPack, json_text
-from lightsae.report.page.render import cell_text, chosen_runs
+from lightsae.report.page.render import cell_text
 from lightsae.report.reading.comparison import Cell, Column
+from lightsae.runs.sweep import SweepFile, choose_weight
 
 from ..conftest import CLASSES
 from ..helpers import E, write_run, write_shards
@@ -190,9 +191,13 @@ def test_numbers_of_the_table(cell, signed, text):
     assert cell_text(cell, Column("R2", ""), signed) == text
 
 
-def test_what_a_sweep_chose():
-    assert chosen_runs({}) == []
-    assert chosen_runs({"chosen": ["a", "b"]}) == ["a", "b"]
+def test_what_a_sweep_chose(made, tmp_path):
+    write_run(tmp_path / "members" / "baseline", made.shards)
+    sweep = SweepFile(tmp_path / "sweep.json")
+    choice = choose_weight("L1L2Ratio", {0.25: [0.01, 0.03]})
+    sweep.finish([((4, 32, None), choice)])
+    text = build_report(ReportOptions([tmp_path], tmp_path / "page.html")).read_text()
+    assert "The sweep chose: L1L2Ratio, k = 4, d_sae = 32: λ = 0.25 is the largest" in text
 
 
 def test_the_files_of_the_page_are_in_the_package():
