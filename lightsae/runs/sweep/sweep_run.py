@@ -187,9 +187,7 @@ class SweepRun:
                 )
         return weights
 
-    def found_so_far(
-        self, setting: Setting, variant: str, rounds: int
-    ) -> dict[float, list[float]]:
+    def found_so_far(self, setting: Setting, variant: str, rounds: int) -> dict[float, list[float]]:
         """Differences of every lambda of the short runs; NaN where a run failed.
 
         Args:
