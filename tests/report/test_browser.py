@@ -12,6 +12,7 @@ from lightsae.report import ReportOptions, build_report
 from .chromium import Chromium
 from .conftest import CLASSES
 from .helpers import E, write_images, write_run, write_shards
+from .page.test_page import ODD, write_odd
 
 pytestmark = pytest.mark.slow
 ROWS = "[...document.querySelectorAll('.row')]"
@@ -306,6 +307,22 @@ def test_without_images_there_are_numbers_of_samples(chromium, made, tmp_path):
     assert chromium.ask("document.querySelectorAll('.tile.number').length") > 0
     assert not chromium.ask("document.querySelector('#no-images').hidden")
     assert "do not say which images" in chromium.ask("document.querySelector('.notes').textContent")
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_page_of_which_little_is_known_has_no_errors(kind, chromium, tmp_path):
+    run = write_odd(kind, tmp_path / "run")
+    page = build_report(ReportOptions([run], tmp_path / "page.html"))
+    gallery(chromium, page)
+    chromium.ask("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    for sort in chromium.ask("[...document.querySelectorAll('#sort option')].map(o => o.value)"):
+        chromium.choose("#sort", sort)
+        assert chromium.ask(IN_ORDER) == [0]
+    chromium.ask("document.querySelector('.row').click()")
+    chromium.wait_for(OPEN)
+    told = chromium.ask("document.querySelector('dialog').textContent")
+    assert not any(word in told for word in ("NaN", "undefined%", "Infinity", "null"))
+    assert "0%" not in told or kind == "large numbers"  # where rows are not known, nor is the share
 
 
 @pytest.fixture(scope="module")
