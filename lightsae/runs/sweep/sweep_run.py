@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from rich.console import Console
 
-from lightsae.runs.sweep.choice import choose_weight, paired_differences
+from lightsae.runs.sweep.choice import Choice, choose_weight, paired_differences
 from lightsae.runs.sweep.grid import BASELINE, Grid, Point, groups
 from lightsae.runs.sweep.group_training import Group, forget, train_group
 from lightsae.runs.sweep.lambda_finder import (
@@ -80,11 +80,16 @@ class SweepRun:
         if points is None:
             points = self._grid.beside_baselines(self._found_weights())
         self._train(GRID, points, share=1.0)
-        results = self.file.stages[GRID]
         self.file.finish([
-            (each, choose_weight(variant.name, self.differences(results, each, variant.name)))
+            (each, self._choice(each, variant.name))
             for each in self._grid.settings_of_points() for variant in self._grid.variants
         ])  # fmt: skip
+
+    def _choice(self, setting: Setting, variant: str) -> Choice:
+        results = self.file.stages[GRID]
+        points = [result.point for result in results.values()]
+        tried = [p.weight for p in points if (p.setting, p.variant) == (setting, variant)]
+        return choose_weight(variant, self.differences(results, setting, variant), tried)
 
     def _train(
         self, stage: str, points: Sequence[Point], share: float,

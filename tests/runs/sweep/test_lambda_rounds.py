@@ -102,3 +102,11 @@ def test_short_runs_warm_lambda_up_over_the_same_share(
     _, trained = sweep(tmp_path, monkeypatch, lambda point: 0.5 - point.weight, find_share=0.25)
     found = [regularizer.weight_warmup for _, regularizer in trained if regularizer is not None]
     assert found[0] == 25 and found[-1] == 100
+
+
+def test_the_largest_that_trained_is_not_called_the_largest_that_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = sweep(tmp_path, monkeypatch, lambda point: None if point.weight > 0.001 else 0.5)
+    ((_, choice),) = file.choices
+    assert choice.weight is not None and choice.weight <= 0.001 and not choice.is_largest
