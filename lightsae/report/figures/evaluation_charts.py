@@ -61,7 +61,8 @@ def truncated_probe(results: Results) -> Chart:
     return Chart(
         "truncated_probe", "Truncated linear probe", "latents kept per row", "top-1 accuracy",
         _series(results, "truncated_probe", "k", "top1"), log_x=True,
-        note="A linear classifier on whole codes, tested on the strongest latents of each row.",
+        note="For each number a linear classifier is fitted on codes cut to the strongest latents "
+        "of each row, and tested on codes cut alike.",
     )  # fmt: skip
 
 

@@ -234,3 +234,50 @@ def _add_paired_ms(table: Comparison, runs: Sequence[RunInputs], reference: _See
                 mean_and_interval([float(each[1]) for each in found]),
                 _judged(rank, mean_and_interval([each[2] for each in found])),
             ]
+
+
+def other_grounds(runs: Sequence[RunInputs], baseline: int) -> list[str]:
+    """Of each run what it was measured on otherwise than the baseline, a line each.
+
+    Args:
+        runs: The runs.
+        baseline: The run that the others are compared with.
+    """
+    first = runs[baseline]
+    lines = []
+    for run in runs:
+        grounds = zip(_grounds(run).items(), _grounds(first).values(), strict=True)
+        told = [
+            name for (name, mine), other in grounds if None not in (mine, other) and mine != other
+        ]
+        told += _other_embeddings(run, first)
+        if told:
+            lines.append(f"{run.name} and {first.name} do not compare: they were measured on other "
+                         f"{', other '.join(told)}")  # fmt: skip
+    return lines
+
+
+def _grounds(run: RunInputs) -> dict[str, object]:
+    about = run.result.about
+    return {"splits": about.get("split"), "shards": (about.get("shards") or {}).get("digest")}
+
+
+def _other_embeddings(run: RunInputs, first: RunInputs) -> list[str]:
+    """Embeddings of one name that are not the same."""
+    mine, theirs = (
+        {each["name"]: (each.get("d_e"), _without_folder(each.get("source")))
+         for each in one.result.about.get("embeddings") or []}
+        for one in (run, first)
+    )  # fmt: skip
+    both = [name for name in mine if name in theirs]
+    return [f"embeddings named {name}" for name in both if mine[name] != theirs[name]]
+
+
+def _without_folder(source: object) -> str:
+    """The model and layer of embeddings; each run may keep its own copy of them.
+
+    Example:
+        >>> _without_folder("runs/a/embeddings/cnn: resnet50 norm")
+        'resnet50 norm'
+    """
+    return str(source).rpartition(": ")[2]

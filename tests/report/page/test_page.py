@@ -239,6 +239,12 @@ def test_numbers_of_the_table(cell, signed, text):
     assert cell_text(cell, Column("R2", ""), signed) == text
 
 
+def test_runs_of_other_rows_are_told_not_to_compare(made, tmp_path):
+    page = build_report(ReportOptions([made.baseline, made.patches], tmp_path / "page.html"))
+    told = "patch and baseline do not compare: they were measured on other shards"
+    assert contents(page)["notes"][0] == told and told in page.read_text()
+
+
 def test_what_a_sweep_chose(made, tmp_path):
     write_run(tmp_path / "members" / "baseline", made.shards)
     sweep = SweepFile(tmp_path / "sweep.json")

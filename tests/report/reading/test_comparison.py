@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightsae.evaluation import EvaluationResult
-from lightsae.report.reading.comparison import compare, mean_and_interval
+from lightsae.report.reading.comparison import compare, mean_and_interval, other_grounds
 from lightsae.report.reading.run_inputs import RunInputs
 
 NAN = math.nan
@@ -157,3 +157,18 @@ def test_no_common_latents():
     assert math.isnan(found["paired MS in cnn"].mean)
     assert found["pairs"].mean == 0
     assert found["at equal rank"].mean == pytest.approx(0.1)
+
+
+def test_what_was_measured_on_something_else_is_said():
+    base, same, other, unknown = (run(name, 0, 0.0, 0.5, [0.1, 0.2]) for name in "bsou")
+    for each, split, digest, source in ((base, "test", "a", "runs/b/cnn: x"),
+                                        (same, "test", "a", "runs/s/cnn: x"),
+                                        (other, "validation", "c", "runs/b/cnn: y")):  # fmt: skip
+        each.result.about |= {"split": split, "shards": {"digest": digest},
+                              "embeddings": [{"name": "cnn", "source": source}]}  # fmt: skip
+    unknown.result.about["embeddings"] = []
+    (line,) = other_grounds([base, same, other, unknown], baseline=0)
+    assert line == (
+        "o and b do not compare: they were measured on other splits, other shards, "
+        "other embeddings named cnn"
+    )
