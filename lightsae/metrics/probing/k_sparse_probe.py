@@ -59,7 +59,7 @@ def anova_f(codes: LabelledCodes) -> Tensor:
     within += (silent * means.square()).sum(1)
     mean = (rows * means).sum(1, keepdim=True) / rows.sum()
     between = (rows * (means - mean).square()).sum(1)
-    f = (between / (n - 1)) / (within / (len(codes) - n))
+    f: Tensor = (between / (n - 1)) / (within / (len(codes) - n))
     total = grouped_sums(a.square(), codes.indices, d_sae)
     return f.where(between + within > _ROUNDING * total, torch.nan)
 
