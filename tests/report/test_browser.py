@@ -287,6 +287,15 @@ def test_a_name_given_to_a_latent_is_found(chromium, page):
     assert chromium.ask(IN_ORDER) == [3]
 
 
+def test_the_rank_profile_has_a_line_at_k(chromium, page):
+    chromium.open(page)
+    line = "document.querySelector('[data-chart=rank_profile] .mark')"
+    chromium.wait_for(line)
+    # Ranks are 1, 2 and 4 on a logarithmic axis, k is 4: the line is at its end.
+    ends = f"+{line}.getAttribute('x1') / document.querySelector('.chart svg').clientWidth"
+    assert chromium.ask(ends) > 0.9
+
+
 def test_heat_maps_lie_over_patches_and_can_be_taken_away(chromium, made, tmp_path):
     page = build_report(ReportOptions([made.patches], tmp_path / "page.html"))
     gallery(chromium, page)

@@ -35,8 +35,9 @@ def rank_profile(results: Results) -> Chart:
     return Chart(
         "rank_profile", "Rank profile", "rank of the latent in its row", "mean activation",
         _series(results, "rank_profile", "rank", "activation"), log_x=True,
-        note="Mean activation before Top-k, by rank. The steeper it falls behind k, the less is "
-        "lost by keeping k.",
+        note="Mean activation before Top-k, by rank, with a line at k. The steeper it falls behind "
+        "k, the less is lost by keeping k.",
+        marks=sorted({float(k) for each in results.values() if (k := each.about.get("k"))}),
     )  # fmt: skip
 
 

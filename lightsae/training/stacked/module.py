@@ -42,8 +42,9 @@ class StackedModule(LightningModule):
 
     d_in, d_sae, k, AuxK, normalization, centre and the kind of optimizer are those of all;
     regularizer, learning rate and initial weights are each member's own. A member ends as a run of
-    its own with the same data would, to rounding. Batched products train them where there is a Top-k
-    on the CPU in one precision; in every other case they take turns at each batch, through autograd.
+    its own with the same data would, to rounding. Batched products train them where there is a
+    Top-k on the CPU in one precision; in every other case they take turns at each batch, through
+    autograd.
 
     A member whose loss or weights are no longer finite, or whose own code raises an error, is
     marked as failed and left as it was; the others go on.

@@ -133,3 +133,10 @@ def test_charts_of_a_page_are_plain(made):
     assert len(set(names)) == len(names)
     groups = list(dict.fromkeys(chart["group"] for chart in charts))
     assert groups == ["Sweep over λ", "Codes", "Latents", "Training"]
+
+
+def test_the_rank_profile_has_a_line_at_each_k():
+    curve = {"rank_profile": {"rank": [1.0, 2.0], "activation": [0.9, 0.3]}}
+    runs = {name: EvaluationResult({"d_sae": 2, "k": k}, {}, curve)
+            for name, k in (("a", 8), ("b", 2), ("c", 8), ("d", None))}  # fmt: skip
+    assert rank_profile(runs).marks == [2.0, 8.0]
