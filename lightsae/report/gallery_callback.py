@@ -121,7 +121,8 @@ class GalleryCallback(Callback):
         self._drawn = step
         data = _data_of(trainer)
         split: Split = "validation" if data.val_fraction else "train"
-        top = TopActivating(module.sae.d_sae, self.images)
+        # The other ranks are not here to be asked.
+        top = TopActivating(module.sae.d_sae, self.images, sync_on_compute=False)
         copies, seen = has_copies(data.manifest), 0
         for batch in data.split_dataloader(split):
             code = module.sae.encode(batch.activations.to(module.device, module.sae.W_enc.dtype))

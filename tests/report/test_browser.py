@@ -12,6 +12,7 @@ from lightsae.report import ReportOptions, build_report
 from .chromium import Chromium
 from .conftest import CLASSES
 from .helpers import E, write_images, write_run, write_shards
+from .page.test_page import ODD, write_odd
 
 pytestmark = pytest.mark.slow
 ROWS = "[...document.querySelectorAll('.row')]"
@@ -131,10 +132,10 @@ def test_opened_moved_and_closed_by_keys_and_the_focus_comes_back(chromium, page
     chromium.press("Enter")
     chromium.wait_for(OPEN)
     assert chromium.ask(TITLE) == f"Latent {order[0]} in baseline"
-    chromium.press("ArrowRight")
-    assert chromium.ask(TITLE) == f"Latent {order[1]} in baseline"
-    chromium.press("ArrowLeft")
-    chromium.press("ArrowRight")
+    for key, place in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0),
+                       ("ArrowRight", 1)]:  # fmt: skip
+        chromium.press(key)
+        assert chromium.ask(TITLE) == f"Latent {order[place]} in baseline"
     chromium.press("Escape")
     chromium.wait_for(f"!{OPEN}")
     chromium.wait_for(f"+document.activeElement.dataset.latent === {order[1]}")
@@ -142,6 +143,34 @@ def test_opened_moved_and_closed_by_keys_and_the_focus_comes_back(chromium, page
     chromium.wait_for("+document.activeElement.dataset.place === 31")
     chromium.press("Home")
     chromium.wait_for("+document.activeElement.dataset.place === 0")
+
+
+def test_a_button_of_an_open_latent_is_pressed_again_and_again(chromium, page):
+    gallery(chromium, page)
+    order = chromium.ask(IN_ORDER)
+    chromium.ask(f"location.hash = '#latent-0-{order[0]}'")
+    chromium.wait_for(OPEN)
+    chromium.ask("document.querySelector('button[aria-label=\"Next latent\"]').focus()")
+    for place in (1, 2, 3):
+        chromium.press("Enter")
+        assert chromium.ask(TITLE) == f"Latent {order[place]} in baseline"
+    chromium.ask("document.querySelector('dialog .near a').click()")
+    chromium.press("ArrowRight")  # behind a link the keys work too
+    assert chromium.ask("document.querySelector('dialog').contains(document.activeElement)")
+
+
+def test_the_press_that_ends_a_naming_is_not_lost(chromium, page):
+    gallery(chromium, page)
+    first, second = chromium.ask(IN_ORDER)[:2]
+    chromium.ask(f"location.hash = '#latent-0-{first}'")
+    chromium.wait_for(OPEN)
+    chromium.ask("document.querySelector('.naming input').focus()")
+    chromium.type("stripes")
+    chromium.click("button[aria-label='Next latent']")
+    assert chromium.ask(TITLE) == f"Latent {second} in baseline"
+    chromium.press("ArrowLeft")
+    assert chromium.ask(TITLE) == f"stripes · #{first} in baseline"
+    chromium.ask("localStorage.clear()")
 
 
 def test_tab_stays_within_an_open_latent(chromium, page):
@@ -258,6 +287,15 @@ def test_a_name_given_to_a_latent_is_found(chromium, page):
     assert chromium.ask(IN_ORDER) == [3]
 
 
+def test_the_rank_profile_has_a_line_at_k(chromium, page):
+    chromium.open(page)
+    line = "document.querySelector('[data-chart=rank_profile] .mark')"
+    chromium.wait_for(line)
+    # Ranks are 1, 2 and 4 on a logarithmic axis, k is 4: the line is at its end.
+    ends = f"+{line}.getAttribute('x1') / document.querySelector('.chart svg').clientWidth"
+    assert chromium.ask(ends) > 0.9
+
+
 def test_heat_maps_lie_over_patches_and_can_be_taken_away(chromium, made, tmp_path):
     page = build_report(ReportOptions([made.patches], tmp_path / "page.html"))
     gallery(chromium, page)
@@ -278,6 +316,22 @@ def test_without_images_there_are_numbers_of_samples(chromium, made, tmp_path):
     assert chromium.ask("document.querySelectorAll('.tile.number').length") > 0
     assert not chromium.ask("document.querySelector('#no-images').hidden")
     assert "do not say which images" in chromium.ask("document.querySelector('.notes').textContent")
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_page_of_which_little_is_known_has_no_errors(kind, chromium, tmp_path):
+    run = write_odd(kind, tmp_path / "run")
+    page = build_report(ReportOptions([run], tmp_path / "page.html"))
+    gallery(chromium, page)
+    chromium.ask("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    for sort in chromium.ask("[...document.querySelectorAll('#sort option')].map(o => o.value)"):
+        chromium.choose("#sort", sort)
+        assert chromium.ask(IN_ORDER) == [0]
+    chromium.ask("document.querySelector('.row').click()")
+    chromium.wait_for(OPEN)
+    told = chromium.ask("document.querySelector('dialog').textContent")
+    assert not any(word in told for word in ("NaN", "undefined%", "Infinity", "null"))
+    assert "0%" not in told or kind == "large numbers"  # where rows are not known, nor is the share
 
 
 @pytest.fixture(scope="module")

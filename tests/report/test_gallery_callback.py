@@ -15,6 +15,7 @@ from lightsae.runs import quieten
 from lightsae.sae import TopK
 from lightsae.training import SAEModule
 
+from ..training.helpers import finish, start_pair
 from .helpers import write_images, write_shards
 
 CLASSES = ["a", "b"]
@@ -70,7 +71,7 @@ def test_shards_that_do_not_say_their_images_end_it_before_training(tmp_path):
         fit(shards, tmp_path, [GalleryCallback()])
 
 
-def test_by_config(shards, tmp_path):
+def write_config(tmp_path: Path, shards: Path, every: int) -> Path:
     config = tmp_path / "config.yaml"
     config.write_text(f"""
 trainer:
@@ -81,7 +82,7 @@ trainer:
   log_every_n_steps: 1
   callbacks:
     - class_path: lightsae.report.GalleryCallback
-      init_args: {{every: 1000, latents: 2}}
+      init_args: {{every: {every}, latents: 2}}
 model:
   class_path: lightsae.training.SAEModule
   init_args: {{d_sae: 32, selection: {{class_path: lightsae.sae.TopK, init_args: {{k: 4}}}}}}
@@ -89,6 +90,21 @@ data:
   class_path: lightsae.activations.ActivationDataModule
   init_args: {{path: {shards}, batch_size: 50, val_fraction: 0.2, readers: 0}}
 """)
+    return config
+
+
+def test_by_config(shards, tmp_path):
+    config = write_config(tmp_path, shards, every=1000)
     run = tmp_path / "run"
     assert main(["fit", "--config", str(config), "--run_dir", str(run)]) == 0
     assert len(list((run / "gallery").iterdir())) == 1
+
+
+def test_of_several_processes_one_draws_and_no_other_waits_for_it(shards, tmp_path):
+    config, run = write_config(tmp_path, shards, every=1), tmp_path / "run"
+    processes = start_pair("fit", "--config", config, "--run_dir", run)
+    ended = finish(*processes)
+    for process in processes:
+        process.kill()
+    assert ended == [0, 0]
+    assert len(list((run / "gallery").iterdir())) == 2

@@ -180,10 +180,10 @@ def morans_i(
 
         I = P / (sum_pq w_pq) * sum_pq w_pq b_p b_q / sum_p b_p^2
 
-    1 for a latent that fires on one connected area, about -1 / (P - 1) for one that fires here and
-    there, negative for a chequerboard. The mean is over the images on which the latent fires; those
-    on which its activation is the same on every patch have no I and are left out, like those of
-    which a patch is missing.
+    Towards 1 for a latent that fires on one large connected area, about -1 / (P - 1) for one that
+    fires here and there, negative for a chequerboard. The mean is over the images on which the
+    latent fires; those on which its activation is the same on every patch have no I and are left
+    out, like those of which a patch is missing.
 
     Args:
         values: A `SparseCode`, or activations [rows, k], one row per patch.

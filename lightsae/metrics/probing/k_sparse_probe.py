@@ -1,6 +1,5 @@
 """k-sparse probing: how much of the class do the k best latents tell?"""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +7,14 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.extras import require
-from lightsae.metrics.code_inputs import Code
+from lightsae.metrics.code_inputs import Code, pair_keys
+from lightsae.metrics.grouped_sums import grouped_sums
 from lightsae.metrics.probing.labelled_codes import LabelledCodes
 from lightsae.metrics.probing.linear_probe import ProbeMetric, ascending
 
 _LATENTS = (1, 2, 4, 8, 16, 32)
+# Variation over squares that is rounding of float64 alone.
+_ROUNDING = 1e-24
 
 
 class KSparseProbeCurve:
@@ -33,16 +34,41 @@ class KSparseProbeCurve:
         self.converged = converged
 
 
+def anova_f(codes: LabelledCodes) -> Tensor:
+    """F of an analysis of variance of each latent between the classes [d_sae], float64.
+
+    Variance between classes over that within, each over its degrees of freedom, as scikit-learn's
+    `f_classif`; but from deviations, where differences of sums leave nothing but rounding of a
+    latent that hardly varies. NaN for a latent that is the same on all rows.
+
+    Args:
+        codes: Rows with their classes, at least two.
+
+    Example:
+        >>> values, indices = torch.tensor([[1.0], [3.0], [2.0], [6.0]]), torch.zeros(4, 1).long()
+        >>> anova_f(LabelledCodes(values, indices, torch.tensor([0, 0, 1, 1]), d_sae=2))
+        tensor([0.8000,    nan], dtype=torch.float64)
+    """
+    classes, labels, rows = codes.labels.unique(return_inverse=True, return_counts=True)
+    n, d_sae, a = len(classes), codes.d_sae, codes.values
+    legend = f"d_sae = {d_sae} and {n} classes"
+    cells = pair_keys(codes.indices, labels[codes.rows], d_sae, n, legend)
+    means = grouped_sums(a, cells, d_sae * n).view(d_sae, n) / rows
+    silent = rows - torch.bincount(cells, minlength=d_sae * n).view(d_sae, n)
+    within = grouped_sums((a - means.view(-1)[cells]).square(), codes.indices, d_sae)
+    within += (silent * means.square()).sum(1)
+    mean = (rows * means).sum(1, keepdim=True) / rows.sum()
+    between = (rows * (means - mean).square()).sum(1)
+    f: Tensor = (between / (n - 1)) / (within / (len(codes) - n))
+    total = grouped_sums(a.square(), codes.indices, d_sae)
+    return f.where(between + within > _ROUNDING * total, torch.nan)
+
+
 def _by_anova(train: LabelledCodes, n: int) -> Tensor:
-    """Return the n latents of the largest F, equal ones by their number."""
-    select = require("sklearn.feature_selection", extra="evaluation")
-    numpy = require("numpy", extra="evaluation")
-    with warnings.catch_warnings(), numpy.errstate(divide="ignore", invalid="ignore"):
-        # Latents that are silent or constant have no F; that is seen below.
-        warnings.simplefilter("ignore", UserWarning)
-        f = torch.from_numpy(select.f_classif(train.matrix(), train.labels.cpu().numpy())[0])
+    """The n latents of the largest F, equal ones by their number."""
+    f = anova_f(train)
     f = f.where(~f.isnan(), -1)
-    return f.sort(stable=True, descending=True).indices[:n]
+    return f.sort(stable=True, descending=True).indices[:n].cpu()
 
 
 def k_sparse_probe(
@@ -57,7 +83,7 @@ def k_sparse_probe(
     """Top-1 accuracy of linear probes that read only the k most telling latents.
 
     The latents are those with the largest F of an analysis of variance between the classes on the
-    training codes (scikit-learn's `f_classif`), the same k for all classes; on them a multinomial
+    training codes (`anova_f`), the same k for all classes; on them a multinomial
     logistic regression is fitted and judged on test rows. Sparse probing: arXiv 2305.01610 (Gurnee
     et al.), which ranks for one class against the rest.
 

@@ -44,6 +44,7 @@ class Chart:
         log_x: Whether x is logarithmic.
         log_y: Whether y is.
         note: How to read it.
+        marks: Places along x with a line upwards.
 
     Example:
         >>> chart = Chart("r2", "R2", "step", "R2", [Series("run", [0.0, 1.0], [0.1, 0.9])])
@@ -60,6 +61,7 @@ class Chart:
     log_x: bool = False
     log_y: bool = False
     note: str = ""
+    marks: list[float] = field(default_factory=list)
 
     @property
     def has_points(self) -> bool:
@@ -102,6 +104,8 @@ def draw_chart(chart: Chart, path: str | Path, *, width: float = 6.4, height: fl
         axes.set_xscale("log")
     if chart.log_y:
         axes.set_yscale("log")
+    for place in chart.marks:
+        axes.axvline(place, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     for series in chart.series:
         _draw_series(axes, chart, series)
     if len(chart.series) > 1:

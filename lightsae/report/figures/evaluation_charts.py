@@ -35,8 +35,9 @@ def rank_profile(results: Results) -> Chart:
     return Chart(
         "rank_profile", "Rank profile", "rank of the latent in its row", "mean activation",
         _series(results, "rank_profile", "rank", "activation"), log_x=True,
-        note="Mean activation before Top-k, by rank. The steeper it falls behind k, the less is "
-        "lost by keeping k.",
+        note="Mean activation before Top-k, by rank, with a line at k. The steeper it falls behind "
+        "k, the less is lost by keeping k.",
+        marks=sorted({float(k) for each in results.values() if (k := each.about.get("k"))}),
     )  # fmt: skip
 
 
@@ -61,7 +62,8 @@ def truncated_probe(results: Results) -> Chart:
     return Chart(
         "truncated_probe", "Truncated linear probe", "latents kept per row", "top-1 accuracy",
         _series(results, "truncated_probe", "k", "top1"), log_x=True,
-        note="A linear classifier on whole codes, tested on the strongest latents of each row.",
+        note="For each number a linear classifier is fitted on codes cut to the strongest latents "
+        "of each row, and tested on codes cut alike.",
     )  # fmt: skip
 
 

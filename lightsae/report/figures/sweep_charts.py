@@ -19,6 +19,7 @@ class SweepPoint:
         r2: R2.
         ms: Mean MS over the latents that have a score, or None.
         silent: Latents that are dead or undefined, or None.
+        setting: What it has in common with its baseline, such as "k 8"; nothing if all have.
     """
 
     variant: str
@@ -27,15 +28,23 @@ class SweepPoint:
     r2: float
     ms: float | None
     silent: float | None
+    setting: str = ""
 
 
-def sweep_point(result: EvaluationResult, embedding: str | None) -> SweepPoint | None:
+def sweep_point(
+    result: EvaluationResult, embedding: str | None, setting: str = ""
+) -> SweepPoint | None:
     """A run of a sweep, from its evaluation; None if it has no R2.
+
+    Args:
+        result: Its evaluation.
+        embedding: E, or None where MS was not measured.
+        setting: What it has in common with its baseline.
 
     Example:
         >>> result = EvaluationResult({"d_sae": 2, "k": 1, "seed": 3}, {"r2": 0.5})
         >>> sweep_point(result, None)
-        SweepPoint(variant='baseline', weight=0.0, seed=3, r2=0.5, ms=None, silent=None)
+        SweepPoint(variant='baseline', weight=0.0, seed=3, r2=0.5, ms=None, silent=None, setting='')
     """
     regularizer = result.about.get("regularizer") or {}
     weight = float(regularizer.get("weight") or 0)
@@ -48,6 +57,7 @@ def sweep_point(result: EvaluationResult, embedding: str | None) -> SweepPoint |
     return SweepPoint(
         str(regularizer.get("name")) if weight else "baseline", weight,
         result.about.get("seed") or 0, r2, ms, None if dead is None else dead + undefined,
+        setting,
     )  # fmt: skip
 
 
@@ -55,7 +65,8 @@ def lambda_sweep(points: Sequence[SweepPoint], embedding: str | None) -> list[Ch
     """MS against R2 along lambda, and R2 and silent latents over it.
 
     Args:
-        points: The runs; those of one variant and lambda are averaged over seeds.
+        points: The runs; those of one variant, setting and lambda are averaged over seeds, and
+            begin at the baseline of their setting.
         embedding: E, or None where MS was not measured.
 
     Returns:
@@ -70,14 +81,16 @@ def lambda_sweep(points: Sequence[SweepPoint], embedding: str | None) -> list[Ch
         >>> [chart.name for chart in lambda_sweep(points, "cnn")]
         ['sweep/ms_r2', 'sweep/r2', 'sweep/silent']
     """
-    groups: dict[str, dict[float, list[SweepPoint]]] = {}
+    groups: dict[tuple[str, str], dict[float, list[SweepPoint]]] = {}
     for point in points:
-        groups.setdefault(point.variant, {}).setdefault(point.weight, []).append(point)
-    start = groups.pop("baseline", {}).get(0.0, [])
-    lines = {
-        name: ({0.0: start} if start else {}) | dict(sorted(weights.items()))
-        for name, weights in groups.items()
-    }
+        weights = groups.setdefault((point.variant, point.setting), {})
+        weights.setdefault(point.weight, []).append(point)
+    lines = {}
+    for (variant, setting), weights in groups.items():
+        if variant != "baseline":
+            start = groups.get(("baseline", setting), {})
+            name = ", ".join(filter(None, (variant, setting)))
+            lines[name] = start | dict(sorted(weights.items()))
     lines = {name: weights for name, weights in lines.items() if len(weights) > 1}
     if not lines:
         return []

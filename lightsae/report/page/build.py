@@ -24,8 +24,9 @@ from lightsae.report.page.latent_data import LatentData
 from lightsae.report.page.packing import ArrayPack, json_text
 from lightsae.report.page.render import write_page
 from lightsae.report.page.thumbnails import make_thumbnails, sheet_index, sheet_texts
-from lightsae.report.reading.comparison import compare
+from lightsae.report.reading.comparison import compare, other_grounds
 from lightsae.report.reading.run_inputs import RunInputs, choose_baseline, read_runs, read_sweep
+from lightsae.report.sweep_summary import explained_choices
 
 _MOST_GALLERIES = 4
 # What the page has beside data and thumbnails: style, script, table.
@@ -74,7 +75,7 @@ def build_report(options: ReportOptions) -> Path:
     baseline = choose_baseline(runs, options.baseline)
     table = compare(runs, baseline)
     shown = runs_shown(runs, baseline)
-    notes: list[str] = []
+    notes = other_grounds(runs, baseline)
     if len(shown) < len(runs):
         told = ", ".join(run.name for run in shown)
         notes.append(f"{len(runs)} runs are compared; the latents of {told} are shown")
@@ -99,9 +100,10 @@ def build_report(options: ReportOptions) -> Path:
         sprites = make_thumbnails(options.images, data, index, budget, progress, notes)
     notes += [note for each in data for note in each.notes]
     contents |= {"sheets": sheet_index(sprites, index), "notes": notes}
+    sweep = read_sweep(options.runs)
     write_page(
         options.out, runs=runs, baseline=baseline, table=table, contents=contents, arrays=arrays,
-        sheets=sheet_texts(sprites), sweep=read_sweep(options.runs),
+        sheets=sheet_texts(sprites), chosen=[] if sweep is None else explained_choices(sweep),
     )  # fmt: skip
     _tell(console, options.out, notes)
     return options.out

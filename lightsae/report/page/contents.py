@@ -1,7 +1,7 @@
 """Everything that the page shows, as JSON and arrays."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
@@ -24,6 +24,7 @@ from lightsae.report.latents.neighbours import cosine_of_pairs, nearest_in_other
 from lightsae.report.page.latent_data import LatentData, scores_of
 from lightsae.report.page.packing import ArrayPack
 from lightsae.report.reading.comparison import embeddings
+from lightsae.report.reading.run_groups import regularizer_names, setting_names
 from lightsae.report.reading.run_inputs import RunInputs
 
 _STEPS = (1 << 16) - 1
@@ -34,7 +35,12 @@ def charts_of(runs: Sequence[RunInputs]) -> list[dict[str, Any]]:
     results = {run.name: run.result for run in runs}
     names = embeddings(runs)
     first = names[0] if names else None
-    points = [point for run in runs if (point := sweep_point(run.result, first)) is not None]
+    told = zip(runs, regularizer_names(runs), setting_names(runs), strict=True)
+    points = [
+        replace(point, variant=variant)
+        for run, variant, setting in told
+        if (point := sweep_point(run.result, first, setting)) is not None
+    ]
     groups: dict[str, list[Chart]] = {
         "Sweep over λ": lambda_sweep(points, first),
         "Codes": [rank_profile(results), k_robustness(results), truncated_probe(results)],
@@ -212,8 +218,9 @@ def add_partners(
                 continue
             if first.decoder.shape[1] != second.decoder.shape[1]:
                 continue
-            seeds = [each.run.result.about.get("seed") for each in (first, second)]
-            paired = seeds[0] == seeds[1] and first.decoder.shape == second.decoder.shape
+            seeds = first.run.seed, second.run.seed
+            paired = seeds[0] is not None and seeds[0] == seeds[1]
+            paired &= first.decoder.shape == second.decoder.shape
             found = nearest_in_other(first.decoder, second.decoder)
             pack.add(f"{one}/to/{two}", found.latents[:, 0].numpy())
             pack.add(f"{one}/to/{two}/cosine", found.likeness[:, 0].numpy())

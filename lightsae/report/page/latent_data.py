@@ -99,7 +99,7 @@ def read(run: RunInputs, *, top: int, between: int, progress: Progress) -> Laten
     """
     data = LatentData(run)
     latents = run.result.latents
-    if {"top_samples", "top_values"} <= latents.keys():
+    if _has_strongest(run):
         tokens = latents.get("top_tokens")
         keys = image_keys(
             latents["top_samples"].numpy(), None if tokens is None else tokens.numpy()
@@ -116,6 +116,12 @@ def read(run: RunInputs, *, top: int, between: int, progress: Progress) -> Laten
             finally:
                 module.teardown()
     return data
+
+
+def _has_strongest(run: RunInputs) -> bool:
+    """Whether the evaluation has the strongest images of each latent, [d_sae, n]."""
+    found = [run.result.latents.get(name) for name in ("top_samples", "top_values")]
+    return all(each is not None and each.dim() == 2 for each in found)
 
 
 def _autoencoder(data: LatentData) -> SparseAutoencoder | None:

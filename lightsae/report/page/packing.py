@@ -58,6 +58,8 @@ def _narrow(array: Array) -> Array:
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if high >= 1 << (32 if low >= 0 else 31) or low < -(1 << 31):
+        return array.astype(np.float64)  # whole numbers to 2^53
     if low >= 0:
         return array.astype(np.uint16 if high < 1 << 16 and array.ndim > 1 else np.uint32)
     return array.astype(np.int32)

@@ -1,10 +1,12 @@
 """The comparison table: means over seeds and paired differences to a baseline."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 
 from lightsae.metrics import latent_differences, rank_differences, t_interval
+from lightsae.report.reading.run_groups import regularizer_names, seed_groups, setting_names
 from lightsae.report.reading.run_inputs import RunInputs
 
 
@@ -79,6 +81,7 @@ class Comparison:
 
 
 _Value = Callable[[RunInputs], float]
+_Seeds = Mapping[int | None, RunInputs]
 
 
 def mean_and_interval(values: Sequence[float]) -> Cell:
@@ -106,39 +109,35 @@ def compare(runs: Sequence[RunInputs], baseline: int) -> Comparison:
         baseline: The run whose variant the others are compared with.
     """
     columns = _columns(runs)
-    groups: dict[object, list[int]] = {}
-    single = len({run.variant for run in runs}) == len(runs)
-    for place, run in enumerate(runs):
-        groups.setdefault(run.variant, []).append(place)
+    groups = seed_groups(runs)
+    names = _row_names(runs, groups)
     table = Comparison([column for column, _ in columns])
-    reference = {_seed(runs[place]): runs[place] for place in groups[runs[baseline].variant]}
-    for variant, places in groups.items():
-        first = runs[places[0]]
-        name = first.name if single else _variant_name(first, runs)
-        found = [runs[place] for place in places]
+    base = next(group for group in groups if baseline in group)
+    reference = {runs[place].seed: runs[place] for place in base}
+    for name, places in zip(names, groups, strict=True):
+        weight, found = runs[places[0]].weight, [runs[place] for place in places]
         cells = [mean_and_interval([value(run) for run in found]) for _, value in columns]
-        table.rows.append(Row(name, first.weight, len(found), places, cells))
-        if variant != runs[baseline].variant:
+        table.rows.append(Row(name, weight, len(found), places, cells))
+        if places is not base:
             cells = [_difference(column, value, found, reference) for column, value in columns]
-            table.differences.append(Row(name, first.weight, len(found), places, cells, True))
+            table.differences.append(Row(name, weight, len(found), places, cells, True))
     if table.differences:
         _add_paired_ms(table, runs, reference)
     return table
 
 
-def _seed(run: RunInputs) -> int:
-    return run.result.about.get("seed") or 0
-
-
-def _variant_name(run: RunInputs, runs: Sequence[RunInputs]) -> str:
-    """The regularizer's name, with sizes where they differ."""
-    name, _, d_sae, k = run.variant
-    parts = [name]
-    if len({other.result.d_sae for other in runs}) > 1:
-        parts.append(f"d_sae {d_sae}")
-    if len({other.result.about.get("k") for other in runs}) > 1:
-        parts.append(f"k {k}")
-    return ", ".join(parts)
+def _row_names(runs: Sequence[RunInputs], groups: Sequence[Sequence[int]]) -> list[str]:
+    """Of each group its regularizer and what else tells it from others; a lone run has its own."""
+    firsts = [runs[places[0]] for places in groups]
+    if len(groups) == len(runs):
+        return [run.name for run in firsts]
+    parts = zip(regularizer_names(firsts), setting_names(firsts), strict=True)
+    told = [", ".join(filter(None, each)) for each in parts]
+    count = Counter((name, run.weight) for name, run in zip(told, firsts, strict=True))
+    return [
+        run.name if count[name, run.weight] > 1 else name
+        for name, run in zip(told, firsts, strict=True)
+    ]
 
 
 def _scalar(name: str) -> _Value:
@@ -187,10 +186,10 @@ def embeddings(runs: Sequence[RunInputs]) -> list[str]:
 
 
 def _difference(
-    column: Column, value: _Value, runs: Sequence[RunInputs], reference: dict[int, RunInputs]
+    column: Column, value: _Value, runs: Sequence[RunInputs], reference: _Seeds
 ) -> Cell:
     """A column's difference at equal seeds."""
-    pairs = [(run, reference[_seed(run)]) for run in runs if _seed(run) in reference]
+    pairs = [(run, reference[run.seed]) for run in runs if run.seed in reference]
     return _judged(column, mean_and_interval([value(run) - value(other) for run, other in pairs]))
 
 
@@ -201,9 +200,7 @@ def _judged(column: Column, cell: Cell) -> Cell:
     return Cell(cell.mean, cell.half_width, verdict)
 
 
-def _add_paired_ms(
-    table: Comparison, runs: Sequence[RunInputs], reference: dict[int, RunInputs]
-) -> None:
+def _add_paired_ms(table: Comparison, runs: Sequence[RunInputs], reference: _Seeds) -> None:
     """Columns with MS over latents scored in both runs, and at equal rank."""
     for name in embeddings(runs):
         key = f"ms/{name}"
@@ -222,13 +219,13 @@ def _add_paired_ms(
         for row in table.differences:
             found: list[tuple[float, int, float]] = []
             for run in (runs[place] for place in row.runs):
-                other = reference.get(_seed(run))
+                other = reference.get(run.seed)
                 scores = run.result.latents.get(key)
                 against = None if other is None else other.result.latents.get(key)
                 if scores is None or against is None:
                     continue
                 paired = (nan, 0)
-                if len(scores) == len(against):
+                if len(scores) == len(against) and run.seed is not None:
                     both_runs = latent_differences(scores, against)
                     paired = (float(both_runs.mean), both_runs.both)
                 found.append((*paired, float(rank_differences(scores, against).mean)))
@@ -237,3 +234,50 @@ def _add_paired_ms(
                 mean_and_interval([float(each[1]) for each in found]),
                 _judged(rank, mean_and_interval([each[2] for each in found])),
             ]
+
+
+def other_grounds(runs: Sequence[RunInputs], baseline: int) -> list[str]:
+    """Of each run what it was measured on otherwise than the baseline, a line each.
+
+    Args:
+        runs: The runs.
+        baseline: The run that the others are compared with.
+    """
+    first = runs[baseline]
+    lines = []
+    for run in runs:
+        grounds = zip(_grounds(run).items(), _grounds(first).values(), strict=True)
+        told = [
+            name for (name, mine), other in grounds if None not in (mine, other) and mine != other
+        ]
+        told += _other_embeddings(run, first)
+        if told:
+            lines.append(f"{run.name} and {first.name} do not compare: they were measured on other "
+                         f"{', other '.join(told)}")  # fmt: skip
+    return lines
+
+
+def _grounds(run: RunInputs) -> dict[str, object]:
+    about = run.result.about
+    return {"splits": about.get("split"), "shards": (about.get("shards") or {}).get("digest")}
+
+
+def _other_embeddings(run: RunInputs, first: RunInputs) -> list[str]:
+    """Embeddings of one name that are not the same."""
+    mine, theirs = (
+        {each["name"]: (each.get("d_e"), _without_folder(each.get("source")))
+         for each in one.result.about.get("embeddings") or []}
+        for one in (run, first)
+    )  # fmt: skip
+    both = [name for name in mine if name in theirs]
+    return [f"embeddings named {name}" for name in both if mine[name] != theirs[name]]
+
+
+def _without_folder(source: object) -> str:
+    """The model and layer of embeddings; each run may keep its own copy of them.
+
+    Example:
+        >>> _without_folder("runs/a/embeddings/cnn: resnet50 norm")
+        'resnet50 norm'
+    """
+    return str(source).rpartition(": ")[2]

@@ -1,6 +1,5 @@
 """Run folders as a report reads them."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,18 @@ import yaml
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
 from lightsae.runs import MetricsFile
+from lightsae.runs.sweep import SweepFile
 
 _EVALUATION = "evaluation.json"
+# Of the data, what does not make a run another one: its seed, where rows lie, how they are read.
+_ANY_DATA = ("seed", "path", "embeddings", "readers")
+_OF_TRAINER = (
+    "max_epochs",
+    "max_steps",
+    "precision",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+)
 
 
 @dataclass
@@ -45,17 +54,49 @@ class RunInputs:
         return float((self.result.about.get("regularizer") or {}).get("weight") or 0)
 
     @property
-    def variant(self) -> tuple[str, float, int, int | None]:
+    def seed(self) -> int | None:
+        """Its seed; None where it is not known."""
+        found: int | None = self.result.about.get("seed")
+        return found
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was trained with by dotted keys, seeds and places left out."""
+        data = {key: each for key, each in self.data_settings().items() if key not in _ANY_DATA}
+        trainer = self.config.get("trainer")
+        told = trainer if isinstance(trainer, dict) else {}
+        length = {key: told[key] for key in _OF_TRAINER if key in told}
+        flat = _flat({"model": self.config.get("model"), "data": data, "trainer": length})
+        return {**flat, "d_sae": self.result.d_sae, "k": self.result.about.get("k")}
+
+    @property
+    def variant(self) -> object:
         """What runs have in common that differ in nothing but the seed."""
-        about = self.result.about
-        name = (about.get("regularizer") or {}).get("name") if self.weight else None
-        return (name or "baseline", self.weight, self.result.d_sae, about.get("k"))
+        return self.regularizer, self.weight, frozenset(self.settings.items())
+
+    @property
+    def regularizer(self) -> str:
+        """Name of its regularizer, or "baseline"."""
+        found = (self.result.about.get("regularizer") or {}).get("name") if self.weight else None
+        return str(found or "baseline")
 
     def data_settings(self) -> dict[str, Any]:
         """`init_args` of its data module, or empty."""
         data = self.config.get("data")
         settings = data.get("init_args") if isinstance(data, dict) else None
         return settings if isinstance(settings, dict) else {}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted keys, numbers and texts; of anything else its text."""
+    if not isinstance(value, dict):
+        leaf = value if value is None or isinstance(value, int | float | str) else str(value)
+        return {prefix: leaf}
+    return {
+        name: leaf
+        for key, each in value.items()
+        for name, leaf in _flat(each, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunInputs]:
@@ -153,17 +194,11 @@ def choose_baseline(runs: Sequence[RunInputs], asked: Path | None) -> int:
     raise LightsaeError(f"baseline: {asked} is none of the runs: {names}")
 
 
-def read_sweep(folders: Sequence[Path]) -> dict[str, Any]:
-    """What sweep.json of a folder says, of the first that has one; or empty.
+def read_sweep(folders: Sequence[Path]) -> SweepFile | None:
+    """The sweep.json of the first folder that has one.
 
     Raises:
-        LightsaeError: If it is not JSON.
+        LightsaeError: If it is not what a sweep writes.
     """
-    for path in (folder / "sweep.json" for folder in folders):
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text())
-            except (OSError, ValueError, RecursionError) as error:
-                raise LightsaeError(f"{path} is not JSON: {error}") from error
-            return found if isinstance(found, dict) else {}
-    return {}
+    found = (folder / "sweep.json" for folder in folders)
+    return next((SweepFile(path) for path in found if path.is_file()), None)

@@ -3,7 +3,7 @@
 What counts is the mean of the differences over paired seeds (arXiv 2606.27321).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
 from statistics import fmean, stdev
@@ -67,12 +67,15 @@ def mean_and_error(differences: Sequence[float]) -> tuple[float, float]:
     return fmean(differences), stdev(differences) / sqrt(len(differences))
 
 
-def choose_weight(variant: str, differences: Mapping[float, Sequence[float]]) -> Choice:
+def choose_weight(
+    variant: str, differences: Mapping[float, Sequence[float]], tried: Iterable[float] = ()
+) -> Choice:
     """The largest lambda whose mean difference is at least 0; if none is, the one nearest to it.
 
     Args:
         variant: Name of the regularizer.
         differences: What `paired_differences` returned.
+        tried: Other lambdas, at which a run failed.
 
     Example:
         >>> choose_weight("Reg 1", {0.1: [0.01, -0.01], 0.3: [-0.02, 0.01]}).weight
@@ -87,5 +90,6 @@ def choose_weight(variant: str, differences: Mapping[float, Sequence[float]]) ->
     weight = max(kept) if kept else max(means, key=means.__getitem__)
     mean, error = mean_and_error(differences[weight])
     return Choice(
-        variant, weight, mean, error, len(differences[weight]), bool(kept), weight == max(means)
-    )
+        variant, weight, mean, error, len(differences[weight]), bool(kept),
+        weight == max((*means, *tried)),
+    )  # fmt: skip

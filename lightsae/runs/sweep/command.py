@@ -4,7 +4,6 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -173,10 +172,9 @@ class SweepCLI(RunCLI):
         settings = self._plain(self.config["fit"])
         claim = RunFolder(self._folder)
         if claim.config.exists() and (file.stages or any(self._folder.glob("groups/*/*.ckpt"))):
-            changed = changed_settings(
-                yaml.safe_load(claim.config.read_text()), settings, complete=self._completed
-            )
-            changed += _changed_length(claim.config, settings)
+            before = claim.settings()
+            changed = changed_settings(before, settings, complete=self._completed)
+            changed += _changed_length(before, settings)
             if changed:
                 raise LightsaeError(
                     f"{self._folder} holds a sweep with other settings: {'; '.join(changed)}; "
@@ -212,15 +210,14 @@ class _AnyWeight(dict[Any, list[float]]):
         )  # fmt: skip
 
 
-def _changed_length(path: Path, settings: dict[str, Any]) -> list[str]:
+def _changed_length(before: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """How long the runs are may change for one run, not for the half of a sweep."""
-    before = yaml.safe_load(path.read_text()).get("trainer") or {}
-    now = settings["trainer"]
+    was, now = before.get("trainer") or {}, settings["trainer"]
     keys = ("max_epochs", "min_epochs", "max_steps", "min_steps", "log_every_n_steps")
     return [
-        f"trainer.{key} was {before.get(key)}, is {now.get(key)}"
+        f"trainer.{key} was {was.get(key)}, is {now.get(key)}"
         for key in keys
-        if before.get(key) != now.get(key)
+        if was.get(key) != now.get(key)
     ]
 
 
@@ -230,6 +227,10 @@ def _require_swept(config: Namespace) -> None:
         value = config.trainer.get(name)
         if value not in (None, False, 0, 0.0, []) and not (name == "logger" and value is True):
             raise LightsaeError(f"trainer.{name}: a sweep has none, leave it out")
+    if all((config.trainer.get(name) or -1) < 0 for name in ("max_epochs", "max_steps")):
+        raise LightsaeError("trainer.max_epochs: a sweep needs an end, set it or max_steps")
+    if config.trainer.get("limit_val_batches") == 0:
+        raise LightsaeError("trainer.limit_val_batches is 0: a sweep chooses on that split")
     if str(config.trainer.get("precision")) in ("16", "16-mixed"):
         raise LightsaeError("trainer.precision: a sweep has no 16-mixed, take bf16-mixed")
     if config.get("ckpt_path") is not None:

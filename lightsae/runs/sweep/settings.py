@@ -67,7 +67,9 @@ class SweepSettings:
 def _require_distinct(name: str, values: list[Any]) -> None:
     if not values:
         raise LightsaeError(f"sweep.{name}: the list is empty, expected at least one value")
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    # Numbers are told apart as names of folders tell them.
+    told = [f"{value:.12g}" if isinstance(value, float) else value for value in values]
+    for place, value in enumerate(told):
+        if value in told[:place]:
             shown = "null" if value is None else value
             raise LightsaeError(f"sweep.{name}: {shown} is given twice")

@@ -117,7 +117,7 @@ class SweepFile:
                 for stage in content["stages"]
             }
             self.choices = [_choice(each) for each in content["choices"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LightsaeError(f"{self.path} is not whole: {error!r}") from error
 
 
@@ -144,11 +144,11 @@ def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _result(saved: dict[str, Any]) -> Result:
-    known = {name: saved[name] for name in Point.__dataclass_fields__}
-    return Result(
-        Point(**known), saved["state"], saved["step"], saved["failure"],
-        _with_nan(saved["validation"]),
-    )  # fmt: skip
+    point = Point(**{name: saved[name] for name in Point.__dataclass_fields__})
+    if saved["name"] != point.name or saved["state"] not in ("trained", "failed"):
+        raise ValueError(f"{saved['name']} is {saved['state']}, and its values make {point.name}")
+    found = {name: float(value) for name, value in _with_nan(saved["validation"]).items()}
+    return Result(point, saved["state"], saved["step"], saved["failure"], found)
 
 
 def _choice(saved: dict[str, Any]) -> tuple[tuple[int, int, float | None], Choice]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from rich.console import Console
 
-from lightsae.runs.sweep.choice import choose_weight, paired_differences
+from lightsae.runs.sweep.choice import Choice, choose_weight, paired_differences
 from lightsae.runs.sweep.grid import BASELINE, Grid, Point, groups
 from lightsae.runs.sweep.group_training import Group, forget, train_group
 from lightsae.runs.sweep.lambda_finder import (
@@ -80,11 +80,16 @@ class SweepRun:
         if points is None:
             points = self._grid.beside_baselines(self._found_weights())
         self._train(GRID, points, share=1.0)
-        results = self.file.stages[GRID]
         self.file.finish([
-            (each, choose_weight(variant.name, self.differences(results, each, variant.name)))
+            (each, self._choice(each, variant.name))
             for each in self._grid.settings_of_points() for variant in self._grid.variants
         ])  # fmt: skip
+
+    def _choice(self, setting: Setting, variant: str) -> Choice:
+        results = self.file.stages[GRID]
+        points = [result.point for result in results.values()]
+        tried = [p.weight for p in points if (p.setting, p.variant) == (setting, variant)]
+        return choose_weight(variant, self.differences(results, setting, variant), tried)
 
     def _train(
         self, stage: str, points: Sequence[Point], share: float,
@@ -94,7 +99,7 @@ class SweepRun:
         done = self.file.stages.get(stage, {})
         found = groups(points, self._grid.settings.at_once)
         for number, members in enumerate(found, start=1):
-            group = self._group(stage, members, probes)
+            group = self._group(stage, members, probes, share)
             if not all(point.name in done for point in members):
                 title = f"{stage}, group {number} of {len(found)}"
                 self._say(f"{title}: {len(members)} autoencoders of k = {members[0].k}, "
@@ -111,12 +116,21 @@ class SweepRun:
             forget(group)
 
     def _group(
-        self, stage: str, members: Sequence[Point], probes: Mapping[str, Regularizer] | None
-    ) -> Group:
+        self, stage: str, members: Sequence[Point], probes: Mapping[str, Regularizer] | None,
+        share: float,
+    ) -> Group:  # fmt: skip
+        def make(point: Point) -> SAEModule:
+            module = self._command.module(point)
+            if module.regularizer is not None and module.regularizer.weight_warmup:
+                # A short run would end before lambda has risen.
+                warmup = round(module.regularizer.weight_warmup * share)
+                module.regularizer.weight_warmup = warmup
+            return module
+
         return Group(
             members,
             self._command.settings,
-            self._command.module,
+            make,
             self._folder / "groups" / f"{stage}-{members[0].name}",
             self._folder / "members" if stage == GRID else None,
             probes or {},
@@ -135,19 +149,21 @@ class SweepRun:
         """Lambdas around the largest that short runs found admissible."""
         share = self._grid.settings.find_share
         tried = self._first_round(share)
-        for number in range(1, ROUNDS + 1):
+        rounds = 0
+        while rounds < ROUNDS:
             weights = {key: each for key, each in tried.items() if each}
             if not weights:
                 break
-            stage = f"find {number}"
+            rounds += 1
             points = [
                 Point(*each, seed, name, weight)
                 for (each, name), found in weights.items() for weight in found
                 for seed in self._seeds()
             ]  # fmt: skip
-            self._train(stage, points, share)
-            tried = {key: next_weights(self.found_so_far(*key)) for key in tried}
-        return {key: self._around(*key) for key in tried}
+            self._train(_round_name(rounds), points, share)
+            found_by_key = {key: self.found_so_far(*key, rounds) for key in tried}
+            tried = {key: next_weights(each) if each else [] for key, each in found_by_key.items()}
+        return {key: self._around(*key, rounds) for key in tried}
 
     def _seeds(self) -> list[int]:
         return list(dict.fromkeys(point.seed for point in self._grid.baselines()))
@@ -160,10 +176,10 @@ class SweepRun:
             regularizer = self._command.module(point).regularizer
             assert regularizer is not None
             probes[variant.name] = regularizer
-        self._train("find 0", self._grid.baselines(), share, probes)
+        self._train(_round_name(0), self._grid.baselines(), share, probes)
         weights: Weights = {}
         for each in self._grid.settings_of_points():
-            trained = [r.validation for r in self.file.stages["find 0"].values()
+            trained = [r.validation for r in self.file.stages[_round_name(0)].values()
                        if r.point.setting == each and r.state == "trained"]  # fmt: skip
             for variant in self._grid.variants:
                 guesses = [
@@ -176,18 +192,24 @@ class SweepRun:
                 )
         return weights
 
-    def found_so_far(self, setting: Setting, variant: str) -> dict[float, list[float]]:
-        """Differences of every lambda of the short runs; NaN where a run failed."""
-        results = [r for name, stage in self.file.stages.items() if name != GRID
-                   for r in stage.values()]  # fmt: skip
+    def found_so_far(self, setting: Setting, variant: str, rounds: int) -> dict[float, list[float]]:
+        """Differences of every lambda of the short runs; NaN where a run failed.
+
+        Args:
+            setting: k, d_sae and learning rate.
+            variant: Name of the regularizer.
+            rounds: How many rounds count: a sweep that goes on has the later ones in its file.
+        """
+        results = [r for number in range(rounds + 1)
+                   for r in self.file.stages.get(_round_name(number), {}).values()]  # fmt: skip
         by_name = {result.point.name: result for result in results}
         known = self.differences(by_name, setting, variant)
         tried = {r.point.weight for r in results
                  if r.point.setting == setting and r.point.variant == variant}  # fmt: skip
         return {weight: known.get(weight, [math.nan]) for weight in sorted(tried)}
 
-    def _around(self, setting: Setting, variant: str) -> list[float]:
-        found = self.found_so_far(setting, variant)
+    def _around(self, setting: Setting, variant: str, rounds: int) -> list[float]:
+        found = self.found_so_far(setting, variant, rounds)
         if not found:
             return []
         low, high = bracket(found)
@@ -213,3 +235,8 @@ class SweepRun:
         self._console.print(
             f"{self._folder}: {text}", markup=False, highlight=False, soft_wrap=True
         )
+
+
+def _round_name(number: int) -> str:
+    """The stage of a round of short runs; 0 has the baselines."""
+    return f"find {number}"

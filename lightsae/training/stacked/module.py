@@ -33,14 +33,18 @@ from lightsae.training.stacked.parameters import ParameterStack
 from lightsae.training.stacked.penalty_gradient import has_joint_gradient
 from lightsae.training.untrained_check import is_untrained
 
+# What batched products take from the first member.
+_OF_ALL = ("aux_k", "normalization", "centre", "init_rows")
+
 
 class StackedModule(LightningModule):
     """Trains several autoencoders over the same batches of one read of the data.
 
-    d_in, d_sae, k, AuxK and the kind of optimizer are those of all; regularizer, learning rate and
-    initial weights are each member's own. A member ends as a run of its own with the same data
-    would, to rounding. Batched products train them where there is a Top-k on the CPU in one
-    precision; in every other case they take turns at each batch, through autograd.
+    d_in, d_sae, k, AuxK, normalization, centre and the kind of optimizer are those of all;
+    regularizer, learning rate and initial weights are each member's own. A member ends as a run of
+    its own with the same data would, to rounding. Batched products train them where there is a
+    Top-k on the CPU in one precision; in every other case they take turns at each batch, through
+    autograd.
 
     A member whose loss or weights are no longer finite, or whose own code raises an error, is
     marked as failed and left as it was; the others go on.
@@ -54,7 +58,7 @@ class StackedModule(LightningModule):
         members: All members in the order they were given, those that failed too.
 
     Raises:
-        LightsaeError: If there is none, or their shapes differ.
+        LightsaeError: If there is none, or what is that of all differs.
 
     Example:
         >>> from lightsae.training import SAEModule
@@ -71,6 +75,11 @@ class StackedModule(LightningModule):
         shapes = {(m.module.d_sae, m.module.selection.k) for m in members}
         if len(shapes) != 1:
             raise LightsaeError(f"members of a stack have one d_sae and k, got {sorted(shapes)}")
+        for name in _OF_ALL:
+            told = [getattr(member.module, name) for member in members]
+            if any(each != told[0] for each in told):
+                found = ", ".join(dict.fromkeys(map(str, told)))
+                raise LightsaeError(f"members of a stack have one {name}, got {found}")
         self.members = list(members)
         self.trained = nn.ModuleList(member.module for member in members)
         self._order = sorted(members, key=lambda member: _rank(member.module.regularizer))

@@ -19,6 +19,7 @@ from lightsae.metrics import (
     truncated_probe,
 )
 from lightsae.metrics.probing import linear_probe
+from lightsae.metrics.probing.k_sparse_probe import anova_f
 from tests.metrics import references
 
 D_SAE, K = 20, 4
@@ -93,14 +94,40 @@ def test_the_sparse_probe_takes_the_latents_of_the_largest_f() -> None:
     assert curve.top1.tolist() == pytest.approx(expected, abs=0.01)
 
 
+def best_with(activations: Tensor) -> list[int]:
+    """Latents by what they tell, with one more that has these activations on 300 rows."""
+    values, indices, labels = codes(300, seed=0)
+    values = torch.cat([values, activations[:, None].double()], dim=1)
+    indices = torch.cat([indices, torch.full((300, 1), D_SAE)], dim=1)
+    fit = LabelledCodes(values, indices, labels, D_SAE + 1)
+    return k_sparse_probe(values, indices, labels, train=fit, k=[D_SAE + 1]).latents.tolist()
+
+
 def test_a_latent_that_tells_everything_comes_first_and_a_silent_one_last() -> None:
-    values, indices, labels = codes(300, seed=0, n_classes=2)
-    values[:, 0], indices[:, 0] = 1 + labels, 0
-    fit = LabelledCodes(values, indices, labels, D_SAE)
-    metric = KSparseProbe(fit, k=[D_SAE])
-    metric.update(values, indices, labels)
-    assert metric.compute().latents[0] == 0
-    assert metric.compute().latents[-1] == 19
+    labels = codes(300, seed=0)[2]
+    assert best_with(1.0 + labels)[0] == D_SAE
+    assert best_with(1.0 + labels)[-1] == 19
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 12345.678])
+def test_a_latent_that_is_the_same_on_all_rows_tells_nothing(value: float) -> None:
+    """Differences of sums leave rounding of it, whose share between classes may be any number."""
+    assert best_with(torch.full((300,), value))[-2:] == [19, D_SAE]
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3])
+def test_a_latent_of_equal_activations_within_each_class_comes_first(value: float) -> None:
+    labels = codes(300, seed=0)[2]
+    for activations in (value * (1.0 + labels), value * (labels == 2)):
+        assert best_with(activations)[0] == D_SAE
+
+
+def test_f_is_that_of_scikit_learn() -> None:
+    f_classif = import_module("sklearn.feature_selection").f_classif
+    fit = LabelledCodes(*codes(300, seed=0)[:2], 7 * codes(300, seed=0)[2] - 9, D_SAE)
+    expected, _ = f_classif(dense(codes(300, seed=0))[:, :19].numpy(), fit.labels.numpy())
+    assert anova_f(fit)[:19].tolist() == pytest.approx(expected.tolist(), rel=1e-10)
+    assert anova_f(fit)[19].isnan()
 
 
 def test_pooled_entries_are_rows_too() -> None:

@@ -104,6 +104,20 @@ def test_a_sweep_is_averaged_over_seeds_and_begins_at_the_baseline():
     assert silent.series[0].y == [2, 2]
 
 
+def test_each_setting_has_a_line_from_its_own_baseline():
+    points = [
+        SweepPoint(variant, weight, 0, r2 + weight, 0.5, 1, setting)
+        for setting, r2 in (("k 8", 0.7), ("k 16", 0.8))
+        for variant, weight in (("baseline", 0.0), ("Reg", 0.1), ("Reg", 0.2))
+    ]
+    ms, r2, _ = lambda_sweep(points, "cnn")
+    assert [series.name for series in ms.series] == ["Reg, k 8", "Reg, k 16"]
+    assert [series.x for series in ms.series] == [
+        pytest.approx([0.7, 0.8, 0.9]), pytest.approx([0.8, 0.9, 1.0])
+    ]  # fmt: skip
+    assert len(r2.series) == 2
+
+
 def test_one_run_is_no_sweep():
     assert lambda_sweep([SweepPoint("baseline", 0.0, 0, 0.9, 0.5, 1)], "cnn") == []
 
@@ -119,3 +133,10 @@ def test_charts_of_a_page_are_plain(made):
     assert len(set(names)) == len(names)
     groups = list(dict.fromkeys(chart["group"] for chart in charts))
     assert groups == ["Sweep over λ", "Codes", "Latents", "Training"]
+
+
+def test_the_rank_profile_has_a_line_at_each_k():
+    curve = {"rank_profile": {"rank": [1.0, 2.0], "activation": [0.9, 0.3]}}
+    runs = {name: EvaluationResult({"d_sae": 2, "k": k}, {}, curve)
+            for name, k in (("a", 8), ("b", 2), ("c", 8), ("d", None))}  # fmt: skip
+    assert rank_profile(runs).marks == [2.0, 8.0]

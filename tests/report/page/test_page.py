@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lightsae.errors import LightsaeError
+from lightsae.evaluation import EvaluationResult
 from lightsae.report import ReportOptions, build_report
 from lightsae.report.page.packing import ArrayPack, json_text
-from lightsae.report.page.render import cell_text, chosen_runs
+from lightsae.report.page.render import cell_text
 from lightsae.report.reading.comparison import Cell, Column
+from lightsae.runs.sweep import SweepFile, choose_weight
 
 from ..conftest import CLASSES
 from ..helpers import E, write_run, write_shards
@@ -45,6 +48,9 @@ def arrays(page: Path) -> dict[str, np.ndarray]:
         (np.array([True, False]), "uint8"),
         (np.zeros((0, 4), np.int64), "uint16"),
         (np.array([7], np.uint8), "uint8"),
+        (np.array([1 << 40, 3]), "float64"),
+        (np.array([1 << 31, -1]), "float64"),
+        (np.array([(1 << 32) - 1]), "uint32"),
     ],
 )
 def test_arrays_are_packed_narrow_aligned_and_whole(array, kind):
@@ -71,6 +77,51 @@ def test_names_of_classes_and_runs_are_escaped(made, page):
     assert CLASSES[0] not in text
     assert "alert(1)" in text  # as JSON, escaped
     assert contents(page)["runs"][0]["classes"] == CLASSES
+
+
+NAN = torch.tensor([torch.nan])
+ODD: dict[str, dict] = {
+    "nothing": {},
+    "an embedding without a source": {"about": {"embeddings": [{"name": E}]}},
+    "one latent without a score": {
+        "about": {"embeddings": [{"name": E}], "rows": 0},
+        "scalars": {f"ms_mean/{E}": None, "r2": None},
+        "latents": {f"ms/{E}": NAN, "firings": torch.tensor([0]), "purity_binary": NAN.clone(),
+                    "main_class": torch.tensor([-1]), "top_samples": torch.full((1, 2), -1),
+                    "top_values": torch.zeros(1, 2)},
+    },
+    "large numbers": {
+        "about": {"rows": 10**11},
+        "latents": {"firings": torch.tensor([2**33]), "top_samples": torch.tensor([[2**35]]),
+                    "top_values": torch.ones(1, 1)},
+    },
+    "strongest images that are no table": {
+        "latents": {"top_samples": torch.tensor([4]), "top_values": torch.tensor([1.0])},
+    },
+    "curves without a point": {
+        "curves": {"firing_density": {"log10_low": [], "log10_high": [], "count": []},
+                   "rank_profile": {"rank": [1.0], "activation": [float("nan")]}},
+    },
+}  # fmt: skip
+
+
+def write_odd(kind: str, folder: Path) -> Path:
+    """A run folder of which nothing is known but what `ODD` says, with one latent."""
+    told = ODD[kind]
+    about = {"d_sae": 1, **told.get("about", {})}
+    parts = {name: told.get(name, {}) for name in ("scalars", "curves", "latents")}
+    EvaluationResult(about, **parts).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_evaluation_of_which_little_is_known_has_a_page(kind, tmp_path):
+    run = write_odd(kind, tmp_path / "run")
+    page = build_report(ReportOptions([run], tmp_path / "page.html"))
+    assert contents(page)["runs"][0]["d_sae"] == 1
+    if kind == "large numbers":
+        found = arrays(page)
+        assert (found["0/firings"][0], found["sample"][0]) == (2**33, 2**35)
 
 
 def test_a_run_folder_with_a_name_of_markup(made, tmp_path):
@@ -111,8 +162,6 @@ def test_runs_of_other_seeds_are_matched_by_their_decoders(made, tmp_path):
 
 
 def test_arrays_are_those_of_the_evaluation(made, page):
-    from lightsae.evaluation import EvaluationResult
-
     result, found = EvaluationResult.load(made.baseline), arrays(page)
     np.testing.assert_array_equal(found["0/firings"], result.latents["firings"])
     np.testing.assert_allclose(found[f"0/ms/{E}"], result.latents[f"ms/{E}"].numpy(), rtol=1e-6)
@@ -190,9 +239,19 @@ def test_numbers_of_the_table(cell, signed, text):
     assert cell_text(cell, Column("R2", ""), signed) == text
 
 
-def test_what_a_sweep_chose():
-    assert chosen_runs({}) == []
-    assert chosen_runs({"chosen": ["a", "b"]}) == ["a", "b"]
+def test_runs_of_other_rows_are_told_not_to_compare(made, tmp_path):
+    page = build_report(ReportOptions([made.baseline, made.patches], tmp_path / "page.html"))
+    told = "patch and baseline do not compare: they were measured on other shards"
+    assert contents(page)["notes"][0] == told and told in page.read_text()
+
+
+def test_what_a_sweep_chose(made, tmp_path):
+    write_run(tmp_path / "members" / "baseline", made.shards)
+    sweep = SweepFile(tmp_path / "sweep.json")
+    choice = choose_weight("L1L2Ratio", {0.25: [0.01, 0.03]})
+    sweep.finish([((4, 32, None), choice)])
+    text = build_report(ReportOptions([tmp_path], tmp_path / "page.html")).read_text()
+    assert "The sweep chose: L1L2Ratio, k = 4, d_sae = 32: λ = 0.25 is the largest" in text
 
 
 def test_the_files_of_the_page_are_in_the_package():

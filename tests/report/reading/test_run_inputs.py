@@ -1,6 +1,5 @@
 """Run folders as a report finds and names them."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
 from lightsae.report.reading.run_inputs import choose_baseline, read_runs, read_sweep
+from lightsae.runs.sweep import SweepFile
 
 
 def write(folder: Path, weight: float = 0.0, **about) -> Path:
@@ -57,9 +57,10 @@ def test_the_baseline_is_the_first_run_without_a_regularizer(tmp_path):
 
 
 def test_sweep_json(tmp_path):
-    assert read_sweep([tmp_path]) == {}
-    (tmp_path / "sweep.json").write_text(json.dumps({"chosen": ["a"]}))
-    assert read_sweep([tmp_path]) == {"chosen": ["a"]}
+    assert read_sweep([tmp_path]) is None
+    SweepFile(tmp_path / "sweep.json").add("grid", [])
+    found = read_sweep([tmp_path / "elsewhere", tmp_path])
+    assert found is not None and list(found.stages) == ["grid"]
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(LightsaeError, match=r"sweep\.json is not JSON"):
+    with pytest.raises(LightsaeError, match=r"sweep\.json cannot be read"):
         read_sweep([tmp_path])

@@ -6,12 +6,16 @@ from typing import Any
 import pytest
 
 from lightsae.cli import main
+from lightsae.runs.sweep import SweepFile
 
 from .helpers import write_sweep
 
 GRIDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "an empty list": ({"seed": []}, 2, "sweep.seed: the list is empty"),
     "a value twice": ({"weight": [0.1, 0.1]}, 2, "sweep.weight: 0.1 is given twice"),
+    "two that share a folder": (
+        {"weight": [0.1, 0.1 + 1e-15]}, 2, "sweep.weight: 0.1 is given twice"
+    ),
     "a weight of 0": ({"weight": [0.0]}, 2, "the baseline needs none"),
     "a negative rate": ({"lr": [-1.0]}, 2, "sweep.lr: -1.0, expected a positive number"),
     "a seed below 0": ({"seed": [-1]}, 2, "sweep.seed: -1, expected at least 0"),
@@ -47,6 +51,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         {"model__init_args__regularizer": None}, "there is no regularizer to weigh"
     ),
     "no validation split": ({"data__init_args__val_fraction": 0.0}, "val_fraction is 0"),
+    "no batch of it": ({"trainer__limit_val_batches": 0}, "limit_val_batches is 0"),
+    "no end": ({"trainer__max_epochs": -1}, "a sweep needs an end"),
     "a callback": (
         {"trainer__callbacks": [{"class_path": "EarlyStopping",
                                  "init_args": {"monitor": "val/loss"}}]},
@@ -68,3 +74,16 @@ def test_so_does_what_a_stack_cannot_do(
     assert main(["sweep", "--config", str(path), "--run_dir", str(tmp_path / "sweep")]) == 1
     errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
     assert len(errors) == 1 and told in errors[0], errors
+
+
+def test_settings_of_a_sweep_that_cannot_be_read_are_named(
+    shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_sweep(tmp_path / "sweep.yaml", shards, {"weight": [0.1]})
+    folder = tmp_path / "sweep"
+    SweepFile(folder / "sweep.json").add("grid", [])
+    for text in ("", "a: ["):
+        (folder / "config.yaml").write_text(text)
+        assert main(["sweep", "--config", str(path), "--run_dir", str(folder)]) == 1
+        errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+        assert len(errors) == 1 and f"{folder}/config.yaml" in errors[0]

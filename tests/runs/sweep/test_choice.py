@@ -21,6 +21,11 @@ def test_a_lambda_at_which_a_run_failed_is_not_chosen() -> None:
     assert choose_weight("Reg", found).weight == 0.1
 
 
+def test_a_lambda_below_one_that_failed_is_not_the_largest_that_was_tried() -> None:
+    assert choose_weight("Reg", {0.1: [0.1]}, tried=[0.1]).is_largest
+    assert not choose_weight("Reg", {0.1: [0.1]}, tried=[0.1, 0.3]).is_largest
+
+
 def test_a_larger_lambda_may_keep_r2_where_a_smaller_does_not() -> None:
     choice = choose_weight("Reg", {0.1: [-0.1], 0.3: [0.0], 1.0: [-0.1]})
     assert (choice.weight, choice.keeps_r2, choice.is_largest) == (0.3, True, False)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from lightsae.sae import AuxK
+from lightsae.sae import AuxK, L1L2Ratio, MonosemanticityLoss, OffSupportL1
 from lightsae.training import SAEAdam, WarmupDecay
 from lightsae.training.stacked import joint_gradients, parameters
 
 from ..helpers import metrics
-from .helpers import REGULARIZERS, largest_difference, makers, train_apart, train_stacked
+from .helpers import REGULARIZERS, largest_difference, maker, makers, train_apart, train_stacked
 
 STEPS = 50
 
@@ -87,6 +87,21 @@ def test_so_it_does_with(setting: str, shards: Path, tmp_path: Path) -> None:
         assert [(row["step"], list(row)) for row in mine] == [
             (row["step"], list(row)) for row in theirs
         ]
+
+
+def test_a_warm_up_of_lambda_and_a_penalty_on_the_code_take_turns_and_agree(
+    shards: Path, tmp_path: Path
+) -> None:
+    regularizers = [L1L2Ratio(0.05, weight_warmup=9), MonosemanticityLoss(0.1), None,
+                    OffSupportL1(0.1, weight_warmup=100)]  # fmt: skip
+    makes = [maker(regularizer, 0.01) for regularizer in regularizers]
+    apart = train_apart(makes, shards, tmp_path / "apart", precision="64-true")
+    stacked, _ = train_stacked(makes, shards, tmp_path / "stacked", precision="64-true")
+    for number, (one, member) in enumerate(zip(apart, stacked.members, strict=True)):
+        assert largest_difference(one, member.module) < 1e-10
+        mine, theirs = rows_apart(tmp_path, number)
+        for row, other in zip(mine, theirs, strict=True):
+            assert other == pytest.approx(row, abs=1e-10, rel=1e-10)
 
 
 def test_mixed_precision_takes_turns_and_agrees(shards: Path, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import L1L2Ratio, OffSupportL1, Regularizer
+from lightsae.sae import AuxK, L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.training.stacked import Member, StackedModule
 
 from ..helpers import make_trainer
@@ -88,3 +89,19 @@ def test_members_of_several_shapes_are_refused() -> None:
     members = [Member.made(str(d), 0, maker(None, 0.1, d_sae=d)) for d in (24, 32)]
     with pytest.raises(LightsaeError, match=r"one d_sae and k, got \[\(24, 3\), \(32, 3\)\]"):
         StackedModule(members)
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "another AuxK": ({"aux_k": AuxK(k_aux=2)}, "one aux_k, got .*k_aux=4.*k_aux=2"),
+    "no AuxK": ({"aux_k": None}, "one aux_k, got .*, None"),
+    "another normalization": ({"normalization": "none"}, "normalization, got variance, none"),
+    "another centre": ({"centre": "geometric_median"}, "centre, got mean, geometric_median"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_members_that_the_same_batch_is_not_the_same_for_are_refused(kind: str) -> None:
+    options, told = OTHERS[kind]
+    makes = [maker(None, 0.1), maker(None, 0.1, **options)]
+    with pytest.raises(LightsaeError, match=told):
+        StackedModule([Member.made("a", 0, make) for make in makes])

@@ -85,6 +85,10 @@ function drawChart(chart, svg) {
   const x = scaleOf(xs, chart.log_x, width - EDGE.left - EDGE.right, EDGE.left, padX);
   const y = scaleOf(ys, chart.log_y, -(HEIGHT - EDGE.top - EDGE.bottom), HEIGHT - EDGE.bottom, steps ? 0 : 0.05);
   drawAxes(chart, svg, width, x, y);
+  for (const mark of chart.marks ?? []) {
+    const at = x.place(chart.log_x ? Math.log10(mark) : mark);
+    if (at >= EDGE.left && at <= width - EDGE.right) svg.append(svgElement("line", { class: "mark", x1: at, x2: at, y1: EDGE.top, y2: HEIGHT - EDGE.bottom }));
+  }
   for (const { series, points } of drawn) drawSeries(chart, svg, series, points, x, y);
   return { drawn, x, y, width };
 }

@@ -42,6 +42,7 @@ function counted(count, one, many) {
 }
 
 function percent(share) {
+  if (Number.isNaN(share)) return "–";
   if (!share) return "0%";
   if (share > 0.9995) return "100%";
   const value = share * 100;

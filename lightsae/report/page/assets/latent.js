@@ -6,10 +6,18 @@ const shown = { run: 0, latent: -1, maps: true };
 function showLatent(run, latent) {
   shown.run = run;
   shown.latent = latent;
+  const before = dialog.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   dialog.replaceChildren(headOf(run, latent), bodyOf(run, latent));
   dialog.scrollTop = 0;
-  if (!dialog.open) dialog.showModal();
+  if (dialog.open) focusWithin(before);
+  else dialog.showModal();
   markOpen();
+}
+
+// What had the focus is gone with the latent before: the same button, or else the dialog, so that keys still reach it.
+function focusWithin(label) {
+  const same = [...dialog.querySelectorAll(".head button")].find((button) => button.getAttribute("aria-label") === label);
+  (same && !same.disabled ? same : dialog).focus();
 }
 
 function markOpen() {
@@ -57,6 +65,14 @@ function headOf(run, latent) {
     button("✕", "Close", closeLatent, false));
 }
 
+// Its buttons stay the same ones: the press that ended the naming may be on one of them.
+function renewHead(run, latent) {
+  const made = headOf(run, latent);
+  document.getElementById("latent-title").replaceWith(made.querySelector("h2"));
+  const states = [...made.querySelectorAll("button")].map((button) => button.disabled);
+  dialog.querySelectorAll(".head button").forEach((button, i) => { button.disabled = states[i]; });
+}
+
 function bodyOf(run, latent) {
   const body = element("div", { class: "body" }, statsOf(run, latent), namingOf(run, latent));
   body.append(...imagesOf(run, latent));
@@ -92,8 +108,8 @@ function namingOf(run, latent) {
   const save = element("button", { type: "button", text: "Save all names", title: "Download the names of all latents as JSON" });
   input.addEventListener("change", () => {
     setName(run, latent, input.value.trim());
-    dialog.querySelector(".head").replaceWith(headOf(run, latent));
     refreshOrder();
+    renewHead(run, latent);
   });
   save.addEventListener("click", saveNames);
   return element("div", { class: "naming" }, input, save);
