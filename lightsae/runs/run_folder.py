@@ -91,7 +91,7 @@ class RunFolder:
         """
         if self.checkpoint.exists():
             changed = changed_settings(
-                self._settings(), config, has_digest=has_digest, complete=complete
+                self.settings(), config, has_digest=has_digest, complete=complete
             )
             if changed:
                 raise LightsaeError(
@@ -111,8 +111,12 @@ class RunFolder:
         except OSError as error:
             raise LightsaeError(f"{self.config} cannot be written: {error.strerror}") from error
 
-    def _settings(self) -> dict[str, Any]:
-        """The settings that the run was started with."""
+    def settings(self) -> dict[str, Any]:
+        """The settings that the run was started with, as plain values.
+
+        Raises:
+            LightsaeError: If they are missing or cannot be read.
+        """
         if not self.config.exists():
             raise LightsaeError(
                 f"{self.config} is missing: nothing tells the settings of {self.checkpoint}; "

@@ -25,7 +25,7 @@ from lightsae.report.page.packing import ArrayPack, json_text
 from lightsae.report.page.render import write_page
 from lightsae.report.page.thumbnails import make_thumbnails, sheet_index, sheet_texts
 from lightsae.report.reading.comparison import compare
-from lightsae.report.reading.run_inputs import RunInputs, choose_baseline, read_runs, read_sweep
+from lightsae.report.reading.run_inputs import RunInputs, choose_baseline, read_choices, read_runs
 
 _MOST_GALLERIES = 4
 # What the page has beside data and thumbnails: style, script, table.
@@ -101,7 +101,7 @@ def build_report(options: ReportOptions) -> Path:
     contents |= {"sheets": sheet_index(sprites, index), "notes": notes}
     write_page(
         options.out, runs=runs, baseline=baseline, table=table, contents=contents, arrays=arrays,
-        sheets=sheet_texts(sprites), sweep=read_sweep(options.runs),
+        sheets=sheet_texts(sprites), chosen=read_choices(options.runs),
     )  # fmt: skip
     _tell(console, options.out, notes)
     return options.out

@@ -30,7 +30,7 @@ def write_page(
     contents: dict[str, Any],
     arrays: str,
     sheets: Sequence[str],
-    sweep: dict[str, Any],
+    chosen: list[str],
 ) -> None:
     """Write the page; a crash leaves the old file or the new one.
 
@@ -42,7 +42,7 @@ def write_page(
         contents: What the script reads, plain values.
         arrays: Text of the arrays.
         sheets: Sheets of thumbnails, base64.
-        sweep: What sweep.json says, or empty.
+        chosen: A sentence on each lambda that a sweep chose.
 
     Raises:
         LightsaeError: If the file cannot be written.
@@ -57,7 +57,7 @@ def write_page(
     text = environment.from_string(_asset("page.html")).render(
         runs=runs, baseline=runs[baseline], table=table, sheets=sheets, arrays=arrays,
         charts=contents["charts"], notes=contents["notes"], galleries=contents["runs"],
-        chosen=chosen_runs(sweep), today=date.today().isoformat(),
+        chosen=chosen, today=date.today().isoformat(),
         style=_asset("style.css"), script=script, script_hash=_hash(script),
         contents=require("markupsafe", extra="report").Markup(json_text(contents)),
     )  # fmt: skip
@@ -108,19 +108,3 @@ def _number(value: float, digits: int, sign: str = "") -> str:
     rounded = round(value, digits) + 0.0  # there is no -0.0
     text = f"{rounded:{sign if rounded else ''}.{digits}f}".replace("-", _MINUS)
     return text.replace("0.", ".", 1) if abs(value) < 1 and digits > 1 else text
-
-
-def chosen_runs(sweep: dict[str, Any]) -> list[str]:
-    """What a sweep has chosen, as lines of text.
-
-    Args:
-        sweep: What sweep.json says.
-
-    Example:
-        >>> chosen_runs({"chosen": {"L1L2Ratio": 0.01}})
-        ['L1L2Ratio: 0.01']
-    """
-    chosen = sweep.get("chosen")
-    if isinstance(chosen, dict):
-        return [f"{name}: {value}" for name, value in chosen.items()]
-    return [str(value) for value in chosen] if isinstance(chosen, list) else []

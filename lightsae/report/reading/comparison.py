@@ -99,7 +99,7 @@ def mean_and_interval(values: Sequence[float]) -> Cell:
 
 
 def compare(runs: Sequence[RunInputs], baseline: int) -> Comparison:
-    """The table of some runs.
+    """The table of some runs, the baseline first.
 
     Args:
         runs: The runs; those that differ in their seed alone are one row.
@@ -112,7 +112,8 @@ def compare(runs: Sequence[RunInputs], baseline: int) -> Comparison:
         groups.setdefault(run.variant, []).append(place)
     table = Comparison([column for column, _ in columns])
     reference = {_seed(runs[place]): runs[place] for place in groups[runs[baseline].variant]}
-    for variant, places in groups.items():
+    for variant in sorted(groups, key=lambda each: each != runs[baseline].variant):
+        places = groups[variant]
         first = runs[places[0]]
         name = first.name if single else _variant_name(first, runs)
         found = [runs[place] for place in places]

@@ -1,6 +1,5 @@
 """Run folders as a report reads them."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,9 @@ import yaml
 
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
+from lightsae.report.sweep_summary import explained_choices
 from lightsae.runs import MetricsFile
+from lightsae.runs.sweep import SweepFile
 
 _EVALUATION = "evaluation.json"
 
@@ -153,17 +154,11 @@ def choose_baseline(runs: Sequence[RunInputs], asked: Path | None) -> int:
     raise LightsaeError(f"baseline: {asked} is none of the runs: {names}")
 
 
-def read_sweep(folders: Sequence[Path]) -> dict[str, Any]:
-    """What sweep.json of a folder says, of the first that has one; or empty.
+def read_choices(folders: Sequence[Path]) -> list[str]:
+    """A sentence on each lambda that a sweep chose, of the first folder that is one; or none.
 
     Raises:
-        LightsaeError: If it is not JSON.
+        LightsaeError: If its sweep.json cannot be read.
     """
-    for path in (folder / "sweep.json" for folder in folders):
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text())
-            except (OSError, ValueError, RecursionError) as error:
-                raise LightsaeError(f"{path} is not JSON: {error}") from error
-            return found if isinstance(found, dict) else {}
-    return {}
+    path = next((path for each in folders if (path := each / "sweep.json").is_file()), None)
+    return [] if path is None else explained_choices(SweepFile(path))
