@@ -1,7 +1,6 @@
 """The comparison table of a report, for the terminal."""
 
 from collections.abc import Sequence
-from math import isnan
 from pathlib import Path
 
 from rich import box
@@ -49,9 +48,9 @@ def _table(found: Comparison, split: str | None) -> Table:
         if row is not baseline:
             table.add_column("Δ", justify="right", no_wrap=True)
     for place, column in enumerate(found.columns):
-        cells = [Text(cell_text(Cell(baseline.cells[place].mean), column))]
+        cells: list[str | Text] = [_mean(column, baseline.cells[place])]
         for row, difference in zip(others, found.differences, strict=True):
-            cells += _pair(column, row.cells[place], difference.cells[place])
+            cells += [_mean(column, row.cells[place]), _difference(column, difference.cells[place])]
         table.add_row(column.title, *cells)
     return table
 
@@ -60,10 +59,11 @@ def _heading(row: Row) -> str:
     return f"{row.name}\nλ = {row.weight:g}" if row.weight else row.name
 
 
-def _pair(column: Column, mean: Cell, difference: Cell) -> tuple[Text, Text]:
-    """A mean without its interval, and the difference with it; counts of pairs are no difference."""
-    if column.title == "pairs":
-        return Text(cell_text(Cell(difference.mean), column)), Text("")
-    here = "" if isnan(mean.mean) and not isnan(difference.mean) else cell_text(Cell(mean.mean), column)
-    style = _STYLES.get(difference.verdict, "")
-    return Text(here), Text(cell_text(difference, column, signed=True), style=style)
+def _mean(column: Column, cell: Cell) -> str:
+    """A mean without its interval; nothing for what only differences have."""
+    return "" if column.signed or column.title == "pairs" else cell_text(Cell(cell.mean), column)
+
+
+def _difference(column: Column, cell: Cell) -> Text:
+    text = cell_text(cell, column, signed=True)
+    return Text(text, style=_STYLES.get(cell.verdict, ""))

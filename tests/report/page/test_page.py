@@ -13,7 +13,7 @@ import pytest
 from lightsae.errors import LightsaeError
 from lightsae.report import ReportOptions, build_report
 from lightsae.report.page.packing import ArrayPack, json_text
-from lightsae.report.page.render import cell_text, chosen_runs
+from lightsae.report.page.render import cell_text
 from lightsae.report.reading.comparison import Cell, Column
 
 from ..conftest import CLASSES
@@ -188,11 +188,6 @@ def test_more_runs_than_galleries(made, tmp_path):
 )
 def test_numbers_of_the_table(cell, signed, text):
     assert cell_text(cell, Column("R2", ""), signed) == text
-
-
-def test_what_a_sweep_chose():
-    assert chosen_runs({}) == []
-    assert chosen_runs({"chosen": ["a", "b"]}) == ["a", "b"]
 
 
 def test_the_files_of_the_page_are_in_the_package():

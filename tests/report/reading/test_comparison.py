@@ -44,6 +44,12 @@ def test_runs_that_differ_in_their_seed_are_one_row():
     assert cells(table.rows[0], table)["R²"].mean == pytest.approx(0.82)
 
 
+def test_the_baseline_is_the_first_row_wherever_its_runs_stand():
+    table = compare([RUNS[1], RUNS[0]], baseline=1)
+    assert [(row.name, row.runs) for row in table.rows] == [("base-0", [1]), ("reg-0", [0])]
+    assert [row.name for row in table.differences] == ["reg-0"]
+
+
 def test_differences_are_paired_by_seed_with_a_t_interval():
     table = compare(RUNS, baseline=0)
     (row,) = table.differences

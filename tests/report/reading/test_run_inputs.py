@@ -7,7 +7,8 @@ import pytest
 
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
-from lightsae.report.reading.run_inputs import choose_baseline, read_runs, read_sweep
+from lightsae.report.reading.run_inputs import choose_baseline, read_choices, read_runs
+from lightsae.runs.sweep import SweepFile, choose_weight
 
 
 def write(folder: Path, weight: float = 0.0, **about) -> Path:
@@ -56,10 +57,12 @@ def test_the_baseline_is_the_first_run_without_a_regularizer(tmp_path):
         choose_baseline(runs, Path("other"))
 
 
-def test_sweep_json(tmp_path):
-    assert read_sweep([tmp_path]) == {}
-    (tmp_path / "sweep.json").write_text(json.dumps({"chosen": ["a"]}))
-    assert read_sweep([tmp_path]) == {"chosen": ["a"]}
-    (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(LightsaeError, match=r"sweep\.json is not JSON"):
-        read_sweep([tmp_path])
+def test_what_a_sweep_chose(tmp_path):
+    assert read_choices([tmp_path]) == []
+    file = SweepFile(tmp_path / "sweep.json")
+    file.finish([((8, 32, None), choose_weight("Reg", {0.1: [0.02]}))])
+    (told,) = read_choices([tmp_path / "nowhere", tmp_path])
+    assert told.startswith("Reg, k = 8, d_sae = 32: λ = 0.1 is the largest that keeps")
+    file.path.write_text("{")
+    with pytest.raises(LightsaeError, match=r"sweep\.json cannot be read"):
+        read_choices([tmp_path])
