@@ -15,6 +15,7 @@ from rich.progress import track
 from lightsae.activations import ActivationDataModule, Manifest, extract
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
+from lightsae.extras import require
 from lightsae.files import replacing
 from lightsae.report.command import report
 from lightsae.report.comparison_summary import comparison_summary
@@ -43,12 +44,16 @@ class Places:
 
     @property
     def activations(self) -> Path:
-        """Shards of the ViT."""
+        """Shards of the ViT, a row for each image."""
         return self.folder / "activations" / "digits-vit"
 
     @property
     def embeddings(self) -> Path:
-        """Shards of the second network; their name is that of E."""
+        """Shards of the second network over the same images; their name is that of E.
+
+        Copies of a digit share a sample and have its token indices in the same order in both
+        folders, so that each copy is judged by its own embedding.
+        """
         return self.folder / "activations" / "digits-cnn"
 
     @property
@@ -75,12 +80,14 @@ def run_steps(folder: Path, seeds: int) -> None:
         seeds: Seeds of each autoencoder.
 
     Raises:
-        LightsaeError: If the folder holds a demo with another number of seeds, or a step fails.
+        LightsaeError: If the folder holds a demo with another number of seeds, or a step refuses.
+        MissingExtraError: If what the page needs is not installed.
     """
     console, start, places = Console(), perf_counter(), Places(folder)
+    require("jinja2", extra="demo")  # before work is lost
+    write_config(places, seeds)
     _extract(console, "1 Activations of a small ViT", "vit", "blocks.3", places.activations)
     _extract(console, "2 Embeddings E of a small CNN", "cnn", "4", places.embeddings)
-    write_config(places, seeds)
     words = ["sweep", "--config", str(places.config), "--run_dir", str(places.sweep)]
     _show(console, "3 A grid of autoencoders; lambda by the validation split", words)
     sweep = SweepCLI(words)
@@ -100,6 +107,9 @@ def write_config(places: Places, seeds: int) -> None:
     Args:
         places: The folder.
         seeds: Number of seeds.
+
+    Raises:
+        LightsaeError: If there is another: what is in the folder was made with that.
     """
     text = _CONFIG.read_text(encoding="utf-8")
     for line, own in (
@@ -108,6 +118,12 @@ def write_config(places: Places, seeds: int) -> None:
     ):
         assert text.count(line) == 1, line
         text = text.replace(line, own)
+    if places.config.exists() and places.config.read_text(encoding="utf-8") != text:
+        raise LightsaeError(
+            f"{places.config} is not what --seeds {seeds} asks for: choose another --run_dir, or "
+            "give the commands by hand"
+        )
+    places.folder.mkdir(parents=True, exist_ok=True)
     with replacing(places.config) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -38,8 +38,8 @@ def _table(found: Comparison, split: str | None) -> Table:
     table = Table(
         title=f"{str(split or 'all').capitalize()} split, means over "
         f"{seeds} seed{'s' * (seeds != 1)}",
-        caption="Δ: paired difference to the baseline, ± half of its 95% interval over seeds. MS is "
-        "over the latents that have a score; paired: over those that have one in both runs.",
+        caption="Δ: paired difference to the baseline, ± half of its 95% interval over seeds. "
+        "MS is over the latents that have a score; paired: over those that have one in both runs.",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_style="bold", caption_style="dim",
     )  # fmt: skip
     table.add_column("", style="bold")

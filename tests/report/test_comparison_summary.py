@@ -25,7 +25,7 @@ def test_figures_stand_beside_the_baseline_with_their_differences(tmp_path):
     above, below = text.splitlines()[2:4]
     assert above.split() == ["L1L2Ratio"]
     assert below.split() == ["baseline", "λ", "=", "0.5", "Δ"]
-    assert re.search(r"R² +-?−?\d*\.\d{4} +\S+ +\S+ ± \d*\.\d{4}", text)
+    assert re.search(r"R² +\S*\.\d{4} +\S+ +\S+ ± \d*\.\d{4}", text)
     assert re.search(r"scored +\d+ +\d+ +\S+ ± \d+", text)
     assert re.search(r"paired MS in cnn +\S+ ± \.\d{3}", text)
     assert max(map(len, text.splitlines())) <= 80

@@ -1,6 +1,5 @@
 """Run folders as a report finds and names them."""
 
-import json
 from pathlib import Path
 
 import pytest
