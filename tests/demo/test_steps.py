@@ -29,7 +29,7 @@ COPIES = 2
 SMALLER = {
     "max_epochs: 30": "max_epochs: 1",
     "check_val_every_n_epoch: 10": "check_val_every_n_epoch: 1",
-    "weight: [0.003, 0.01, 0.03, 0.1]": "weight: [0.001, 0.5]",
+    "weight: [0.01, 0.03, 0.1, 0.3]": "weight: [0.001, 0.5]",
     "d_sae: 128": "d_sae: 32",
     "k: 16": "k: 4",
     "warmup_steps: 50": "warmup_steps: 1",
