@@ -29,7 +29,7 @@ $(MODELS_READY): $(READY)
 	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[models]'
 	@touch $@
 
-demo: $(READY) ## digits: train a ViT, extract, fit baseline and both regularizers, compare (a few minutes on two cores)
+demo: $(READY) ## digits: extract, sweep over baseline and both regularizers, test, report (a few minutes on two cores)
 	$(BIN)/python -m lightsae demo --run_dir runs/demo
 
 test: $(READY) $(MODELS_READY) ## the whole suite with coverage

@@ -76,7 +76,8 @@ def test_sweep(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.M
          "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--run_dir", "sweep",
          "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1",
          "--model.aux_k.dead_after", "64", "--model.lr_scheduler.warmup_steps", "1",
-         "--model.lr_scheduler.decay_steps", "2", "--sweep.weight", "[0.01]"]
+         "--model.lr_scheduler.decay_steps", "2", "--sweep.weight", "[0.01]",
+         "--sweep.seed", "[0, 1]"]
     )  # fmt: skip
     assert status == 0
     assert len(list((tmp_path / "sweep" / "members").iterdir())) == 2 * 3

@@ -33,7 +33,7 @@ _TOOLS = {
     "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
     "export": "write the autoencoder of a checkpoint as a folder of its own",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
-    "demo": "digits end to end: extract, fit with and without regularizers, compare",
+    "demo": "digits end to end: extract, sweep, test, report",
 }
 
 # What a disk or a folder refuses; other errors of the system are somebody's mistake in code.
@@ -117,7 +117,7 @@ def _status(word: str, error: BaseException) -> int | None:
     if stop is None or isinstance(error, SystemExit):
         return None
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        again = "; the same command goes on" if word in ("extract", "shards") else ""
+        again = "; the same command goes on" if word in ("extract", "shards", "demo") else ""
         print(f"lightsae {word}: stopped{again}", file=sys.stderr)
     return 143 if isinstance(stop, Terminated) else 130
 
@@ -170,13 +170,10 @@ def _sweep(words: list[str]) -> None:
     """Train a grid and show what came out."""
     from rich.console import Console
 
-    from lightsae.report.sweep_summary import explained_choices, sweep_table
+    from lightsae.report.sweep_summary import tell_sweep
     from lightsae.runs.sweep.command import SweepCLI
 
-    file, console = SweepCLI(words).sweep_file, Console()
-    console.print(sweep_table(file))
-    for text in explained_choices(file):
-        console.print(f"  {text}", style="dim", highlight=False)
+    tell_sweep(SweepCLI(words).sweep_file, Console())
 
 
 def _shards(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A study on scikit-learn's digits, from images to a comparison table."""
+"""The commands of the package in a row, on scikit-learn's digits."""
 
 from lightsae.demo.command import demo
 

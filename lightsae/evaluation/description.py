@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,6 +68,35 @@ def described_regularizer(regularizer: Regularizer | None) -> dict[str, Any] | N
     weight = getattr(regularizer, "weight", None)
     number = float(weight) if isinstance(weight, int | float | torch.Tensor) else None
     return {"name": type(regularizer).__name__, "weight": number}
+
+
+def described_run(
+    folder: Path,
+    checkpoint: Path | str | None,
+    step: int | None,
+    regularizer: dict[str, Any] | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """What `about` says of the run that the autoencoder comes from; runs are paired by it.
+
+    Args:
+        folder: The run folder.
+        checkpoint: Of the weights that were evaluated.
+        step: Of that checkpoint.
+        regularizer: Its name and weight, or None.
+        seed: Of the weights.
+
+    Example:
+        >>> described_run(Path("runs/a"), None, 9, {"name": "L1L2Ratio", "weight": 0.1}, 0)["seed"]
+        0
+    """
+    return {
+        "run_dir": str(folder),
+        "checkpoint": str(checkpoint) if checkpoint else None,
+        "step": step,
+        "regularizer": regularizer,
+        "seed": seed,
+    }
 
 
 def _shards(data: SplitDataModule | None) -> dict[str, Any] | None:

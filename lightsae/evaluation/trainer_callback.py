@@ -9,7 +9,7 @@ from rich.console import Console
 from lightsae.activations.loading.activation_batch import as_activation_batch
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.errors import LightsaeError
-from lightsae.evaluation.description import described, described_regularizer
+from lightsae.evaluation.description import described, described_regularizer, described_run
 from lightsae.evaluation.embeddings import ImageEmbeddings, open_embeddings
 from lightsae.evaluation.one_pass.one_pass import OnePass
 from lightsae.evaluation.options import EvaluationOptions
@@ -106,14 +106,9 @@ class EvaluationCallback(Callback):
         about = described(
             pl_module.sae, _data_of(trainer), "test", found, self._embeddings, pooling
         )
-        about |= {
-            "run_dir": str(self.folder),
-            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
-            "step": self.step,
-            "regularizer": described_regularizer(pl_module.regularizer),
-            "seed": self.seed,
-            "left_out": list(self._pass.notes),
-        }
+        regularizer = described_regularizer(pl_module.regularizer)
+        about |= described_run(self.folder, trainer.ckpt_path, self.step, regularizer, self.seed)
+        about["left_out"] = list(self._pass.notes)
         self.result = EvaluationResult(about, found.scalars, found.curves, found.latents)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

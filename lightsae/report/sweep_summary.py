@@ -5,6 +5,7 @@ from math import isnan
 from statistics import fmean
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -51,6 +52,18 @@ def sweep_table(file: SweepFile) -> Table:
         _add_setting(table, own, [r for r in results if r.point.setting == setting], chosen)
         table.add_section()
     return table
+
+
+def tell_sweep(file: SweepFile, console: Console) -> None:
+    """Print the table and the choices.
+
+    Args:
+        file: A sweep that is done.
+        console: Where to.
+    """
+    console.print(sweep_table(file))
+    for text in explained_choices(file):
+        console.print(f"  {text}", style="dim", markup=False, highlight=False)
 
 
 def explained_choices(file: SweepFile) -> list[str]:

@@ -6,6 +6,7 @@ from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from lightsae.runs.code_writer import CodeWriter, read_codes
+    from lightsae.runs.evaluate_run import evaluate_run
     from lightsae.runs.log_filter import quieten
     from lightsae.runs.metrics_file import MetricsFile, RewindMetrics
     from lightsae.runs.resuming.checkpoint_files import AtomicCheckpointIO
@@ -20,6 +21,7 @@ else:
             "MetricsFile": ".metrics_file",
             "ResumePoint": ".resuming.resume_point",
             "RewindMetrics": ".metrics_file",
+            "evaluate_run": ".evaluate_run",
             "quieten": ".log_filter",
             "read_checkpoint": "lightsae.training.checkpoints.reading",
             "read_codes": ".code_writer",
@@ -32,6 +34,7 @@ __all__ = [
     "MetricsFile",
     "ResumePoint",
     "RewindMetrics",
+    "evaluate_run",
     "quieten",
     "read_checkpoint",
     "read_codes",

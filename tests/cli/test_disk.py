@@ -55,22 +55,22 @@ def test_a_run_folder_that_became_read_only_is_named(
 def test_a_file_of_any_command_that_cannot_be_written_is_named(
     tmp_path: Path, line: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prepare(*args: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "grid.png")
+    def run_steps(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sweep.yaml")
 
-    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.steps.run_steps", run_steps)
     assert line("demo", "--run_dir", tmp_path) == (
-        1, "lightsae demo: error: grid.png: No space left on device"
+        1, "lightsae demo: error: sweep.yaml: No space left on device"
     )  # fmt: skip
 
 
 def test_another_error_of_the_system_keeps_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prepare(*args: Any) -> None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "grid.png")
+    def run_steps(*args: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "sweep.yaml")
 
-    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.steps.run_steps", run_steps)
     with pytest.raises(FileNotFoundError):
         main(["demo", "--run_dir", str(tmp_path)])
 

@@ -179,10 +179,10 @@ def test_the_demo(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Asked(Exception):
         pass
 
-    def prepare(out: Path, console: Any) -> None:
+    def run_steps(out: Path, seeds: int) -> None:
         raise Asked(out)
 
-    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.steps.run_steps", run_steps)
     for words in (["--run_dir", "~/demo"], ["--run_dir", "$BASE/demo"]):
         with pytest.raises(Asked) as caught:
             main(["demo", *words])
@@ -288,10 +288,10 @@ def test_the_demo_in_a_folder_whose_name_is_a_number(
     class Asked(Exception):
         pass
 
-    def prepare(out: Path, console: Any) -> None:
+    def run_steps(out: Path, seeds: int) -> None:
         raise Asked(out)
 
-    monkeypatch.setattr("lightsae.demo.comparison.prepare", prepare)
+    monkeypatch.setattr("lightsae.demo.steps.run_steps", run_steps)
     with pytest.raises(Asked) as caught:
         main(["demo", "--config", written({"run_dir": 7})])
     assert caught.value.args == (Path("7"),)

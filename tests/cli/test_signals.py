@@ -145,7 +145,7 @@ def test_control_c_outside_of_training_is_one_line_too(
 
     monkeypatch.setattr("lightsae.cli.program._command", lambda _: interrupted)
     assert main([word]) == 130
-    again = "; the same command goes on" if word == "extract" else ""
+    again = "; the same command goes on" if word in ("extract", "demo") else ""
     assert capsys.readouterr().err == f"lightsae {word}: stopped{again}\n"
 
 
@@ -172,7 +172,7 @@ def test_a_signal_that_comes_in_a_destructor_is_not_lost(
 
     monkeypatch.setattr("lightsae.cli.program._function", lambda _: interrupted)
     assert main(["demo", "--seconds", "30"]) == status
-    assert capsys.readouterr().err == "lightsae demo: stopped\n"
+    assert capsys.readouterr().err == "lightsae demo: stopped; the same command goes on\n"
 
 
 @pytest.mark.parametrize(

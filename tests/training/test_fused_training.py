@@ -8,7 +8,6 @@ import torch
 from lightsae_kernels import backends
 from sklearn.datasets import load_digits
 
-from lightsae.demo.study import Setting
 from lightsae.sae import L1L2Ratio, OffSupportL1, SparseAutoencoder, TopK, objective
 
 pytest.importorskip("triton")
@@ -16,6 +15,8 @@ if torch.cuda.is_available():
     pytest.skip("the kernels are not interpreted where there is a GPU", allow_module_level=True)
 
 STEPS, ROWS = 20, 16
+# Of the demo.
+D_SAE, K, LR = 128, 16, 2e-3
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def losses(regularizer: Any) -> list[float]:
     torch.manual_seed(0)
     x = torch.tensor(load_digits().data, dtype=torch.float32)
     x = (x - x.mean(dim=0)) / (x - x.mean(dim=0)).square().sum(dim=1).mean().sqrt()
-    sae = SparseAutoencoder(x.shape[1], Setting.d_sae, TopK(Setting.k))
-    optimizer = torch.optim.Adam(sae.parameters(), lr=Setting.learning_rate)
+    sae = SparseAutoencoder(x.shape[1], D_SAE, TopK(K))
+    optimizer = torch.optim.Adam(sae.parameters(), lr=LR)
     found = []
     for step in range(STEPS):
         parts = objective(sae, x[step * ROWS : (step + 1) * ROWS], regularizer=regularizer)

@@ -102,14 +102,14 @@ def mean_and_interval(values: Sequence[float]) -> Cell:
 
 
 def compare(runs: Sequence[RunInputs], baseline: int) -> Comparison:
-    """The table of some runs.
+    """The table of some runs, the baseline first.
 
     Args:
         runs: The runs; those that differ in their seed alone are one row.
         baseline: The run whose variant the others are compared with.
     """
     columns = _columns(runs)
-    groups = seed_groups(runs)
+    groups = sorted(seed_groups(runs), key=lambda places: baseline not in places)
     names = _row_names(runs, groups)
     table = Comparison([column for column, _ in columns])
     base = next(group for group in groups if baseline in group)

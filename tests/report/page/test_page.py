@@ -251,7 +251,7 @@ def test_what_a_sweep_chose(made, tmp_path):
     choice = choose_weight("L1L2Ratio", {0.25: [0.01, 0.03]})
     sweep.finish([((4, 32, None), choice)])
     text = build_report(ReportOptions([tmp_path], tmp_path / "page.html")).read_text()
-    assert "The sweep chose: L1L2Ratio, k = 4, d_sae = 32: λ = 0.25 is the largest" in text
+    assert "L1L2Ratio, k = 4, d_sae = 32: λ = 0.25 is the largest" in text
 
 
 def test_the_files_of_the_page_are_in_the_package():

@@ -100,6 +100,12 @@ def test_latents_of_runs_whose_seeds_are_unknown_do_not_pair():
     assert found["at equal rank"].mean == pytest.approx(0.25)
 
 
+def test_the_baseline_is_the_first_row_wherever_its_runs_stand():
+    table = compare([RUNS[1], RUNS[0]], baseline=1)
+    assert [(row.name, row.runs) for row in table.rows] == [("base-0", [1]), ("reg-0", [0])]
+    assert [row.name for row in table.differences] == ["reg-0"]
+
+
 def test_differences_are_paired_by_seed_with_a_t_interval():
     table = compare(RUNS, baseline=0)
     (row,) = table.differences

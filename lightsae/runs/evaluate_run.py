@@ -1,0 +1,56 @@
+"""Evaluate a run folder from Python, without a trainer: what `lightsae test` leaves in it."""
+
+from pathlib import Path
+from typing import Any
+
+from lightsae.activations.loading.split_datamodule import SplitDataModule
+from lightsae.evaluation import EvaluationResult, evaluate
+from lightsae.evaluation.description import described_run
+from lightsae.evaluation.embeddings import Embeddings
+from lightsae.runs.run_folder import RunFolder
+from lightsae.sae import SparseAutoencoder
+from lightsae.training.checkpoints.reading import read_checkpoint
+
+
+def evaluate_run(
+    folder: str | Path, data: SplitDataModule, embeddings: Embeddings, **options: Any
+) -> EvaluationResult:
+    """Evaluate the autoencoder of a trained run and keep the result in its folder.
+
+    Of many runs over one data set this is much faster than `lightsae test` for each. The loss,
+    which only a trainer has, is not among the figures.
+
+    Args:
+        folder: The run folder, with `config.yaml`, `checkpoints/last.ckpt` and `sae/`.
+        data: The data module that it was trained on.
+        embeddings: As for `evaluate`.
+        options: The other arguments of `evaluate`.
+
+    Returns:
+        The result, as in `evaluation.json`, with regularizer and seed of the run.
+
+    Raises:
+        LightsaeError: If the folder does not hold a trained run, and as in `evaluate`.
+    """
+    run = RunFolder(folder)
+    settings = run.settings()
+    result = evaluate(SparseAutoencoder.load(run.sae), data, embeddings, **options)
+    result.about |= described_run(
+        run.path,
+        run.checkpoint,
+        read_checkpoint(run.checkpoint)["global_step"],
+        _regularizer(settings),
+        settings.get("seed_everything"),
+    )
+    result.save(run.path)
+    return result
+
+
+def _regularizer(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Name and weight of the regularizer that a run was trained with, as a trainer tells them."""
+    found = (settings.get("model", {}).get("init_args") or {}).get("regularizer")
+    if found is None:
+        return None
+    weight = (found.get("init_args") or {}).get("weight")
+    name = str(found["class_path"]).rpartition(".")[2]
+    return {"name": name, "weight": None if weight is None else float(weight)}
