@@ -120,7 +120,10 @@ class EvaluationResult:
             digest = _digest(described)
         except (TypeError, ValueError) as error:
             raise LightsaeError(f"{folder / JSON} cannot hold the result: {error}") from error
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _sorted(self)}
+        # A copy of each: safetensors refuses tensors that share memory.
+        tensors = {
+            name: tensor.detach().cpu().clone().contiguous() for name, tensor in _sorted(self)
+        }
         content = serialize_tensors(tensors, {_METADATA: digest})
         described["xxh3"] = xxhash.xxh3_64_hexdigest(content)
         try:
@@ -155,9 +158,11 @@ or directory; `lightsae test` writes it
         content = _bytes(folder / TENSORS)
         said = described.pop("xxh3")
         pair = f"{folder / JSON} and {TENSORS} are not of one evaluation, or were altered"
-        if xxhash.xxh3_64_hexdigest(content) != said or _named_digest(content) != _digest(
-            described
-        ):
+        try:
+            digest = _digest(described)
+        except ValueError as error:  # a number beyond float64 reads as infinite
+            raise LightsaeError(f"{folder / JSON} holds a number that is none: {error}") from error
+        if xxhash.xxh3_64_hexdigest(content) != said or _named_digest(content) != digest:
             raise LightsaeError(f"{pair}: run `lightsae test` again")
         try:
             latents = parse_tensors(content)

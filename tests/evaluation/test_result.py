@@ -92,6 +92,20 @@ def test_files_of_two_evaluations_are_refused(tmp_path):
         EvaluationResult.load(tmp_path / "a")
 
 
+def test_latents_may_share_memory(tmp_path):
+    both = torch.arange(6.0)
+    result(latents={"a": both[:3], "b": both[:3], "c": both[3:]}).save(tmp_path)
+    assert EvaluationResult.load(tmp_path).latents["c"].tolist() == [3.0, 4.0, 5.0]
+
+
+def test_a_number_beyond_float64_is_refused(tmp_path):
+    result().save(tmp_path)
+    text = (tmp_path / JSON).read_text()
+    (tmp_path / JSON).write_text(text.replace('"r2": 0.5', '"r2": 1e400'))
+    with pytest.raises(LightsaeError, match="holds a number that is none"):
+        EvaluationResult.load(tmp_path)
+
+
 def test_an_altered_number_is_found(tmp_path):
     result().save(tmp_path)
     path = tmp_path / JSON
