@@ -69,6 +69,16 @@ def test_every_table_and_figure_is_made_and_what_is_kept_is_not_trained_again(tm
     assert before == {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(("name", "layer"), [("convnext", "stages.1"), ("mixer", "norm")])
+def test_the_networks_of_digits_have_the_layers_that_are_extracted(beside, name, layer) -> None:
+    pytest.importorskip("timm")
+    module, seen = getattr(beside("replication.sources"), name)(), []
+    module.get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2].shape))
+    assert module.eval()(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
+    [shape] = seen
+    assert tuple(shape) in {(2, 64, 4, 4), (2, 16, 64)}
+
+
 class Kept:
     """Workers that know the validation R2 of every fit."""
 
