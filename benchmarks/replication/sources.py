@@ -30,7 +30,7 @@ def digits_pairs(out: Path) -> list[Pair]:
     """Three encoders of timm trained on digits, each compared by the next."""
     networks = {
         "ViT": (train_digits_vit(out / "encoders"), "blocks.3", "class"),
-        "ConvNet": (digits_convnet(out / "encoders"), "stages.1", "pooled"),
+        "ConvNet": (digits_convnet(out / "encoders"), "stages.2", "pooled"),
         "MLP-Mixer": (digits_mixer(out / "encoders"), "norm", "pooled"),
     }
     for name, (module, layer, tokens) in networks.items():
@@ -44,7 +44,7 @@ def digits_pairs(out: Path) -> list[Pair]:
 
 
 def digits_convnet(folder: Path) -> nn.Module:
-    """A ConvNeXt that tells digits apart; its second stage gives a map of 4 x 4, 64 wide."""
+    """A ConvNeXt that tells digits apart; its third stage gives a map of 4 x 4, 64 wide."""
     return train_on_digits(convnext, folder, "digits-convnext", Training(seed=2))
 
 
@@ -53,7 +53,7 @@ def convnext() -> nn.Module:
     from timm.models.convnext import ConvNeXt
 
     return ConvNeXt(
-        in_chans=1, num_classes=10, patch_size=2, depths=(1, 2, 1, 1), dims=(32, 64, 96, 128)
+        in_chans=1, num_classes=10, patch_size=1, depths=(1, 1, 2, 1), dims=(16, 32, 64, 64)
     )
 
 

@@ -69,7 +69,7 @@ def test_every_table_and_figure_is_made_and_what_is_kept_is_not_trained_again(tm
     assert before == {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("name", "layer"), [("convnext", "stages.1"), ("mixer", "norm")])
+@pytest.mark.parametrize(("name", "layer"), [("convnext", "stages.2"), ("mixer", "norm")])
 def test_the_networks_of_digits_have_the_layers_that_are_extracted(beside, name, layer) -> None:
     pytest.importorskip("timm")
     module, seen = getattr(beside("replication.sources"), name)(), []
