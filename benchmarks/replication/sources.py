@@ -35,7 +35,12 @@ def digits_pairs(out: Path) -> list[Pair]:
     }
     for name, (module, layer, tokens) in networks.items():
         images: Any = DatasetImages(Digits(COPIES), None, f"digits, {COPIES} copies")
-        _extract(out / "shards" / name, LayerTap(module, layer), images, name, tokens)
+        # A ViT says itself that it has a class token; a Mixer has none.
+        prefix = 0 if name == "MLP-Mixer" else None
+        _extract(
+            out / "shards" / name, LayerTap(module, layer), images, name, tokens,
+            prefix_tokens=prefix,
+        )  # fmt: skip
     names = list(networks)
     return [
         Pair(f"digits {name}", out / "shards" / name, out / "shards" / e, e, 0.15, 0.25)
