@@ -34,6 +34,13 @@ def leave_decoder_to(
 
     Returns:
         What is left to the module.
+
+    Example:
+        >>> sae = SparseAutoencoder(d_in=4, d_sae=32)
+        >>> leave_decoder_to(torch.optim.Adam(sae.parameters()), sae, clipped=False, mixed=None)
+        DecoderUpkeep(projects=True, normalizes=True)
+        >>> leave_decoder_to(SAEAdam(sae.parameters(), lr=1e-3), sae, clipped=True, mixed=None)
+        DecoderUpkeep(projects=True, normalizes=False)
     """
     stepped = [p for group in optimizer.param_groups for p in group["params"]]
     trained = {id(parameter) for parameter in stepped if parameter.requires_grad}
