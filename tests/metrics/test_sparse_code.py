@@ -222,8 +222,8 @@ def test_a_function_has_the_argument_names_of_its_class(
 
 
 HELPERS = (
-    "code_inputs", "firings", "grouped_sums", "linear_probe", "metric_base", "r2_moments",
-    "reconstruction_inputs", "sampled_rows",
+    "anova", "code_inputs", "firings", "grouped_sums", "linear_probe", "metric_base", "r2_moments",
+    "reconstruction_inputs", "row_sums", "sampled_rows", "weighted_rows",
 )  # fmt: skip
 
 

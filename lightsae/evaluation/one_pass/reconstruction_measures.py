@@ -4,17 +4,17 @@ import torch
 from torch import Tensor
 
 from lightsae.metrics.metric_base import ExactMetric
-from lightsae.metrics.reconstruction.nmse import sum_of_ratios
-from lightsae.metrics.reconstruction.r2_uniform import (
-    dimension_moments,
-    merge_dimension_moments,
-    r2_uniform_from,
-)
 from lightsae.metrics.reconstruction.reconstruction_inputs import (
     by_name,
     matching_rows,
     row_blocks,
     wide_copy,
+)
+from lightsae.metrics.reconstruction.row_sums import (
+    dimension_moments,
+    merge_dimension_moments,
+    r2_uniform_from,
+    sum_of_ratios,
 )
 
 

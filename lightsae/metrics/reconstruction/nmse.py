@@ -10,6 +10,7 @@ from lightsae.metrics.reconstruction.reconstruction_inputs import (
     row_blocks,
     wide_copy,
 )
+from lightsae.metrics.reconstruction.row_sums import sum_of_ratios
 
 
 def _nmse_update(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,18 +25,6 @@ def _ratios(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the same of a block of rows."""
     x, missed = x.double(), wide_copy(x_hat)
     return sum_of_ratios(x, missed.sub_(x).square_())
-
-
-def sum_of_ratios(x: Tensor, missed: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum over rows, float64, and how many have a ratio.
-
-    Args:
-        x: Rows [rows, d_in], float64.
-        missed: (x - x_hat)^2.
-    """
-    length = x.square().sum(1)
-    ratio = missed.sum(1) / length
-    return ratio.where(length > 0, 0).sum(), (length > 0).sum()
 
 
 def _nmse_compute(total: Tensor, rows: Tensor) -> Tensor:

@@ -11,8 +11,12 @@ from lightsae.metrics.reconstruction.reconstruction_inputs import (
     row_blocks,
     wide_copy,
 )
+from lightsae.metrics.reconstruction.row_sums import (
+    dimension_moments,
+    merge_dimension_moments,
+    r2_uniform_from,
+)
 
-# Moments, float64 [4, d_in]: rows, residual and total sum of squares, mean.
 _MOMENTS = 4
 
 
@@ -26,37 +30,6 @@ def _block_moments(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the moments of rows [rows, d_in]."""
     x, missed = wide_copy(x), wide_copy(x_hat)
     return dimension_moments(x, missed.sub_(x).square_())
-
-
-def dimension_moments(x: Tensor, missed: Tensor) -> Tensor:
-    """Return the moments of rows, over which it writes.
-
-    Args:
-        x: Rows [rows, d_in], float64.
-        missed: (x - x_hat)^2.
-    """
-    # Measured from the first row, a constant dimension has a total of exactly zero.
-    shift = x[:1].sum(0)
-    offset = x.sub_(shift).sum(0) / max(len(x), 1)
-    total = x.sub_(offset).square_().sum(0)
-    return torch.stack([torch.full_like(total, len(x)), missed.sum(0), total, shift + offset])
-
-
-def merge_dimension_moments(parts: Tensor) -> Tensor:
-    """Merge moments [parts, 4, d_in] (Chan et al. 1983)."""
-    rows, residual, total, means = parts.unbind(1)
-    reference = means[rows[:, 0].argmax()]
-    weights = rows / rows.sum(0).clamp(min=1)
-    mean = reference + (weights * (means - reference)).sum(0)
-    between = (rows * (means - mean).square()).sum(0)
-    return torch.stack([rows.sum(0), residual.sum(0), total.sum(0) + between, mean])
-
-
-def r2_uniform_from(moments: Tensor) -> Tensor:
-    """Return the mean over the dimensions that vary; NaN without one."""
-    _, residual, total, _ = moments
-    per_dimension: Tensor = (1 - residual / total).where(total > 0, torch.nan)
-    return per_dimension.nanmean()
 
 
 @by_name

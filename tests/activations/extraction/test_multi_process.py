@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,8 +227,11 @@ def _rank(launcher: int, rank: int) -> psutil.Process:
     """The process of a rank, once there is one."""
     while True:
         for child in psutil.Process(launcher).children():
-            if child.environ().get("RANK") == str(rank):
-                return child
+            with suppress(
+                psutil.NoSuchProcess
+            ):  # one that the launcher asked something and is gone
+                if child.environ().get("RANK") == str(rank):
+                    return child
         time.sleep(0.02)
 
 

@@ -19,7 +19,7 @@ from lightsae.metrics import (
     truncated_probe,
 )
 from lightsae.metrics.probing import linear_probe
-from lightsae.metrics.probing.k_sparse_probe import anova_f
+from lightsae.metrics.probing.anova import anova_f
 from tests.metrics import references
 
 D_SAE, K = 20, 4
