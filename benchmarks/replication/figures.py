@@ -28,6 +28,9 @@ def draw(found: Study, path: Path) -> None:
         axis.axvline(found.setting.k, color="grey", linestyle=":", linewidth=1)
     left.set(xlabel="rank", ylabel="mean activation before Top-k", yscale="log")
     right.set(xlabel="k at inference", ylabel="NMSE", xscale="log")
+    tried = _first(next(iter(found.details.values()))).k
+    right.set_xticks(tried, labels=map(str, tried))
+    right.minorticks_off()
     left.legend(frameon=False)
     figure.suptitle(f"{found.pair.name}, trained with k = {found.setting.k} (dotted)")
     path.parent.mkdir(parents=True, exist_ok=True)
