@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 
 # Options that are names, which YAML may take for numbers: of 007 it leaves 7.
@@ -40,6 +41,33 @@ def with_expanded_configs(words: Sequence[str]) -> list[str]:
     for place, prefix, value in _configs(words):
         if not _INLINE.search(value):
             found[place] = prefix + expanded(value)
+    return found
+
+
+def with_config_of_run(words: Sequence[str]) -> list[str]:
+    """Words of a command over a trained run; without a configuration they name the run's own.
+
+    Args:
+        words: Those of validate, test or predict.
+
+    Raises:
+        LightsaeError: If there is no configuration at all.
+
+    Example:
+        >>> with_config_of_run(["test", "--config", "a.yaml", "--run_dir", "runs/a"])
+        ['test', '--config', 'a.yaml', '--run_dir', 'runs/a']
+    """
+    found = list(words)
+    if any(True for _ in _configs(words)):
+        return found
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == "--run_dir":
+            own = Path(expanded(value if equals else following)) / "config.yaml"
+            if own.is_file():
+                return [found[0], "--config", str(own), *found[1:]]
+            if not any(word.startswith("--model") for word in words):
+                raise LightsaeError(f"{own}: no such file, and --config names no other")
     return found
 
 

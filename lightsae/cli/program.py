@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from lightsae.cli.config_files import require_unambiguous, with_expanded_configs
+from lightsae.cli.config_files import (
+    require_unambiguous,
+    with_config_of_run,
+    with_expanded_configs,
+)
 from lightsae.cli.interrupts import (
     Terminated,
     answering_sigterm,
@@ -44,6 +48,9 @@ _DISK = (
 
 # Commands that are one process however they are started.
 _ALONE = {"shards", "export"}
+
+# Commands over a run that is there: without --config its own is taken.
+_OF_TRAINED = {"validate", "test", "predict"}
 
 # Commands whose options name classes, which may be files of the current folder.
 _TAKE_CLASSES = {*_RUNS, "extract", "sweep"}
@@ -83,6 +90,8 @@ def main(args: Sequence[str] | None = None) -> int:
         with repeating_lost_interrupts():
             if words[0] not in _ALONE:
                 require_whole_launch()
+            if words[0] in _OF_TRAINED:
+                words = with_config_of_run(words)
             words = with_expanded_configs(words)
             require_unambiguous(words)
             _command(words[0])(words)

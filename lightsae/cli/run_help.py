@@ -2,14 +2,17 @@
 
 _ABOUT = {
     "fit": "Train an autoencoder; the same command again goes on where it stopped.",
-    "validate": "Metrics of a trained run on the validation split.",
-    "test": "Metrics of a trained run on the test split; writes evaluation.json and a table.",
-    "predict": "Write the codes of all rows as HDF5.",
+    "validate": "Metrics of a trained run on the validation split.\n"
+    "Without --config the run's own config.yaml is taken.",
+    "test": "Metrics of a trained run on the test split; writes evaluation.json and a table.\n"
+    "Without --config the run's own config.yaml is taken.",
+    "predict": "Write the codes of all rows as HDF5.\n"
+    "Without --config the run's own config.yaml is taken.",
     "sweep": "Train a grid of autoencoders over the same batches and choose lambda.\n"
     "The same command again goes on where it stopped.",
 }
 _PAGE = """\
-usage: lightsae {word} --config FILE [--run_dir DIR] [options]
+usage: lightsae {word} {needs} [options]
 
 {about}
 
@@ -104,6 +107,8 @@ def run_help(word: str) -> str:
 
     Example:
         >>> print(run_help("test").splitlines()[0])
-        usage: lightsae test --config FILE [--run_dir DIR] [options]
+        usage: lightsae test --run_dir DIR [--config FILE] [options]
     """
-    return _PAGE.format(word=word, about=_ABOUT[word]) + _MORE.get(word, "")
+    trained = word in ("validate", "test", "predict")
+    needs = "--run_dir DIR [--config FILE]" if trained else "--config FILE [--run_dir DIR]"
+    return _PAGE.format(word=word, needs=needs, about=_ABOUT[word]) + _MORE.get(word, "")

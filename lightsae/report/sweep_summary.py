@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lightsae.plural import counted
 from lightsae.runs.sweep.choice import Choice, mean_and_error
 from lightsae.runs.sweep.grid import BASELINE
 from lightsae.runs.sweep.sweep_file import GRID, Result, SweepFile
@@ -46,7 +47,11 @@ def sweep_table(file: SweepFile) -> Table:
     for header in (*(_SETTING[place] for place in varied), "λ", "R²", "Δ R²", "L0", "dead",
                    "seeds", ""):  # fmt: skip
         table.add_column(header, justify="right", no_wrap=True)
-    chosen = {(setting, choice.variant): choice.weight for setting, choice in file.choices}
+    chosen = {
+        (setting, choice.variant): choice.weight
+        for setting, choice in file.choices
+        if choice.keeps_r2
+    }
     for setting in settings:
         own = [_shown(setting[place]) for place in varied]
         _add_setting(table, own, [r for r in results if r.point.setting == setting], chosen)
@@ -85,7 +90,7 @@ def _explained(choice: Choice) -> str:
     if choice.weight is None:
         return "no λ has a run for every seed of the baseline"
     error = "" if isnan(choice.standard_error) else f" ± {choice.standard_error:.4f}"
-    found = f"{choice.difference:+.4f}{error}, {choice.seeds} seeds"
+    found = f"{choice.difference:+.4f}{error}, {counted(choice.seeds, 'seed')}"
     if not choice.keeps_r2:
         return f"no λ keeps the baseline's R²; λ = {choice.weight:g} costs least ({found})"
     edge = "; it is the largest that was tried" if choice.is_largest else ""

@@ -14,7 +14,12 @@ from lightsae.evaluation.trainer_callback import EvaluationCallback
 from lightsae.files import expanded
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.command.announcements import FitAnnouncements, say
-from lightsae.runs.command.evaluation import finish_evaluation, given_checkpoint, log_at_step_of
+from lightsae.runs.command.evaluation import (
+    finish_evaluation,
+    given_checkpoint,
+    log_at_step_of,
+    trained_seed,
+)
 from lightsae.runs.command.parsing import ParsingCLI
 from lightsae.runs.command.trainer import (
     listed,
@@ -164,9 +169,16 @@ class RunCLI(ParsingCLI):
         """Use the run's checkpoint; run the models that embeddings come from."""
         self._before_evaluation()
         if self._evaluation is not None:
-            seed = self._get(self.config, "seed_everything")
-            self._evaluation.seed = None if isinstance(seed, bool | None) else int(seed)
+            self._evaluation.seed = self._seed_of_run()
             self._evaluation.prepare(self.datamodule)
+
+    def _seed_of_run(self) -> int | None:
+        """The seed that the tested weights come from: the run's own, if they are its own."""
+        own = given_checkpoint(self.config["test"]) is None and self.run.config.exists()
+        if own and isinstance(self.model, SAEModule):
+            return trained_seed(self.run, self.model.regularizer)
+        seed = self._get(self.config, "seed_everything")
+        return None if isinstance(seed, bool | None) else int(seed)
 
     def after_test(self) -> None:
         """Fit the probes, in one process, and show every figure."""

@@ -7,7 +7,7 @@ from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.evaluation import EvaluationResult, evaluate
 from lightsae.evaluation.description import described_run
 from lightsae.evaluation.embeddings import Embeddings
-from lightsae.runs.run_folder import RunFolder
+from lightsae.runs.run_folder import RunFolder, regularizer_of
 from lightsae.sae import SparseAutoencoder
 from lightsae.training.checkpoints.reading import read_checkpoint
 
@@ -39,18 +39,8 @@ def evaluate_run(
         run.path,
         run.checkpoint,
         read_checkpoint(run.checkpoint)["global_step"],
-        _regularizer(settings),
+        regularizer_of(settings),
         settings.get("seed_everything"),
     )
     result.save(run.path)
     return result
-
-
-def _regularizer(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Name and weight of the regularizer that a run was trained with, as a trainer tells them."""
-    found = (settings.get("model", {}).get("init_args") or {}).get("regularizer")
-    if found is None:
-        return None
-    weight = (found.get("init_args") or {}).get("weight")
-    name = str(found["class_path"]).rpartition(".")[2]
-    return {"name": name, "weight": None if weight is None else float(weight)}

@@ -131,6 +131,25 @@ class RunFolder:
         return before
 
 
+def regularizer_of(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Name and weight of the regularizer that a run was trained with.
+
+    Args:
+        settings: Those of its `config.yaml`.
+
+    Example:
+        >>> made = {"class_path": "lightsae.sae.L1L2Ratio", "init_args": {"weight": 0.1}}
+        >>> regularizer_of({"model": {"init_args": {"regularizer": made}}})
+        {'name': 'L1L2Ratio', 'weight': 0.1}
+    """
+    found = (settings.get("model", {}).get("init_args") or {}).get("regularizer")
+    if found is None:
+        return None
+    weight = (found.get("init_args") or {}).get("weight")
+    name = str(found["class_path"]).rpartition(".")[2]
+    return {"name": name, "weight": None if weight is None else float(weight)}
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Keep a second process out of a folder, and sweep away what a killed one left half-written.

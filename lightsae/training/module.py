@@ -6,12 +6,20 @@ from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from lightsae.activations.loading.activation_batch import as_activation_batch
 from lightsae.errors import LightsaeError
-from lightsae.sae import AuxK, Centre, Normalization, Regularizer, Selection, TopK
+from lightsae.sae import (
+    AuxK,
+    Centre,
+    MonosemanticityLoss,
+    Normalization,
+    Regularizer,
+    Selection,
+    TopK,
+)
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import (
     AveragedDecoder,
@@ -123,10 +131,12 @@ class SAEModule(OptimizedModule):
         self._began = trial
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Compare the first batch with what AuxK waits for."""
-        if not self._began and self.aux_k is not None:
-            activations = as_activation_batch(batch, self.sae.d_in).activations
-            rows = rows_of_run(self.trainer, len(activations))
+        """Compare the first batch with what AuxK waits for and the regularizer reads."""
+        taken = None if self._began else as_activation_batch(batch, self.sae.d_in)
+        if taken is not None:
+            _warn_if_unread(self.regularizer, taken.embeddings)
+        if taken is not None and self.aux_k is not None:
+            rows = rows_of_run(self.trainer, len(taken.activations))
             counters = self.dead_latents.tokens_since_fired
             warn_if_never_dead(counters, self.dead_after, rows)
             if self.aux_k.dead_after is None:
@@ -162,3 +172,13 @@ class SAEModule(OptimizedModule):
 # Processes that are spawned find functions by name.
 _default_optimizer = signature(SAEModule).parameters["optimizer"].default
 _default_optimizer.__qualname__ = "_default_optimizer"
+
+
+def _warn_if_unread(regularizer: Regularizer | None, from_data: Tensor | None) -> None:
+    """Say so where the data gives embeddings that the monosemanticity loss does not read."""
+    reads_rows = isinstance(regularizer, MonosemanticityLoss) and regularizer.embeddings == "input"
+    if reads_rows and from_data is not None:
+        rank_zero_warn(
+            "MonosemanticityLoss(embeddings='input') takes the rows themselves and leaves the "
+            "embeddings of the data module unread; embeddings='data' takes those"
+        )

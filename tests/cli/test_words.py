@@ -46,7 +46,8 @@ def test_each_command_has_a_help_of_its_own(word: str, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     for option in ("--config", "--run_dir", "--model.help", "--data.help", "--print_config"):
         assert option in printed
-    assert printed.startswith(f"usage: lightsae {word} --config FILE [--run_dir DIR] [options]\n")
+    needs = "--config FILE [--run_dir DIR]" if word == "fit" else "--run_dir DIR [--config FILE]"
+    assert printed.startswith(f"usage: lightsae {word} {needs} [options]\n")
     for title in ("lightning.pytorch.Trainer, the most used of its options:", "model:", "data:"):
         assert f"\n{title}\n" in printed
     assert "Customize every aspect" not in printed

@@ -57,3 +57,12 @@ def test_a_file_that_is_read_again_tells_the_same(tmp_path: Path) -> None:
     again = SweepFile(file.path)
     assert printed(again) == printed(file)
     assert explained_choices(again) == explained_choices(file)
+
+
+def test_what_costs_r2_is_not_marked_as_chosen(tmp_path: Path) -> None:
+    file = finished(tmp_path)
+    file.finish([(SETTING, choose_weight("Reg", {0.1: [-0.02]}))])
+    rows = [line for line in printed(file).splitlines() if line.strip().startswith("Reg")]
+    assert len(rows) == 2 and not any("←" in row for row in rows)
+    (text,) = explained_choices(file)
+    assert "no λ keeps the baseline's R²; λ = 0.1 costs least (-0.0200, 1 seed)" in text

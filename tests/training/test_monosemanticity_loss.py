@@ -25,6 +25,7 @@ def trained(shards: Path, run: Path, regularizer: Any, **data: Any) -> SAEModule
     return module
 
 
+@pytest.mark.filterwarnings("ignore:MonosemanticityLoss.* unread")
 @pytest.mark.parametrize("embeddings", ["input", "data"])
 def test_the_logged_penalty_is_that_of_the_embeddings_asked_for(
     embeddings: Any, shards: Path, others: Path, tmp_path: Path
@@ -48,6 +49,11 @@ def test_the_logged_penalty_is_that_of_the_embeddings_asked_for(
 def test_data_that_gives_no_embeddings_is_told(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(LightsaeError, match="give the data module embeddings"):
         trained(shards, tmp_path, MonosemanticityLoss(0.5, "data"))
+
+
+def test_embeddings_that_are_not_read_are_told(shards: Path, others: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="embeddings of the data module unread"):
+        trained(shards, tmp_path, MonosemanticityLoss(0.5), embeddings=str(others))
 
 
 def test_going_on_with_other_embeddings_is_refused(

@@ -1,5 +1,6 @@
 """What validate, test and predict need besides a trainer: a checkpoint, and test its figures."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,14 @@ from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 
 from lightsae.errors import LightsaeError
+from lightsae.evaluation.description import described_regularizer
 from lightsae.evaluation.result_table import result_table
 from lightsae.evaluation.trainer_callback import EvaluationCallback
 from lightsae.files import expanded
 from lightsae.runs.command.announcements import say
 from lightsae.runs.metrics_file import MetricsFile
+from lightsae.runs.run_folder import RunFolder, regularizer_of
+from lightsae.sae import Regularizer
 from lightsae.training.checkpoints.reading import read_checkpoint
 from lightsae.training.module import SAEModule
 
@@ -32,6 +36,43 @@ def given_checkpoint(settings: Any) -> Path | None:
             f"--ckpt_path must be a file, got {given!r}; without it the run's own is used"
         )
     return None if given is None else Path(expanded(given))
+
+
+def trained_seed(run: RunFolder, regularizer: Regularizer | None) -> int | None:
+    """The seed that a run was trained with, once its regularizer is known to be the one given.
+
+    Args:
+        run: Its folder, with `config.yaml`.
+        regularizer: That of the configuration which the command was given.
+
+    Raises:
+        LightsaeError: If the run was trained with another: loss, penalty and the name of the
+            setting would not be the run's.
+    """
+    settings = run.settings()
+    given, trained = described_regularizer(regularizer), regularizer_of(settings)
+    if not _agree(given, trained):
+        raise LightsaeError(
+            f"{run.path} was trained with {_told(trained)}, the configuration given has "
+            f"{_told(given)}; --config {run.config} has the run's settings"
+        )
+    seed = settings.get("seed_everything")
+    return None if isinstance(seed, bool | None) else int(seed)
+
+
+def _agree(given: dict[str, Any] | None, trained: dict[str, Any] | None) -> bool:
+    if given is None or trained is None:
+        return given is trained
+    weights = (given["weight"], trained["weight"])
+    same = None in weights or math.isclose(*weights, rel_tol=1e-6)
+    return same and given["name"] == trained["name"]
+
+
+def _told(regularizer: dict[str, Any] | None) -> str:
+    if regularizer is None:
+        return "no regularizer"
+    weight = regularizer["weight"]
+    return regularizer["name"] + ("" if weight is None else f" of weight {weight:g}")
 
 
 def log_at_step_of(

@@ -44,6 +44,17 @@ def test_survivors_alone_gain_nothing() -> None:
     assert figure(comparison, "ms_at_equal_rank/cnn").interval.mean == 0
 
 
+def test_purity_and_probes_are_compared_where_there_are_labels() -> None:
+    results = [run(None, 0, [0.5, 0.5]), run(0.1, 0, [0.5, 0.5])]
+    (unlabelled,) = compare(results)
+    assert not {"purity_binary", "probe_auc"} & {each.name for each in unlabelled.differences}
+    for result, purity in zip(results, (0.5, 0.75), strict=True):
+        result.scalars |= {"purity_binary": purity, "probe_auc": purity - 0.25}
+    (comparison,) = compare(results)
+    assert figure(comparison, "purity_binary").interval.mean == 0.25
+    assert figure(comparison, "probe_auc").interval.mean == 0.25
+
+
 def test_latents_are_compared_with_themselves_and_ranks_with_ranks() -> None:
     (comparison,) = compare([run(None, 0, [0.9, 0.1, NAN]), run(0.1, 0, [0.3, 0.8, 0.4])])
     in_both = figure(comparison, "ms_scored_in_both/cnn")
