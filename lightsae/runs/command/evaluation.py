@@ -65,14 +65,14 @@ def _agree(given: dict[str, Any] | None, trained: dict[str, Any] | None) -> bool
         return given is trained
     weights = (given["weight"], trained["weight"])
     same = None in weights or math.isclose(*weights, rel_tol=1e-6)
-    return same and given["name"] == trained["name"]
+    return same and bool(given["name"] == trained["name"])
 
 
 def _told(regularizer: dict[str, Any] | None) -> str:
     if regularizer is None:
         return "no regularizer"
     weight = regularizer["weight"]
-    return regularizer["name"] + ("" if weight is None else f" of weight {weight:g}")
+    return f"{regularizer['name']}" + ("" if weight is None else f" of weight {weight:g}")
 
 
 def log_at_step_of(
