@@ -7,10 +7,10 @@ from cifar_resnets import ResNet20, ResNet32, ResNet44
 from replication.sets import Pair
 from torch import nn
 
-from lightsae.activations import DataOptions, Extraction, LayerTap, Manifest
+from lightsae.activations import DataOptions, Extraction, LayerTap
 from lightsae.activations.extraction.images.image_set import DatasetImages, load_images
+from lightsae.activations.extraction.layer_folder import is_complete
 from lightsae.activations.extraction.models import ModelOptions, load_model
-from lightsae.activations.shards.manifest import MANIFEST_NAME
 from lightsae.activations.sources.digits import (
     IMAGE_SIZE,
     Digits,
@@ -86,7 +86,7 @@ def cifar_pairs(images: Path, networks: Path, out: Path) -> list[Pair]:
     """
     for name, kind in CIFAR_NETWORKS.items():
         folder = out / "shards" / name
-        if _complete(folder):
+        if is_complete(folder):
             continue
         weights = networks / f"{name.lower().replace('-', '')}-cifar10.safetensors"
         module = f"{kind.__module__}.{kind.__qualname__}"
@@ -104,9 +104,5 @@ def cifar_pairs(images: Path, networks: Path, out: Path) -> list[Pair]:
 def _extract(
     folder: Path, tap: LayerTap, images: Any, name: str, tokens: Any, **options: Any
 ) -> None:
-    if not _complete(folder):
+    if not is_complete(folder):
         Extraction(tap, images, folder, name, tokens, device="cpu", batch_size=256, **options).run()
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / MANIFEST_NAME).exists() and Manifest.load(folder).complete

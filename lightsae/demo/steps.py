@@ -12,7 +12,8 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import track
 
-from lightsae.activations import ActivationDataModule, Manifest, extract
+from lightsae.activations import ActivationDataModule, extract
+from lightsae.activations.extraction.layer_folder import is_complete
 from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
 from lightsae.extras import require
@@ -23,6 +24,8 @@ from lightsae.report.sweep_summary import tell_sweep
 from lightsae.runs import evaluate_run
 from lightsae.runs.sweep import SweepFile
 from lightsae.runs.sweep.command import SweepCLI
+from lightsae.runs.sweep.grid import BASELINE
+from lightsae.runs.sweep.sweep_file import GRID
 
 _DIGITS = "lightsae.activations.sources.digits"
 _COPIES = 8
@@ -134,10 +137,10 @@ def chosen_runs(file: SweepFile) -> list[str]:
     Args:
         file: A sweep that is done.
     """
-    chosen = {("baseline", 0.0), *((choice.variant, choice.weight) for _, choice in file.choices)}
+    chosen = {(BASELINE, 0.0), *((choice.variant, choice.weight) for _, choice in file.choices)}
     return [
         name
-        for name, result in file.stages["grid"].items()
+        for name, result in file.stages[GRID].items()
         if result.state == "trained" and (result.point.variant, result.point.weight) in chosen
     ]
 
@@ -152,15 +155,8 @@ def _extract(console: Console, title: str, network: str, layer: str, out: Path) 
         "--batch_size", "256", "--device", "cpu", "--out", str(out),
     ]  # fmt: skip
     _show(console, title, words)
-    if not _is_complete(out):
+    if not is_complete(out):
         auto_cli(extract, args=words[1:], as_positional=False, exit_on_error=False)
-
-
-def _is_complete(shards: Path) -> bool:
-    try:
-        return Manifest.load(shards).complete
-    except LightsaeError:
-        return False
 
 
 def _evaluate(

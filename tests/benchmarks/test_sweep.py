@@ -12,7 +12,8 @@ def test_a_stack_is_timed_beside_its_members_one_by_one(
 ) -> None:
     sweep, out = beside("steps.sweep"), tmp_path / "sweep.csv"
     monkeypatch.setattr(sweep, "write_shards", partial(sweep.write_shards, rows=2000))
-    run_here(sweep, "--rounds", 1, "--steps", 8, "--batch_sizes", 64, "--out", out)
+    options = ("--rounds", 1, "--steps", 8, "--batch_sizes", 64, "--out", out)
+    assert run_here(sweep, *options) is None, "the exit status of the script is 0"
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(row["operation"], row["metric"]): float(row["median"]) for row in rows}
