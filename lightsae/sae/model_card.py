@@ -41,7 +41,7 @@ def model_card(
 
     Example:
         >>> settings = {"d_in": 768, "d_sae": 8192, "selection": {"rule": "TopK", "k": 32}}
-        >>> print(model_card("me/vit", settings, license="mit")[:40])
+        >>> print(model_card("me/vit", settings, license="mit")[:39])
         ---
         library_name: lightsae
         license: mit
