@@ -1,6 +1,7 @@
 """README.md of a repository with an autoencoder: YAML for the Hub's search, then Markdown."""
 
 import html
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -52,12 +53,16 @@ def model_card(
         "base_model": base_model,
         "tags": _TAGS,
     }
-    told = {key: value for key, value in matter.items() if value is not None}
+    told = {
+        key: _one_line(value) if isinstance(value, str) else value
+        for key, value in matter.items()
+        if value is not None
+    }
     title = escaped(repo.rpartition("/")[2] if subfolder is None else subfolder)
     of = "" if base_model is None else f" of activations of {escaped(base_model)}"
     arguments = repr(repo) if subfolder is None else f"{repo!r}, subfolder={subfolder!r}"
     parts = [
-        f"---\n{yaml.safe_dump(told, sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(told, sort_keys=False, width=math.inf)}---",
         f"# {title}",
         f"A sparse autoencoder{of}, made with lightsae.",
         table(("", ""), _shape(settings)),
@@ -76,8 +81,7 @@ def escaped(value: object) -> str:
         >>> escaped("vit_b <script>|")
         'vit\\_b &lt;script&gt;\\|'
     """
-    shown = "".join(each for each in " ".join(str(value).split()) if each.isprintable())
-    text = html.escape(shown, quote=False)
+    text = html.escape(_one_line(value), quote=False)
     return _MARKUP.sub(r"\\\g<0>", text).replace("://", ":&#47;&#47;")
 
 
@@ -94,6 +98,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     texts = [" | ".join(escaped(cell) for cell in cells) for cells in lines]
     rule = "|---" * len(header) + "|"
     return "\n".join([f"| {texts[0]} |", rule, *(f"| {text} |" for text in texts[1:])])
+
+
+def _one_line(value: object) -> str:
+    return "".join(each for each in " ".join(str(value).split()) if each.isprintable())
 
 
 def _shape(settings: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -1,4 +1,7 @@
-"""A server that answers what huggingface_hub asks of the Hub: repositories, commits, files, LFS."""
+"""A server that answers what huggingface_hub asks of the Hub: repositories, commits, files, LFS.
+
+Tests that upload ignore `OLD_UPLOAD`.
+"""
 
 import base64
 import hashlib
@@ -9,11 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+import pytest
 import yaml
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 TOKEN = "hf_token_of_a_test"
+# huggingface_hub 2.4 uploads in a way that its own transport calls outdated.
+OLD_UPLOAD = "ignore:Use 'content=:DeprecationWarning"
 Files = dict[str, bytes]
 
 
@@ -229,3 +239,26 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def local_hub(folder: Path) -> Iterator[Hub]:
+    """An empty hub, at which huggingface_hub asks in this process; its cache lies in a folder."""
+    huggingface_hub.utils.disable_progress_bars()
+    with serving() as hub, pytest.MonkeyPatch.context() as patch:
+        ask_at(patch, hub.address)
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+        # Uploads by HTTP alone: the other protocol has servers of its own.
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no token"))
+        patch.setenv("HF_TOKEN", TOKEN)
+        close_session()
+        yield hub
+        close_session()
+
+
+def ask_at(patch: pytest.MonkeyPatch, address: str) -> None:
+    """Let huggingface_hub take an address for the Hub's."""
+    place = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    patch.setattr(constants, "ENDPOINT", address)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place)

@@ -20,36 +20,16 @@ from lightsae.extras import MissingExtraError
 from lightsae.sae import SparseAutoencoder, TopK
 from lightsae.sae.hub import upload
 
-from .hub_server import TOKEN, Hub, serving
+from .hub_server import OLD_UPLOAD, TOKEN, Hub, ask_at, local_hub
 
-# huggingface_hub 2.4 uploads in a way that its own transport calls outdated.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(OLD_UPLOAD)
 NAMES = {"README.md", "sae.json", "sae.safetensors", ".gitattributes"}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with serving() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """An empty hub, at which huggingface_hub asks in this process, and an empty cache."""
-    server.repos.clear()
-    server.asked.clear()
-    server.read_only = False
-    place = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    # Uploads by HTTP alone: the other protocol has servers of its own.
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    huggingface_hub.utils.disable_progress_bars()
-    yield server
-    close_session()
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with local_hub(tmp_path) as hub:
+        yield hub
 
 
 def make_sae(seed: int = 0) -> SparseAutoencoder:
@@ -227,9 +207,7 @@ def test_what_cannot_be_had_is_said_in_one_line(
 def test_a_hub_that_does_not_answer_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between its attempts
     address = "http://127.0.0.1:9"
-    place = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place)
+    ask_at(monkeypatch, address)
     assert refused("me/vit").startswith(
         f"me/vit: is not in the cache, and {address} cannot be reached (ConnectError: "
     )
