@@ -1,9 +1,11 @@
 """The card of a repository is YAML and Markdown that no name can break."""
 
+import html
 from typing import Any
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from lightsae.sae.model_card import escaped, model_card, table
 
@@ -80,13 +82,13 @@ def test_a_subfolder_cannot_leave_the_block_of_code() -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_escaped_is_one_line_without_markup(text: str) -> None:
-    shown = escaped(text)
-    assert shown.isprintable()
-    left = shown
-    for mark in "\\`*_{}[]()#+!|~$^=@":
-        left = left.replace(f"\\{mark}", "")
-    assert not set(left) & set("`*_{}[]()+!|~$^=@<>\\")
+def test_escaped_text_is_rendered_as_it_is(text: str) -> None:
+    page = (
+        MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(f"a {escaped(text)} b")
+    )
+    shown = "".join(each for each in text.replace("\n", " ") if each.isprintable())
+    assert html.unescape(page.strip()) == f"<p>a {shown} b</p>"
+    assert page.count("<") == 2
 
 
 def test_a_table_has_a_cell_for_each_value() -> None:
