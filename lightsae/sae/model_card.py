@@ -11,6 +11,8 @@ import yaml
 _TAGS = ["sparse-autoencoder", "interpretability", "lightsae"]
 # A backslash before any of these is the character itself; & and ; stay for what html.escape wrote.
 _MARKUP = re.compile(r"[\\`*_{}\[\]()#+!|~$^=@]")
+# Of an autoencoder that another library has trained.
+_ORIGIN = {"format": "imported from", "model": "model", "hook": "hook", "layer": "layer"}
 _CODE = """\
 ```python
 from lightsae.sae import SparseAutoencoder
@@ -105,7 +107,7 @@ def _one_line(value: object) -> str:
 
 
 def _shape(settings: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Sizes, selection rule and normalisation, as sae.json has them."""
+    """Sizes, selection rule, normalisation and where it comes from, as sae.json has them."""
     selection = dict(settings.get("selection") or {})
     rule = selection.pop("rule", "")
     told = ", ".join(f"{name} = {value}" for name, value in selection.items())
@@ -116,4 +118,5 @@ def _shape(settings: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("normalisation", (settings.get("normalization") or {}).get("kind", "variance")),
         ("dtype", settings.get("dtype", "float32")),
     ]
-    return rows
+    origin = settings.get("provenance") or {}
+    return rows + [(name, origin[key]) for key, name in _ORIGIN.items() if key in origin]

@@ -52,6 +52,13 @@ def test_it_tells_sizes_rule_and_how_to_load() -> None:
     assert "from_pretrained('me/vit', subfolder='layer_3')" in card
 
 
+def test_it_tells_where_an_imported_one_comes_from() -> None:
+    origin = {"format": "saelens", "hook": "blocks.8.hook_resid_pre", "config": {"d_in": 768}}
+    card = model_card("me/gpt2", {**SETTINGS, "provenance": origin})
+    assert "| imported from | saelens |\n| hook | blocks.8.hook\\_resid\\_pre |" in card
+    assert "config" not in card
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_name_stays_a_value_of_the_yaml(text: str) -> None:
     card = model_card("me/vit", SETTINGS, license=text, base_model=text)
