@@ -18,7 +18,6 @@ _ARCHITECTURES = {
     "TopK": "topk",
     "BatchTopK": "batch_topk",
     "JumpReLU": "jumprelu",
-    "Matryoshka": "matryoshka_batch_topk",
 }
 
 
