@@ -12,6 +12,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interop.benchmark_config import BenchmarkConfig
 from lightsae.sae import SparseAutoencoder
 from lightsae.sae.normalization import ROW_WISE
+from lightsae.sae.selection import BatchTopK, inference_rule
 
 # What SAEBench calls a selection rule; of another it is told the rule's own name.
 _ARCHITECTURES = {
@@ -27,7 +28,8 @@ class BenchmarkAdapter(nn.Module):
         z = select(a) s n,  a = ReLU(W_enc_sae (x / s - b_dec_sae) + b_enc_sae),  s the scale, n the
         norms of the decoder's rows
         x_hat = z W_dec + b_dec
-        z = (x - b_dec) W_enc + b_enc  where a latent is selected
+        z = (x - b_dec) W_enc + b_enc  where a latent is selected; x W_enc + b_enc if
+        `cfg.apply_b_dec_to_input` is false, as it is in the autoencoder
 
     Latents are selected by the autoencoder itself, as its rule applies to new inputs, so that
     W_enc and b_enc are what the suites measure and not what codes are computed with. Nothing is
@@ -39,8 +41,10 @@ class BenchmarkAdapter(nn.Module):
 
     Args:
         sae: Normalised by one scale or none. The adapter holds a copy of its own.
-        model_name: The model whose activations these are, as the suite calls it.
-        hook_name: Where in it, as TransformerLens calls it, such as blocks.4.hook_resid_post.
+        model_name: The model whose activations these are, as the suite calls it; by default what
+            the autoencoder's provenance says.
+        hook_name: Where in it, as TransformerLens calls it, such as blocks.4.hook_resid_post; by
+            default likewise.
         hook_layer: Number of the layer; by default the first number in `hook_name`.
 
     Attributes:
@@ -51,8 +55,8 @@ class BenchmarkAdapter(nn.Module):
         cfg: What the suites ask of a configuration.
 
     Raises:
-        LightsaeError: If inputs are normalised row by row, which a dense code cannot undo, or no
-            layer is told.
+        LightsaeError: If inputs are normalised row by row, which a dense code cannot undo, codes
+            depend on the batch, or model, place or layer are not told.
 
     Example:
         >>> from lightsae.sae import TopK
@@ -67,16 +71,12 @@ class BenchmarkAdapter(nn.Module):
     def __init__(
         self,
         sae: SparseAutoencoder,
-        model_name: str,
-        hook_name: str,
+        model_name: str | None = None,
+        hook_name: str | None = None,
         hook_layer: int | None = None,
     ) -> None:
         super().__init__()
-        if sae.normalization in ROW_WISE:
-            raise LightsaeError(
-                f"normalization is {sae.normalization}: a benchmark decodes codes alone, which do "
-                "not have what each row was divided by; expected one scale for all rows"
-            )
+        _require_codes_alone(sae)
         self._sae = copy.deepcopy(sae).requires_grad_(False)
         W_enc, b_enc, W_dec, b_dec, scale = (
             getattr(sae, name).detach().double()
@@ -90,17 +90,8 @@ class BenchmarkAdapter(nn.Module):
         self.W_dec = _fixed(W_dec / norms[:, None], sae)
         self.b_dec = _fixed(b_dec * scale, sae)
         self.register_buffer("_strength", (norms * scale).to(sae.W_dec), persistent=False)
-        rule = type(sae.selection).__name__
-        self.cfg = BenchmarkConfig(
-            model_name=model_name,
-            d_in=sae.d_in,
-            d_sae=sae.d_sae,
-            hook_layer=_layer_of(hook_name) if hook_layer is None else hook_layer,
-            hook_name=hook_name,
-            architecture=_ARCHITECTURES.get(rule, rule),
-            apply_b_dec_to_input=True,
-            activation_fn_str=_ARCHITECTURES.get(rule, rule),
-            activation_fn_kwargs={"k": sae.selection.k},
+        self.cfg = _config(
+            sae, _told(sae, "model", model_name), _told(sae, "hook", hook_name), hook_layer
         )
         self._tell_place()
 
@@ -147,8 +138,46 @@ def _fixed(tensor: Tensor, like: SparseAutoencoder) -> nn.Parameter:
     return nn.Parameter(tensor.to(like.W_dec).contiguous(), requires_grad=False)
 
 
-def _layer_of(hook_name: str) -> int:
-    found = re.search(r"\d+", hook_name, re.ASCII)
-    if found is None:
-        raise LightsaeError(f"hook_name {hook_name!r} has no number of a layer: give hook_layer")
-    return int(found[0])
+def _require_codes_alone(sae: SparseAutoencoder) -> None:
+    """Refuse what a dense code of one row does not tell."""
+    if sae.normalization in ROW_WISE:
+        raise LightsaeError(
+            f"normalization is {sae.normalization}: a benchmark decodes codes alone, which do not "
+            "have what each row was divided by; expected one scale for all rows"
+        )
+    if inference_rule(sae.selection) is sae.selection and isinstance(sae.selection, BatchTopK):
+        raise LightsaeError(
+            "the threshold of BatchTopK was never learned: which latents of a row are active "
+            "depends on its batch, and so would the benchmark"
+        )
+
+
+def _told(sae: SparseAutoencoder, key: str, given: str | None) -> str:
+    """What was given, or else the provenance."""
+    found = sae.provenance.get(key) if given is None else given
+    if not isinstance(found, str):
+        raise LightsaeError(f"{key}_name is not given, and the provenance does not tell it")
+    return found
+
+
+def _config(
+    sae: SparseAutoencoder, model_name: str, hook_name: str, hook_layer: int | None
+) -> BenchmarkConfig:
+    if hook_layer is None:
+        number = re.search(r"\d+", hook_name, re.ASCII)
+        if number is None:
+            raise LightsaeError(f"hook_name {hook_name!r} has no number: give hook_layer")
+        hook_layer = int(number[0])
+    rule = type(sae.selection).__name__
+    name = _ARCHITECTURES.get(rule, rule)
+    return BenchmarkConfig(
+        model_name=model_name,
+        d_in=sae.d_in,
+        d_sae=sae.d_sae,
+        hook_layer=hook_layer,
+        hook_name=hook_name,
+        architecture=name,
+        apply_b_dec_to_input=sae.apply_b_dec_to_input,
+        activation_fn_str=name,
+        activation_fn_kwargs={"k": sae.selection.k},
+    )

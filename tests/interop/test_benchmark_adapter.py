@@ -9,19 +9,34 @@ from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
 from lightsae.interop.benchmark_adapter import BenchmarkAdapter
-from lightsae.sae import Normalization, SparseAutoencoder, TopK
+from lightsae.sae import (
+    BankTopK,
+    BatchTopK,
+    GroupMax,
+    JumpReLU,
+    Normalization,
+    Selection,
+    SparseAutoencoder,
+    TopK,
+)
 from lightsae.sae.normalization import ROW_WISE
 
 D_IN, D_SAE, K = 8, 40, 5
+RULES = [TopK(K), BatchTopK(K), JumpReLU(K), BankTopK(1, 8), GroupMax(8)]
+ARCHITECTURES = {"TopK": "topk", "BatchTopK": "batch_topk", "JumpReLU": "jumprelu"}
 ONE_SCALE = [name for name in get_args(Normalization) if name not in ROW_WISE]
 
 
 def make_sae(
-    normalization: Normalization = "variance", dtype: torch.dtype = torch.float32
+    normalization: Normalization = "variance",
+    dtype: torch.dtype = torch.float32,
+    selection: Selection | None = None,
+    **options: Any,
 ) -> SparseAutoencoder:
     """Decoder rows of any norm, biases and a scale that are not trivial."""
     torch.manual_seed(0)
-    sae = SparseAutoencoder(D_IN, D_SAE, TopK(K), normalization)
+    rule = TopK(K) if selection is None else selection
+    sae = SparseAutoencoder(D_IN, D_SAE, rule, normalization, **options)
     sae.initialize_(3 * torch.randn(100, D_IN) + 2)
     with torch.no_grad():
         sae.W_dec.mul_(torch.rand(D_SAE, 1) + 0.5)
@@ -49,6 +64,18 @@ def test_reconstructions_are_those_of_the_autoencoder(
     assert error < (1e-6 if dtype == torch.float32 else 1e-14)
 
 
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_every_rule_selects_as_it_does_for_new_inputs(rule: Selection) -> None:
+    sae = make_sae(dtype=torch.float64, selection=rule)
+    if hasattr(sae.selection, "threshold"):
+        sae.selection.threshold.data.fill_(0.7)
+    adapter, x = BenchmarkAdapter(sae, "vit", "blocks.7"), inputs(200, dtype=torch.float64)
+    torch.testing.assert_close(adapter(x), sae(x), rtol=1e-12, atol=1e-12)
+    assert torch.equal(adapter.encode(x) > 0, sae.encode(x).to_dense() > 0)
+    torch.testing.assert_close(adapter.encode(x[:1]), adapter.encode(x)[:1])
+    assert adapter.cfg.architecture == ARCHITECTURES.get(type(rule).__name__, type(rule).__name__)
+
+
 def test_codes_are_those_of_the_autoencoder_in_units_of_unit_rows() -> None:
     sae = make_sae(dtype=torch.float64)
     adapter, x = BenchmarkAdapter(sae, "vit", "blocks.7"), inputs(1000, dtype=torch.float64)
@@ -58,10 +85,13 @@ def test_codes_are_those_of_the_autoencoder_in_units_of_unit_rows() -> None:
     torch.testing.assert_close(theirs, ours * size, rtol=1e-12, atol=0)
 
 
-def test_the_weights_are_those_that_codes_come_from() -> None:
-    adapter, x = make_adapter(dtype=torch.float64), inputs(1000, dtype=torch.float64)
+@pytest.mark.parametrize("subtracted", [True, False])
+def test_the_weights_are_those_that_codes_come_from(subtracted: bool) -> None:
+    adapter = make_adapter(dtype=torch.float64, apply_b_dec_to_input=subtracted)
+    x = inputs(1000, dtype=torch.float64)
     codes = adapter.encode(x)
-    dense = (x - adapter.b_dec) @ adapter.W_enc + adapter.b_enc
+    assert adapter.cfg.apply_b_dec_to_input is subtracted
+    dense = (x - adapter.b_dec if subtracted else x) @ adapter.W_enc + adapter.b_enc
     fires = codes > 0
     assert fires.any(dim=1).all()
     torch.testing.assert_close(dense[fires], codes[fires], rtol=1e-12, atol=1e-12)
@@ -165,8 +195,22 @@ def test_a_latent_that_writes_nothing_keeps_its_code() -> None:
 
 def test_the_layer_may_be_told() -> None:
     assert BenchmarkAdapter(make_sae(), "vit", "norm", hook_layer=11).cfg.hook_layer == 11
-    with pytest.raises(LightsaeError, match="hook_name 'norm' has no number of a layer: give hook"):
+    with pytest.raises(LightsaeError, match="hook_name 'norm' has no number: give hook_layer"):
         BenchmarkAdapter(make_sae(), "vit", "norm")
+
+
+def test_an_imported_autoencoder_says_itself_where_it_belongs() -> None:
+    sae = make_sae()
+    sae.provenance = {"format": "saelens", "model": "gpt2-small", "hook": "blocks.8.hook_x"}
+    cfg = BenchmarkAdapter(sae).cfg
+    assert (cfg.model_name, cfg.hook_name, cfg.hook_layer) == ("gpt2-small", "blocks.8.hook_x", 8)
+    with pytest.raises(LightsaeError, match="model_name is not given, and the provenance does not"):
+        BenchmarkAdapter(make_sae())
+
+
+def test_codes_that_depend_on_the_batch_are_refused() -> None:
+    with pytest.raises(LightsaeError, match="the threshold of BatchTopK was never learned"):
+        BenchmarkAdapter(make_sae(selection=BatchTopK(K)), "vit", "blocks.7")
 
 
 @pytest.mark.parametrize("normalization", ROW_WISE)
