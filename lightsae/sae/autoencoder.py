@@ -223,20 +223,21 @@ class SparseAutoencoder(nn.Module):
         options = fused_options(regularizer, process_group)
         if options is not None and isinstance(rule, FusedSelection):
             operation = partial(
-                encode_topk, x, *self._encoder(), W_enc_narrow=self.narrow("W_enc"), order=order
+                encode_topk, x, *self.encoder, W_enc_narrow=self.narrow("W_enc"), order=order
             )
             if k is not None:
                 return operation(k, **options)
             return rule.run(operation, self.d_sae, options)
         return rule.encode(
-            x, self._encoder(), k=k, regularizer=regularizer, process_group=process_group
+            x, self.encoder, k=k, regularizer=regularizer, process_group=process_group
         )
 
     def _rule(self) -> Selection:
         """The selection rule in this mode."""
         return self.selection if self.training else inference_rule(self.selection)
 
-    def _encoder(self) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def encoder(self) -> tuple[Tensor, Tensor, Tensor]:
         """W_enc, b_enc and what is subtracted from inputs."""
         subtracted = self.b_dec if self.apply_b_dec_to_input else torch.zeros_like(self.b_dec)
         return self.W_enc, self.b_enc, subtracted
@@ -298,8 +299,8 @@ class SparseAutoencoder(nn.Module):
         rule = inference_rule(self.selection)
         if type(rule) is TopK or k is not None:
             kept = self.selection.k if k is None else k
-            return encode_topk(x, *self._encoder(), kept, W_enc_narrow=self.narrow("W_enc"))
-        encoded = rule.encode(x, self._encoder())
+            return encode_topk(x, *self.encoder, kept, W_enc_narrow=self.narrow("W_enc"))
+        encoded = rule.encode(x, self.encoder)
         values, places = encoded.values.sort(dim=1, descending=True, stable=True)
         return encoded._replace(values=values, indices=encoded.indices.gather(1, places), used=None)
 
@@ -327,7 +328,7 @@ class SparseAutoencoder(nn.Module):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """W_enc (x / scale - b_dec) + b_enc, dense, [B, d_sae]."""
-        W_enc, b_enc, subtracted = self._encoder()
+        W_enc, b_enc, subtracted = self.encoder
         return nn.functional.linear(self.normalize(x).x - subtracted, W_enc, b_enc)
 
     @torch.no_grad()
