@@ -35,6 +35,7 @@ from lightsae.sae.normalization import (
 from lightsae.sae.regularizers import Regularizer
 from lightsae.sae.selection import (
     SELECTIONS,
+    Batch,
     FusedSelection,
     Selection,
     TopK,
@@ -227,7 +228,7 @@ class SparseAutoencoder(nn.Module):
             )
             if k is not None:
                 return operation(k, **options)
-            return rule.run(operation, self.d_sae, options)
+            return rule.run(operation, Batch(x, self.encoder), options)
         return rule.encode(
             x, self.encoder, k=k, regularizer=regularizer, process_group=process_group
         )
@@ -259,7 +260,7 @@ class SparseAutoencoder(nn.Module):
                 W_dec_narrow=self.narrow("W_dec"),
             )  # fmt: skip
             assert options is not None
-            found: tuple[Encoded, Residual] = rule.run(operation, self.d_sae, options)
+            found: tuple[Encoded, Residual] = rule.run(operation, Batch(x, self.encoder), options)
             return found
         order = PairOrder()
         encoded = self.encode_scaled(
