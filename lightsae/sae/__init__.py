@@ -9,11 +9,15 @@ from lightsae.sae.objective import Objective, objective
 from lightsae.sae.regularizers import CodeRegularizer, L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.sae.selection import Selection, TopK
 from lightsae.sae.sparse_code import SparseCode
+from lightsae.sae.stand_in_rules import BatchTopK, GroupMax, JumpReLU
 
 __all__ = [
     "AuxK",
+    "BatchTopK",
     "Centre",
     "CodeRegularizer",
+    "GroupMax",
+    "JumpReLU",
     "L1L2Ratio",
     "MonosemanticityLoss",
     "Normalization",

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from lightsae_kernels import (
@@ -51,6 +51,8 @@ class SparseAutoencoder(nn.Module):
     - centre_scale: the mean norm of x / scale - b_dec is sqrt(d_in); b_dec starts as the centre.
     - layer_norm: each row less its mean, divided by its standard deviation, takes the place of
       x / scale.
+    - layer_norm_unbiased: likewise with the divisor d_in - 1 of a sample, and 1e-5 added to the
+      standard deviation where rows are divided by it: as other libraries normalise.
     - unit_norm: each row divided by its l2 norm takes that place.
 
     The centre is subtracted by b_dec, which goes on learning: subtracting it beforehand and
@@ -90,14 +92,19 @@ class SparseAutoencoder(nn.Module):
         d_sae: int,
         selection: Selection | None = None,
         normalization: Normalization = "variance",
+        apply_b_dec_to_input: bool = True,
     ) -> None:
         super().__init__()
         require_known(normalization)
         self.normalization: Normalization = normalization
+        self.apply_b_dec_to_input = apply_b_dec_to_input
+        self.provenance: dict[str, Any] = {}
         self.selection: Selection = TopK(32) if selection is None else selection
         for name, size in (("d_in", d_in), ("d_sae", d_sae)):
             if size < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {size}")
+        if type(self.selection).__name__ == "JumpReLU":
+            self.selection = type(self.selection)(self.selection.k, d_sae)
         if self.selection.k > d_sae:
             raise LightsaeError(f"k = {self.selection.k} is larger than d_sae = {d_sae}")
         rows = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
@@ -167,7 +174,9 @@ class SparseAutoencoder(nn.Module):
     def normalize(self, x: Tensor) -> Normalized:
         """Inputs [B, d_in] as the autoencoder works with them."""
         statistics = row_statistics(x, self.normalization)
-        scaled = x / self.scale if statistics is None else normalize_rows(x, statistics)
+        if statistics is None:
+            return Normalized(x / self.scale, None)
+        scaled = normalize_rows(x, statistics, self.normalization)
         return Normalized(scaled, statistics)
 
     def residual_in_units_of(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -192,7 +201,8 @@ class SparseAutoencoder(nn.Module):
         process_group: ProcessGroup | None = None,
     ) -> Encoded:
         """Encode inputs that are already normalised; see `Selection.encode`."""
-        encoder = self.W_enc, self.b_enc, self.b_dec
+        b_in = self.b_dec if self.apply_b_dec_to_input else torch.zeros_like(self.b_dec)
+        encoder = self.W_enc, self.b_enc, b_in
         options = fused_options(self.selection, regularizer, process_group)
         if options is not None:
             narrow = self.narrow("W_enc")
@@ -269,7 +279,10 @@ class SparseAutoencoder(nn.Module):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """W_enc (x / scale - b_dec) + b_enc, dense, [B, d_sae]."""
-        return nn.functional.linear(self.normalize(x).x - self.b_dec, self.W_enc, self.b_enc)
+        scaled = self.normalize(x).x
+        if self.apply_b_dec_to_input:
+            scaled = scaled - self.b_dec
+        return nn.functional.linear(scaled, self.W_enc, self.b_enc)
 
     @torch.no_grad()
     def project_decoder_gradient_(self) -> None:
@@ -313,8 +326,9 @@ class SparseAutoencoder(nn.Module):
             "normalization": {
                 "kind": self.normalization,
                 "divide_by": self.scale.item(),
-                "subtract": "b_dec",
+                "subtract": "b_dec" if self.apply_b_dec_to_input else "nothing",
             },
+            "provenance": self.provenance,
         }
         save_load.write(Path(folder), dict(self.state_dict()), settings)
 
@@ -347,7 +361,8 @@ class SparseAutoencoder(nn.Module):
             selection = SELECTIONS[name](**rule)
             # On meta, wrong sizes allocate nothing and no random number is drawn.
             with torch.device("meta"):
-                sae = cls(settings["d_in"], settings["d_sae"], selection, kind)
+                apply = settings["normalization"].get("subtract") != "nothing"
+                sae = cls(settings["d_in"], settings["d_sae"], selection, kind, apply)
         except (TypeError, RuntimeError, LightsaeError) as error:
             raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
         save_load.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])
@@ -356,6 +371,7 @@ class SparseAutoencoder(nn.Module):
                 f"{Path(folder) / save_load.TENSORS}: tensor 'scale' is not positive"
             )
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
+        sae.provenance = settings.get("provenance", {})
         return sae
 
 
