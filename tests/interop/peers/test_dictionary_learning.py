@@ -67,6 +67,20 @@ def test_theirs_is_the_same_function_here_and_comes_back(name: str, tmp_path: Pa
     assert again.provenance["hook"] == "resid_post"
 
 
+def test_the_class_that_no_trainer_makes(tmp_path: Path) -> None:
+    theirs, x = peer("dictionary_learning.dictionary").AutoEncoderNew(D_IN, D_SAE), rows(D_IN)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_()
+    torch.save(theirs.state_dict(), tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoderNew"}}')
+    sae = load_foreign(tmp_path)
+    assert_agrees(sae, x, theirs.encode(x), theirs(x))
+    export_foreign(sae, tmp_path / "back", "dictionary_learning")
+    back, _ = utils.load_dictionary(str(tmp_path / "back"), "cpu")
+    assert_agrees(sae, x, back.encode(x), back(x))
+
+
 @pytest.mark.parametrize("name", ["TopKTrainer", "BatchTopKTrainer", "JumpReluTrainer"])
 def test_a_norm_of_the_data_is_in_what_it_saves(name: str, tmp_path: Path) -> None:
     folder, x = _train(name, tmp_path, normalize=True), rows(D_IN)

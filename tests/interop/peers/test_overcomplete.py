@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
@@ -54,6 +55,20 @@ def test_theirs_is_the_same_function_here(
     theirs.eval()
     _, codes, x_hat = theirs(x)
     assert_agrees(load_foreign(tmp_path / "sae.pt"), x, codes, x_hat)
+
+
+def _halved(weights: Tensor) -> Tensor:
+    return weights / 2
+
+
+def test_a_normalization_of_ones_own_is_read_where_its_result_was_saved(tmp_path: Path) -> None:
+    theirs, x = _trained("TopKSAE", dictionary_params={"normalization": _halved}), rows(D_IN)
+    torch.save(theirs, tmp_path / "train.pt")
+    with pytest.raises(LightsaeError, match="normalization is '_halved', expected one of l2"):
+        load_foreign(tmp_path / "train.pt")
+    torch.save(theirs.eval(), tmp_path / "eval.pt")
+    _, codes, x_hat = theirs(x)
+    assert_agrees(load_foreign(tmp_path / "eval.pt"), x, codes, x_hat)
 
 
 def _built(folder: Path) -> Any:
