@@ -29,9 +29,7 @@ def as_of_version_6(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     metadata = setting(config, "metadata", dict, path, {})
     version = metadata.get("sae_lens_version") or config.get("sae_lens_version")
-    if version is not None and not isinstance(version, str):
-        raise LightsaeError(f"{path}: 'sae_lens_version' is {version!r}, expected text")
-    if version and version.partition(".")[0].isdigit() and int(version.partition(".")[0]) >= 6:
+    if is_of_version_6(version):
         return dict(config) | {"metadata": metadata}
     found = dict(config)
     found["hook_name"] = found.get("hook_name", found.get("hook_point"))
@@ -46,3 +44,14 @@ def as_of_version_6(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
         scaled = found["normalize_activations"]
         found["normalize_activations"] = "expected_average_only_in" if scaled else "none"
     return found | {"metadata": {name: found[name] for name in _METADATA if found.get(name)}}
+
+
+def is_of_version_6(version: object) -> bool:
+    """Whether SAELens reads a configuration of this version as it stands.
+
+    Example:
+        >>> [is_of_version_6(version) for version in ("6.54.12", "5.11.0", None)]
+        [True, False, False]
+    """
+    major = version.partition(".")[0] if isinstance(version, str) else ""
+    return major.isdecimal() and int(major) >= 6

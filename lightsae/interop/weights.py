@@ -249,3 +249,26 @@ def origin(
     return {name: value for name, value in known.items() if value is not None} | {
         "config": dict(config)
     }
+
+
+def original_config(sae: SparseAutoencoder, format_name: str, *keys: str) -> dict[str, Any]:
+    """The configuration, or the part of it, that an autoencoder of a format came with.
+
+    Args:
+        sae: The autoencoder.
+        format_name: `NAME` of the format.
+        keys: Names that lead to the part.
+
+    Returns:
+        The mapping; empty if it came from elsewhere or has no such part.
+
+    Example:
+        >>> sae = SparseAutoencoder(4, 32)
+        >>> sae.provenance = origin("saelens", {"metadata": {"model_name": "vit"}})
+        >>> original_config(sae, "saelens", "metadata"), original_config(sae, "sparsify")
+        ({'model_name': 'vit'}, {})
+    """
+    found: Any = sae.provenance.get("config") if sae.provenance.get("format") == format_name else {}
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return dict(found) if isinstance(found, dict) else {}

@@ -24,6 +24,7 @@ from lightsae.interop.weights import (
     autoencoder,
     checked,
     origin,
+    original_config,
     setting,
     with_unit_rows,
 )
@@ -174,14 +175,14 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
     kind = _class_for(sae)
     layout = _LAYOUTS[kind]
     tensors = layout.tensors(subtracting(sae, NAME) if layout.subtracts else folded(sae))
+    names = {"layer": "layer", "lm_name": "model", "submodule_name": "hook"}
     trainer: dict[str, Any] = {
+        **{name: sae.provenance.get(key) for name, key in names.items()},
+        **original_config(sae, NAME, "trainer"),
         "trainer_class": _TRAINERS[kind],
         "dict_class": kind,
         "activation_dim": sae.d_in,
         "dict_size": sae.d_sae,
-        "layer": sae.provenance.get("layer"),
-        "lm_name": sae.provenance.get("model"),
-        "submodule_name": sae.provenance.get("hook"),
     }
     if kind == "JumpReluAutoEncoder":
         trainer["target_l0"] = sae.selection.k
@@ -194,7 +195,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
     content = io.BytesIO()
     torch.save(tensors, content)
     return {
-        _CONFIG: json.dumps({"trainer": trainer}, indent=4).encode(),
+        _CONFIG: json.dumps(original_config(sae, NAME) | {"trainer": trainer}, indent=4).encode(),
         _TENSORS: content.getvalue(),
     }
 

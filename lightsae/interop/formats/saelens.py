@@ -20,10 +20,18 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.interop.folding import require_no_row_statistics, weights_of, without_scale
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.saelens_configs import as_of_version_6
+from lightsae.interop.saelens_configs import as_of_version_6, is_of_version_6
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, with_unit_rows
+from lightsae.interop.weights import (
+    Weights,
+    autoencoder,
+    checked,
+    origin,
+    original_config,
+    setting,
+    with_unit_rows,
+)
 from lightsae.sae import BatchTopK, JumpReLU, Normalization, Selection, SparseAutoencoder, TopK
 
 NAME = "saelens"
@@ -82,7 +90,7 @@ def read(path: Path) -> SparseAutoencoder:
     normalization = _normalization(config, config_path)
     if normalization == "unit_norm":
         weights = from_mean_square_norm(weights)
-    metadata = config.get("metadata") or {}
+    metadata = config["metadata"]
     return autoencoder(
         weights,
         selection,
@@ -121,10 +129,11 @@ def _rule(
     if architecture == "topk":
         return TopK(setting(config, "k", int, path)), None
     threshold = tensors.get("threshold", torch.zeros_like(tensors["b_enc"]))
-    metadata = config.get("metadata") or {}
-    details = metadata.get("training_architecture_details") or {}
+    metadata = config["metadata"]
+    details = metadata.get("training_architecture_details")
+    k = details.get("k") if isinstance(details, dict) else None
     batch = "batchtopk" in str(metadata.get("training_architecture"))
-    return threshold_rule(threshold, details.get("k"), batch=batch)
+    return threshold_rule(threshold, k, batch=batch)
 
 
 def _normalization(config: Mapping[str, Any], path: Path) -> Normalization:
@@ -147,8 +156,6 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
     require_rule(sae, NAME, TopK, BatchTopK, JumpReLU)
     kind, weights = _normalized_weights(sae)
     tensors = weights._asdict() | {"W_enc": weights.W_enc.mT}
-    training: dict[str, Any] = {"training_architecture": type(sae.selection).__name__.lower()}
-    training["training_architecture_details"] = {"k": sae.selection.k}
     if isinstance(sae.selection, TopK):
         rule: dict[str, Any] = {"architecture": "topk", "k": sae.selection.k}
         rule["rescale_acts_by_decoder_norm"] = False
@@ -164,8 +171,8 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         "device": "cpu",
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
         "normalize_activations": kind,
-        "reshape_activations": "none",
-        "metadata": _metadata(sae) | training,
+        "reshape_activations": original_config(sae, NAME).get("reshape_activations", "none"),
+        "metadata": _metadata(sae),
     }
     content = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return {
@@ -185,11 +192,15 @@ def _normalized_weights(sae: SparseAutoencoder) -> tuple[str, Weights]:
 
 
 def _metadata(sae: SparseAutoencoder) -> dict[str, Any]:
-    """What SAELens keeps beside the function: of its own files as it was."""
-    known = sae.provenance
-    if known.get("format") == NAME:
-        kept = known.get("config", {}).get("metadata", {})
-        return dict(kept) | {"sae_lens_version": known.get("version") or _VERSION}
+    """What SAELens keeps beside the function: of its own files as it was, and the rule's k."""
     names = {"model": "model_name", "hook": "hook_name", "layer": "hook_layer"}
-    told = {name: known[key] for key, name in names.items() if key in known}
-    return told | {"sae_lens_version": _VERSION}
+    kept = original_config(sae, NAME, "metadata")
+    details = original_config(sae, NAME, "metadata", "training_architecture_details")
+    if not is_of_version_6(kept.get("sae_lens_version")):
+        kept["sae_lens_version"] = _VERSION
+    return {
+        **{name: sae.provenance[key] for key, name in names.items() if key in sae.provenance},
+        "training_architecture": type(sae.selection).__name__.lower(),
+        **kept,
+        "training_architecture_details": details | {"k": sae.selection.k},
+    }

@@ -14,7 +14,14 @@ from lightsae.errors import LightsaeError
 from lightsae.interop.folding import subtracting
 from lightsae.interop.rules import require_rule
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting
+from lightsae.interop.weights import (
+    Weights,
+    autoencoder,
+    checked,
+    origin,
+    original_config,
+    setting,
+)
 from lightsae.sae import GroupMax, SparseAutoencoder, TopK
 
 NAME = "sparsify"
@@ -75,18 +82,18 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
     """
     require_rule(sae, NAME, TopK, GroupMax)
     weights = subtracting(sae, NAME)
-    known = sae.provenance.get("config", {}) if sae.provenance.get("format") == NAME else {}
     config = {
-        "activation": type(sae.selection).__name__.lower(),
         "expansion_factor": max(sae.d_sae // sae.d_in, 1),
         "normalize_decoder": True,
+        "multi_topk": False,
+        **original_config(sae, NAME),
+        "activation": type(sae.selection).__name__.lower(),
         "num_latents": sae.d_sae,
         "k": sae.selection.k,
-        "multi_topk": False,
+        "d_in": sae.d_in,
         "skip_connection": False,
         "transcode": False,
-        "d_in": sae.d_in,
-    } | known
+    }
     tensors = {name: t.contiguous() for name, t in zip(_SHAPES, weights, strict=True)}
     return {
         _CONFIG: json.dumps(config, indent=2).encode(),
