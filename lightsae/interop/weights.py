@@ -1,11 +1,12 @@
 """Weights of other formats: checked by name and shape, and put into an autoencoder of ours."""
 
+import copy
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
 from lightsae.sae import Normalization, Selection, SparseAutoencoder
@@ -198,10 +199,7 @@ def autoencoder(
         sae = SparseAutoencoder(
             d_in, d_sae, selection, normalization, apply_b_dec_to_input=apply_b_dec_to_input
         )
-    # Of a rule whatever tensors it has are kept.
-    state = {
-        name: tensor for name, tensor in sae.state_dict().items() if name.startswith("selection.")
-    }
+    state = _tensors_of_rule(selection, d_sae)
     state |= {name: _copied(tensor, dtype) for name, tensor in weights._asdict().items()}
     state["scale"] = torch.ones((), dtype=dtype)
     if threshold is not None:
@@ -209,6 +207,15 @@ def autoencoder(
     sae.load_state_dict(state, assign=True)
     sae.provenance = provenance
     return sae
+
+
+def _tensors_of_rule(selection: Selection, d_sae: int) -> dict[str, Tensor]:
+    """What a rule has for a dictionary before it is trained, by its names in an autoencoder."""
+    rule = copy.deepcopy(selection)
+    if hasattr(rule, "build"):
+        rule.build(d_sae)
+    state = rule.state_dict() if isinstance(rule, nn.Module) else {}
+    return {f"selection.{name}": tensor for name, tensor in state.items()}
 
 
 def _copied(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -99,6 +99,7 @@ def test_a_rule_with_a_threshold_can_be_trained_further(rule: BatchTopK | JumpRe
     weights = Weights(rows, torch.zeros(4), rows, torch.zeros(2))
     sae = autoencoder(weights, rule, threshold=threshold, provenance=origin("none", {}))
     assert sae.selection is not rule
+    assert not any(tensor.is_meta for tensor in sae.state_dict().values())
     sae.encode_residual(torch.randn(8, 2))[1].error.sum().backward()
     assert sae.W_enc.grad is not None
 

@@ -66,7 +66,9 @@ def test_equals_the_definition(
             indices.shape, generator=torch.Generator().manual_seed(5)
         ) > 0.4  # fmt: skip
     ours = run(tensors, indices, levels, shape[-1], dtype, backend="cpu", **options)
-    wanted = run(tensors, indices, levels, shape[-1], torch.float64, backend="reference", **options)
+    wanted = run(
+        tensors, indices, levels, shape[-1], torch.float64, backend="reference", **options
+    )
     for name, expected in wanted.items():
         assert_close(name, ours[name], expected, TOLERANCE[dtype])
 

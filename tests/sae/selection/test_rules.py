@@ -36,7 +36,10 @@ from .dense_rules import (
 
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 LOSSES = [
-    (rule, loss) for rule in RULES for loss in RECONSTRUCTIONS if rule == "TopK" or loss != "multi"
+    (rule, loss)
+    for rule in RULES
+    for loss in RECONSTRUCTIONS
+    if rule == "TopK" or loss != "multi"
 ]
 
 
@@ -149,7 +152,9 @@ def test_the_codes_of_rows_do_not_depend_on_their_batch_once_trained(rule: str) 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("rule", RULES)
-def test_a_folder_gives_the_same_codes_back(rule: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_folder_gives_the_same_codes_back(
+    rule: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
     sae, x = autoencoder(rule).to(dtype), batch(50).to(dtype)
     objective(sae, x).loss.backward()
     sae.save(tmp_path)

@@ -43,7 +43,9 @@ def test_nested_parts_equal_the_definition(device: torch.device, assert_close: C
     tensors, indices, levels = nested_problem((17, 12, 40, 5, 3))
     indices, levels = indices.to(device), levels.to(device)
     ours = run_nested(tensors, indices, levels, 3, torch.float32, backend="triton")
-    wanted = run_nested(tensors, indices.cpu(), levels.cpu(), 3, torch.float64, backend="reference")
+    wanted = run_nested(
+        tensors, indices.cpu(), levels.cpu(), 3, torch.float64, backend="reference"
+    )
     for name, expected in wanted.items():
         assert_close(name, ours[name].cpu(), expected, 2e-6)
 
