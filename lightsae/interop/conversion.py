@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
+from lightsae.interop.folding import folded_autoencoder
 from lightsae.interop.registry import format_named, format_of
 from lightsae.sae import SparseAutoencoder
 
@@ -37,13 +38,17 @@ def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
     return (format_of(path) if format == "auto" else format_named(format)).read(path)
 
 
-def export_foreign(sae: SparseAutoencoder, folder: str | Path, format: str) -> None:
+def export_foreign(
+    sae: SparseAutoencoder, folder: str | Path, format: str, *, fold: bool = False
+) -> None:
     """Write an autoencoder as another library reads it.
 
     Args:
         sae: The autoencoder.
         folder: Where; made if it is not there, otherwise empty.
         format: One of `lightsae.interop.FORMATS`.
+        fold: Put the subtraction of b_dec into b_enc, which every library understands; otherwise
+            b_dec is subtracted where `sae` does so and the format has a place for it.
 
     Raises:
         LightsaeError: If the format cannot hold it, or the folder has anything in it or cannot be
@@ -60,7 +65,7 @@ def export_foreign(sae: SparseAutoencoder, folder: str | Path, format: str) -> N
     folder = Path(folder)
     form = format_named(format)
     require_empty(folder)
-    files = form.files(sae)
+    files = form.files(folded_autoencoder(sae) if fold else sae)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

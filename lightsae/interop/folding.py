@@ -1,9 +1,9 @@
 """An autoencoder without its input scale and without subtracting b_dec: what every format holds."""
 
-from torch import Tensor
+from copy import deepcopy
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.weights import Weights
+from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import SparseAutoencoder
 from lightsae.sae.normalization import ROW_WISE
 
@@ -31,6 +31,7 @@ def without_scale(sae: SparseAutoencoder) -> Weights:
         >>> from lightsae.sae import TopK
         >>> sae = SparseAutoencoder(2, 4, TopK(1))
         >>> _ = sae.scale.fill_(2.0)
+        >>> import torch
         >>> torch.equal(without_scale(sae).W_dec, 2 * sae.W_dec)
         True
     """
@@ -55,6 +56,7 @@ def folded(sae: SparseAutoencoder) -> Weights:
 
     Example:
         >>> from lightsae.sae import TopK
+        >>> import torch
         >>> sae, x = SparseAutoencoder(3, 6, TopK(2), "none"), torch.randn(5, 3)
         >>> _ = sae.b_dec.data.fill_(0.5)
         >>> W_enc, b_enc, _, _ = folded(sae)
@@ -62,13 +64,61 @@ def folded(sae: SparseAutoencoder) -> Weights:
         True
     """
     weights = without_scale(sae)
-    return weights._replace(b_enc=input_bias(sae, weights)) if sae.apply_b_dec_to_input else weights
+    return _shifted(weights, -1) if sae.apply_b_dec_to_input else weights
 
 
-def input_bias(sae: SparseAutoencoder, weights: Weights) -> Tensor:
-    """b_enc - W_enc b_dec, summed in float64, in the dtype of b_enc."""
+def folded_autoencoder(sae: SparseAutoencoder) -> SparseAutoencoder:
+    """The same function with the weights of `folded`: no scale, nothing subtracted.
+
+    Raises:
+        LightsaeError: If each row is normalised by statistics of its own.
+
+    Example:
+        >>> from lightsae.sae import TopK
+        >>> folded_autoencoder(SparseAutoencoder(3, 6, TopK(2))).apply_b_dec_to_input
+        False
+    """
+    return autoencoder(
+        folded(sae),
+        deepcopy(sae.selection),
+        provenance=dict(sae.provenance),
+        apply_b_dec_to_input=False,
+        threshold=getattr(sae.selection, "threshold", None),
+    )
+
+
+def subtracting(sae: SparseAutoencoder, format_name: str) -> Weights:
+    """Weights with which the same codes come from inputs less b_dec.
+
+        a = select(W_enc' (x - b_dec') + b_enc'),  x_hat = a W_dec' + b_dec'
+
+    Args:
+        sae: Normalised by one scale or by none.
+        format_name: Of the format, named in the error.
+
+    Raises:
+        LightsaeError: If each row is normalised by statistics of its own.
+
+    Example:
+        >>> from lightsae.sae import TopK
+        >>> import torch
+        >>> sae = SparseAutoencoder(3, 6, TopK(2), "none", apply_b_dec_to_input=False)
+        >>> _ = sae.b_dec.data.fill_(0.5)
+        >>> W_enc, b_enc, _, b_dec = subtracting(sae, "sparsify")
+        >>> x = torch.randn(5, 3)
+        >>> torch.allclose((x - b_dec) @ W_enc.mT + b_enc, sae.pre_activations(x), atol=1e-5)
+        True
+    """
+    require_no_row_statistics(sae, f"written as {format_name}")
+    weights = without_scale(sae)
+    return weights if sae.apply_b_dec_to_input else _shifted(weights, 1)
+
+
+def _shifted(weights: Weights, sign: int) -> Weights:
+    """b_enc + sign W_enc b_dec, summed in float64."""
     shift = weights.W_enc.double() @ weights.b_dec.double()
-    return (weights.b_enc.double() - shift).to(sae.b_enc.dtype)
+    b_enc = (weights.b_enc.double() + sign * shift).to(weights.b_enc.dtype)
+    return weights._replace(b_enc=b_enc)
 
 
 def require_no_row_statistics(sae: SparseAutoencoder, how: str) -> None:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.interop.safe_files import require_stored
-from lightsae.interop.torch_storages import Storage, rebuilt_tensor, storage_of
+from lightsae.interop.torch_storages import Storage, Storages, rebuilt_tensor
 
-_MAX_PROGRAM_BYTES = 64 * 2**20
+MAX_PROGRAM_BYTES = 64 * 2**20
 
 
 class Name(NamedTuple):
@@ -95,11 +95,11 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Any:
     if len(programs) != 1:
         raise LightsaeError(f"{path} has {len(programs)} parts named data.pkl, expected one")
     program = archive.getinfo(programs[0])
-    if program.file_size > _MAX_PROGRAM_BYTES:
+    if program.file_size > MAX_PROGRAM_BYTES:
         raise LightsaeError(f"{path}: data.pkl has {program.file_size} bytes")
     folder = programs[0].removesuffix("/data.pkl")
-    machine = _Machine(lambda key: storage_of(archive, folder, key))
-    return machine.run(archive.read(program))
+    storages = Storages(archive, folder)
+    return _Machine(storages.named).run(archive.read(program))
 
 
 _MARK = object()
@@ -144,6 +144,12 @@ class _Machine:
             raise LightsaeError("its pickle takes more than it has given")
         del self.stack[-count:]
         return found
+
+    def drop(self, count: int) -> None:
+        del self.stack[-count:]
+
+    def drop_to_mark(self) -> None:
+        self.since_mark()
 
     def remember(self, place: int | None) -> None:
         self.memo[len(self.memo) if place is None else int(place)] = self.stack[-1]
@@ -225,7 +231,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MEMOIZE": lambda machine, _: machine.remember(None),
     "BINGET": lambda machine, place: machine.push(machine.memo[place]),
     "LONG_BINGET": lambda machine, place: machine.push(machine.memo[place]),
-    "POP": lambda machine, _: machine.stack.pop(),
-    "POP_MARK": lambda machine, _: machine.since_mark(),
+    "POP": lambda machine, _: machine.drop(1),
+    "POP_MARK": lambda machine, _: machine.drop_to_mark(),
     "DUP": lambda machine, _: machine.push(machine.stack[-1]),
 }

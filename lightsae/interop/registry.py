@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.formats import saelens
+from lightsae.interop.formats import dictionary_learning, overcomplete, saelens, sparsify
 from lightsae.sae import SparseAutoencoder
 
 
@@ -43,7 +43,9 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, Format] = {form.NAME: form for form in (saelens,)}
+FORMATS: dict[str, Format] = {
+    form.NAME: form for form in (saelens, sparsify, dictionary_learning, overcomplete)
+}
 
 
 def format_named(name: str) -> Format:

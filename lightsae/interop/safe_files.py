@@ -144,7 +144,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         claimed = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if claimed > min(MAX_HEADER_BYTES, size - 8):
             raise LightsaeError(
-                f"{path} is not a whole safetensors file: its header claims {claimed} of {size} bytes"
+                f"{path} is no whole safetensors file: its header claims {claimed} of {size} bytes"
             )
         return load_file(path)
 

@@ -33,26 +33,44 @@ class Storage(NamedTuple):
     numbers: Tensor
 
 
-def storage_of(archive: zipfile.ZipFile, folder: str, key: Any) -> Storage:
-    """The storage that a persistent id of torch.save names.
+class Storages:
+    """The storages of a file, each read once.
 
     Args:
         archive: The file.
         folder: Name before `/data/` in it.
-        key: ("storage", class, name, location, numbers).
-
-    Raises:
-        LightsaeError: If there is none, or its part has another size.
     """
-    match key:
-        case ("storage", (_, str(kind)), str(name), _, int(count)) if kind in _DTYPES:
-            content = archive.read(f"{folder}/data/{name}")
-        case _:
-            raise LightsaeError(f"no storage {str(key)[:80]}")
-    dtype = _DTYPES[kind]
-    if len(content) != count * dtype.itemsize:
-        raise LightsaeError(f"storage {name} has {len(content)} bytes for {count} of {dtype}")
-    return Storage(torch.frombuffer(bytearray(content), dtype=dtype) if count else torch.empty(0))
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
+        self._archive, self._folder = archive, folder
+        self._read: dict[tuple[str, str], Storage] = {}
+
+    def named(self, key: Any) -> Storage:
+        """The storage that a persistent id of torch.save names.
+
+        Args:
+            key: ("storage", class, name, location, numbers).
+
+        Raises:
+            LightsaeError: If there is none, or its part has another size.
+        """
+        match key:
+            case ("storage", (_, str(kind)), str(name), _, int(count)) if kind in _DTYPES:
+                pass
+            case _:
+                raise LightsaeError(f"no storage {str(key)[:80]}")
+        if (kind, name) not in self._read:
+            content = self._archive.read(f"{self._folder}/data/{name}")
+            self._read[kind, name] = Storage(_numbers(content, _DTYPES[kind]))
+        if len(self._read[kind, name].numbers) != count:
+            raise LightsaeError(f"storage {name} has no {count} numbers of {kind}")
+        return self._read[kind, name]
+
+
+def _numbers(content: bytes, dtype: torch.dtype) -> Tensor:
+    if len(content) % dtype.itemsize:
+        raise LightsaeError(f"{len(content)} bytes are no numbers of {dtype}")
+    return torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0)
 
 
 def rebuilt_tensor(arguments: Any) -> Tensor:

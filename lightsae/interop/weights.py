@@ -29,6 +29,22 @@ class Weights(NamedTuple):
     b_dec: Tensor
 
 
+def with_unit_rows(weights: Weights) -> Weights:
+    """Pre-activations times the norms of the decoder's rows, which become 1.
+
+    A row of zeros stays as it is.
+
+    Example:
+        >>> rows = torch.tensor([[3.0, 4.0]])
+        >>> with_unit_rows(Weights(rows, torch.ones(1), rows, torch.zeros(2))).b_enc
+        tensor([5.])
+    """
+    norms = torch.linalg.vector_norm(weights.W_dec, dim=1)
+    norms = norms.where(norms > 0, 1)
+    W_enc, b_enc, W_dec, b_dec = weights
+    return Weights(W_enc * norms[:, None], b_enc * norms, W_dec / norms[:, None], b_dec)
+
+
 def checked(
     found: Any,
     path: Path,
@@ -110,7 +126,7 @@ def _require_shape(
 
 
 def setting(
-    config: Mapping[str, Any], key: str, kind: type, path: Path, default: Any = None
+    config: Mapping[str, Any], key: str, kind: type[Any], path: Path, default: Any = None
 ) -> Any:
     """A setting of a configuration, of the kind expected.
 

@@ -23,7 +23,7 @@ from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.saelens_configs import as_of_version_6
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting
+from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Normalization, Selection, SparseAutoencoder, TopK
 
 NAME = "saelens"
@@ -78,7 +78,7 @@ def read(path: Path) -> SparseAutoencoder:
     )  # fmt: skip
     selection, threshold = _rule(architecture, config, tensors, config_path)
     if architecture == "topk" and config.get("rescale_acts_by_decoder_norm"):
-        weights = _with_unit_rows(weights)
+        weights = with_unit_rows(weights)
     normalization = _normalization(config, config_path)
     if normalization == "unit_norm":
         weights = from_mean_square_norm(weights)
@@ -125,17 +125,6 @@ def _rule(
     details = metadata.get("training_architecture_details") or {}
     batch = "batchtopk" in str(metadata.get("training_architecture"))
     return threshold_rule(threshold, details.get("k"), batch=batch)
-
-
-def _with_unit_rows(weights: Weights) -> Weights:
-    """Pre-activations times the norms of the decoder's rows, which become 1."""
-    norms = torch.linalg.vector_norm(weights.W_dec, dim=1)
-    return Weights(
-        weights.W_enc * norms[:, None],
-        weights.b_enc * norms,
-        weights.W_dec / norms[:, None],
-        weights.b_dec,
-    )
 
 
 def _normalization(config: Mapping[str, Any], path: Path) -> Normalization:
