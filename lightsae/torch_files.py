@@ -39,13 +39,20 @@ def read_torch_file(path: Path, skipped_bytes: int = 0) -> Any:
     """
     try:
         mapped = zipfile.is_zipfile(path) and not skipped_bytes
-        source = io.BytesIO(path.read_bytes()[skipped_bytes:]) if skipped_bytes else path
+        source = _rest(path, skipped_bytes) if skipped_bytes else path
         with warnings.catch_warnings():
             # That a file looks like a program of TorchScript is told below.
             warnings.simplefilter("ignore")
             return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises whatever its parts do
         raise LightsaeError(_why(path, error)) from error
+
+
+def _rest(path: Path, skipped_bytes: int) -> io.BytesIO:
+    """What follows the first bytes of a file."""
+    with path.open("rb") as file:
+        file.seek(skipped_bytes)
+        return io.BytesIO(file.read())
 
 
 def _why(path: Path, error: Exception) -> str:

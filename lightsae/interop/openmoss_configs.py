@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.weights import shown
 
 
 def require_plain(config: Mapping[str, Any], path: Path) -> None:
@@ -21,9 +22,9 @@ def require_plain(config: Mapping[str, Any], path: Path) -> None:
     """
     kind = config.get("sae_type", "sae")
     if kind != "sae":
-        raise LightsaeError(f"{path}: sae_type is {kind!r}, expected 'sae'")
+        raise LightsaeError(f"{path}: sae_type is {shown(kind)}, expected 'sae'")
     place, target = config.get("hook_point_in"), config.get("hook_point_out")
     if target not in (None, place):
-        raise LightsaeError(f"{path}: a transcoder from {place} to {target}, not an autoencoder")
+        raise LightsaeError(f"{path}: a transcoder from {shown(place)} to {shown(target)}")
     if config.get("use_glu_encoder"):
         raise LightsaeError(f"{path}: use_glu_encoder is set: a second encoder has no place")

@@ -138,7 +138,8 @@ def setting(
         default: Where it is absent or null; without one, that is an error.
 
     Raises:
-        LightsaeError: If it is missing or of another kind, or an int is smaller than 1.
+        LightsaeError: If it is missing or of another kind, or an int is smaller than 1 or beyond
+            64 bits.
 
     Example:
         >>> setting({"k": 8.5}, "k", int, Path("cfg.json"))
@@ -151,13 +152,26 @@ def setting(
         if default is None:
             raise LightsaeError(f"{path}: {key!r} is missing, expected {kind.__name__}")
         return default
+    if type(value) is int and abs(value) >= 2**63:
+        raise LightsaeError(f"{path}: {key!r} is {shown(value)}, expected a number below 2^63")
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise LightsaeError(f"{path}: {key!r} is {value!r}, expected {kind.__name__}")
+        raise LightsaeError(f"{path}: {key!r} is {shown(value)}, expected {kind.__name__}")
     if kind is int and value < 1:
         raise LightsaeError(f"{path}: {key!r} is {value}, expected at least 1")
     return value
+
+
+def shown(value: Any) -> str:
+    """What a file has in the place of something else, in a few words of one line.
+
+    Example:
+        >>> shown(torch.zeros(2, 2))
+        'tensor([[0., 0.], [0., 0.]])'
+    """
+    words = " ".join(repr(value).split())
+    return words if len(words) <= 80 else f"{words[:77]}..."
 
 
 def autoencoder(

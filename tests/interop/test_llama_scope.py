@@ -10,8 +10,9 @@ from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
 from lightsae.interop.formats import llama_scope
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
+from tests.interop.helpers import assert_same
 from tests.interop.libraries.llama_scope import LlamaScope
-from tests.interop.libraries.weights import assert_agree, assert_same, assert_same_function, rows
+from tests.interop.libraries.weights import assert_agree, assert_same_function, rows
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,10 @@ def test_a_threshold_for_each_latent_is_refused():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"hook_point_out": "blocks.8.hook_mlp_out"}, "a transcoder from blocks.8.hook_resid_post"),
+        (
+            {"hook_point_out": "blocks.8.hook_mlp_out"},
+            "a transcoder from 'blocks.8.hook_resid_post' to",
+        ),
         ({"use_glu_encoder": True}, "use_glu_encoder is set: a second encoder has no place"),
         (
             {"norm_activation": "batch-wise"},

@@ -9,8 +9,9 @@ from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
 from lightsae.interop.formats import openai
 from lightsae.sae import BatchTopK, SparseAutoencoder, TopK
+from tests.interop.helpers import assert_same
 from tests.interop.libraries.openai import OpenAI
-from tests.interop.libraries.weights import assert_agree, assert_same, assert_same_function, rows
+from tests.interop.libraries.weights import assert_agree, assert_same_function, rows
 
 
 @pytest.mark.parametrize("activation", ["TopK", "ReLU"])

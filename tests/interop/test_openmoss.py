@@ -12,10 +12,10 @@ from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
 from lightsae.interop.formats import openmoss
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
+from tests.interop.helpers import assert_same
 from tests.interop.libraries.openmoss import HOOK, OpenMOSS
 from tests.interop.libraries.weights import (
     assert_agree,
-    assert_same,
     assert_same_function,
     rows,
     same_tensors,
@@ -141,7 +141,10 @@ def test_an_autoencoder_of_ours_is_the_same_function(tmp_path: Path, rule: TopK)
     ("change", "said"),
     [
         ({"sae_type": "clt"}, "sae_type is 'clt', expected 'sae'"),
-        ({"hook_point_out": "blocks.3.hook_mlp_out"}, "a transcoder from blocks.3.hook_resid_post"),
+        (
+            {"hook_point_out": "blocks.3.hook_mlp_out"},
+            "a transcoder from 'blocks.3.hook_resid_post' to",
+        ),
         ({"use_glu_encoder": True}, "use_glu_encoder is set: a second encoder has no place"),
         (
             {"norm_activation": "batch-wise"},
@@ -159,7 +162,7 @@ def test_what_cannot_be_represented_is_refused(
     tmp_path: Path, change: dict[str, object], said: str
 ):
     with pytest.raises(LightsaeError, match=said):
-        load_foreign(OpenMOSS("topk", **change).save(tmp_path))
+        load_foreign(OpenMOSS(**{"act_fn": "topk"} | change).save(tmp_path))
 
 
 def test_layer_norm_has_no_place():

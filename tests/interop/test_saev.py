@@ -11,7 +11,7 @@ from lightsae.interop import load_foreign
 from lightsae.interop.formats import saev
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
 from tests.interop.libraries.saev import Saev, parts
-from tests.interop.libraries.weights import assert_agree, rows, same_tensors
+from tests.interop.libraries.weights import assert_agree, assert_same_function, rows, same_tensors
 
 SIZES = {"d_model": 24, "d_sae": 96}
 

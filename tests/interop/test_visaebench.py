@@ -12,10 +12,10 @@ from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
 from lightsae.interop.formats import visaebench
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
+from tests.interop.helpers import assert_same
 from tests.interop.libraries.visaebench import Visaebench
 from tests.interop.libraries.weights import (
     assert_agree,
-    assert_same,
     assert_same_function,
     rows,
     same_tensors,

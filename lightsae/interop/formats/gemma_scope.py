@@ -26,7 +26,7 @@ from lightsae.interop.safe_files import (
     read_npz,
     read_safetensors,
 )
-from lightsae.interop.weights import Weights, autoencoder, checked, origin
+from lightsae.interop.weights import Weights, autoencoder, checked, origin, shown
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder
 
 NAME = "gemma_scope"
@@ -112,13 +112,15 @@ def _arrays(path: Path) -> Path:
 def _require_plain(config: Mapping[str, Any], path: Path) -> None:
     if config.get("architecture") != "jump_relu":
         raise LightsaeError(
-            f"{path}: architecture is {config.get('architecture')!r}, expected 'jump_relu'"
+            f"{path}: architecture is {shown(config.get('architecture'))}, expected 'jump_relu'"
         )
     if config.get("affine_connection"):
         raise LightsaeError(f"{path}: affine_connection is set: a skip connection has no place")
     place, target = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
     if target not in (None, place):
-        raise LightsaeError(f"{path}: a transcoder from {place} to {target}, not an autoencoder")
+        raise LightsaeError(
+            f"{path}: a transcoder from {shown(place)} to {shown(target)}, not an autoencoder"
+        )
 
 
 def files(sae: SparseAutoencoder) -> dict[str, bytes]:

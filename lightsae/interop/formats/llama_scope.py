@@ -30,6 +30,7 @@ from lightsae.interop.weights import (
     checked,
     origin,
     setting,
+    shown,
     with_unit_rows,
 )
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
@@ -97,7 +98,7 @@ def _in_units_of_inputs(weights: Weights, config: Mapping[str, Any], path: Path)
         return weights
     if kind != "dataset-wise":
         raise LightsaeError(
-            f"{path}: norm_activation is {kind!r}, expected dataset-wise, inference or none"
+            f"{path}: norm_activation is {shown(kind)}, expected dataset-wise, inference or none"
         )
     norms = setting(config, "dataset_average_activation_norm", dict, path)
     norm_in, norm_out = (setting(norms, name, float, path) for name in ("in", "out"))
@@ -117,12 +118,12 @@ def _rule(config: Mapping[str, Any], d_sae: int, path: Path) -> tuple[Selection,
     if kind == "relu":
         return threshold_rule(torch.zeros(d_sae))
     if kind == "jumprelu" or (kind == "topk" and least > 0):
-        if not 0 <= least < math.inf:
+        if not 0 <= least <= torch.finfo(torch.float32).max:
             raise LightsaeError(f"{path}: jump_relu_threshold is {least}, expected at least 0")
         return threshold_rule(torch.full((d_sae,), least), k)
     if kind == "topk":
         return TopK(k), None
-    raise LightsaeError(f"{path}: act_fn is {kind!r}, expected jumprelu, topk or relu")
+    raise LightsaeError(f"{path}: act_fn is {shown(kind)}, expected jumprelu, topk or relu")
 
 
 def files(sae: SparseAutoencoder) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of, without_scale
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import files_in, read_torch
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting
+from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
 from lightsae.sae import JumpReLU, SparseAutoencoder, TopK
 
 NAME = "openai"
@@ -69,7 +69,7 @@ def read(path: Path) -> SparseAutoencoder:
             weights, rule, normalization="layer_norm_unbiased", provenance=provenance
         )
     if kind != "ReLU":
-        raise LightsaeError(f"{file}: activation is {kind!r}, expected TopK or ReLU")
+        raise LightsaeError(f"{file}: activation is {shown(kind)}, expected TopK or ReLU")
     selection, threshold = threshold_rule(torch.zeros_like(weights.b_enc))
     return autoencoder(weights, selection, threshold=threshold, provenance=origin(NAME, config))
 
@@ -86,11 +86,11 @@ def _file(path: Path) -> Path:
 def _top_k(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
     state = found.get("activation_state_dict")
     if not isinstance(state, Mapping):
-        raise LightsaeError(f"{file}: 'activation_state_dict' is {state!r}, expected a dictionary")
+        raise LightsaeError(f"{file}: activation_state_dict is {shown(state)}, expected a mapping")
     after = setting(state, "postact_fn", str, file)
     if after != "ReLU":
         raise LightsaeError(
-            f"{file}: postact_fn is {after!r}, which keeps negative activations: expected ReLU"
+            f"{file}: postact_fn is {shown(after)}, which keeps negative activations: expected ReLU"
         )
     return {"k": setting(state, "k", int, file), "postact_fn": after}
 

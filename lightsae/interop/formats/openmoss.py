@@ -37,6 +37,7 @@ from lightsae.interop.weights import (
     checked,
     origin,
     setting,
+    shown,
     with_unit_rows,
 )
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
@@ -117,14 +118,21 @@ def _now(name: str, value: Any) -> Any:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
     wide = value.to(torch.promote_types(value.dtype, torch.float32))
-    return wide.mT if name in ("encoder.weight", "decoder.weight") and wide.dim() == 2 else wide
+    return (
+        wide.mT.contiguous()
+        if name in ("encoder.weight", "decoder.weight") and wide.dim() == 2
+        else wide
+    )
 
 
 def _checked(
     found: Mapping[str, Any], source: Path, config: Mapping[str, Any], path: Path
 ) -> dict[str, Tensor]:
     d_in = setting(config, "d_model", int, path)
-    sizes = {"d_in": d_in, "d_sae": int(d_in * setting(config, "expansion_factor", float, path))}
+    factor = setting(config, "expansion_factor", float, path)
+    if not 0 < factor < math.inf:
+        raise LightsaeError(f"{path}: expansion_factor is {factor}, expected above 0")
+    sizes = {"d_in": d_in, "d_sae": int(d_in * factor)}
     has_thresholds = _kind(config, path) == "jumprelu"
     has_bias = setting(config, "use_decoder_bias", bool, path, True)
     return checked(
@@ -161,7 +169,7 @@ def _rule_and_weights(
         return *threshold_rule(threshold.clamp_max(torch.finfo(torch.float32).max), k), weights
     if kind not in ("topk", "batchtopk"):
         raise LightsaeError(
-            f"{path}: act_fn is {kind!r}, expected topk, batchtopk, jumprelu or relu"
+            f"{path}: act_fn is {shown(kind)}, expected topk, batchtopk, jumprelu or relu"
         )
     weights = with_unit_rows(weights) if gated_by_norm else weights
     return (TopK(k), None, weights) if kind == "topk" else (BatchTopK(k), _UNKNOWN, weights)
@@ -179,12 +187,13 @@ def _scale(
         return 1.0
     if kind != "dataset-wise":
         raise LightsaeError(
-            f"{path}: norm_activation is {kind!r}, expected dataset-wise, token-wise or inference"
+            f"{path}: norm_activation is {shown(kind)}, expected dataset-wise, token-wise "
+            "or inference"
         )
     name = _NORM + setting(config, "hook_point_in", str, path)
     norm = found.get(name)
     if not isinstance(norm, Tensor) or norm.numel() != 1 or not 0 < norm.item() < math.inf:
-        raise LightsaeError(f"{source}: {name!r} is missing or no number above 0")
+        raise LightsaeError(f"{source}: {shown(name)} is missing or no number above 0")
     return norm.item() / math.sqrt(d_in)
 
 

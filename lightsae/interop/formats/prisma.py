@@ -22,9 +22,9 @@ from lightsae.errors import LightsaeError
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of, without_scale
 from lightsae.interop.inert_pickle import Record, read_inert
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.safe_files import files_in, peek_json, read_json
+from lightsae.interop.safe_files import file_in, files_in, peek_json, read_json
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting
+from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
 from lightsae.sae import JumpReLU, Normalization, Selection, SparseAutoencoder, TopK
 
 NAME = "prisma"
@@ -77,7 +77,7 @@ def read(path: Path) -> SparseAutoencoder:
     if not isinstance(word, str | None) or word not in _NORMALIZATIONS:
         known = ", ".join(filter(None, _NORMALIZATIONS))
         raise LightsaeError(
-            f"{config_path}: normalize_activations is {word!r}, expected one of {known}"
+            f"{config_path}: normalize_activations is {shown(word)}, expected one of {known}"
         )
     normalization = _NORMALIZATIONS[word]
     if normalization == "unit_norm":
@@ -125,8 +125,8 @@ def _content(source: Path) -> tuple[dict[str, Any], Any, Path]:
     """Configuration, what the file holds of tensors, and the file that has the configuration."""
     found = read_inert(source)
     whole = isinstance(found, dict) and {"cfg", "state_dict"} <= found.keys()
-    beside = source.parent / _CONFIG
-    if not whole or beside.is_file():
+    if not whole or (source.parent / _CONFIG).exists():
+        beside = file_in(source.parent, _CONFIG)
         return read_json(beside), found["state_dict"] if whole else found, beside
     cfg = found["cfg"]
     if not isinstance(cfg, Record) or not isinstance(cfg.state, dict):
@@ -158,7 +158,7 @@ def _require_plain(config: Mapping[str, Any], path: Path) -> None:
     if architecture == "gated":
         raise LightsaeError(f"{path}: architecture is 'gated', whose gate is a second encoder")
     if architecture != "standard":
-        raise LightsaeError(f"{path}: architecture is {architecture!r}, expected 'standard'")
+        raise LightsaeError(f"{path}: architecture is {shown(architecture)}, expected 'standard'")
 
 
 def _rule(config: Mapping[str, Any], d_sae: int, path: Path) -> tuple[Selection, Tensor | None]:
@@ -166,11 +166,11 @@ def _rule(config: Mapping[str, Any], d_sae: int, path: Path) -> tuple[Selection,
     if kind == "relu":
         return threshold_rule(torch.zeros(d_sae))
     if kind != "topk":
-        raise LightsaeError(f"{path}: activation_fn_str is {kind!r}, expected topk or relu")
+        raise LightsaeError(f"{path}: activation_fn_str is {shown(kind)}, expected topk or relu")
     options = setting(config, "activation_fn_kwargs", dict, path, {})
     after = options.get("postact_fn", "ReLU")
     if str(after).rpartition(".")[2] != "ReLU":
-        raise LightsaeError(f"{path}: postact_fn is {after!r}, expected ReLU")
+        raise LightsaeError(f"{path}: postact_fn is {shown(after)}, expected ReLU")
     if "k" not in options:
         raise LightsaeError(f"{path}: 'activation_fn_kwargs' has no 'k', which Prisma needs too")
     return TopK(setting(options, "k", int, path)), None

@@ -21,7 +21,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interop.folding import folded, require_no_row_statistics
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import MAX_HEADER_BYTES, file_in, parse_json, read_torch
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting
+from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "saev"
@@ -59,7 +59,7 @@ def read(path: Path) -> SparseAutoencoder:
     header, size = _header(file)
     schema = header.get("schema")
     if schema not in _SCHEMAS or isinstance(schema, bool):
-        raise LightsaeError(f"{file}: schema is {schema!r}, expected 1 to 5 or none")
+        raise LightsaeError(f"{file}: schema is {shown(schema)}, expected 1 to 5 or none")
     config = header if schema is None else setting(header, "cfg", dict, file)
     kind, params = _activation(header, config, file)
     shapes = _SHAPES | ({_THRESHOLD: ()} if kind == "BatchTopK" else {})
@@ -120,7 +120,7 @@ def _rule(
     if kind == "Relu":
         return threshold_rule(torch.zeros_like(tensors["b_enc"]))
     if kind not in ("TopK", "BatchTopK"):
-        raise LightsaeError(f"{file}: activation {kind!r} is none of Relu, TopK and BatchTopK")
+        raise LightsaeError(f"{file}: activation {shown(kind)} is none of Relu, TopK and BatchTopK")
     d_sae = len(tensors["b_enc"])
     k = min(setting(params, "top_k", int, file, 32), d_sae)
     if kind == "TopK":

@@ -20,7 +20,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interop.folding import folded, require_no_row_statistics
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors, read_torch
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting
+from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
 from lightsae.interop.yaml_files import peek_yaml, read_yaml
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
@@ -130,7 +130,9 @@ def _rule(
 ) -> tuple[Selection, Tensor | None]:
     kind = _activation(config)
     if kind not in _RULES:
-        raise LightsaeError(f"{path}: activation is {kind!r}, expected one of {', '.join(_RULES)}")
+        raise LightsaeError(
+            f"{path}: activation is {shown(kind)}, expected one of {', '.join(_RULES)}"
+        )
     if kind == "topk":
         return TopK(setting(config, "k", int, path)), None
     if kind == "jumprelu":
@@ -138,7 +140,10 @@ def _rule(
         return threshold_rule(torch.full((d_sae,), _DEFAULT_JUMP) if given is None else given)
     k = min(setting(config, "k", int, path, d_sae), d_sae)
     if config.get("threshold") is not None:
-        least = torch.tensor(setting(config, "threshold", float, path))
+        given = setting(config, "threshold", float, path)
+        least = torch.tensor(given)
+        if not torch.isfinite(least):
+            raise LightsaeError(f"{path}: threshold is {given}, expected a finite number")
     elif "_running_threshold" in tensors:
         least = tensors["_running_threshold"].float()
     else:

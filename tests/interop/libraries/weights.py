@@ -67,15 +67,6 @@ def same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
-def assert_same(found: SparseAutoencoder, expected: SparseAutoencoder):
-    """The same weights to the bit, and the same rule and normalisation."""
-    assert same_tensors(found.state_dict(), expected.state_dict())
-    assert type(found.selection) is type(expected.selection)
-    assert found.selection.settings() == expected.selection.settings()
-    assert found.normalization == expected.normalization
-    assert found.apply_b_dec_to_input == expected.apply_b_dec_to_input
-
-
 @torch.no_grad()
 def assert_same_function(found: SparseAutoencoder, expected: SparseAutoencoder, tolerance=1e-5):
     """Equal codes and reconstructions of 1,000 rows, but for rounding."""
