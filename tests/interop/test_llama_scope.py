@@ -22,8 +22,7 @@ from tests.interop.libraries.weights import assert_agree, assert_same_function, 
         {"apply_decoder_bias_to_pre_encoder": True},
         {"sparsity_include_decoder_norm": False},
         {"act_fn": "topk"},
-        {"act_fn": "topk", "jump_relu_threshold": 0.0},
-        {"act_fn": "relu", "jump_relu_threshold": 0.0},
+        {"act_fn": "relu"},
     ],
 )
 def test_an_autoencoder_is_read_as_its_loader_computes_it(
@@ -43,7 +42,7 @@ def test_k_and_place_are_kept(tmp_path: Path):
 @pytest.mark.parametrize("act_fn", ["jumprelu", "topk"])
 def test_what_is_read_and_written_is_read_the_same(tmp_path: Path, act_fn: str):
     """Once folded, nothing is left to fold: a mean norm of sqrt(d_in), no norms of the decoder."""
-    library = LlamaScope(act_fn=act_fn, threshold=0.0 if act_fn == "topk" else 1.2)
+    library = LlamaScope(act_fn=act_fn)
     sae = load_foreign(library.save(tmp_path / "in"))
     export_foreign(sae, tmp_path / "out", "llama_scope")
     assert_same(load_foreign(tmp_path / "out"), sae)

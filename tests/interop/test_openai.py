@@ -33,7 +33,11 @@ def test_what_is_read_is_written_again_to_the_bit(tmp_path: Path, activation: st
     sae = load_foreign(library.save(tmp_path / "6.pt"))
     export_foreign(sae, tmp_path / "out", "openai")
     written = torch.load(tmp_path / "out" / "autoencoder.pt", weights_only=True)
-    expected = library.state()
+    expected = {
+        name: value
+        for name, value in library.state().items()
+        if name not in ("activation.k", "activation.postact_fn")
+    }
     assert written.keys() == expected.keys()
     for name, value in expected.items():
         if isinstance(value, torch.Tensor):

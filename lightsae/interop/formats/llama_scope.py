@@ -111,13 +111,12 @@ def _in_units_of_inputs(weights: Weights, config: Mapping[str, Any], path: Path)
 
 
 def _rule(config: Mapping[str, Any], d_sae: int, path: Path) -> tuple[Selection, Tensor | None]:
-    """A topk with a threshold is read as a jumprelu by Llama Scope too."""
     kind = setting(config, "act_fn", str, path).lower()
     k = min(setting(config, "top_k", int, path, 50), d_sae)
-    least = setting(config, "jump_relu_threshold", float, path, 0.0)
     if kind == "relu":
         return threshold_rule(torch.zeros(d_sae))
-    if kind == "jumprelu" or (kind == "topk" and least > 0):
+    if kind == "jumprelu":
+        least = setting(config, "jump_relu_threshold", float, path, 0.0)
         if not 0 <= least <= torch.finfo(torch.float32).max:
             raise LightsaeError(f"{path}: jump_relu_threshold is {least}, expected at least 0")
         return threshold_rule(torch.full((d_sae,), least), k)

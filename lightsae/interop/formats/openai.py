@@ -31,7 +31,8 @@ _SHAPES: dict[str, tuple[int | str, ...]] = {
     "pre_bias": ("d_in",),
 }
 _STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
-_SETTINGS = ("activation", "activation_state_dict")
+# A module with a TopK writes its settings a second time.
+_SETTINGS = ("activation", "activation_state_dict", "activation.k", "activation.postact_fn")
 
 
 def recognizes(path: Path) -> bool:

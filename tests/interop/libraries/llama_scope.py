@@ -41,10 +41,11 @@ class LlamaScope:
         W_enc, b_enc, _, b_dec = self._folded()
         config = self.config()
         h = (x - b_dec if config["apply_decoder_bias_to_pre_encoder"] else x) @ W_enc.T + b_enc
-        if self.act_fn == "topk" and config["jump_relu_threshold"] == 0:
+        if self.act_fn == "topk":
             kept = h.relu().topk(config["top_k"])
             return torch.zeros_like(h).scatter(1, kept.indices, kept.values)
-        return torch.where(h > config["jump_relu_threshold"], h, 0.0)
+        least = config["jump_relu_threshold"] if self.act_fn == "jumprelu" else 0.0
+        return torch.where(h > least, h, 0.0)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         _, _, W_dec, b_dec = self._folded()

@@ -47,6 +47,7 @@ class OpenAI:
         activation: dict[str, Any] = {}
         if self.activation == "TopK":
             activation = {"k": self.k, "postact_fn": self.postact}
+        twice = {f"activation.{name}": value for name, value in activation.items()}
         return OrderedDict(
             pre_bias=b_dec,
             latent_bias=b_enc,
@@ -54,6 +55,7 @@ class OpenAI:
             latents_activation_frequency=torch.ones(count),
             latents_mean_square=torch.zeros(count),
             **{"encoder.weight": W_enc, "decoder.weight": W_dec.T.contiguous()},
+            **twice,
             activation=self.activation,
             activation_state_dict=OrderedDict(activation),
         )
