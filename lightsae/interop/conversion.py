@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import torch
+
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.interop.folding import folded_autoencoder
 from lightsae.interop.registry import format_named, format_of
-from lightsae.sae import SparseAutoencoder
+from lightsae.sae import SparseAutoencoder, save_load
 
 
 def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
@@ -35,6 +37,8 @@ def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
     path = Path(path)
     if not path.exists():
         raise LightsaeError(f"{path}: no such file or folder")
+    if (path / save_load.SETTINGS).exists():
+        raise LightsaeError(f"{path} is of lightsae itself: SparseAutoencoder.load reads it")
     return (format_of(path) if format == "auto" else format_named(format)).read(path)
 
 
@@ -65,6 +69,9 @@ def export_foreign(
     folder = Path(folder)
     form = format_named(format)
     require_empty(folder)
+    for name, tensor in sae.state_dict().items():
+        if name != "selection.threshold" and not torch.isfinite(tensor).all():
+            raise LightsaeError(f"the autoencoder's {name} has NaN or infinite values")
     files = form.files(folded_autoencoder(sae) if fold else sae)
     try:
         folder.mkdir(parents=True, exist_ok=True)

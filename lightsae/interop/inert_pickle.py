@@ -73,32 +73,29 @@ def read_inert(path: Path) -> Any:
         >>> str(linear.made_by), linear.state["_parameters"]["weight"].shape
         ('torch.nn.modules.linear.Linear', torch.Size([3, 2]))
     """
+    require_stored(path)
     try:
         if not zipfile.is_zipfile(path):
             path.stat()
-            raise LightsaeError(
-                f"{path} is not a zip file of torch.save: load it with torch and save it again"
-            )
-        require_stored(path)
+            raise LightsaeError("not a zip file of torch.save: load it with torch, save it again")
         with zipfile.ZipFile(path) as archive:
-            return _read(archive, path)
-    except LightsaeError:
-        raise
+            return _read(archive)
+    except LightsaeError as error:
+        raise LightsaeError(f"{path} cannot be read: {error}") from error
     except OSError as error:
         raise LightsaeError(f"{path} cannot be read: {error.strerror or reason(error)}") from error
     except Exception as error:  # a damaged program fails in as many ways as there are instructions
         raise LightsaeError(f"{path} cannot be read: {reason(error)}") from error
 
 
-def _read(archive: zipfile.ZipFile, path: Path) -> Any:
+def _read(archive: zipfile.ZipFile) -> Any:
     programs = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(programs) != 1:
-        raise LightsaeError(f"{path} has {len(programs)} parts named data.pkl, expected one")
+        raise LightsaeError(f"it has {len(programs)} parts named data.pkl, expected one")
     program = archive.getinfo(programs[0])
     if program.file_size > MAX_PROGRAM_BYTES:
-        raise LightsaeError(f"{path}: data.pkl has {program.file_size} bytes")
-    folder = programs[0].removesuffix("/data.pkl")
-    storages = Storages(archive, folder)
+        raise LightsaeError(f"its data.pkl has {program.file_size} bytes")
+    storages = Storages(archive, programs[0].removesuffix("/data.pkl"))
     return _Machine(storages.named).run(archive.read(program))
 
 

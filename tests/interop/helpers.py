@@ -41,6 +41,7 @@ def assert_near_tie(sae: SparseAutoencoder, x: Tensor, differs: Tensor) -> None:
 
 def relative(found: Tensor, expected: Tensor) -> float:
     """The largest distance of two rows over the norm of the second."""
+    found, expected = found.detach(), expected.detach()
     norms = torch.linalg.vector_norm(expected, dim=1).clamp_min(1e-6)
     return float((torch.linalg.vector_norm(found - expected, dim=1) / norms).max())
 

@@ -10,9 +10,9 @@ from .helpers import rows
 
 RULES = {
     "TopK": lambda: TopK(4),
-    "GroupMax": lambda: GroupMax(4),
     "BatchTopK": lambda: BatchTopK(4),
     "JumpReLU": lambda: JumpReLU(4),
+    "GroupMax": lambda: GroupMax(4),
 }
 
 
