@@ -45,6 +45,17 @@ def with_unit_rows(weights: Weights) -> Weights:
     return Weights(W_enc * norms[:, None], b_enc * norms, W_dec / norms[:, None], b_dec)
 
 
+def widened(weights: Weights) -> Weights:
+    """Weights in float32 at least, which folding would otherwise round to a half precision again.
+
+    Example:
+        >>> rows = torch.eye(2, dtype=torch.bfloat16)
+        >>> widened(Weights(rows, rows[0], rows, rows[0])).W_enc.dtype
+        torch.float32
+    """
+    return Weights(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in weights))
+
+
 def checked(
     found: Any,
     path: Path,

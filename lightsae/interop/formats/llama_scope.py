@@ -31,6 +31,7 @@ from lightsae.interop.weights import (
     origin,
     setting,
     shown,
+    widened,
     with_unit_rows,
 )
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
@@ -53,7 +54,8 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path) -> SparseAutoencoder:
-    """The autoencoder of a folder, folded as its own loader does, in float32 at least.
+    """The autoencoder of a folder, folded as its own loader does; in float32 at least
+    where anything is.
 
     Raises:
         LightsaeError: If it is malformed, a transcoder, has a second encoder, or its inputs are
@@ -72,7 +74,7 @@ def read(path: Path) -> SparseAutoencoder:
     tensors = checked(read_safetensors(source), source, _SHAPES, optional=optional, sizes=sizes)
     weights = _in_units_of_inputs(_weights(tensors), config, config_path)
     if setting(config, "sparsity_include_decoder_norm", bool, config_path, True):
-        weights = with_unit_rows(weights)
+        weights = with_unit_rows(widened(weights))
     selection, threshold = _rule(config, len(weights.b_enc), config_path)
     subtracts = setting(config, "apply_decoder_bias_to_pre_encoder", bool, config_path, True)
     return autoencoder(
@@ -85,11 +87,9 @@ def read(path: Path) -> SparseAutoencoder:
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> Weights:
-    """In float32 at least: the published files are in bfloat16, and folding would round again."""
-    wide = {name: t.to(torch.promote_types(t.dtype, torch.float32)) for name, t in tensors.items()}
-    W_dec = wide["decoder.weight"].mT
-    b_dec = wide.get("decoder.bias", W_dec.new_zeros(W_dec.shape[1]))
-    return Weights(wide["encoder.weight"], wide["encoder.bias"], W_dec, b_dec)
+    W_dec = tensors["decoder.weight"].mT
+    b_dec = tensors.get("decoder.bias", W_dec.new_zeros(W_dec.shape[1]))
+    return Weights(tensors["encoder.weight"], tensors["encoder.bias"], W_dec, b_dec)
 
 
 def _in_units_of_inputs(weights: Weights, config: Mapping[str, Any], path: Path) -> Weights:
@@ -106,7 +106,7 @@ def _in_units_of_inputs(weights: Weights, config: Mapping[str, Any], path: Path)
         raise LightsaeError(
             f"{path}: dataset_average_activation_norm is {norms}, expected equal in and out above 0"
         )
-    factor = math.sqrt(weights.W_enc.shape[1]) / norm_in
+    factor, weights = math.sqrt(weights.W_enc.shape[1]) / norm_in, widened(weights)
     return weights._replace(b_enc=weights.b_enc / factor, b_dec=weights.b_dec / factor)
 
 

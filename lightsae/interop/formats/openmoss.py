@@ -38,6 +38,7 @@ from lightsae.interop.weights import (
     origin,
     setting,
     shown,
+    widened,
     with_unit_rows,
 )
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
@@ -70,7 +71,7 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path) -> SparseAutoencoder:
-    """The autoencoder of a folder, in float32 at least.
+    """The autoencoder of a folder; in float32 at least where it is folded or scaled.
 
     A batchtopk has no threshold in the files: `lightsae calibrate` finds one.
 
@@ -86,6 +87,8 @@ def read(path: Path) -> SparseAutoencoder:
     selection, threshold, weights = _rule_and_weights(config, config_path, tensors)
     scale = _scale(config, config_path, found, source, weights.W_enc.shape[1])
     by_row = config.get("norm_activation") == "token-wise"
+    if by_row or scale != 1:
+        weights = widened(weights)
     sae = autoencoder(
         from_mean_square_norm(weights) if by_row else weights,
         selection,
@@ -99,7 +102,7 @@ def read(path: Path) -> SparseAutoencoder:
 
 
 def _tensors(path: Path) -> tuple[dict[str, Any], Path]:
-    """What the file holds, by the names of today, in float32 at least."""
+    """What the file holds, by the names of today."""
     name = next((name for name in _TENSORS if (path / name).exists()), _TENSORS[0])
     source = file_in(path, name)
     if source.suffix == ".safetensors":
@@ -114,15 +117,9 @@ def _tensors(path: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _now(name: str, value: Any) -> Any:
-    """A tensor as the name of today means it; wide, since folding would round it again."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return value
-    wide = value.to(torch.promote_types(value.dtype, torch.float32))
-    return (
-        wide.mT.contiguous()
-        if name in ("encoder.weight", "decoder.weight") and wide.dim() == 2
-        else wide
-    )
+    """A tensor as the name of today means it."""
+    transposed = name in ("encoder.weight", "decoder.weight") and isinstance(value, Tensor)
+    return value.mT.contiguous() if transposed and value.dim() == 2 else value
 
 
 def _checked(
@@ -163,7 +160,7 @@ def _rule_and_weights(
     if kind == "relu":
         return *threshold_rule(torch.zeros(d_sae)), weights
     if kind == "jumprelu":
-        threshold = tensors[_THRESHOLD].exp()
+        threshold = tensors[_THRESHOLD].float().exp()
         if gated_by_norm:
             threshold = threshold / norms
         return *threshold_rule(threshold.clamp_max(torch.finfo(torch.float32).max), k), weights
@@ -171,7 +168,7 @@ def _rule_and_weights(
         raise LightsaeError(
             f"{path}: act_fn is {shown(kind)}, expected topk, batchtopk, jumprelu or relu"
         )
-    weights = with_unit_rows(weights) if gated_by_norm else weights
+    weights = with_unit_rows(widened(weights)) if gated_by_norm else weights
     return (TopK(k), None, weights) if kind == "topk" else (BatchTopK(k), _UNKNOWN, weights)
 
 
