@@ -8,6 +8,10 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder
 
+# Of a BatchTopK whose files have none.
+UNKNOWN_THRESHOLD = torch.tensor(torch.nan)
+NO_THRESHOLD = "Its files have no threshold for inference: lightsae calibrate finds one."
+
 
 def threshold_rule(
     threshold: Tensor, k: Any = None, *, batch: bool = False

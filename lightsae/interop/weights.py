@@ -1,6 +1,6 @@
 """Weights of other formats: checked by name and shape, and put into an autoencoder of ours."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -245,6 +245,7 @@ def origin(
     hook: str | None = None,
     layer: int | None = None,
     version: str | None = None,
+    notes: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Where an autoencoder comes from, as `SparseAutoencoder.provenance` keeps it.
 
@@ -255,6 +256,7 @@ def origin(
         hook: Name of the place in it.
         layer: Number of its layer.
         version: Of the library that wrote it.
+        notes: In what it is not what the library makes of it, or not ready, and what to do.
 
     Example:
         >>> origin("saev", {"d_sae": 4}, layer=11)
@@ -266,6 +268,7 @@ def origin(
         "hook": hook,
         "layer": layer,
         "version": version,
+        "notes": list(notes) or None,
     }
     return {name: value for name, value in known.items() if value is not None} | {
         "config": dict(config)

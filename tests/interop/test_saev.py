@@ -32,6 +32,7 @@ def test_oldest_files_subtract_b_dec_as_the_saev_that_wrote_them_did(
     library = Saev("Relu", schema=schema)
     sae = load_foreign(library.save(tmp_path / "checkpoint" / "sae.pt").parent)
     assert sae.apply_b_dec_to_input
+    assert "saev's present loader does not" in sae.provenance["notes"][0]
     assert_agree(sae, library, rows())
 
 
@@ -47,6 +48,7 @@ def test_negative_values_of_a_row_with_fewer_than_k_positive_ones_are_lost(tmp_p
     code, theirs = sae.encode(rows()).to_dense(), library.encode(rows().double())
     assert (theirs < 0).any()
     torch.testing.assert_close(code.double(), theirs.relu(), rtol=1e-5, atol=1e-5)
+    assert "saev's TopK keeps negative ones too" in sae.provenance["notes"][0]
 
 
 def test_a_threshold_that_is_not_positive_keeps_what_is(tmp_path: Path):

@@ -54,8 +54,7 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path) -> SparseAutoencoder:
-    """The autoencoder of a folder, folded as its own loader does; in float32 at least
-    where anything is.
+    """The autoencoder of a folder, folded as its own loader does, then in float32 at least.
 
     Raises:
         LightsaeError: If it is malformed, a transcoder, has a second encoder, or its inputs are

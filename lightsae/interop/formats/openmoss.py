@@ -22,7 +22,13 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of
 from lightsae.interop.openmoss_configs import require_plain
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.rules import (
+    NO_THRESHOLD,
+    UNKNOWN_THRESHOLD,
+    require_rule,
+    threshold_rule,
+    thresholds,
+)
 from lightsae.interop.safe_files import (
     file_in,
     peek_json,
@@ -95,7 +101,12 @@ def read(path: Path) -> SparseAutoencoder:
         threshold=threshold,
         normalization="unit_norm" if by_row else "centre_scale",
         apply_b_dec_to_input=bool(config.get("apply_decoder_bias_to_pre_encoder")),
-        provenance=origin(NAME, config, hook=setting(config, "hook_point_in", str, config_path)),
+        provenance=origin(
+            NAME,
+            config,
+            hook=setting(config, "hook_point_in", str, config_path),
+            notes=[NO_THRESHOLD] if threshold is UNKNOWN_THRESHOLD else [],
+        ),
     )
     sae.scale.fill_(scale)
     return sae
@@ -169,10 +180,9 @@ def _rule_and_weights(
             f"{path}: act_fn is {shown(kind)}, expected topk, batchtopk, jumprelu or relu"
         )
     weights = with_unit_rows(widened(weights)) if gated_by_norm else weights
-    return (TopK(k), None, weights) if kind == "topk" else (BatchTopK(k), _UNKNOWN, weights)
-
-
-_UNKNOWN = torch.tensor(torch.nan)
+    if kind == "topk":
+        return TopK(k), None, weights
+    return BatchTopK(k), UNKNOWN_THRESHOLD, weights
 
 
 def _scale(

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.rules import (
+    NO_THRESHOLD,
+    UNKNOWN_THRESHOLD,
+    require_rule,
+    threshold_rule,
+    thresholds,
+)
 from lightsae.interop.safe_files import MAX_HEADER_BYTES, file_in, parse_json, read_torch
 from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
@@ -36,6 +42,14 @@ _SHAPES: dict[str, tuple[int | str, ...]] = {
     "b_dec": ("d_in",),
 }
 _THRESHOLD = "activation.threshold"
+_NEGATIVE = (
+    "Where a row has fewer than k positive activations, saev's TopK keeps negative ones too; "
+    "here they are 0: nothing differs on rows with k positive ones."
+)
+_SUBTRACTED = (
+    "Its schema is of a saev that subtracted b_dec from inputs, as is done here; "
+    "saev's present loader does not, and computes another function than was trained."
+)
 
 
 def recognizes(path: Path) -> bool:
@@ -66,6 +80,9 @@ def read(path: Path) -> SparseAutoencoder:
     found = read_torch(file, skipped_bytes=size)
     tensors = checked(found, file, shapes, optional=(_THRESHOLD,), sizes=_sizes(config, file))
     selection, threshold = _rule(kind, params, tensors, file)
+    notes = [_SUBTRACTED] if schema in _SUBTRACTING else []
+    notes += [_NEGATIVE] if kind == "TopK" else []
+    notes += [NO_THRESHOLD] if threshold is UNKNOWN_THRESHOLD else []
     weights = Weights(
         tensors["W_enc"].mT, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
     )  # fmt: skip
@@ -74,7 +91,7 @@ def read(path: Path) -> SparseAutoencoder:
         selection,
         threshold=threshold,
         apply_b_dec_to_input=schema in _SUBTRACTING,
-        provenance=origin(NAME, header, version=_text(header.get("lib"))),
+        provenance=origin(NAME, header, version=_text(header.get("lib")), notes=notes),
     )
 
 
@@ -126,7 +143,7 @@ def _rule(
     if kind == "TopK":
         return TopK(k), None
     if _THRESHOLD not in tensors:
-        return BatchTopK(k), torch.tensor(torch.nan)
+        return BatchTopK(k), UNKNOWN_THRESHOLD
     return threshold_rule(tensors[_THRESHOLD].expand(d_sae), k, batch=True)
 
 

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.rules import (
+    NO_THRESHOLD,
+    UNKNOWN_THRESHOLD,
+    require_rule,
+    threshold_rule,
+    thresholds,
+)
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors, read_torch
 from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
 from lightsae.interop.yaml_files import peek_yaml, read_yaml
@@ -49,6 +55,7 @@ _THRESHOLDS: dict[str, tuple[int | str, ...]] = {
 }
 # What VISAEBench takes where a jumprelu has no thresholds.
 _DEFAULT_JUMP = 0.01
+_DEFAULT_NOTE = f"Its files have no thresholds: they are {_DEFAULT_JUMP}, as VISAEBench takes them."
 
 
 def recognizes(path: Path) -> bool:
@@ -89,12 +96,15 @@ def read(path: Path) -> SparseAutoencoder:
     )
     weights = _overcomplete_weights(tensors) if old else _weights(tensors)
     selection, threshold = _rule(config, tensors, len(weights.b_enc), config_path)
+    notes = [NO_THRESHOLD] if threshold is UNKNOWN_THRESHOLD else []
+    if isinstance(selection, JumpReLU) and not tensors.keys() & {"jump_thresholds", "thresholds"}:
+        notes.append(_DEFAULT_NOTE)
     return autoencoder(
         weights,
         selection,
         threshold=threshold,
         apply_b_dec_to_input=False,
-        provenance=origin(NAME, config),
+        provenance=origin(NAME, config, notes=notes),
     )
 
 
@@ -147,7 +157,7 @@ def _rule(
     elif "_running_threshold" in tensors:
         least = tensors["_running_threshold"].float()
     else:
-        return BatchTopK(k), torch.tensor(torch.nan)
+        return BatchTopK(k), UNKNOWN_THRESHOLD
     return threshold_rule(_just_below(least).expand(d_sae), k, batch=True)
 
 
