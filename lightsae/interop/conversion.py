@@ -39,7 +39,13 @@ def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
         raise LightsaeError(f"{path}: no such file or folder")
     if (path / save_load.SETTINGS).exists():
         raise LightsaeError(f"{path} is of lightsae itself: SparseAutoencoder.load reads it")
-    return (format_of(path) if format == "auto" else format_named(format)).read(path)
+    form = format_of(path) if format == "auto" else format_named(format)
+    try:
+        return form.read(path)
+    except LightsaeError as error:
+        if str(path) in str(error):
+            raise
+        raise LightsaeError(f"{path}: {error}") from error
 
 
 def export_foreign(

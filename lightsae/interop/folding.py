@@ -1,7 +1,5 @@
 """An autoencoder without its input scale and without subtracting b_dec: what every format holds."""
 
-from copy import deepcopy
-
 from lightsae.errors import LightsaeError
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import SparseAutoencoder
@@ -80,7 +78,7 @@ def folded_autoencoder(sae: SparseAutoencoder) -> SparseAutoencoder:
     """
     return autoencoder(
         folded(sae),
-        deepcopy(sae.selection),
+        sae.selection,
         provenance=dict(sae.provenance),
         apply_b_dec_to_input=False,
         threshold=getattr(sae.selection, "threshold", None),

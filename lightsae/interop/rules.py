@@ -11,6 +11,8 @@ from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder
 # Of a BatchTopK whose files have none.
 UNKNOWN_THRESHOLD = torch.tensor(torch.nan)
 NO_THRESHOLD = "Its files have no threshold for inference: lightsae calibrate finds one."
+# The k of a rule whose files do not say how many latents it is to keep.
+_UNKNOWN_K = 32
 
 
 def threshold_rule(
@@ -22,8 +24,8 @@ def threshold_rule(
 
     Args:
         threshold: A scalar, or [d_sae].
-        k: The mean number of latents per row, where the files say it; otherwise the rule has d_sae,
-            which every row is within.
+        k: The mean number of latents per row, where the files say it. It decides nothing, and is 32
+            otherwise.
         batch: Whether it was trained as BatchTopK, whose threshold is one number.
 
     Example:
@@ -36,7 +38,7 @@ def threshold_rule(
     """
     threshold = threshold.detach().float().clamp_min(0)
     known = isinstance(k, (int, float)) and 1 <= k <= threshold.numel()
-    rounded = round(k) if known else threshold.numel()
+    rounded = round(k) if known else min(_UNKNOWN_K, threshold.numel())
     if batch and known and bool((threshold == threshold.flatten()[0]).all()):
         return BatchTopK(rounded), threshold.flatten()[0].clone()
     return JumpReLU(rounded), threshold
@@ -76,6 +78,6 @@ def thresholds(sae: SparseAutoencoder) -> Tensor:
     """
     assert isinstance(sae.selection, (BatchTopK, JumpReLU))
     threshold = sae.selection.threshold.detach().float()
-    if torch.isnan(threshold).any():
+    if not (threshold >= 0).all() and isinstance(sae.selection, BatchTopK):
         raise LightsaeError("BatchTopK has no threshold yet: lightsae calibrate finds it")
-    return threshold.expand(sae.d_sae).clone()
+    return threshold.clamp_min(0).expand(sae.d_sae).clone()

@@ -223,7 +223,11 @@ def autoencoder(
         sae = SparseAutoencoder(
             d_in, d_sae, selection, normalization, apply_b_dec_to_input=apply_b_dec_to_input
         )
-    state = {name: _copied(tensor, dtype) for name, tensor in weights._asdict().items()}
+    # Of a rule whatever tensors it has are kept.
+    state = {
+        name: tensor for name, tensor in sae.state_dict().items() if name.startswith("selection.")
+    }
+    state |= {name: _copied(tensor, dtype) for name, tensor in weights._asdict().items()}
     state["scale"] = torch.ones((), dtype=dtype)
     if threshold is not None:
         state["selection.threshold"] = _copied(threshold, torch.float32)

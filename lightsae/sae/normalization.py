@@ -59,9 +59,9 @@ def row_statistics(x: Tensor, normalization: Normalization) -> Tensor | None:
             unit_norm: 0 and the row's l2 norm.
 
     Returns:
-        [B, 2], at least float32; but for layer_norm_unbiased, a factor of 0 becomes the smallest normal number, so that the row
-        is 0, and one within the rounding of the shift becomes the shift's size, so that it is
-        nearly so. None if the normalisation is not by row.
+        [B, 2], at least float32. But for layer_norm_unbiased a factor of 0 becomes the smallest
+        normal number, so that the row is 0, and one within the rounding of the shift becomes the
+        shift's size, so that it is nearly so. None if the normalisation is not by row.
 
     Example:
         >>> row_statistics(torch.tensor([[3.0, 5.0]]), "layer_norm")

@@ -174,7 +174,7 @@ def _read_or_refused(folder: Path, name: str) -> None:
     try:
         load_foreign(folder, name)
     except LightsaeError as error:
-        assert "\n" not in str(error)
+        assert "\n" not in str(error) and str(folder) in str(error)
     assert not ran
 
 

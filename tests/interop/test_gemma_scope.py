@@ -15,6 +15,7 @@ from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
 from tests.interop.helpers import assert_same
 from tests.interop.libraries.gemma_scope import GemmaScope
 from tests.interop.libraries.weights import (
+    RandomWeights,
     assert_agree,
     assert_same_function,
     rows,
@@ -34,12 +35,10 @@ def test_an_autoencoder_is_read_as_gemma_scope_computes_it(tmp_path: Path, versi
 
 def test_a_pre_activation_at_its_threshold_is_off(tmp_path: Path):
     library = GemmaScope()
-    x = rows()
-    sae = load_foreign(library.save_2(tmp_path))
-    with torch.no_grad():
-        code = sae.encode(x).to_dense()
-        sae.selection.threshold[:] = code[0].where(code[0] > 0, sae.selection.threshold)
-        assert code[0].any() and not sae.encode(x).to_dense()[0].any()
+    library.weights = RandomWeights(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4))
+    library.threshold = torch.tensor([1.0, 2.0, 3.0, 0.0])
+    code = load_foreign(library.save_2(tmp_path)).encode(torch.tensor([[1.0, 2.5, 3.0, 0.0]]))
+    assert code.to_dense().tolist() == [[0.0, 2.5, 0.0, 0.0]]
 
 
 def test_version_1_may_be_named_by_its_file(tmp_path: Path):

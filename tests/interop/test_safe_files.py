@@ -72,7 +72,7 @@ def test_an_array_in_the_order_of_fortran_is_the_same(tmp_path: Path) -> None:
 
 def test_objects_in_an_npz_file_are_not_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(LightsaeError, match="array 'a.npy' is no plain array"):
+    with pytest.raises(LightsaeError, match=r"array 'a.npy' is no plain array"):
         read_npz(tmp_path / "a.npz")
 
 

@@ -41,29 +41,15 @@ _SHAPES: dict[str, tuple[int | str, ...]] = {
 }
 
 
-def _l2(D: Tensor) -> Tensor:
-    return D / (torch.linalg.vector_norm(D, dim=1, keepdim=True) + 1e-8)
-
-
-def _max_l2(D: Tensor) -> Tensor:
-    longest: Tensor = torch.linalg.vector_norm(D, dim=1).max()
-    return D / longest
-
-
-def _l1(D: Tensor) -> Tensor:
-    return D / (D.abs().sum(dim=1, keepdim=True) + 1e-8)
-
-
-def _max_l1(D: Tensor) -> Tensor:
-    longest: Tensor = D.abs().sum(dim=1).max()
-    return D / longest
+def _over(D: Tensor, sizes: Tensor) -> Tensor:
+    return D / sizes
 
 
 _NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "l2": _l2,
-    "max_l2": _max_l2,
-    "l1": _l1,
-    "max_l1": _max_l1,
+    "l2": lambda D: _over(D, torch.linalg.vector_norm(D, dim=1, keepdim=True) + 1e-8),
+    "max_l2": lambda D: _over(D, torch.linalg.vector_norm(D, dim=1).max()),
+    "l1": lambda D: _over(D, D.abs().sum(dim=1, keepdim=True) + 1e-8),
+    "max_l1": lambda D: _over(D, D.abs().sum(dim=1).max()),
     "identity": lambda D: D,
 }
 
