@@ -29,6 +29,7 @@ def test_the_epsilon_of_layer_norm_counts_on_rows_that_hardly_vary(tmp_path: Pat
 
 @pytest.mark.parametrize("activation", ["TopK", "ReLU"])
 def test_what_is_read_is_written_again_to_the_bit(tmp_path: Path, activation: str):
+    """But for the second k and postact_fn, at which openai's own `from_state_dict` stops."""
     library = OpenAI(activation)
     sae = load_foreign(library.save(tmp_path / "6.pt"))
     export_foreign(sae, tmp_path / "out", "openai")

@@ -22,6 +22,7 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of
 from lightsae.interop.openmoss_configs import require_plain
+from lightsae.interop.openmoss_tensors import LOG_THRESHOLD, TENSOR_FILES, tensors_by_name
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -29,13 +30,7 @@ from lightsae.interop.rules import (
     threshold_rule,
     thresholds,
 )
-from lightsae.interop.safe_files import (
-    file_in,
-    peek_json,
-    read_json,
-    read_safetensors,
-    read_torch,
-)
+from lightsae.interop.safe_files import file_in, peek_json, read_json
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
 from lightsae.interop.weights import (
     Weights,
@@ -52,27 +47,18 @@ from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 NAME = "openmoss"
 FILES = "config.json and sae_weights.safetensors, or sae_weights.pt"
 
-_CONFIG, _TENSORS = "config.json", ("sae_weights.safetensors", "sae_weights.pt")
-_NORM, _THRESHOLD = "dataset_average_activation_norm.", "activation_function.log_jumprelu_threshold"
+_CONFIG, _NORM = "config.json", "dataset_average_activation_norm."
 _SHAPES: dict[str, tuple[int | str, ...]] = {
     "W_E": ("d_in", "d_sae"),
     "b_E": ("d_sae",),
     "W_D": ("d_sae", "d_in"),
     "b_D": ("d_in",),
 }
-# Names of 2025, whose matrices are those of linear layers: [out, in].
-_OLD_NAMES = {
-    "encoder.weight": "W_E",
-    "encoder.bias": "b_E",
-    "decoder.weight": "W_D",
-    "decoder.bias": "b_D",
-    "log_jumprelu_threshold": _THRESHOLD,
-}
 
 
 def recognizes(path: Path) -> bool:
     """Whether there are a configuration with sae_type and weights beside it."""
-    there = any((path / name).is_file() for name in _TENSORS)
+    there = any((path / name).is_file() for name in TENSOR_FILES)
     return there and "sae_type" in peek_json(path / _CONFIG)
 
 
@@ -88,7 +74,7 @@ def read(path: Path) -> SparseAutoencoder:
     config_path = file_in(path, _CONFIG)
     config = read_json(config_path)
     require_plain(config, config_path)
-    found, source = _tensors(path)
+    found, source = tensors_by_name(path)
     tensors = _checked(found, source, config, config_path)
     selection, threshold, weights = _rule_and_weights(config, config_path, tensors)
     scale = _scale(config, config_path, found, source, weights.W_enc.shape[1])
@@ -112,27 +98,6 @@ def read(path: Path) -> SparseAutoencoder:
     return sae
 
 
-def _tensors(path: Path) -> tuple[dict[str, Any], Path]:
-    """What the file holds, by the names of today."""
-    name = next((name for name in _TENSORS if (path / name).exists()), _TENSORS[0])
-    source = file_in(path, name)
-    if source.suffix == ".safetensors":
-        found: Any = read_safetensors(source)
-    else:
-        saved = read_torch(source)
-        found = saved.get("sae") if isinstance(saved, Mapping) else None
-    if not isinstance(found, Mapping):
-        raise LightsaeError(f"{source} has no 'sae' with tensors by name")
-    named = {str(name): value for name, value in found.items()}
-    return {_OLD_NAMES.get(name, name): _now(name, value) for name, value in named.items()}, source
-
-
-def _now(name: str, value: Any) -> Any:
-    """A tensor as the name of today means it."""
-    transposed = name in ("encoder.weight", "decoder.weight") and isinstance(value, Tensor)
-    return value.mT.contiguous() if transposed and value.dim() == 2 else value
-
-
 def _checked(
     found: Mapping[str, Any], source: Path, config: Mapping[str, Any], path: Path
 ) -> dict[str, Tensor]:
@@ -146,7 +111,7 @@ def _checked(
     return checked(
         found,
         source,
-        _SHAPES | ({_THRESHOLD: ("d_sae",)} if has_thresholds else {}),
+        _SHAPES | ({LOG_THRESHOLD: ("d_sae",)} if has_thresholds else {}),
         optional=() if has_bias else ("b_D",),
         ignored=[name for name in found if name.startswith(_NORM)],
         sizes=sizes,
@@ -171,7 +136,7 @@ def _rule_and_weights(
     if kind == "relu":
         return *threshold_rule(torch.zeros(d_sae)), weights
     if kind == "jumprelu":
-        threshold = tensors[_THRESHOLD].float().exp()
+        threshold = tensors[LOG_THRESHOLD].float().exp()
         if gated_by_norm:
             threshold = threshold / norms
         return *threshold_rule(threshold.clamp_max(torch.finfo(torch.float32).max), k), weights
@@ -227,7 +192,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         least = thresholds(sae)
         kind = "jumprelu" if least.any() else "relu"
         if kind == "jumprelu":
-            tensors[_THRESHOLD] = least.clamp_min(torch.finfo(least.dtype).tiny).log()
+            tensors[LOG_THRESHOLD] = least.clamp_min(torch.finfo(least.dtype).tiny).log()
     kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
     config = kept | {
         "sae_type": "sae",
@@ -245,7 +210,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
     config.pop("apply_decoder_bias_to_pre_encoder", None)
     return {
         _CONFIG: json.dumps(config, indent=2).encode(),
-        _TENSORS[0]: serialize_tensors(tensors),
+        TENSOR_FILES[0]: serialize_tensors(tensors),
     }
 
 
