@@ -37,6 +37,7 @@ _TOOLS = {
     "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
     "export": "write the autoencoder of a checkpoint as a folder, or as another library reads it",
     "import": "read an autoencoder of another library: PATH OUT",
+    "push": "put an autoencoder and its card on the Hugging Face Hub: FOLDER_OR_RUN OWNER/NAME",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, sweep, test, report",
 }
@@ -48,7 +49,7 @@ _DISK = (
 )  # fmt: skip
 
 # Commands that are one process however they are started.
-_ALONE = {"shards", "export", "import"}
+_ALONE = {"shards", "export", "import", "push"}
 
 # Commands over a run that is there: without --config its own is taken.
 _OF_TRAINED = {"validate", "test", "predict"}
@@ -171,7 +172,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         return RunCLI
     own_parser = {
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
-        "sweep": _sweep, "import": _import,
+        "sweep": _sweep, "import": _import, "push": _push,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -208,6 +209,14 @@ def _import(words: list[str]) -> None:
 
     with answering_sigterm():
         import_foreign(words[1:])
+
+
+def _push(words: list[str]) -> None:
+    """An autoencoder to the Hub."""
+    from lightsae.report.push_command import push
+
+    with answering_sigterm():
+        push(words[1:])
 
 
 def _report(words: list[str]) -> None:

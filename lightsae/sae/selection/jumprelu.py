@@ -44,8 +44,9 @@ class JumpReLU(nn.Module):
     """Keep activations above a threshold that each latent learns; k of a row on average.
 
     The thresholds begin where the first training batch has k active latents a row. From then on
-    they follow the reconstruction and a loss lambda L0 / k, of which a controller sets lambda: it
-    rises while L0 is above k, in proportion to how far and how long, so that nobody tunes it.
+    they follow the reconstruction and a loss lambda L0 / k, where lambda is the multiplier of the
+    constraint L0 = k: a controller raises it while L0 is above k and lowers it, below 0 if need be,
+    while L0 is under, by how far and for how long, so that nobody tunes it.
 
     Gradients are sparse: of activations above, or within half a bandwidth of, their threshold.
     A regularizer is evaluated densely, [B, d_sae].
@@ -53,12 +54,12 @@ class JumpReLU(nn.Module):
     Args:
         k: L0 to be reached.
         bandwidth: Width eps of the rectangle in units of the initial threshold.
-        controller_rate: How fast log lambda follows the relative excess of L0, a step.
+        controller_rate: How fast lambda follows the relative excess of L0, a step.
 
     Attributes:
         threshold: theta, float32, [d_sae]; what is below 0 counts as 0.
         eps: Width of the rectangle in units of activations, scalar buffer; 0 before training.
-        log_weight: log lambda without its proportional part, scalar buffer.
+        multiplier: lambda without its proportional part, scalar buffer.
 
     Raises:
         LightsaeError: If k is not an integer or smaller than 1, or a number is not positive.
@@ -74,9 +75,9 @@ class JumpReLU(nn.Module):
 
     threshold: nn.Parameter
     eps: Tensor
-    log_weight: Tensor
+    multiplier: Tensor
 
-    def __init__(self, k: int, bandwidth: float = 0.5, controller_rate: float = 0.02) -> None:
+    def __init__(self, k: int, bandwidth: float = 0.5, controller_rate: float = 0.002) -> None:
         super().__init__()
         self.k = positive("k", k)
         for name, given in (("bandwidth", bandwidth), ("controller_rate", controller_rate)):
@@ -84,7 +85,7 @@ class JumpReLU(nn.Module):
                 raise LightsaeError(f"{name} must be positive and finite, got {given}")
         self.bandwidth, self.controller_rate = bandwidth, controller_rate
         self.register_buffer("eps", torch.tensor(0.0))
-        self.register_buffer("log_weight", torch.tensor(_FIRST_LOG_WEIGHT))
+        self.register_buffer("multiplier", torch.tensor(0.0))
 
     def build(self, d_sae: int) -> None:
         """Make the thresholds, all 0."""
@@ -153,8 +154,8 @@ class JumpReLU(nn.Module):
             dist.all_reduce(counts, group=group)
         excess = (counts[0] / counts[1].clamp_min(1) / self.k - 1).clamp(-1, 1)
         if self.training:
-            self.log_weight += (self.controller_rate * excess).to(self.log_weight)
-        return (self.log_weight + _PROPORTIONAL * excess).exp()
+            self.multiplier += (self.controller_rate * excess).to(self.multiplier)
+        return self.multiplier + _PROPORTIONAL * excess
 
     def _apply(self, fn: Any, recurse: bool = True) -> "JumpReLU":
         """Move; thresholds and what belongs to them stay in float32."""
@@ -167,9 +168,8 @@ class JumpReLU(nn.Module):
         return self
 
 
-# lambda of the first step, in shares of the variance of the inputs.
-_FIRST_LOG_WEIGHT = math.log(0.01)
-_PROPORTIONAL = 5.0
+# In shares of the variance of the inputs.
+_PROPORTIONAL = 0.1
 
 
 class _Jump(torch.autograd.Function):
