@@ -82,6 +82,7 @@ def export_foreign(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             with replacing(folder / name) as temporary:
                 temporary.write_bytes(content)
     except OSError as error:

@@ -62,7 +62,7 @@ def folded(sae: SparseAutoencoder) -> Weights:
         True
     """
     weights = without_scale(sae)
-    return _shifted(weights, -1) if sae.apply_b_dec_to_input else weights
+    return shifted(weights, -1) if sae.apply_b_dec_to_input else weights
 
 
 def folded_autoencoder(sae: SparseAutoencoder) -> SparseAutoencoder:
@@ -109,11 +109,18 @@ def subtracting(sae: SparseAutoencoder, format_name: str) -> Weights:
     """
     require_no_row_statistics(sae, f"written as {format_name}")
     weights = without_scale(sae)
-    return weights if sae.apply_b_dec_to_input else _shifted(weights, 1)
+    return weights if sae.apply_b_dec_to_input else shifted(weights, 1)
 
 
-def _shifted(weights: Weights, sign: int) -> Weights:
-    """b_enc + sign W_enc b_dec, summed in float64."""
+def shifted(weights: Weights, sign: int) -> Weights:
+    """b_enc + sign W_enc b_dec in the place of b_enc, summed in float64.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.eye(2)
+        >>> shifted(Weights(rows, torch.zeros(2), rows, torch.tensor([1.0, 2.0])), -1).b_enc
+        tensor([-1., -2.])
+    """
     shift = weights.W_enc.double() @ weights.b_dec.double()
     b_enc = (weights.b_enc.double() + sign * shift).to(weights.b_enc.dtype)
     return weights._replace(b_enc=b_enc)

@@ -40,3 +40,5 @@ def import_foreign(words: Sequence[str]) -> None:
         f"of {sae.provenance['format']}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
+    for note in sae.provenance.get("notes", []):
+        Console(stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)

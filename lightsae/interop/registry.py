@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Protocol
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.formats import dictionary_learning, overcomplete, saelens, sparsify
+from lightsae.interop.formats import (
+    dictionary_learning,
+    gemma_scope,
+    llama_scope,
+    openai,
+    openmoss,
+    overcomplete,
+    prisma,
+    saelens,
+    saev,
+    sparsify,
+    visaebench,
+)
 from lightsae.sae import SparseAutoencoder
 
 
@@ -44,7 +56,20 @@ class Format(Protocol):
 
 
 FORMATS: dict[str, Format] = {
-    form.NAME: form for form in (saelens, sparsify, dictionary_learning, overcomplete)
+    form.NAME: form
+    for form in (
+        saelens,
+        sparsify,
+        dictionary_learning,
+        saev,
+        overcomplete,
+        openai,
+        gemma_scope,
+        llama_scope,
+        prisma,
+        openmoss,
+        visaebench,
+    )
 }
 
 

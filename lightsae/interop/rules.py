@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder
 
+# Of a BatchTopK whose files have none.
+UNKNOWN_THRESHOLD = torch.tensor(torch.nan)
+NO_THRESHOLD = "Its files have no threshold for inference: lightsae calibrate finds one."
 # The k of a rule whose files do not say how many latents it is to keep.
 _UNKNOWN_K = 32
 
@@ -25,7 +29,6 @@ def threshold_rule(
         batch: Whether it was trained as BatchTopK, whose threshold is one number.
 
     Example:
-        >>> import torch
         >>> rule, threshold = threshold_rule(torch.tensor([0.5, 0.5]), 1, batch=True)
         >>> type(rule).__name__, rule.k, threshold
         ('BatchTopK', 1, tensor(0.5000))

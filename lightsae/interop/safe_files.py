@@ -149,8 +149,12 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
 
 
-def read_torch(path: Path) -> Any:
+def read_torch(path: Path, skipped_bytes: int = 0) -> Any:
     """What torch.save wrote of tensors and plain values, on the CPU, mapped where it can be.
+
+    Args:
+        path: The file.
+        skipped_bytes: Of something else that it begins with.
 
     Raises:
         LightsaeError: If it cannot be read, holds objects, or is compressed, as torch.save never
@@ -158,7 +162,7 @@ def read_torch(path: Path) -> Any:
     """
     require_stored(path)
     try:
-        return read_torch_file(path)
+        return read_torch_file(path, skipped_bytes)
     except LightsaeError as error:
         raise LightsaeError(f"{path} cannot be read: {error}") from error
 

@@ -1,7 +1,7 @@
 """Weights of other formats: checked by name and shape, and put into an autoencoder of ours."""
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,17 @@ def with_unit_rows(weights: Weights) -> Weights:
     norms = norms.where(norms > 0, 1)
     W_enc, b_enc, W_dec, b_dec = weights
     return Weights(W_enc * norms[:, None], b_enc * norms, W_dec / norms[:, None], b_dec)
+
+
+def widened(weights: Weights) -> Weights:
+    """Weights in float32 at least, which folding would otherwise round to a half precision again.
+
+    Example:
+        >>> rows = torch.eye(2, dtype=torch.bfloat16)
+        >>> widened(Weights(rows, rows[0], rows, rows[0])).W_enc.dtype
+        torch.float32
+    """
+    return Weights(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in weights))
 
 
 def checked(
@@ -139,7 +150,8 @@ def setting(
         default: Where it is absent or null; without one, that is an error.
 
     Raises:
-        LightsaeError: If it is missing or of another kind, or an int is smaller than 1.
+        LightsaeError: If it is missing or of another kind, or an int is smaller than 1 or beyond
+            64 bits.
 
     Example:
         >>> setting({"k": 8.5}, "k", int, Path("cfg.json"))
@@ -152,13 +164,26 @@ def setting(
         if default is None:
             raise LightsaeError(f"{path}: {key!r} is missing, expected {kind.__name__}")
         return default
+    if type(value) is int and abs(value) >= 2**63:
+        raise LightsaeError(f"{path}: {key!r} is {shown(value)}, expected a number below 2^63")
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise LightsaeError(f"{path}: {key!r} is {value!r}, expected {kind.__name__}")
+        raise LightsaeError(f"{path}: {key!r} is {shown(value)}, expected {kind.__name__}")
     if kind is int and value < 1:
         raise LightsaeError(f"{path}: {key!r} is {value}, expected at least 1")
     return value
+
+
+def shown(value: Any) -> str:
+    """What a file has in the place of something else, in a few words of one line.
+
+    Example:
+        >>> shown(torch.zeros(2, 2))
+        'tensor([[0., 0.], [0., 0.]])'
+    """
+    words = " ".join(repr(value).split())
+    return words if len(words) <= 80 else f"{words[:77]}..."
 
 
 def autoencoder(
@@ -231,6 +256,7 @@ def origin(
     hook: str | None = None,
     layer: int | None = None,
     version: str | None = None,
+    notes: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Where an autoencoder comes from, as `SparseAutoencoder.provenance` keeps it.
 
@@ -241,6 +267,7 @@ def origin(
         hook: Name of the place in it.
         layer: Number of its layer.
         version: Of the library that wrote it.
+        notes: In what it is not what the library makes of it, or not ready, and what to do.
 
     Example:
         >>> origin("saev", {"d_sae": 4}, layer=11)
@@ -252,6 +279,7 @@ def origin(
         "hook": hook,
         "layer": layer,
         "version": version,
+        "notes": list(notes) or None,
     }
     return {name: value for name, value in known.items() if value is not None} | {
         "config": dict(config)

@@ -28,6 +28,17 @@ def test_a_folder_of_another_library_becomes_one_of_ours(
     assert relative(SparseAutoencoder.load(out)(x), sae(x)) < 1e-5
 
 
+def test_what_differs_from_the_library_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_foreign(ours("TopK"), tmp_path / "theirs", "saev")
+    assert main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
+    made, note = capsys.readouterr().err.splitlines()
+    assert made.endswith("of saev")
+    assert note.startswith("Where a row has fewer than k positive activations, saev's TopK keeps")
+    assert SparseAutoencoder.load(tmp_path / "ours").provenance["notes"] == [note]
+
+
 @pytest.mark.parametrize("place", ["folder", "checkpoint"])
 def test_ours_is_written_as_another_library_reads_it(
     place: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
