@@ -76,7 +76,7 @@ def export_foreign(
     form = format_named(format)
     require_empty(folder)
     for name, tensor in sae.state_dict().items():
-        if name != "selection.threshold" and not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensor).all():
             raise LightsaeError(f"the autoencoder's {name} has NaN or infinite values")
     files = form.files(folded_autoencoder(sae) if fold else sae)
     try:

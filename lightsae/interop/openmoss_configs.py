@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.weights import shown
+from lightsae.interop.file_checks import shown
 
 
 def require_plain(config: Mapping[str, Any], path: Path) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder
 
-# Of a BatchTopK whose files have none.
-UNKNOWN_THRESHOLD = torch.tensor(torch.nan)
+# Of a BatchTopK whose files have none: as it is before it has learned one.
+UNKNOWN_THRESHOLD = torch.tensor(-1.0)
 NO_THRESHOLD = "Its files have no threshold for inference: lightsae calibrate finds one."
 # The k of a rule whose files do not say how many latents it is to keep.
 _UNKNOWN_K = 32

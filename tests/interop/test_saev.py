@@ -60,7 +60,7 @@ def test_a_batch_top_k_of_before_thresholds_has_none(tmp_path: Path):
     library = Saev("BatchTopK", schema=3)
     library.tensors = lambda: Saev("TopK").tensors()  # type: ignore[method-assign]
     selection = load_foreign(library.save(tmp_path / "sae.pt")).selection
-    assert isinstance(selection, BatchTopK) and selection.k == 8 and selection.threshold.isnan()
+    assert isinstance(selection, BatchTopK) and selection.k == 8 and selection.threshold == -1
 
 
 @pytest.mark.parametrize("activation", ["TopK", "BatchTopK", "Relu"])

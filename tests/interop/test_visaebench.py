@@ -75,7 +75,7 @@ def test_a_batchtopk_without_a_threshold_has_none(tmp_path: Path):
     library = Visaebench("batchtopk", k=8)
     library.tensors = Visaebench("topk").tensors  # type: ignore[method-assign]
     selection = load_foreign(library.save(tmp_path)).selection
-    assert isinstance(selection, BatchTopK) and selection.k == 8 and selection.threshold.isnan()
+    assert isinstance(selection, BatchTopK) and selection.k == 8 and selection.threshold == -1
 
 
 def test_a_jumprelu_without_thresholds_has_visaebenchs_own(tmp_path: Path):

@@ -17,7 +17,9 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, shown
 from lightsae.interop.folding import folded, require_no_row_statistics
+from lightsae.interop.provenance import origin
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import (
     file_in,
@@ -26,7 +28,7 @@ from lightsae.interop.safe_files import (
     read_npz,
     read_safetensors,
 )
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, shown
+from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder
 
 NAME = "gemma_scope"

@@ -20,20 +20,13 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, setting, shown
 from lightsae.interop.folding import folded, require_no_row_statistics
 from lightsae.interop.openmoss_configs import require_plain
+from lightsae.interop.provenance import origin
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
-from lightsae.interop.weights import (
-    Weights,
-    autoencoder,
-    checked,
-    origin,
-    setting,
-    shown,
-    widened,
-    with_unit_rows,
-)
+from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "llama_scope"

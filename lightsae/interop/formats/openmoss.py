@@ -20,9 +20,11 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, setting, shown
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of
 from lightsae.interop.openmoss_configs import require_plain
 from lightsae.interop.openmoss_tensors import LOG_THRESHOLD, TENSOR_FILES, tensors_by_name
+from lightsae.interop.provenance import origin
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -32,16 +34,7 @@ from lightsae.interop.rules import (
 )
 from lightsae.interop.safe_files import file_in, peek_json, read_json
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
-from lightsae.interop.weights import (
-    Weights,
-    autoencoder,
-    checked,
-    origin,
-    setting,
-    shown,
-    widened,
-    with_unit_rows,
-)
+from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "openmoss"

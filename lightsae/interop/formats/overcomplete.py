@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import folded
 from lightsae.interop.inert_pickle import Name, Record, read_inert
+from lightsae.interop.provenance import origin
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_torch
 from lightsae.interop.torch_modules import buffers_and_parameters, submodule, torch_file_names
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting
+from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "overcomplete"

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, setting, shown
 from lightsae.interop.folding import folded, require_no_row_statistics
+from lightsae.interop.provenance import origin
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -27,7 +29,7 @@ from lightsae.interop.rules import (
     thresholds,
 )
 from lightsae.interop.safe_files import MAX_HEADER_BYTES, file_in, parse_json, read_torch
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
+from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "saev"

@@ -11,17 +11,12 @@ from pathlib import Path
 from safetensors.torch import save as serialize_tensors
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import subtracting
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
-from lightsae.interop.weights import (
-    Weights,
-    autoencoder,
-    checked,
-    origin,
-    original_config,
-    setting,
-)
+from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import GroupMax, SparseAutoencoder, TopK
 
 NAME = "sparsify"

@@ -17,7 +17,9 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, setting, shown
 from lightsae.interop.folding import folded, require_no_row_statistics
+from lightsae.interop.provenance import origin
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -26,7 +28,7 @@ from lightsae.interop.rules import (
     thresholds,
 )
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors, read_torch
-from lightsae.interop.weights import Weights, autoencoder, checked, origin, setting, shown
+from lightsae.interop.weights import Weights, autoencoder
 from lightsae.interop.yaml_files import peek_yaml, read_yaml
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
