@@ -25,6 +25,7 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import hub, save_load
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.normalization import (
+    EPSILON,
     ROW_WISE,
     Normalization,
     Normalized,
@@ -63,11 +64,14 @@ class SparseAutoencoder(nn.Module):
     - centre_scale: the mean norm of x / scale - b_dec is sqrt(d_in); b_dec starts as the centre.
     - layer_norm: each row less its mean, divided by its standard deviation, takes the place of
       x / scale.
+    - layer_norm_unbiased: likewise with the divisor d_in - 1 of a sample, and 1e-5 added to the
+      standard deviation where rows are divided by it, not where they are multiplied by it again:
+      as SAELens, OpenAI and Prisma normalise.
     - unit_norm: each row divided by its l2 norm takes that place.
 
     The centre is subtracted by b_dec, which goes on learning: subtracting it beforehand and
     learning a b_dec that starts as 0 is the same function with the same gradients. What a row was
-    divided by in the last two is kept in its code, from which `decode` takes it.
+    divided by in the last three is kept in its code, from which `decode` takes it.
 
     Args:
         d_in: Width of the inputs.
@@ -190,8 +194,9 @@ class SparseAutoencoder(nn.Module):
     def normalize(self, x: Tensor) -> Normalized:
         """Inputs [B, d_in] as the autoencoder works with them."""
         statistics = row_statistics(x, self.normalization)
-        scaled = x / self.scale if statistics is None else normalize_rows(x, statistics)
-        return Normalized(scaled, statistics)
+        if statistics is None:
+            return Normalized(x / self.scale, None)
+        return Normalized(normalize_rows(x, statistics, self.normalization), statistics)
 
     def residual_in_units_of(self, x: Tensor, residual: Tensor) -> Tensor:
         """A residual of normalised inputs in the units of the inputs themselves.
@@ -204,7 +209,12 @@ class SparseAutoencoder(nn.Module):
             x - x_hat, [B, d_in].
         """
         statistics = row_statistics(x, self.normalization)
-        return residual * (self.scale if statistics is None else statistics[:, 1:])
+        if statistics is None:
+            return residual * self.scale
+        found = residual * statistics[:, 1:]
+        if self.normalization == "layer_norm_unbiased":
+            found = found + EPSILON * self.normalize(x).x
+        return found
 
     def encode_scaled(
         self,
