@@ -5,9 +5,6 @@ import shutil
 import pytest
 
 from lightsae.cli import main
-from lightsae.runs.sweep.choice import choose_weight
-from lightsae.runs.sweep.grid import Point
-from lightsae.runs.sweep.sweep_file import Result, SweepFile
 
 from .helpers import write_run, write_shards
 
@@ -27,19 +24,6 @@ def test_images_by_path(made, tmp_path):
     words = ["report", run, "--images", made.images, "--out", tmp_path / "page.html"]
     assert main([str(word) for word in words]) == 0
     assert 'id="sheet-0"' in (tmp_path / "page.html").read_text()
-
-
-def test_a_sweep_tells_what_was_chosen_for_the_runs_of_the_page(made, tmp_path):
-    file = SweepFile(tmp_path / "sweep" / "sweep.json")
-    points = [Point(k, 32, None, 0, "L1L2Ratio", 0.5) for k in (4, 8)]
-    file.add("grid", [Result(point, "trained", 9, None, {"r2": 0.5}) for point in points])
-    chosen = choose_weight("L1L2Ratio", {0.5: [0.01]})
-    file.finish([(point.setting, chosen) for point in points])
-    shutil.copytree(made.reg, tmp_path / "sweep" / "members" / points[0].name)
-    out = tmp_path / "page.html"
-    assert main(["report", str(tmp_path / "sweep"), "--out", str(out)]) == 0
-    text = out.read_text()
-    assert "L1L2Ratio, k = 4, d_sae = 32: λ = 0.5" in text and "k = 8" not in text
 
 
 @pytest.mark.parametrize(

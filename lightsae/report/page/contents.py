@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightsae.activations.shards.dtypes import Array
+from lightsae.evaluation.comparison.run_groups import regularizer_names, setting_names
 from lightsae.report.figures.chart import Chart
 from lightsae.report.figures.evaluation_charts import (
     firing_density,
@@ -24,7 +25,6 @@ from lightsae.report.latents.neighbours import cosine_of_pairs, nearest_in_other
 from lightsae.report.page.latent_data import LatentData, scores_of
 from lightsae.report.page.packing import ArrayPack
 from lightsae.report.reading.comparison import embeddings
-from lightsae.report.reading.run_groups import regularizer_names, setting_names
 from lightsae.report.reading.run_inputs import RunInputs
 
 _STEPS = (1 << 16) - 1

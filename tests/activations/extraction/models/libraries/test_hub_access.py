@@ -75,7 +75,8 @@ def test_behind_a_proxy_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_another_error_is_left_as_it_is() -> None:
-    with pytest.raises(LightsaeError, match="^cannot be built$"), hub_or_cache(
-        ModelOptions(name=NAME)
+    with (
+        pytest.raises(LightsaeError, match="cannot be built"),
+        hub_or_cache(ModelOptions(name=NAME)),
     ):
         raise LightsaeError("cannot be built")
