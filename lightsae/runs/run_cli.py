@@ -17,8 +17,8 @@ from lightsae.runs.command.evaluation import (
     finish_evaluation,
     given_checkpoint,
     log_at_step_of,
+    require_trained_regularizer,
     show_metrics,
-    trained_seed,
 )
 from lightsae.runs.command.parsing import ParsingCLI
 from lightsae.runs.command.trainer import (
@@ -171,7 +171,10 @@ class RunCLI(ParsingCLI):
         log_at_step_of(path, self.trainer, self._evaluation)
         say(f"{self.subcommand}: {path}")
 
-    before_validate = _before_evaluation
+    def before_validate(self) -> None:
+        """Use the run's checkpoint."""
+        self._before_evaluation()
+        self._evaluates_own_weights()
 
     def after_validate(self) -> None:
         """Show the metrics."""
@@ -187,11 +190,18 @@ class RunCLI(ParsingCLI):
 
     def _seed_of_run(self) -> int | None:
         """The seed that the tested weights come from: the run's own, if they are its own."""
-        own = given_checkpoint(self.config["test"]) is None and self.run.config.exists()
-        if own and isinstance(self.model, SAEModule):
-            return trained_seed(self.run, self.model.regularizer)
-        seed = self._get(self.config, "seed_everything")
+        own = self._evaluates_own_weights()
+        settings = self.run.settings() if own else self.config["test"]
+        seed = settings.get("seed_everything")
         return None if isinstance(seed, bool | None) else int(seed)
+
+    def _evaluates_own_weights(self) -> bool:
+        """Whether weights are the run's own; its regularizer must then be the one given."""
+        given = given_checkpoint(self.config[str(self.subcommand)])
+        own = given is None and self.run.config.exists() and isinstance(self.model, SAEModule)
+        if own:
+            require_trained_regularizer(self.run, self.model.regularizer)
+        return own
 
     def after_test(self) -> None:
         """Fit the probes, in one process, and show every figure."""

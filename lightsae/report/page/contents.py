@@ -65,7 +65,7 @@ def charts_of(runs: Sequence[RunInputs]) -> list[dict[str, Any]]:
 def _settings(runs: Sequence[RunInputs]) -> dict[str, str]:
     """Of each run by its name what it and the other seeds of its setting are called."""
     groups = seed_groups(runs)
-    found = {}
+    found: dict[str, str] = {}
     for name, places in zip(row_names(runs, groups), groups, strict=True):
         weight, alone = runs[places[0]].weight, len(groups) == len(runs)
         told = name if alone or not weight else f"{name}, λ {weight:g}"

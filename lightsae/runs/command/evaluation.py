@@ -44,8 +44,8 @@ def given_checkpoint(settings: Any) -> Path | None:
     return None if given is None else Path(expanded(given))
 
 
-def trained_seed(run: RunFolder, regularizer: Regularizer | None) -> int | None:
-    """The seed that a run was trained with, once its regularizer is known to be the one given.
+def require_trained_regularizer(run: RunFolder, regularizer: Regularizer | None) -> None:
+    """Refuse another regularizer than a run was trained with.
 
     Args:
         run: Its folder, with `config.yaml`.
@@ -55,15 +55,12 @@ def trained_seed(run: RunFolder, regularizer: Regularizer | None) -> int | None:
         LightsaeError: If the run was trained with another: loss, penalty and the name of the
             setting would not be the run's.
     """
-    settings = run.settings()
-    given, trained = described_regularizer(regularizer), regularizer_of(settings)
+    given, trained = described_regularizer(regularizer), regularizer_of(run.settings())
     if not _agree(given, trained):
         raise LightsaeError(
             f"{run.path} was trained with {_told(trained)}, the configuration given has "
             f"{_told(given)}; --config {run.config} has the run's settings"
         )
-    seed = settings.get("seed_everything")
-    return None if isinstance(seed, bool | None) else int(seed)
 
 
 def _agree(given: dict[str, Any] | None, trained: dict[str, Any] | None) -> bool:
