@@ -74,6 +74,8 @@ def check_encode(
     require_shape("b_dec", b_dec, (d_in,), f"[d_in = {d_in}]")
     if type(k) is not int or not 1 <= k <= d_sae:
         raise ArgumentError(f"k must be an integer between 1 and d_sae = {d_sae}, got {k}")
+    if plan.bank is not None:
+        _check_bank(plan.bank, k, d_sae)
     if indices is not None:
         require_shape("indices", indices, (len(x), k), "[B = {0}, k = {1}]")
         require_int64(indices)
@@ -87,6 +89,16 @@ def check_encode(
     tensors = {"x": x, "W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}
     others = {"indices": indices, "batch_active": batch_active, "W_enc_narrow": W_enc_narrow}
     require_one_device(**tensors, **others)
+
+
+def _check_bank(bank: int, k: int, d_sae: int) -> None:
+    """Banks of one size that cover the dictionary, with equally many latents of each."""
+    if type(bank) is not int or bank < 1 or d_sae % bank:
+        raise ArgumentError(f"bank must be an integer that divides d_sae = {d_sae}, got {bank!r}")
+    if k % (d_sae // bank):
+        raise ArgumentError(
+            f"k must be a multiple of the {d_sae // bank} banks of {bank} latents, got {k}"
+        )
 
 
 def check_encode_content(

@@ -88,7 +88,7 @@ class DecodeFunction(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         """Reconstructions of the batch."""
         ctx.dtype, ctx.order, ctx.backend = dtype, order, backend
-        ctx.save_for_backward(values, indices, W_dec, narrow)
+        ctx.save_for_backward(values, indices, W_dec, narrow, None)
         with torch.cuda.device_of(W_dec):
             decoder = Decoder(W_dec, b_dec, dtype, narrow)
             x_hat: Tensor = backend.decode_forward(values, indices, decoder)
@@ -113,6 +113,7 @@ def sparse_residual(
     W_dec: Tensor,
     b_dec: Tensor | None = None,
     *,
+    used: Tensor | None = None,
     W_dec_narrow: Tensor | None = None,
     order: PairOrder | None = None,
     backend: Backend = "auto",
@@ -125,6 +126,8 @@ def sparse_residual(
         indices: Their latents, [B, k] int64; a latent may occur twice, its values add.
         W_dec: Decoder, a row per latent, [d_sae, d_in].
         b_dec: Decoder bias, [d_in], or None.
+        used: Places that count, [B, k] bool, where values are 0 at all others; these get no
+            gradient. It spares the CPU the places of a rule that fills rows unequally.
         W_dec_narrow: As in `sparse_decode`.
         order: As in `sparse_decode`.
         backend: As in `sparse_decode`.
@@ -158,7 +161,7 @@ def sparse_residual(
         found = reference.sparse_residual(x, values, indices, W_dec, b_dec)
     else:
         decoder = (W_dec, b_dec, W_dec_narrow, decode_dtype(W_dec))
-        arguments = (x, values, indices, *decoder, order or PairOrder(), chosen)
+        arguments = (x, values, indices, used, *decoder, order or PairOrder(), chosen)
         found = Residual(*ResidualFunction.apply(*arguments))
     if looked_at:
         require_finite_sums("squared error", found.error)
@@ -171,15 +174,16 @@ class ResidualFunction(torch.autograd.Function):
     @staticmethod
     @outside_autocast
     def forward(
-        ctx: Any, x: Tensor, values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | None,
-        narrow: Tensor | None, dtype: torch.dtype, order: PairOrder, backend: ModuleType,
+        ctx: Any, x: Tensor, values: Tensor, indices: Tensor, used: Tensor | None, W_dec: Tensor,
+        b_dec: Tensor | None, narrow: Tensor | None, dtype: torch.dtype, order: PairOrder,
+        backend: ModuleType,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Residual and squared error of the batch."""
         with torch.cuda.device_of(x):
             decoder = Decoder(W_dec, b_dec, dtype, narrow)
-            left: Left = backend.residual_forward(x, values, indices, decoder)
+            left: Left = backend.residual_forward(x, values, indices, decoder, used=used)
         ctx.dtype, ctx.order, ctx.backend = dtype, order, backend
-        ctx.save_for_backward(values, indices, W_dec, narrow, left.residual, left.narrow)
+        ctx.save_for_backward(values, indices, W_dec, narrow, used, left.residual, left.narrow)
         ctx.set_materialize_grads(False)
         return left.residual, left.error
 
@@ -190,22 +194,22 @@ class ResidualFunction(torch.autograd.Function):
         ctx: Any, d_residual: Tensor | None, d_error: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Gradients of x, values, W_dec and b_dec."""
-        of_x, of_values, _, of_W_dec, of_b_dec, *_ = ctx.needs_input_grad
+        of_x, of_values, _, _, of_W_dec, of_b_dec, *_ = ctx.needs_input_grad
         *_, residual, narrow = ctx.saved_tensors
         upstream = Upstream.of(residual, narrow, d_residual, d_error)
         d_values, d_W_dec = _gradients(ctx, upstream, (of_values, of_W_dec))
         d_x = -upstream.by_row(upstream.g) if of_x else None
         d_b_dec = upstream.sum() if of_b_dec else None
-        return d_x, d_values, None, d_W_dec, d_b_dec, *[None] * 4
+        return d_x, d_values, None, None, d_W_dec, d_b_dec, *[None] * 4
 
 
 def _gradients(
     ctx: Any, upstream: Upstream, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    values, indices, W_dec, narrow, *_ = ctx.saved_tensors
-    order = partial(ctx.order.of, indices, len(W_dec), ctx.backend.latent_order)
+    values, indices, W_dec, narrow, used, *_ = ctx.saved_tensors
+    order = partial(ctx.order.of, indices, len(W_dec), ctx.backend.latent_order, used)
     decoder = Decoder(W_dec, None, ctx.dtype, narrow)
-    return decode_gradients(ctx.backend, upstream, values, indices, decoder, order, needed)
+    return decode_gradients(ctx.backend, upstream, values, indices, decoder, order, needed, used)
 
 
 def _backend(

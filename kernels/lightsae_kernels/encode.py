@@ -35,6 +35,7 @@ from lightsae_kernels.gradients import (
     encode_gradients,
     encode_residual_gradients,
     outside_autocast,
+    unused_and_counted,
 )
 from lightsae_kernels.types import (
     Backend,
@@ -46,6 +47,7 @@ from lightsae_kernels.types import (
     FusedRegularizer,
     Group,
     Left,
+    Narrow,
     Residual,
 )
 
@@ -63,6 +65,8 @@ def encode_topk(
     indices: Tensor | None = None,
     batch_active: Tensor | None = None,
     process_group: Group = None,
+    bank: int | None = None,
+    narrow: Narrow | None = None,
     W_enc_narrow: Tensor | None = None,
     order: PairOrder | None = None,
     backend: Backend = "auto",
@@ -85,6 +89,10 @@ def encode_topk(
         indices: Use this support, [B, k] int64, instead of selecting one.
         batch_active: Use this mask, [d_sae] bool, instead of the batch's own.
         process_group: Ranks over which the mask is the union; None for this process alone.
+        bank: Select k bank / d_sae of every `bank` consecutive latents instead of k of them all.
+        narrow: Called with values and indices of the k of each row; says which of them are
+            selected, [B, k] bool. The others keep their places with a value of 0 and count as not
+            selected. A graph of torch.compile runs the definition with `bank` or `narrow`.
         W_enc_narrow: W_enc in the dtype of the product, where the caller has it; else it is cast.
         order: What the decode of this code also gets, to sort its pairs only once.
         backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
@@ -111,10 +119,12 @@ def encode_topk(
     """
     plan = EncodePlan(
         k, product_dtype(x), regularizer, batch_active_only, eps, indices, batch_active,
-        process_group,
+        process_group, bank, narrow,
     )  # fmt: skip
     check_encode(x, W_enc, b_enc, b_dec, plan, W_enc_narrow)
     chosen = choose_backend(backend, x, dtypes=(plan.dtype,), k=k, d_in=x.shape[1])
+    if torch.compiler.is_compiling() and (bank is not None or narrow is not None):
+        chosen = reference
     if chosen is not reference:
         if not torch.compiler.is_compiling():
             require_countable_pairs(chosen, len(x), k)
@@ -145,20 +155,20 @@ class EncodeFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, narrow: Tensor | None,
         plan: EncodePlan, order: PairOrder, backend: ModuleType,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        """Values, indices, penalty and mask of the batch."""
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        """Values, indices, penalty, mask and used places of the batch."""
         encoder = Encoder(W_enc, b_enc, narrow)
         with torch.cuda.device_of(x):
             centred = backend.centre(x, b_dec, plan.dtype)
             found: Encoding = backend.encode_forward(centred, encoder, plan)
         _remember(ctx, centred, encoder, found, plan, order, backend)
-        return found[:4]
+        return _selected(found, plan)
 
     @staticmethod
     @once_differentiable
     @outside_autocast
     def backward(
-        ctx: Any, d_values: Tensor | None, _i: None, d_penalty: Tensor | None, _a: None
+        ctx: Any, d_values: Tensor | None, _i: None, d_penalty: Tensor | None, _a: None, _u: None
     ) -> tuple[Tensor | None, ...]:
         """Gradients of x, W_enc, b_enc and b_dec."""
         centred, encoder, found, order, _ = _recall(ctx, d_penalty)
@@ -238,7 +248,7 @@ def encode_residual(
         parts = EncodeResidualFunction.apply(
             x, W_enc, b_enc, W_dec, b_dec, W_enc_narrow, W_dec_narrow, plan, chosen
         )
-        found = _encoded(parts[:4], plan.indices), Residual(*parts[4:])
+        found = _encoded(parts[:5], plan.indices), Residual(*parts[5:])
     if looked_at:
         require_finite_activations(found[0].values)
         require_finite_sums("penalty", found[0].penalty)
@@ -255,23 +265,24 @@ class EncodeResidualFunction(torch.autograd.Function):
         ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, b_dec: Tensor,
         W_enc_narrow: Tensor | None, W_dec_narrow: Tensor | None, plan: EncodePlan,
         backend: ModuleType,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Values, indices, penalty, mask, residual and squared error of the batch."""
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        """Values, indices, penalty, mask, used places, residual and squared error of the batch."""
         encoder = Encoder(W_enc, b_enc, W_enc_narrow)
         decoder = Decoder(W_dec, b_dec, _decode_dtype(W_dec, plan), W_dec_narrow)
         with torch.cuda.device_of(x):
             centred = backend.centre(x, b_dec, plan.dtype)
             found: Encoding = backend.encode_forward(centred, encoder, plan)
-            left: Left = backend.residual_forward(x, found.values, found.indices, decoder)
+            code = found.code, found.indices
+            left: Left = backend.residual_forward(x, *code, decoder, used=found.used)
         others = (W_dec, W_dec_narrow, left.residual, left.narrow)
         _remember(ctx, centred, encoder, found, plan, PairOrder(), backend, *others)
-        return *found[:4], left.residual, left.error
+        return *_selected(found, plan), left.residual, left.error
 
     @staticmethod
     @once_differentiable
     @outside_autocast
     def backward(
-        ctx: Any, d_values: Tensor | None, _i: None, d_penalty: Tensor | None, _a: None,
+        ctx: Any, d_values: Tensor | None, _i: None, d_penalty: Tensor | None, _a: None, _u: None,
         d_residual: Tensor | None, d_error: Tensor | None,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         """Gradients of x, W_enc, b_enc, W_dec and b_dec."""
@@ -292,8 +303,9 @@ def _remember(
 ) -> None:  # fmt: skip
     """Keep what the gradient of an encoding needs."""
     ctx.plan, ctx.order, ctx.backend, ctx.kept = plan, order, backend, found.kept
-    ctx.save_for_backward(centred, *encoder, *found[:-1], *others)
-    ctx.mark_non_differentiable(found.indices, found.active)
+    ctx.save_for_backward(centred, *encoder, *found._replace(kept=None), *others)
+    constants = found.indices, found.active, found.used
+    ctx.mark_non_differentiable(*(each for each in constants if each is not None))
     ctx.set_materialize_grads(False)
 
 
@@ -305,10 +317,19 @@ def _recall(
     kept = None
     if d_penalty is not None:
         kept, ctx.kept = ctx.kept, None
-    values, indices, penalty, active, norms, *others = rest
-    found = Encoding(values, indices, penalty, active, norms, kept)
-    order = partial(ctx.order.of, indices, len(W_enc), ctx.backend.latent_order)
+    values, indices, penalty, active, norms, _, used, *others = rest
+    found = Encoding(values, indices, penalty, active, norms, kept, used)
+    order = partial(ctx.order.of, indices, len(W_enc), ctx.backend.latent_order, used)
     return centred, Encoder(W_enc, b_enc, narrow), found, order, others
+
+
+def _selected(found: Encoding, plan: EncodePlan) -> tuple[Tensor | None, ...]:
+    """Values, indices, penalty, mask and used places: the candidates as the caller sees them."""
+    penalty = found.penalty
+    if found.used is not None and plan.regularizer == "off_support_l1":
+        off = found.values * unused_and_counted(found, plan)
+        penalty = penalty + off.sum(dtype=penalty.dtype) / max(len(off), 1)
+    return found.code, found.indices, penalty, found.active, found.used
 
 
 def _encoded(found: tuple[Tensor, ...], given: Tensor | None) -> Encoded:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightsae_kernels.types import EncodeOptions, FusedRegularizer, Group
+from lightsae_kernels.types import EncodeOptions, FusedRegularizer, Group, Narrow
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,8 @@ class EncodePlan:
     indices: Tensor | None = None
     batch_active: Tensor | None = None
     process_group: Group = None
+    bank: int | None = None
+    narrow: Narrow | None = None
     keep: bool = False
 
     @property
@@ -38,11 +40,21 @@ class EncodePlan:
             "indices": self.indices,
             "batch_active": self.batch_active,
             "process_group": self.process_group,
+            "bank": self.bank,
+            "narrow": self.narrow,
         }
 
     def keeping(self, keep: bool) -> "EncodePlan":
         """The same plan with another `keep`."""
         return EncodePlan(self.k, self.dtype, **self.options, keep=keep)
+
+    def banks(self, d_sae: int) -> int:
+        """Parts of the dictionary that are selected from independently, of equal size."""
+        return 1 if self.bank is None else d_sae // self.bank
+
+    def used(self, values: Tensor, indices: Tensor) -> Tensor | None:
+        """Which candidates are selected, [B, k] bool; None is all of them."""
+        return None if self.narrow is None else self.narrow(values, indices)
 
     def mask(self, active: Tensor) -> Tensor | None:
         """Latents that the regularizer counts, [d_sae] bool; None is all of them."""

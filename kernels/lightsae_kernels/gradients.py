@@ -66,12 +66,13 @@ class Upstream(NamedTuple):
 
 def decode_gradients(
     backend: ModuleType, upstream: Upstream, values: Tensor, indices: Tensor, decoder: Decoder,
-    order: Order, needed: Sequence[bool],
+    order: Order, needed: Sequence[bool], used: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """Gradients of values and W_dec; `needed` says which of them are."""
     d_values = d_W_dec = None
     if needed[0]:
-        d_values = upstream.by_row(backend.values_gradient(upstream.factor, indices, decoder))
+        through = backend.values_gradient(upstream.factor, indices, decoder, used)
+        d_values = upstream.by_row(through)
     if needed[1]:
         pairs = DecoderPairs(upstream.by_row(values), upstream.factor)
         d_W_dec = backend.decoder_gradient(order(), pairs)
@@ -84,10 +85,33 @@ def encode_gradients(
     pairs: DecoderPairs | None = None,
 ) -> tuple[EncodeGradients, Tensor | None]:  # fmt: skip
     """Gradients of an encoding of centred inputs x, and that of b_dec through it."""
+    d_values = candidates_gradient(found, plan, d_values, d_penalty)
     d: EncodeGradients = backend.encode_backward(
         x, encoder, found, plan, order, d_values, d_penalty, needed, pairs
     )
     return d, -(d.b_enc @ encoder.W.to(d.b_enc.dtype)) if needed[3] else None
+
+
+def candidates_gradient(
+    found: Encoding, plan: EncodePlan, d_values: Tensor | None, d_penalty: Tensor | None
+) -> Tensor | None:
+    """Gradient of the activations of all candidates, given that of the selected ones, [B, k].
+
+    A backend counts what is no candidate as off the support; so are candidates that are not used.
+    """
+    if found.used is None:
+        return d_values
+    d = torch.zeros_like(found.values) if d_values is None else d_values * found.used
+    if plan.regularizer != "off_support_l1" or d_penalty is None:
+        return d
+    return d + unused_and_counted(found, plan) * (d_penalty / max(len(d), 1))
+
+
+def unused_and_counted(found: Encoding, plan: EncodePlan) -> Tensor:
+    """Candidates that are not used and that a regularizer counts, [B, k] bool."""
+    assert found.used is not None
+    mask = plan.mask(found.active)
+    return ~found.used if mask is None else ~found.used & mask[found.indices]
 
 
 def encode_residual_gradients(
@@ -96,10 +120,10 @@ def encode_residual_gradients(
     d_penalty: Tensor | None, needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of x, W_enc, b_enc, W_dec and b_dec of an encoding and the residual it leaves."""
-    through = backend.values_gradient(upstream.factor, found.indices, decoder)
+    through = backend.values_gradient(upstream.factor, found.indices, decoder, found.used)
     through = upstream.by_row(through)
     through = through if d_values is None else through + d_values
-    pairs = DecoderPairs(upstream.by_row(found.values), upstream.factor)
+    pairs = DecoderPairs(upstream.by_row(found.code), upstream.factor)
     of_x, of_W_enc, of_b_enc, _, of_b_dec = needed
     d, d_b_dec = encode_gradients(
         backend, x, encoder, found, plan, order, through, d_penalty,
@@ -138,12 +162,20 @@ class PairOrder:
     def __init__(self) -> None:
         self._made: Any = None
         self._key: tuple[object, ...] | None = None
-        self._indices: Tensor | None = None
+        self._held: tuple[Tensor, Tensor | None] | None = None
 
-    def of(self, indices: Tensor, d_sae: int, sort: Callable[[Tensor, int], Any]) -> Any:
-        """The order of indices [B, k], as `sort` makes it."""
-        key = (indices.data_ptr(), indices._version, indices.shape, indices.stride(), d_sae, sort)
+    def of(
+        self, indices: Tensor, d_sae: int, sort: Callable[..., Any], used: Tensor | None = None
+    ) -> Any:
+        """The order of indices [B, k], as `sort` makes it, of all places or of those used."""
+        key = (_identity(indices), d_sae, sort, None if used is None else _identity(used))
         if key != self._key:
-            # While the indices are held here, no others get their address.
-            self._made, self._key, self._indices = sort(indices, d_sae), key, indices
+            made = sort(indices, d_sae) if used is None else sort(indices, d_sae, used=used)
+            # While the tensors are held here, no others get their addresses.
+            self._made, self._key, self._held = made, key, (indices, used)
         return self._made
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    """The same of the same elements in the same memory, unchanged since."""
+    return tensor.data_ptr(), tensor._version, tensor.shape, tensor.stride()

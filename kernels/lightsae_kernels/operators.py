@@ -96,7 +96,7 @@ def _unpacked(packed: Sequence[Any]) -> tuple[EncodePlan, bool]:
     """The plan, and whether the kernels were chosen."""
     k, regularizer, masked, eps, indices, active, group, dtype, fused, keep = packed
     ranks = _group_of(group)
-    plan = EncodePlan(k, dtype, regularizer, masked, eps, indices, active, ranks, keep)
+    plan = EncodePlan(k, dtype, regularizer, masked, eps, indices, active, ranks, keep=keep)
     return plan, fused
 
 

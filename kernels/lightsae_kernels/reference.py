@@ -23,6 +23,8 @@ from lightsae_kernels.types import (
     FusedRegularizer,
     Group,
     Moment,
+    Narrow,
+    NestedResidual,
     Residual,
 )
 
@@ -37,18 +39,34 @@ def select_topk(a: Tensor, k: int) -> Tensor:
     return a.detach().sort(dim=-1, descending=True, stable=True).indices[:, :k]
 
 
-def batch_active_mask(indices: Tensor, d_sae: int, process_group: Group = None) -> Tensor:
+def select_bank_topk(a: Tensor, k: int, bank: int) -> Tensor:
+    """Indices of the k * bank / d_sae largest of every `bank` consecutive latents, [B, k]."""
+    (B, d_sae), banks = a.shape, a.shape[1] // bank
+    within = select_topk(a.reshape(B * banks, bank), k // banks).view(B, banks, -1)
+    first = torch.arange(0, d_sae, bank, device=a.device)
+    return (within + first[:, None]).view(B, k)
+
+
+def batch_active_mask(
+    indices: Tensor, d_sae: int, process_group: Group = None, used: Tensor | None = None
+) -> Tensor:
     """Latents in at least one index set of the batch, over all ranks of the group; [d_sae] bool."""
     active = torch.zeros(d_sae, dtype=torch.uint8, device=indices.device)
-    active[indices.reshape(-1)] = 1
+    if used is None:
+        active[indices.reshape(-1)] = 1
+    else:
+        active.scatter_reduce_(0, indices.reshape(-1), used.reshape(-1).to(active.dtype), "amax")
     if process_group is not None:
         dist.all_reduce(active, op=dist.ReduceOp.MAX, group=process_group)
     return active.bool()
 
 
-def off_support_l1(a: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
-    """Reg 1: mean over samples of the masked l1 norm of what Top-k drops."""
-    dropped = a.scatter(1, indices, 0.0)
+def off_support_l1(a: Tensor, indices: Tensor, mask: Tensor, used: Tensor | None = None) -> Tensor:
+    """Reg 1: mean over samples of the masked l1 norm of what selection drops."""
+    if used is None:
+        dropped = a.scatter(1, indices, 0.0)
+    else:
+        dropped = a * torch.zeros_like(a, dtype=torch.bool).scatter(1, indices, used).logical_not()
     return (_at_least_float32(dropped) * mask).sum() / max(len(a), 1)
 
 
@@ -86,22 +104,26 @@ def encode_topk(
     indices: Tensor | None = None,
     batch_active: Tensor | None = None,
     process_group: Group = None,
+    bank: int | None = None,
+    narrow: Narrow | None = None,
 ) -> Encoded:
     """Encode, select and penalise; see `lightsae_kernels.encode_topk` for the arguments."""
     a = activations(x, W_enc, b_enc, b_dec)
     if indices is None:
-        indices = select_topk(a, k)
+        indices = select_topk(a, k) if bank is None else select_bank_topk(a, k, bank)
     values = a.gather(1, indices)
+    used = None if narrow is None else narrow(values.detach(), indices)
+    values = values if used is None else values.masked_fill(~used, 0.0)
     if batch_active is None:
-        batch_active = batch_active_mask(indices, len(W_enc), process_group)
+        batch_active = batch_active_mask(indices, len(W_enc), process_group, used)
     mask = batch_active if batch_active_only else torch.ones_like(batch_active)
     if regularizer == "off_support_l1":
-        penalty = off_support_l1(a, indices, mask)
+        penalty = off_support_l1(a, indices, mask, used)
     elif regularizer == "l1_l2_ratio":
         penalty = l1_l2_ratio(a, mask, eps)
     else:
         penalty = _at_least_float32(values.new_zeros(()))
-    return Encoded(values, indices, penalty, batch_active)
+    return Encoded(values, indices, penalty, batch_active, used)
 
 
 def sparse_decode(
@@ -125,6 +147,23 @@ def sparse_residual(
     x_hat = sparse_decode(values, indices, W_dec, b_dec)
     residual = _at_least_float32(x) - _at_least_float32(x_hat)
     return Residual(residual, residual.square().sum(dim=1))
+
+
+def nested_residual(
+    x: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    levels: Tensor,
+    parts: int,
+    W_dec: Tensor,
+    b_dec: Tensor | None = None,
+) -> NestedResidual:
+    """What is left of x by the places of level 0, of levels 0 and 1, and so on."""
+    left = [
+        sparse_residual(x, values.where(levels <= part, 0.0), indices, W_dec, b_dec)
+        for part in range(parts)
+    ]
+    return NestedResidual(left[-1].residual, torch.stack([each.error for each in left]))
 
 
 def encode_residual(

@@ -1,5 +1,6 @@
 """Types of arguments and results of the operations."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypedDict
 
 import torch
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 FusedRegularizer: TypeAlias = Literal["off_support_l1", "l1_l2_ratio"]
 Backend: TypeAlias = Literal["auto", "triton", "cpu", "reference"]
 Group: TypeAlias = "ProcessGroup | None"
+# From values and indices of candidates, [B, k], which of them are selected, [B, k] bool.
+Narrow: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Residual(NamedTuple):
@@ -25,20 +28,36 @@ class Residual(NamedTuple):
     error: Tensor
 
 
+class NestedResidual(NamedTuple):
+    """What nested parts of a sparse code leave unexplained.
+
+    Attributes:
+        residual: x less the reconstruction by the whole code, at least float32, [B, d_in].
+        errors: Squared l2 norm of what each part leaves of each row, [parts, B].
+    """
+
+    residual: Tensor
+    errors: Tensor
+
+
 class Encoded(NamedTuple):
     """The sparse code of a batch and the penalty on its pre-Top-k activations.
 
     Attributes:
-        values: Activations of the selected latents, descending along a row, [B, k].
+        values: Activations of the selected latents, descending along a row, [B, k]; with `bank`
+            descending within each bank.
         indices: Their latents, ties to the lowest index, [B, k] int64.
         penalty: Mean of the regularizer over the samples, a scalar; 0 without a regularizer.
         batch_active: Latents selected by at least one sample of the batch, [d_sae] bool.
+        used: Which places `narrow` has selected, [B, k] bool; the values of others are 0. None
+            where all are.
     """
 
     values: Tensor
     indices: Tensor
     penalty: Tensor
     batch_active: Tensor
+    used: Tensor | None = None
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -50,6 +69,8 @@ class EncodeOptions(TypedDict, total=False):
     indices: Tensor | None
     batch_active: Tensor | None
     process_group: Group
+    bank: int | None
+    narrow: Narrow | None
 
 
 class Encoder(NamedTuple):
@@ -110,12 +131,14 @@ class Encoding(NamedTuple):
     """What an encoding finds and leaves for its gradient.
 
     Attributes:
-        values: Activations of the selected latents, [B, k].
+        values: Activations of the candidates, [B, k]; all are selected where `used` is None.
         indices: Their latents, [B, k] int64.
-        penalty: Mean of the regularizer over the samples, a scalar.
+        penalty: Mean of the regularizer over the samples, a scalar; Reg 1 counts what is no
+            candidate.
         active: The batch-active mask, [d_sae] bool.
         norms: l1 and l2 of each row over what the regularizer counts, [2, B]; of Reg 2 alone.
         kept: Activations of the whole batch, [B, d_sae], if the plan keeps them.
+        used: Which candidates are selected, [B, k] bool.
     """
 
     values: Tensor
@@ -124,6 +147,12 @@ class Encoding(NamedTuple):
     active: Tensor
     norms: Tensor | None
     kept: Tensor | None
+    used: Tensor | None = None
+
+    @property
+    def code(self) -> Tensor:
+        """Activations of what is selected, 0 at other candidates, [B, k]."""
+        return self.values if self.used is None else self.values.masked_fill(~self.used, 0.0)
 
 
 class DecoderPairs(NamedTuple):

@@ -6,20 +6,28 @@ from lightsae.sae.initialization import Centre, geometric_median, input_statisti
 from lightsae.sae.monosemanticity_loss import MonosemanticityLoss
 from lightsae.sae.normalization import Normalization, Normalized
 from lightsae.sae.objective import Objective, objective
+from lightsae.sae.reconstruction import Matryoshka, MultiTopK, Reconstruction
 from lightsae.sae.regularizers import CodeRegularizer, L1L2Ratio, OffSupportL1, Regularizer
-from lightsae.sae.selection import Selection, TopK
+from lightsae.sae.selection import BankTopK, BatchTopK, GroupMax, JumpReLU, Selection, TopK
 from lightsae.sae.sparse_code import SparseCode
 
 __all__ = [
     "AuxK",
+    "BankTopK",
+    "BatchTopK",
     "Centre",
     "CodeRegularizer",
+    "GroupMax",
+    "JumpReLU",
     "L1L2Ratio",
+    "Matryoshka",
     "MonosemanticityLoss",
+    "MultiTopK",
     "Normalization",
     "Normalized",
     "Objective",
     "OffSupportL1",
+    "Reconstruction",
     "Regularizer",
     "Selection",
     "SparseAutoencoder",

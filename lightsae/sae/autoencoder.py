@@ -1,13 +1,16 @@
 """The Top-k sparse autoencoder."""
 
+import copy
 import math
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from lightsae_kernels import (
     Encoded,
     NarrowCopy,
+    PairOrder,
     Residual,
     encode_residual,
     encode_topk,
@@ -29,7 +32,14 @@ from lightsae.sae.normalization import (
     row_statistics,
 )
 from lightsae.sae.regularizers import Regularizer
-from lightsae.sae.selection import SELECTIONS, Selection, TopK, fused_options
+from lightsae.sae.selection import (
+    SELECTIONS,
+    FusedSelection,
+    Selection,
+    TopK,
+    fused_options,
+    inference_rule,
+)
 from lightsae.sae.sparse_code import SparseCode
 
 
@@ -62,6 +72,8 @@ class SparseAutoencoder(nn.Module):
         d_sae: Size of the dictionary.
         selection: Which latents stay; by default `TopK(32)`.
         normalization: What is done to inputs before they are encoded.
+        apply_b_dec_to_input: Subtract b_dec from the inputs of the encoder. Without it the formula
+            is a = ReLU(W_enc x / scale + b_enc), and `initialize_` centres by b_enc.
 
     Attributes:
         W_enc: Encoder, [d_sae, d_in].
@@ -69,6 +81,8 @@ class SparseAutoencoder(nn.Module):
         W_dec: Decoder, [d_sae, d_in].
         b_dec: Centre of the scaled inputs, [d_in].
         scale: Input scale, a scalar buffer.
+        selection: A copy of the rule, if that has tensors of its own; they are in the state dict.
+        provenance: Where it comes from, JSON; saved beside the weights.
 
     Raises:
         LightsaeError: If a size is smaller than 1, k is larger than d_sae, or there is no such
@@ -90,14 +104,17 @@ class SparseAutoencoder(nn.Module):
         d_sae: int,
         selection: Selection | None = None,
         normalization: Normalization = "variance",
+        apply_b_dec_to_input: bool = True,
     ) -> None:
         super().__init__()
         require_known(normalization)
         self.normalization: Normalization = normalization
-        self.selection: Selection = TopK(32) if selection is None else selection
+        self.apply_b_dec_to_input = apply_b_dec_to_input
+        self.provenance: dict[str, Any] = {}
         for name, size in (("d_in", d_in), ("d_sae", d_sae)):
             if size < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {size}")
+        self.selection: Selection = _built(TopK(32) if selection is None else selection, d_sae)
         if self.selection.k > d_sae:
             raise LightsaeError(f"k = {self.selection.k} is larger than d_sae = {d_sae}")
         rows = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
@@ -163,6 +180,8 @@ class SparseAutoencoder(nn.Module):
             )
         self.scale.copy_(scale)
         self.b_dec.copy_(b_dec)
+        if not self.apply_b_dec_to_input:
+            self.b_enc.copy_(-(self.W_enc @ b_dec))
 
     def normalize(self, x: Tensor) -> Normalized:
         """Inputs [B, d_in] as the autoencoder works with them."""
@@ -190,17 +209,35 @@ class SparseAutoencoder(nn.Module):
         k: int | None = None,
         regularizer: Regularizer | None = None,
         process_group: ProcessGroup | None = None,
+        order: PairOrder | None = None,
     ) -> Encoded:
-        """Encode inputs that are already normalised; see `Selection.encode`."""
-        encoder = self.W_enc, self.b_enc, self.b_dec
-        options = fused_options(self.selection, regularizer, process_group)
-        if options is not None:
-            narrow = self.narrow("W_enc")
-            kept = self.selection.k if k is None else k
-            return encode_topk(x, *encoder, kept, W_enc_narrow=narrow, **options)
-        return self.selection.encode(
-            x, encoder, k=k, regularizer=regularizer, process_group=process_group
+        """Encode inputs that are already normalised; see `Selection.encode`.
+
+        In eval mode a rule is applied as to new inputs. What the decode of the code gets as `order`
+        spares it a sort.
+        """
+        rule = self._rule()
+        options = fused_options(regularizer, process_group)
+        if options is not None and isinstance(rule, FusedSelection):
+            operation = partial(
+                encode_topk, x, *self.encoder, W_enc_narrow=self.narrow("W_enc"), order=order
+            )
+            if k is not None:
+                return operation(k, **options)
+            return rule.run(operation, self.d_sae, options)
+        return rule.encode(
+            x, self.encoder, k=k, regularizer=regularizer, process_group=process_group
         )
+
+    def _rule(self) -> Selection:
+        """The selection rule in this mode."""
+        return self.selection if self.training else inference_rule(self.selection)
+
+    @property
+    def encoder(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W_enc, b_enc and what is subtracted from inputs."""
+        subtracted = self.b_dec if self.apply_b_dec_to_input else torch.zeros_like(self.b_dec)
+        return self.W_enc, self.b_enc, subtracted
 
     def encode_residual(
         self,
@@ -210,17 +247,25 @@ class SparseAutoencoder(nn.Module):
         process_group: ProcessGroup | None = None,
     ) -> tuple[Encoded, Residual]:
         """Code of inputs that are already normalised, and what it leaves unexplained."""
-        options = fused_options(self.selection, regularizer, process_group)
-        if options is not None:
+        rule, options = self._rule(), fused_options(regularizer, process_group)
+        fused = options is not None and self.apply_b_dec_to_input
+        if fused and isinstance(rule, FusedSelection):
             weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
-            return encode_residual(
-                x, *weights, self.selection.k, W_enc_narrow=self.narrow("W_enc"),
-                W_dec_narrow=self.narrow("W_dec"), **options,
+            operation = partial(
+                encode_residual, x, *weights, W_enc_narrow=self.narrow("W_enc"),
+                W_dec_narrow=self.narrow("W_dec"),
             )  # fmt: skip
-        encoded = self.encode_scaled(x, regularizer=regularizer, process_group=process_group)
-        code, decoder = (encoded.values, encoded.indices), (self.W_dec, self.b_dec)
-        narrow = self.narrow("W_dec")
-        return encoded, sparse_residual(x, *code, *decoder, W_dec_narrow=narrow)
+            assert options is not None
+            found: tuple[Encoded, Residual] = rule.run(operation, self.d_sae, options)
+            return found
+        order = PairOrder()
+        encoded = self.encode_scaled(
+            x, regularizer=regularizer, process_group=process_group, order=order
+        )
+        return encoded, sparse_residual(
+            x, encoded.values, encoded.indices, self.W_dec, self.b_dec, used=encoded.used,
+            W_dec_narrow=self.narrow("W_dec"), order=order,
+        )  # fmt: skip
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct normalised inputs, [B, d_in]."""
@@ -228,22 +273,33 @@ class SparseAutoencoder(nn.Module):
         return sparse_decode(values, indices, self.W_dec, self.b_dec, W_dec_narrow=narrow)
 
     def encode(self, x: Tensor, k: int | None = None) -> SparseCode:
-        """Code of a batch.
+        """Code of a batch, as the rule is applied to new inputs.
 
         Args:
             x: Inputs, [B, d_in], in the dtype of the parameters.
-            k: Another k than the one trained with.
+            k: Keep the k largest activations of each row instead, whatever the rule.
 
         Returns:
-            Values and indices, [B, k].
+            Values, descending along a row, and indices, [B, k]; of a rule with a threshold as many
+            places as the fullest row has.
 
         Raises:
             ValueError: If x is not [B, d_in] or k does not fit.
         """
         _require_tensor(x, self.d_in)
         scaled, statistics = self.normalize(x)
-        encoded = self.encode_scaled(scaled, k=k)
+        encoded = self._encode_new(scaled, k)
         return SparseCode(encoded.values, encoded.indices, self.d_sae, statistics)
+
+    def _encode_new(self, x: Tensor, k: int | None) -> Encoded:
+        """Code of normalised inputs in any mode, values descending."""
+        rule = inference_rule(self.selection)
+        if type(rule) is TopK or k is not None:
+            kept = self.selection.k if k is None else k
+            return encode_topk(x, *self.encoder, kept, W_enc_narrow=self.narrow("W_enc"))
+        encoded = rule.encode(x, self.encoder)
+        values, places = encoded.values.sort(dim=1, descending=True, stable=True)
+        return encoded._replace(values=values, indices=encoded.indices.gather(1, places), used=None)
 
     def decode(self, code: SparseCode) -> Tensor:
         """Reconstruction of a code in the units of the inputs, [B, d_in].
@@ -269,7 +325,8 @@ class SparseAutoencoder(nn.Module):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """W_enc (x / scale - b_dec) + b_enc, dense, [B, d_sae]."""
-        return nn.functional.linear(self.normalize(x).x - self.b_dec, self.W_enc, self.b_enc)
+        W_enc, b_enc, subtracted = self.encoder
+        return nn.functional.linear(self.normalize(x).x - subtracted, W_enc, b_enc)
 
     @torch.no_grad()
     def project_decoder_gradient_(self) -> None:
@@ -313,8 +370,9 @@ class SparseAutoencoder(nn.Module):
             "normalization": {
                 "kind": self.normalization,
                 "divide_by": self.scale.item(),
-                "subtract": "b_dec",
+                "subtract": "b_dec" if self.apply_b_dec_to_input else "nothing",
             },
+            "provenance": self.provenance,
         }
         save_load.write(Path(folder), dict(self.state_dict()), settings)
 
@@ -343,20 +401,33 @@ class SparseAutoencoder(nn.Module):
             raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(SELECTIONS)}")
         # Files that are older than the choice have no kind.
         kind = settings["normalization"].get("kind", "variance")
+        subtracts = settings["normalization"].get("subtract", "b_dec") == "b_dec"
         try:
-            selection = SELECTIONS[name](**rule)
             # On meta, wrong sizes allocate nothing and no random number is drawn.
             with torch.device("meta"):
-                sae = cls(settings["d_in"], settings["d_sae"], selection, kind)
+                selection = SELECTIONS[name](**rule)
+                sae = cls(settings["d_in"], settings["d_sae"], selection, kind, subtracts)
+            sae.to(getattr(torch, settings["dtype"]))
         except (TypeError, RuntimeError, LightsaeError) as error:
             raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
-        save_load.require_promised(Path(folder), tensors, dict(sae.state_dict()), settings["dtype"])
+        save_load.require_promised(Path(folder), tensors, dict(sae.state_dict()))
         if not tensors["scale"] > 0:
             raise LightsaeError(
                 f"{Path(folder) / save_load.TENSORS}: tensor 'scale' is not positive"
             )
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
+        sae.provenance = settings.get("provenance", {})
         return sae
+
+
+def _built(selection: Selection, d_sae: int) -> Selection:
+    """A rule for a dictionary; what has tensors of its own, or sizes, is copied."""
+    build = getattr(selection, "build", None)
+    if build is not None or isinstance(selection, nn.Module):
+        selection = copy.deepcopy(selection)
+    if build is not None:
+        selection.build(d_sae)  # type: ignore[attr-defined]
+    return selection
 
 
 def _require_tensor(x: object, d_in: int) -> None:

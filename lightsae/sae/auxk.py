@@ -96,7 +96,8 @@ def aux_k_loss(
     if len(latents) == 0:
         return residual.new_zeros(())
     variance = global_variance(residual, process_group)
-    encoder = sae.W_enc[latents], sae.b_enc[latents], sae.b_dec
+    W_enc, b_enc, subtracted = sae.encoder
+    encoder = W_enc[latents], b_enc[latents], subtracted
     if len(latents) <= k_aux:
         # All of them are used, so there is nothing to select.
         e_hat = reference.activations(x, *encoder) @ sae.W_dec[latents]

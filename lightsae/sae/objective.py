@@ -10,6 +10,7 @@ from torch.distributed import ProcessGroup
 
 from lightsae.sae.autoencoder import SparseAutoencoder
 from lightsae.sae.auxk import AuxK, aux_k_loss
+from lightsae.sae.reconstruction import Reconstructed, Reconstruction
 from lightsae.sae.regularizers import CodeRegularizer, Regularizer
 
 
@@ -17,12 +18,14 @@ class Objective(NamedTuple):
     """The loss of a batch and its parts, unweighted.
 
     Attributes:
-        loss: reconstruction + alpha aux_k + lambda penalty.
-        reconstruction: Mean over samples of ||x - x_hat||^2 of normalised inputs, at least float32.
+        loss: reconstruction + alpha aux_k + lambda penalty + sparsity.
+        reconstruction: Mean over samples of ||x - x_hat||^2 of normalised inputs, at least float32;
+            of a `Reconstruction` what that makes of it.
         aux_k: See `lightsae.sae.aux_k_loss`; 0 without AuxK.
         penalty: The regularizer; 0 without one.
         encoded: The code, with the batch-active mask.
         residual: x - x_hat of normalised inputs, at least float32, [B, d_in].
+        sparsity: What a selection rule with a loss of its own adds, weighted; None of others.
     """
 
     loss: Tensor
@@ -31,15 +34,21 @@ class Objective(NamedTuple):
     penalty: Tensor
     encoded: Encoded
     residual: Tensor
+    sparsity: Tensor | None = None
 
     def weighted(self, weight: float | Tensor) -> "Objective":
         """The loss and its parts times a weight, for ranks that have unequally many samples."""
         if isinstance(weight, float) and weight == 1:
             return self
-        loss, reconstruction, aux_k, penalty = (
-            part * torch.as_tensor(weight).to(part) for part in self[:4]
+        loss, reconstruction, aux_k, penalty, sparsity = (
+            None if part is None else part * torch.as_tensor(weight).to(part)
+            for part in (*self[:4], self.sparsity)
         )
-        return Objective(loss, reconstruction, aux_k, penalty, self.encoded, self.residual)
+        assert loss is not None and reconstruction is not None
+        assert aux_k is not None and penalty is not None
+        return Objective(
+            loss, reconstruction, aux_k, penalty, self.encoded, self.residual, sparsity
+        )
 
 
 def objective(
@@ -52,6 +61,7 @@ def objective(
     process_group: ProcessGroup | None = None,
     embeddings: Tensor | None = None,
     regularizer_weight: float | Tensor | None = None,
+    reconstruction: Reconstruction | None = None,
 ) -> Objective:
     """Encode, decode and evaluate every part of the loss.
 
@@ -72,6 +82,7 @@ def objective(
         process_group: Ranks that share the batch.
         embeddings: Embedding of each sample [B, d_e] for a `CodeRegularizer`; x if left out.
         regularizer_weight: lambda in place of the regularizer's `weight`, as in a warm-up.
+        reconstruction: A loss of nested parts in place of ||x - x_hat||^2.
 
     Example:
         >>> import torch
@@ -82,16 +93,15 @@ def objective(
         True
     """
     of_code = regularizer if isinstance(regularizer, CodeRegularizer) else None
-    encoded, (residual, error) = sae.encode_residual(
-        x, regularizer=None if of_code else regularizer, process_group=process_group
+    encoded, residual, of_reconstruction = _reconstruct(
+        sae, x, reconstruction, None if of_code else regularizer, process_group
     )
     penalty = encoded.penalty
     if of_code is not None:
         code = encoded.values, encoded.indices, sae.d_sae
         compared = x if embeddings is None else embeddings
         penalty = of_code.code_penalty(*code, compared, process_group)
-    reconstruction = error.sum() / max(len(x), 1)
-    loss, auxiliary = reconstruction, reconstruction.new_zeros(())
+    loss, auxiliary = of_reconstruction, of_reconstruction.new_zeros(())
     is_dead = None if dead is None else dead(encoded)
     if aux_k is not None and is_dead is not None:
         auxiliary = aux_k_loss(sae, x, residual, is_dead, aux_k.k_aux, process_group)
@@ -99,4 +109,20 @@ def objective(
     if regularizer is not None:
         weight = regularizer.weight if regularizer_weight is None else regularizer_weight
         loss = loss + weight * penalty
-    return Objective(loss, reconstruction, auxiliary, penalty, encoded, residual)
+    sparsity: Tensor | None = getattr(encoded, "sparsity", None)
+    if sparsity is not None:
+        loss = loss + sparsity
+    return Objective(loss, of_reconstruction, auxiliary, penalty, encoded, residual, sparsity)
+
+
+def _reconstruct(
+    sae: SparseAutoencoder, x: Tensor, reconstruction: Reconstruction | None,
+    regularizer: Regularizer | None, process_group: ProcessGroup | None,
+) -> Reconstructed:  # fmt: skip
+    """Code and residual, and the loss that goes with them."""
+    if reconstruction is not None:
+        return reconstruction(sae, x, x, regularizer=regularizer, process_group=process_group)
+    encoded, (residual, error) = sae.encode_residual(
+        x, regularizer=regularizer, process_group=process_group
+    )
+    return Reconstructed(encoded, residual, error.sum() / max(len(x), 1))

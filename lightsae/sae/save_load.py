@@ -53,12 +53,10 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return settings, _tensors(folder / TENSORS, settings)
 
 
-def require_promised(
-    folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor], dtype: str
-) -> None:
+def require_promised(folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Refuse tensors of other names, shapes or dtypes than the settings promise."""
     have = {name: (*t.shape, str(t.dtype)) for name, t in sorted(found.items())}
-    want = {name: (*t.shape, f"torch.{dtype}") for name, t in sorted(expected.items())}
+    want = {name: (*t.shape, str(t.dtype)) for name, t in sorted(expected.items())}
     if have != want:
         raise LightsaeError(f"{folder / TENSORS} holds {have}, {SETTINGS} promises {want}")
 
@@ -75,6 +73,8 @@ def _settings(path: Path) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         if type(settings.get(key)) is not kind:
             raise LightsaeError(f"{path}: key {key!r} is missing or not of type {kind.__name__}")
+    if not isinstance(settings.get("provenance", {}), dict):
+        raise LightsaeError(f"{path}: key 'provenance' is not of type dict")
     if settings["dtype"] not in _DTYPES:
         raise LightsaeError(f"{path}: key 'dtype' is {settings['dtype']!r}, not one of {_DTYPES}")
     return settings

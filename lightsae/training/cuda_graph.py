@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import torch
 from lightning.pytorch import Trainer
 from lightsae_kernels import Encoded
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import MonosemanticityLoss, Objective, Regularizer
+from lightsae.sae import MonosemanticityLoss, Objective, Regularizer, Selection
 from lightsae.training.optimizer import SAEAdam
 
 Step = Callable[[Tensor], Objective]
@@ -101,7 +101,11 @@ class CapturedStep:
 
 
 def require_capturable(
-    trainer: Trainer, optimizer: Optimizer, aux_k: Any, regularizer: Regularizer | None = None
+    trainer: Trainer,
+    optimizer: Optimizer,
+    aux_k: Any,
+    regularizer: Regularizer | None = None,
+    selection: Selection | None = None,
 ) -> None:
     """Refuse what a graph cannot hold, before anything is trained.
 
@@ -109,9 +113,11 @@ def require_capturable(
         LightsaeError: Naming the setting.
     """
     reads_data = isinstance(regularizer, MonosemanticityLoss) and regularizer.embeddings == "data"
+    learns = isinstance(selection, nn.Module)
     obstacles = {
         "MonosemanticityLoss must take its embeddings from the input": reads_data,
         "the optimizer must be lightsae.training.SAEAdam": not isinstance(optimizer, SAEAdam),
+        "selection must keep as many latents of each row, as TopK does": learns,
         "aux_k must be null: the number of dead latents changes shapes": aux_k is not None,
         "trainer.accumulate_grad_batches must be 1": trainer.accumulate_grad_batches != 1,
         "trainer.precision must not be 16-mixed": trainer.precision == "16-mixed",
@@ -137,6 +143,10 @@ def without_autocast(device: torch.device) -> Any:
 
 def detached(parts: Objective) -> Objective:
     """The same numbers without their graph."""
-    encoded = Encoded(*(t.detach() for t in parts.encoded))
-    rest = {name: getattr(parts, name).detach() for name in parts._fields if name != "encoded"}
-    return Objective(**rest, encoded=encoded)
+    encoded = Encoded(*map(_detached, parts.encoded))
+    rest = {name: getattr(parts, name) for name in parts._fields if name != "encoded"}
+    return Objective(**{name: _detached(t) for name, t in rest.items()}, encoded=encoded)
+
+
+def _detached(tensor: Any) -> Any:
+    return None if tensor is None else tensor.detach()

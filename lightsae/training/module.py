@@ -13,6 +13,7 @@ from lightsae.sae import (
     AuxK,
     Centre,
     Normalization,
+    Reconstruction,
     Regularizer,
     Selection,
     TopK,
@@ -48,6 +49,7 @@ class SAEModule(OptimizedModule):
         selection: Which latents stay on; by default the 32 largest.
         regularizer: Penalty on the activations before selection or on the code, or none.
         aux_k: Auxiliary loss that revives dead latents, or none.
+        reconstruction: Loss of nested parts of the code, or the plain one.
         d_in: Width of the activations; taken from the data when left out, and checked if given.
         centre: What the decoder bias starts as.
         normalization: What is done to inputs before they are encoded, and undone after; see
@@ -78,6 +80,7 @@ class SAEModule(OptimizedModule):
         selection: Selection | None = None,
         regularizer: Regularizer | None = None,
         aux_k: AuxK | None = None,
+        reconstruction: Reconstruction | None = None,
         d_in: int | None = None,
         centre: Centre = "mean",
         normalization: Normalization = "variance",
@@ -88,9 +91,11 @@ class SAEModule(OptimizedModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(
-            ignore=["selection", "regularizer", "aux_k", "optimizer", "lr_scheduler"]
-        )
-        self.selection: Selection = TopK(32) if selection is None else selection
+            ignore=[
+                "selection", "regularizer", "aux_k", "reconstruction", "optimizer", "lr_scheduler"
+            ]
+        )  # fmt: skip
+        self.give_selection(TopK(32) if selection is None else selection)
         for name, size in (("d_sae", d_sae), ("init_rows", init_rows)):
             if size < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {size}")
@@ -99,6 +104,7 @@ class SAEModule(OptimizedModule):
         self.d_sae = d_sae
         self.regularizer = regularizer
         self.aux_k = aux_k
+        self.reconstruction = reconstruction
         require_known(normalization)
         self.centre: Centre = centre
         self.normalization: Normalization = normalization

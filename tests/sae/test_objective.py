@@ -275,10 +275,12 @@ def test_strides_of_the_batch_do_not_matter(regularizer: str) -> None:
     strided = x[::2, ::2].t()[:, :6]
     assert not strided.is_contiguous()
     dead = every_third(30)
-    assert torch.equal(
+    # BLAS chooses its kernel by strides, and with it the order of sums.
+    torch.testing.assert_close(
         ours(sae, strided, regularizer, dead).loss,
         ours(sae, strided.contiguous(), regularizer, dead).loss,
-    )
+        rtol=1e-13, atol=0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])

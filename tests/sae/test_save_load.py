@@ -87,6 +87,7 @@ def test_the_settings_say_how_to_use_it_without_the_tensors(tmp_path: Path) -> N
     assert described.pop("xxh3")
     assert described == {
         "format": 1,
+        "provenance": {},
         "d_in": D_IN,
         "d_sae": D_SAE,
         "dtype": "float32",

@@ -4,6 +4,12 @@ from lightsae_kernels.cpu.adam import adam_step_
 from lightsae_kernels.cpu.decode import decode_forward, residual_forward, values_gradient
 from lightsae_kernels.cpu.encode import centre, encode_forward, keeps
 from lightsae_kernels.cpu.encode_gradient import encode_backward
+from lightsae_kernels.cpu.nested import (
+    add_later_parts_,
+    nested_decoder_gradient,
+    nested_residuals,
+    nested_values_gradient,
+)
 from lightsae_kernels.cpu.weight_gradients import (
     ORDER_DTYPE,
     LatentOrder,
@@ -19,6 +25,7 @@ __all__ = [
     "ORDER_DTYPE",
     "LatentOrder",
     "adam_step_",
+    "add_later_parts_",
     "centre",
     "decode_forward",
     "decoder_gradient",
@@ -26,6 +33,9 @@ __all__ = [
     "encode_forward",
     "keeps",
     "latent_order",
+    "nested_decoder_gradient",
+    "nested_residuals",
+    "nested_values_gradient",
     "order_sizes",
     "residual_forward",
     "values_gradient",

@@ -14,7 +14,7 @@ from lightsae_kernels import reference
 from lightsae_kernels.argument_checks import require_finite_activations
 from lightsae_kernels.cpu import workspace
 from lightsae_kernels.cpu.bf16_screen import pays, screened_topk
-from lightsae_kernels.cpu.select import select_topk
+from lightsae_kernels.cpu.select import select_in_banks
 from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Encoder, Encoding
 
@@ -36,14 +36,14 @@ def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
     """Encode centred inputs."""
     values, indices, a = product_and_select(x, encoder, plan)
     require_finite_activations(values)
-    active = plan.batch_active
+    active, used = plan.batch_active, plan.used(values, indices)
     if active is None:
-        active = reference.batch_active_mask(indices, len(encoder.W), plan.process_group)
+        active = reference.batch_active_mask(indices, len(encoder.W), plan.process_group, used)
     penalty, norms = evaluate_penalty(a, indices, plan.mask(active), plan)
     if a is not None and not plan.keep:
         workspace.give(a)
         a = None
-    return Encoding(values, indices, penalty, active, norms, a)
+    return Encoding(values, indices, penalty, active, norms, a, used)
 
 
 def product_and_select(
@@ -51,7 +51,8 @@ def product_and_select(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Values and indices of every row, and all pre-activations if a regularizer wants them."""
     dtype, d_sae = plan.dtype, len(encoder.W)
-    if plan.regularizer is None and plan.indices is None and pays(centred, encoder.W, plan):
+    free = plan.regularizer is None and plan.indices is None and plan.bank is None
+    if free and pays(centred, encoder.W, plan):
         return *screened_topk(centred, encoder, plan.k), None
     x, weight, bias = centred.to(dtype), encoder.weight(dtype).t(), encoder.b.to(dtype)
     rows = len(x)
@@ -72,7 +73,7 @@ def product_and_select(
         else:
             a = torch.addmm(bias, x[block], weight, out=buffer[: block.stop - block.start])
         if plan.indices is None:
-            values[block], indices[block] = select_topk(a, plan.k)
+            values[block], indices[block] = select_in_banks(a, plan.k, plan.banks(d_sae))
         else:
             values[block] = a.gather(1, indices[block]).relu_()
     if keep:

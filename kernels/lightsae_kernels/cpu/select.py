@@ -50,6 +50,32 @@ def select_topk(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return found.view(z.dtype), indices
 
 
+def select_in_banks(z: Tensor, k: int, banks: int) -> tuple[Tensor, Tensor]:
+    """Values and indices of the k / banks largest of each of so many equal parts of every row.
+
+    Args:
+        z: Pre-activations, or activations, [B, N]; contiguous rows.
+        k: How many to keep of a row.
+        banks: Consecutive parts; 1 is the plain Top-k.
+
+    Returns:
+        Values of ReLU(z) [B, k], descending within a part, and indices [B, k].
+    """
+    if banks == 1:
+        return select_topk(z, k)
+    B, N = z.shape
+    parts = z.view(B * banks, N // banks)
+    if k == banks:
+        found, within = parts.max(dim=1)
+        # A part without a positive has its zero at the lowest index.
+        values, indices = found.relu(), within * (found > 0)
+    else:
+        values, indices = select_topk(parts, k // banks)
+    first = torch.arange(0, N, N // banks)
+    indices = indices.view(B, banks, -1) + first[:, None]
+    return values.view(B, k), indices.view(B, k)
+
+
 def shortlist_topk(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Columns with large values of each row, in no order, and a bound on the values left out.
 

@@ -23,11 +23,20 @@ class LatentOrder(NamedTuple):
     offsets: Tensor
 
 
-def latent_order(indices: Tensor, d_sae: int) -> LatentOrder:
-    """Order the pairs of indices [B, k] by latent, samples ascending within a latent."""
-    flat = indices.reshape(-1)
+def latent_order(indices: Tensor, d_sae: int, used: Tensor | None = None) -> LatentOrder:
+    """Order the pairs of indices [B, k] by latent, samples ascending within a latent.
+
+    Args:
+        indices: Latents, [B, k].
+        d_sae: Size of the dictionary.
+        used: Which pairs count, [B, k] bool; the others have no place. None is all of them.
+    """
+    places = None if used is None else used.reshape(-1).nonzero().squeeze(1)
+    flat = indices.reshape(-1) if places is None else indices.reshape(-1)[places]
     narrow = flat.to(torch.int16 if d_sae <= 1 << 15 else torch.int32)
     permutation = narrow.sort(stable=True).indices
+    if places is not None:
+        permutation = places[permutation]
     counts = torch.bincount(flat, minlength=d_sae)
     sample = permutation // max(indices.shape[1], 1)
     return LatentOrder(permutation, sample, counts.cumsum(0) - counts)

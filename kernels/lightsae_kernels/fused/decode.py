@@ -121,8 +121,13 @@ def decode_forward(values: Tensor, indices: Tensor, decoder: Decoder) -> Tensor:
     return x_hat
 
 
-def residual_forward(x: Tensor, values: Tensor, indices: Tensor, decoder: Decoder) -> Left:
-    """What the reconstructions leave of x and its squared norms, in float32."""
+def residual_forward(
+    x: Tensor, values: Tensor, indices: Tensor, decoder: Decoder, used: Tensor | None = None
+) -> Left:
+    """What the reconstructions leave of x and its squared norms, in float32.
+
+    Places that are not used have values of 0: their rows are read and count for nothing.
+    """
     B, d_in = x.shape
     residual = torch.empty(B, d_in, dtype=torch.float32, device=x.device)
     narrow = None
@@ -170,8 +175,13 @@ def decode(
     )  # fmt: skip
 
 
-def values_gradient(g: Tensor, indices: Tensor, decoder: Decoder) -> Tensor:
-    """Gradient of the values given that of the reconstructions, [B, K] float32."""
+def values_gradient(
+    g: Tensor, indices: Tensor, decoder: Decoder, used: Tensor | None = None
+) -> Tensor:
+    """Gradient of the values given that of the reconstructions, [B, K] float32.
+
+    It is made at places that are not used, too: a rule that narrows multiplies it with 0 there.
+    """
     W_dec = decoder.weight().contiguous()
     (B, K), (N, D) = indices.shape, W_dec.shape
     d_z = torch.empty(B, K, dtype=torch.float32, device=g.device)

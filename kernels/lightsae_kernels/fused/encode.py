@@ -20,7 +20,13 @@ from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.fault_flags import Flag, flag_on, raise_where_nothing_waits, unwatched
 from lightsae_kernels.fused.encode_penalty import column_sums, row_norms
 from lightsae_kernels.fused.encode_product import Taken, encode_product
-from lightsae_kernels.fused.select import group_size, maxima_columns, select, select_given
+from lightsae_kernels.fused.select import (
+    group_size,
+    maxima_columns,
+    select,
+    select_given,
+    select_in_banks,
+)
 from lightsae_kernels.fused.tile_configs import ProductConfig, library_rows, product_config
 from lightsae_kernels.memory import memory, rows_in_block
 from lightsae_kernels.reference import norm_ratio
@@ -44,9 +50,11 @@ def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
     product = Product.of(x, encoder, plan.dtype)
     flag = flag_on(x.device, "encode_topk")
     found = _select(product, plan, flag)
-    active = plan.batch_active
+    active, used = plan.batch_active, plan.used(found.values, found.indices)
     if active is None:
-        active = _batch_active(found.active, plan, flag)
+        # Of the kernels' own mask only candidates that are used stay.
+        mine = found.active if used is None else _active_where(used, found)
+        active = _batch_active(mine, plan, flag)
     mask, norms = plan.mask(active), None
     penalty = _float32(x).zero_()
     if plan.regularizer == "off_support_l1":
@@ -55,7 +63,7 @@ def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
         l1, l2 = norms = _norms(product, found, mask)
         penalty = norm_ratio(l1, l2, plan.eps).sum() / max(len(x), 1)
     raise_where_nothing_waits(x.device)
-    return Encoding(found.values, found.indices, penalty, active, norms, found.kept)
+    return Encoding(found.values, found.indices, penalty, active, norms, found.kept, used)
 
 
 class Product(NamedTuple):
@@ -139,11 +147,12 @@ def _select(product: Product, plan: EncodePlan, flag: Flag) -> Selection:
     x, config = product.x, product.config
     (B, N), k = (len(x), len(product.W_enc)), plan.k
     given = None if plan.indices is None else plan.indices.contiguous()
+    bank = plan.bank if given is None else None
     group = group_size(N, k) if config is None else group_size(N, k, config.block_n)
     # Only the library multiplies a kept batch in blocks.
     step = B if plan.keep and config is not None else product.rows
     a = x.new_empty(B if plan.keep else step, N)
-    maxima = None if given is not None else _maxima(x, step, N, group)
+    maxima = None if given is not None or bank else _maxima(x, step, N, group)
     indices = torch.empty(B, k, dtype=torch.int64, device=x.device) if given is None else given
     active = torch.zeros(N, dtype=torch.int8, device=x.device)
     tile = (step, N) if config is None else (config.block_b, config.block_n)
@@ -168,19 +177,22 @@ def _select(product: Product, plan: EncodePlan, flag: Flag) -> Selection:
         outputs = (found.values[block], indices[block], active, flag)
         if config is None:
             product.multiply(block, a[here])
-            _select_from_l2(part, *outputs)
+            _select_from_l2(part, *outputs, bank)
         else:
             encode_product(x[block], product.W_enc, product.b_enc, part, config)
-            _select_given_or(part, *outputs)
+            _select_from(part, *outputs, bank)
     return found
 
 
-def _select_given_or(
-    part: Taken, values: Tensor, indices: Tensor, active: Tensor, flag: Flag, *, scan: bool = False
-) -> None:
-    """Select by the maxima; without them at the indices that are there."""
+def _select_from(
+    part: Taken, values: Tensor, indices: Tensor, active: Tensor, flag: Flag, bank: int | None,
+    *, scan: bool = False,
+) -> None:  # fmt: skip
+    """Select by the maxima; without them within banks, or at the indices that are there."""
     assert part.a is not None
-    if part.maxima is None:
+    if bank is not None:
+        select_in_banks(part.a, values, indices, active, flag, bank)
+    elif part.maxima is None:
         select_given(part.a, values, indices, active, flag)
     else:
         outputs = (values, indices, active, flag)
@@ -189,11 +201,11 @@ def _select_given_or(
 
 
 def _select_from_l2(
-    part: Taken, values: Tensor, indices: Tensor, active: Tensor, flag: Flag
+    part: Taken, values: Tensor, indices: Tensor, active: Tensor, flag: Flag, bank: int | None
 ) -> None:
     """Select from a block of pre-activations, and take from it what a regularizer asks for."""
     assert part.a is not None
-    _select_given_or(part, values, indices, active, flag, scan=True)
+    _select_from(part, values, indices, active, flag, bank, scan=True)
     if part.sums is not None:
         column_sums(part.a, part.sums[0])
     if part.norms is not None and part.maxima is None:
@@ -207,6 +219,14 @@ def _maxima(x: Tensor, rows: int, N: int, group: int) -> Tensor:
     maxima = x.new_empty(rows, maxima_columns(N, group))
     maxima[:, -(-N // group) :].zero_()
     return maxima
+
+
+def _active_where(used: Tensor, found: Selection) -> Tensor:
+    """Latents that are used somewhere in the batch, [N] int8."""
+    # Only an index outside the dictionary, which the flag tells, is not among its latents.
+    at = found.indices.clamp(0, len(found.active) - 1).reshape(-1)
+    marks = used.reshape(-1).to(found.active.dtype)
+    return torch.zeros_like(found.active).scatter_reduce_(0, at, marks, "amax")
 
 
 def _batch_active(active: Tensor, plan: EncodePlan, flag: Flag) -> Tensor:

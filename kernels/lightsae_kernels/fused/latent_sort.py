@@ -130,13 +130,17 @@ class LatentOrder(NamedTuple):
         return len(self.pairs) // self.chunk
 
 
-def latent_order(indices: Tensor, d_sae: int, chunk: int = CHUNK) -> LatentOrder:
+def latent_order(
+    indices: Tensor, d_sae: int, chunk: int = CHUNK, used: Tensor | None = None
+) -> LatentOrder:
     """Sort the pairs of indices [B, k] by latent; stable, so that every run adds in one order.
+
+    Pairs that are not used, [B, k] bool, have no place.
 
     Indices [[2, 0], [2, 1], [2, 0]] of 4 latents, in chunks of 2, have pairs [1, 5, 3, 0, 2, 4],
     offsets [0, 2, 3, 6, 6] and extras [0, 0, 0, 1, 1].
     """
-    flat = indices.reshape(-1)
+    flat = (indices if used is None else indices.where(used, -1)).reshape(-1)
     P, device = len(flat), flat.device
     sizes = (P, d_sae + 1, d_sae + 1, d_sae)
     pairs, offsets, extras, total = (

@@ -287,6 +287,34 @@ def select(
     )  # fmt: skip
 
 
+def select_in_banks(
+    z: Tensor, values: Tensor, indices: Tensor, active: Tensor, flag: Flag, bank: int
+) -> None:
+    """Select from every `bank` consecutive columns alone; each is a row of its own for the kernel.
+
+    Args:
+        z: Activations or pre-activations, [B, N]; its rows are contiguous.
+        values: To be written, [B, k], descending within a bank.
+        indices: To be written, [B, k], int64.
+        active: Set to 1 where a latent is selected, [N], int8.
+        flag: Raised if a selected value is infinite.
+        bank: Columns of a bank; it divides N, and the number of banks k.
+    """
+    (B, N), k = z.shape, values.shape[1]
+    banks = N // bank
+    keep = k // banks
+    group = group_size(bank, keep)
+    maxima = z.new_zeros(B * banks, maxima_columns(bank, group))
+    found = z.new_empty(B * banks, keep)
+    within = torch.empty(B * banks, keep, dtype=torch.int64, device=z.device)
+    of_bank = torch.empty(bank, dtype=torch.int8, device=z.device)
+    select(z.view(-1, bank), maxima, found, within, of_bank, flag, group, scan=True)
+    first = torch.arange(0, N, bank, device=z.device)[:, None]
+    torch.add(within.view(B, banks, keep), first, out=indices.view(B, banks, keep))
+    values.copy_(found.view(B, k))
+    active[indices.reshape(-1)] = 1
+
+
 def select_given(z: Tensor, values: Tensor, indices: Tensor, active: Tensor, flag: Flag) -> None:
     """Fill `values` [B, k] from ReLU(z) at `indices`, and mark the latents in `active`."""
     (B, N), K = z.shape, values.shape[1]

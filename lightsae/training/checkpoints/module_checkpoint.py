@@ -9,7 +9,7 @@ from lightsae_kernels import raise_if_flagged
 
 from lightsae.errors import LightsaeError
 from lightsae.module_names import named_as, plain_name
-from lightsae.sae import AuxK, Normalization, Regularizer, Selection
+from lightsae.sae import AuxK, Normalization, Reconstruction, Regularizer, Selection
 from lightsae.training.checkpoints.compatibility import require_resumable, require_same_model
 from lightsae.training.checkpoints.provenance import require_same_shards, require_same_source
 from lightsae.training.checkpoints.reading import read_checkpoint
@@ -28,14 +28,20 @@ class CheckpointedModule(LightningModule):
         selection: Which latents stay on.
         regularizer: Penalty on the activations before selection, or None.
         aux_k: Auxiliary loss that revives dead latents, or None.
+        reconstruction: Loss of nested parts of the code, or None.
         normalization: What is done to inputs before they are encoded.
     """
 
-    selection: Selection
     regularizer: Regularizer | None
     aux_k: AuxK | None
+    reconstruction: Reconstruction | None
     normalization: Normalization
     _shards: dict[str, str]
+
+    @property
+    def selection(self) -> Selection:
+        """Which latents stay on."""
+        raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what builds the module again, and what tells the shards from others."""
@@ -45,7 +51,7 @@ class CheckpointedModule(LightningModule):
         name = self.CHECKPOINT_HYPER_PARAMS_KEY
         checkpoint[name] = plain(checkpoint.get(name, {}))
         checkpoint["selection"] = described_selection(self.selection)
-        checkpoint |= described_losses(self.regularizer, self.aux_k)
+        checkpoint |= described_losses(self.regularizer, self.aux_k, self.reconstruction)
         checkpoint["normalization"] = self.normalization
         checkpoint["shards"] = self._shards
 

@@ -17,10 +17,12 @@ from lightsae.sae import (
     L1L2Ratio,
     MonosemanticityLoss,
     OffSupportL1,
+    Reconstruction,
     Regularizer,
     Selection,
     SparseAutoencoder,
 )
+from lightsae.sae.reconstruction import RECONSTRUCTIONS
 from lightsae.sae.selection import SELECTIONS
 
 _PREFIX = "sae."
@@ -31,6 +33,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "MonosemanticityLoss": MonosemanticityLoss,
 }
 _LOSSES = ("regularizer", "aux_k")
+_BUILT = (*_LOSSES, "reconstruction")
 
 
 def described_selection(selection: Selection) -> dict[str, Any]:
@@ -44,20 +47,32 @@ def described_selection(selection: Selection) -> dict[str, Any]:
     return {"rule": _class_name(selection, SELECTIONS), **plain(selection.settings())}
 
 
-def described_losses(regularizer: Regularizer | None, aux_k: AuxK | None) -> dict[str, Any]:
-    """Regularizer and auxiliary loss by name and settings; a class of the user's by its path.
+def described_losses(
+    regularizer: Regularizer | None,
+    aux_k: AuxK | None,
+    reconstruction: Reconstruction | None = None,
+) -> dict[str, Any]:
+    """The losses by name and settings; a class of the user's by its path.
 
     Example:
         >>> from lightsae.sae import OffSupportL1
         >>> described_losses(OffSupportL1(0.1), None)
         {'regularizer': {'class': 'OffSupportL1', 'weight': 0.1, 'weight_warmup': 0, \
-'batch_active_only': True}, 'aux_k': None}
+'batch_active_only': True}, 'aux_k': None, 'reconstruction': None}
     """
     described: dict[str, Any] | None = None
     if regularizer is not None:
         name = _class_name(regularizer, REGULARIZERS)
         described = {"class": name, **(plain(vars(regularizer)) if name in REGULARIZERS else {})}
-    return {"regularizer": described, "aux_k": None if aux_k is None else plain(asdict(aux_k))}
+    nested: dict[str, Any] | None = None
+    if reconstruction is not None:
+        name = _class_name(reconstruction, RECONSTRUCTIONS)
+        nested = {"class": name, **plain(reconstruction.settings())}
+    return {
+        "regularizer": described,
+        "aux_k": None if aux_k is None else plain(asdict(aux_k)),
+        "reconstruction": nested,
+    }
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +140,8 @@ def module_settings(
     if missing:
         names = " and ".join(missing)
         rank_zero_warn(f"{path}: does not say its {names}; give them, or the module has none")
-    for name, build in (("regularizer", _regularizer), ("aux_k", _aux_k)):
+    builders = (_regularizer, _aux_k, _reconstruction)
+    for name, build in zip(_BUILT, builders, strict=True):
         if name not in given:
             known[name] = build(settings.get(name), path)
     return {name: known[name] for name in known if name in accepted} | dict(given)
@@ -205,6 +221,11 @@ def _settings_of_config(model: Mapping[str, Any]) -> dict[str, Any]:
             **(regularizer.get("init_args") or {}),
         },
         "aux_k": model.get("aux_k"),
+        "reconstruction": (nested := model.get("reconstruction"))
+        and {
+            "class": _name(nested["class_path"], RECONSTRUCTIONS),
+            **(nested.get("init_args") or {}),
+        },
         "normalization": model.get("normalization", "variance"),
     }
 
@@ -228,6 +249,13 @@ def _selection(settings: Mapping[str, Any], path: Path) -> Selection:
 
 def _regularizer(found: Any, path: Path) -> Regularizer | None:
     return None if found is None else _named(found, "class", "regularizer", REGULARIZERS, path)
+
+
+def _reconstruction(found: Any, path: Path) -> Reconstruction | None:
+    if found is None:
+        return None
+    loss: Reconstruction = _named(found, "class", "reconstruction", RECONSTRUCTIONS, path)
+    return loss
 
 
 def _aux_k(found: Any, path: Path) -> AuxK | None:

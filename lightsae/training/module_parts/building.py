@@ -13,7 +13,7 @@ from lightsae.activations.loading.activation_batch import as_activation_batch
 from lightsae.errors import LightsaeError
 from lightsae.metrics import R2
 from lightsae.module_names import named_as
-from lightsae.sae import Centre, SparseAutoencoder, SparseCode
+from lightsae.sae import Centre, Normalization, Selection, SparseAutoencoder, SparseCode
 from lightsae.training.checkpoints.module_checkpoint import CheckpointedModule
 from lightsae.training.checkpoints.provenance import shards_of
 from lightsae.training.dead_latents import DeadLatentTracker
@@ -34,10 +34,25 @@ class BuiltModule(CheckpointedModule):
     """
 
     d_sae: int
+    normalization: Normalization
     centre: Centre
     init_rows: int
     sae: SparseAutoencoder
     dead_latents: DeadLatentTracker
+
+    def give_selection(self, selection: Selection) -> None:
+        """Take the rule that the autoencoder is to be built with."""
+        # Beside the submodules: what a rule has to learn is the autoencoder's.
+        object.__setattr__(self, "_given_selection", selection)
+
+    @property
+    def selection(self) -> Selection:
+        """The rule of the autoencoder; before it is built the one it is to be built with."""
+        sae = self._modules.get("sae")
+        if isinstance(sae, SparseAutoencoder):
+            return sae.selection
+        given: Selection = self.__dict__["_given_selection"]
+        return given
 
     def configure_model(self) -> None:
         """Take the width from the data, and for a fresh autoencoder scale and decoder bias."""
@@ -76,7 +91,8 @@ class BuiltModule(CheckpointedModule):
         return super().load_state_dict(named_as(self.state_dict(), state_dict), strict, assign)
 
     def _build(self, d_in: int) -> None:
-        self.sae = SparseAutoencoder(d_in, self.d_sae, self.selection, self.normalization)
+        given = self.__dict__["_given_selection"]
+        self.sae = SparseAutoencoder(d_in, self.d_sae, given, self.normalization)
         self.dead_latents = DeadLatentTracker(self.d_sae)
         self.train_r2 = R2(d_in, dist_sync_on_step=True)
         self.val_metrics = EvaluationMetrics(d_in, self.d_sae)

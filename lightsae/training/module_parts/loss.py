@@ -40,6 +40,7 @@ class LossModule(BuiltModule):
             process_group=self.process_group,
             embeddings=compared,
             regularizer_weight=weight,
+            reconstruction=self.reconstruction,
         )
 
     def _regularizer_weight(self) -> float | None:

@@ -85,6 +85,8 @@ class MeasuredModule(LossModule):
             "train/dead_fraction": self.dead_latents.dead(self.dead_after).float().mean(),
             "train/batch_active_fraction": parts.encoded.batch_active.float().mean(),
         }
+        if parts.sparsity is not None:
+            logged["train/sparsity"] = parts.sparsity
         weight = self._regularizer_weight()
         if weight is not None:
             logged["train/regularizer_weight"] = torch.tensor(weight)

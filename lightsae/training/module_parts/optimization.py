@@ -72,7 +72,8 @@ class OptimizedModule(MeasuredModule):
         }
 
     def _record_steps(self, optimizer: Optimizer) -> None:
-        require_capturable(self.trainer, optimizer, self.aux_k, self.regularizer)
+        told = self.aux_k, self.regularizer, self.selection
+        require_capturable(self.trainer, optimizer, *told)
         read_lr_on_device(optimizer, self.device)
         if self._regularizer_weight() is not None:
             self._warming_weight = torch.zeros((), device=self.device)

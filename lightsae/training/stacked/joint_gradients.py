@@ -66,7 +66,7 @@ class _Selected(NamedTuple):
 def can_join(module: SAEModule, x: Tensor) -> bool:
     """Whether batched products serve a member at a batch: Top-k on the CPU, not too large."""
     sae = module.sae
-    if not has_joint_gradient(module.regularizer):
+    if not has_joint_gradient(module.regularizer) or module.reconstruction is not None:
         return False
     if type(sae.selection) is not TopK or not x.is_cpu or torch.is_autocast_enabled("cpu"):
         return False

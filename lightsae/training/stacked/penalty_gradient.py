@@ -6,7 +6,7 @@ from lightsae_kernels.cpu.encode_gradient import regularizer_gradient_
 from lightsae_kernels.encode_plan import EncodePlan
 from torch import Tensor
 
-from lightsae.sae import L1L2Ratio, OffSupportL1, Regularizer, TopK
+from lightsae.sae import L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.sae.selection import fused_options
 
 _SETTINGS = {"weight", "batch_active_only", "eps", "weight_warmup"}
@@ -47,7 +47,7 @@ def penalty_gradient_(
     Returns:
         The unweighted penalty, and the column sums of the gradient, [N].
     """
-    options = fused_options(TopK(indices.shape[1]), regularizer, None)
+    options = fused_options(regularizer, None)
     assert options is not None
     plan = EncodePlan(indices.shape[1], a.dtype, **options)
     penalty, norms = evaluate_penalty(a, indices, plan.mask(active), plan)
