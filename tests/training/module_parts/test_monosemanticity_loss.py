@@ -10,7 +10,7 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import MonosemanticityLoss, objective
 from lightsae.training import SAEModule
 
-from .helpers import make_data, make_module, make_trainer, metrics, write_shards
+from ..helpers import make_data, make_module, make_trainer, metrics, write_shards
 
 
 @pytest.fixture(scope="module")
