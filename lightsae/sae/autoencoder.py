@@ -4,6 +4,7 @@ import copy
 import math
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import save_load
+from lightsae.sae import hub, save_load
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.normalization import (
     ROW_WISE,
@@ -83,6 +84,7 @@ class SparseAutoencoder(nn.Module):
         scale: Input scale, a scalar buffer.
         selection: A copy of the rule, if that has tensors of its own; they are in the state dict.
         provenance: Where it comes from, JSON; saved beside the weights.
+        origin: Where `from_pretrained` downloaded it from, or None.
 
     Raises:
         LightsaeError: If a size is smaller than 1, k is larger than d_sae, or there is no such
@@ -97,6 +99,7 @@ class SparseAutoencoder(nn.Module):
     """
 
     scale: Tensor
+    origin: hub.HubOrigin | None = None
 
     def __init__(
         self,
@@ -418,6 +421,64 @@ class SparseAutoencoder(nn.Module):
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         sae.provenance = settings.get("provenance", {})
         return sae
+
+    @classmethod
+    def from_pretrained(
+        cls, repo_or_folder: str | Path, subfolder: str | None = None, revision: str | None = None
+    ) -> Self:
+        """Load from a folder, or from a repository of the Hugging Face Hub.
+
+        Of a repository nothing but sae.json and sae.safetensors is downloaded, both of one commit,
+        which `origin` keeps. They are checked as `load` does.
+
+        Args:
+            repo_or_folder: A folder if there is one of that name, or else a repository, OWNER/NAME.
+            subfolder: Folder within it.
+            revision: Branch, tag or commit of the repository; by default its main branch.
+
+        Raises:
+            LightsaeError: What `hub.located` and `load` raise.
+            MissingExtraError: If a repository is asked for and huggingface_hub is not installed.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> SparseAutoencoder(4, 16, TopK(2)).save(f"{folder}/layer_3")
+            >>> SparseAutoencoder.from_pretrained(folder, subfolder="layer_3").d_sae
+            16
+        """
+        folder, origin = hub.located(repo_or_folder, subfolder, revision)
+        sae = cls.load(folder)
+        sae.origin = origin
+        return sae
+
+    def push_to_hub(
+        self,
+        repo: str,
+        subfolder: str | None = None,
+        *,
+        card: str | None = None,
+        private: bool | None = None,
+    ) -> str:
+        """Save into a repository of the Hugging Face Hub, in one commit; see `hub.upload`.
+
+        Args:
+            repo: The repository, OWNER/NAME; made if it is not there.
+            subfolder: Folder within it.
+            card: Text of README.md. By default one that has the sizes and how to load it, unless
+                there is a README.md already.
+            private: Whether a repository that is made is private; by default as its owner has set.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            LightsaeError: What `save` and `hub.upload` raise.
+            MissingExtraError: If huggingface_hub is not installed.
+        """
+        with TemporaryDirectory() as folder:
+            self.save(folder)
+            return hub.upload(folder, repo, subfolder=subfolder, card=card, private=private)
 
 
 def _built(selection: Selection, d_sae: int) -> Selection:

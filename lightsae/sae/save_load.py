@@ -49,7 +49,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         LightsaeError: If a file is missing or malformed, or they are not of one pair.
     """
-    settings = _settings(folder / SETTINGS)
+    settings = read_settings(folder / SETTINGS)
     return settings, _tensors(folder / TENSORS, settings)
 
 
@@ -61,7 +61,12 @@ def require_promised(folder: Path, found: dict[str, Tensor], expected: dict[str,
         raise LightsaeError(f"{folder / TENSORS} holds {have}, {SETTINGS} promises {want}")
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings alone.
+
+    Raises:
+        LightsaeError: If the file is missing, malformed or of another format.
+    """
     try:
         settings = json.loads(_bytes(path))
     except LightsaeError:

@@ -29,8 +29,8 @@ class BankTopK(FusedSelection):
     """
 
     def __init__(self, keep: int, bank: int) -> None:
-        super().__init__(keep)
         self.keep, self.bank = positive("keep", keep), positive("bank", bank)
+        super().__init__(keep)
         if keep > bank:
             raise LightsaeError(f"keep = {keep} is larger than bank = {bank}")
 

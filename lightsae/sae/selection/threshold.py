@@ -107,7 +107,8 @@ def as_code(
     values, places = values.sort(dim=1, descending=True, stable=True)
     counts = (values > 0).sum(dim=1)
     width = max(1, int(counts.max())) if len(counts) else 1
-    values, indices = values[:, :width], indices.gather(1, places)[:, :width]
+    values = values[:, :width].contiguous()
+    indices = indices.gather(1, places[:, :width])
     used = values > 0
     active = reference.batch_active_mask(indices, d_sae, process_group, used)
     wide = torch.promote_types(values.dtype, torch.float32)

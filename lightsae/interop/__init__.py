@@ -1,0 +1,1 @@
+"""Autoencoders as other libraries take them."""
