@@ -51,10 +51,7 @@ class BatchLargest:
         """
         wide = values if values.dtype == torch.float64 else values.float()
         bits = wide.contiguous().view(torch.int64 if wide.dtype == torch.float64 else torch.int32)
-        if self._group is None:
-            marked = self._mark(bits)
-        else:
-            marked = self._mark_over_ranks(bits.long())
+        marked = self._mark(bits) if self._group is None else self._mark_over_ranks(bits.long())
         found = wide.where(marked, torch.inf)
         self.threshold = found.amin() if marked.numel() else found.new_full((), torch.inf)
         most = (

@@ -46,8 +46,8 @@ class BatchTopK(FusedSelection, nn.Module):
 
     Args:
         k: Latents kept per row on average.
-        threshold_rate: Weight of a training batch in the running mean, above 0, at most 1; the first
-            1 / threshold_rate batches are averaged with equal weights.
+        threshold_rate: Weight of a training batch in the running mean, above 0, at most 1; the
+            first 1 / threshold_rate batches are averaged with equal weights.
 
     Attributes:
         threshold: What an activation must exceed, float32 scalar buffer; -1 until it is learned.
