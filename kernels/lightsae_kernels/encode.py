@@ -128,7 +128,8 @@ def encode_topk(
     )  # fmt: skip
     check_encode(x, W_enc, b_enc, b_dec, plan, W_enc_narrow)
     chosen = choose_backend(backend, x, dtypes=(plan.dtype,), k=k, d_in=x.shape[1])
-    if torch.compiler.is_compiling() and not bank is above is narrow is None:
+    plain = bank is None and above is None and narrow is None
+    if torch.compiler.is_compiling() and not plain:
         chosen = reference
     require_cpu_above(chosen, above)
     if chosen is not reference:
