@@ -75,7 +75,7 @@ def timed(
         for fit in fits:
             sae = autoencoder(fit, folder(options, own))
             trained[rule, fit.variant] = Trained(sae, fit, own)
-    return step_times(trained, pair.load()["train"].x)
+    return step_times(trained, pair.load()["train"].x, options.rounds)
 
 
 def folder(options: argparse.Namespace, setting: Setting) -> Path:
@@ -101,6 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of Adam, default 1e-3")
     parser.add_argument("--weight", type=float, default=3e-4, help="lambda, default 3e-4")
     parser.add_argument("--seeds", type=int, default=3, help="paired seeds, default 3")
+    parser.add_argument("--rounds", type=int, default=60, help="steps that are timed, default 60")
     parser.add_argument("--processes", type=int, default=1, help="side by side, default 1")
     parser.add_argument("--results", type=Path, default=RESULTS / "paper", help="folder of files")
     return parser.parse_args()

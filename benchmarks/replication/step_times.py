@@ -1,5 +1,6 @@
 """What training steps cost beside one another: the same batch through each, in turn."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,9 +11,6 @@ from replication.training import Fit, Setting, Training
 from torch import Tensor
 
 from lightsae.sae import SparseAutoencoder
-
-# Latents that are dead have to be found so, as `AuxK.dead_after_multiple` batches of old.
-_WARMUP_STEPS = 10
 
 
 class Trained(NamedTuple):
@@ -49,17 +47,23 @@ def step_times(trained: Mapping[str, Trained], x: Tensor, rounds: int = 60) -> d
     """
     torch.set_num_threads(1)
     trainings = [_continued(each, len(x)) for each in trained.values()]
-    batch_size = next(iter(trained.values())).setting.batch_size
+    setting = next(iter(trained.values())).setting
+    warmup = _until_dead(setting) + 1
     generator = torch.Generator().manual_seed(0)
-    seconds = torch.empty(_WARMUP_STEPS + rounds, len(trainings), dtype=torch.float64)
+    seconds = torch.empty(warmup + rounds, len(trainings), dtype=torch.float64)
     for of_round in seconds:
-        batch = x[torch.randint(len(x), (batch_size,), generator=generator)]
+        batch = x[torch.randint(len(x), (setting.batch_size,), generator=generator)]
         for place, training in enumerate(trainings):
             began = time.process_time()
             training.step(batch)
             of_round[place] = time.process_time() - began
-    seconds = seconds[_WARMUP_STEPS:]
-    return dict(zip(trained, _summaries(seconds), strict=True))
+    return dict(zip(trained, _summaries(seconds[warmup:]), strict=True))
+
+
+def _until_dead(setting: Setting) -> int:
+    """Steps before which AuxK takes no latent for dead."""
+    rows = setting.aux_k.dead_after_rows(setting.d_sae, setting.k)
+    return math.ceil(rows / setting.batch_size)
 
 
 def _continued(trained: Trained, rows: int) -> Training:
