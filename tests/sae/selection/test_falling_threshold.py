@@ -1,4 +1,4 @@
-"""The threshold of BatchTopK keeps up with activations that shrink while a dictionary is learned."""
+"""The threshold of BatchTopK keeps up with activations that shrink in training."""
 
 import pytest
 import torch
