@@ -38,12 +38,14 @@ class Compared(NamedTuple):
 def of_rules(found: Compared) -> Cells:
     """Each rule without a regularizer, and its differences from the first one."""
     first = next(iter(found.scored))
-    cells = [["", "R2", f"less {first}'s", "R2 at 2k", "L0", "mean MS", "MS, silent as 0",
-              f"less {first}'s", "silent", "step"]]  # fmt: skip
+    cells = [["", "validation R2", "R2", f"R2 - {first}'s", "R2 at 2k", "L0", "mean MS",
+              "MS, silent as 0", f"MS - {first}'s", "silent", "step time"]]  # fmt: skip
+    validation = _plain(found, "validation")
     for rule, each in _plain(found).items():
         figures, less = each.figures, each.differences
         cells.append([
-            rule, short(figures["R2"].mean, 4), signed(less["R2"]) if less else "",
+            rule, short(validation[rule].figures["R2"].mean, 4),
+            short(figures["R2"].mean, 4), signed(less["R2"]) if less else "",
             short(figures["R2 at 2k"].mean, 4), f"{figures['L0'].mean:.2f}",
             short(figures["mean MS"].mean), short(figures["mean MS, silent as 0"].mean),
             signed(less["mean MS, silent as 0"]) if less else "",
@@ -55,7 +57,7 @@ def of_rules(found: Compared) -> Cells:
 def of_regularizers(found: Compared) -> Cells:
     """Differences that each regularizer makes under each rule."""
     names = ("R2", "R2 at 2k", "MS, scored in both", "mean MS, silent as 0", "silent")
-    cells = [["", "", *names[:3], "MS, silent as 0", "silent", "L0", "step"]]
+    cells = [["", "", *names[:3], "MS, silent as 0", "silent", "L0", "step time"]]
     for rule, each in _regularized(found):
         differences = [signed(each.differences[name]) for name in names]
         cells.append([

@@ -29,7 +29,7 @@ def written(folder: Path) -> dict[Path, int]:
 def test_rules_are_paired_and_what_is_kept_is_not_trained_again(beside, run_here, tmp_path) -> None:
     x, e = write_pair(tmp_path)
     words = ["--out", tmp_path / "out", "--set", "made", x, e, "classes", "--k", 4, "--d_sae", 32,
-             "--rules", "TopK", "BatchTopK", "--epochs", 2, "--batch_size", 64, "--seeds", 2,
+             "--rules", "TopK", "BatchTopK", "--epochs", 1, "--batch_size", 64, "--seeds", 2,
              "--rounds", 2, "--results", tmp_path / "results"]  # fmt: skip
     rules = beside("rules")
     assert run_here(rules, *words) == 0
