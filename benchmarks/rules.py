@@ -29,10 +29,8 @@ from replication.rules import RULES
 from replication.sets import Pair
 from replication.step_times import StepTime, Trained, step_times
 from replication.tables import rich_table
-from replication.training import Fit, Setting
+from replication.training import VARIANTS, Fit, Setting
 from rich.console import Console
-
-REGULARIZERS = ("Reg 1", "Reg 2")
 
 
 def main() -> int:
@@ -42,7 +40,7 @@ def main() -> int:
     setting = Setting(
         options.k, options.d_sae, options.epochs, options.batch_size, options.learning_rate
     )
-    fits = [Fit(), *(Fit(variant, options.weight) for variant in REGULARIZERS)]
+    fits = [Fit(), *(Fit(variant, options.weight) for variant in options.variants)]
     found = compare(options, pair, setting, fits)
     console = Console()
     for title, table in TITLES.items():
@@ -94,6 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="keeps autoencoders")
     parser.add_argument("--set", nargs=4, required=True, metavar=own, help="two folders of shards")
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=RULES)
+    parser.add_argument("--variants", nargs="*", default=["Reg 1", "Reg 2"], choices=VARIANTS)
     parser.add_argument("--k", type=int, default=8, help="default 8")
     parser.add_argument("--d_sae", type=int, default=512, help="default 512")
     parser.add_argument("--epochs", type=int, default=100, help="default 100")
