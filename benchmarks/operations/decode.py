@@ -10,7 +10,6 @@ from operations.sizes import Size
 from torch import Tensor
 from torch.nn import functional as F
 
-
 PREFIXES = 4
 
 
