@@ -1,5 +1,6 @@
 """The transcoder: encodes one layer and reconstructs another (arXiv 2406.11944, 2501.18823)."""
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -11,6 +12,26 @@ from lightsae.sae.initialization import Centre
 from lightsae.sae.normalization import ROW_WISE, Normalization
 from lightsae.sae.selection import Selection
 from lightsae.sae.sparse_code import SparseCode
+
+
+@dataclass(frozen=True)
+class TranscoderOptions:
+    """What makes an autoencoder that is to be built a transcoder.
+
+    Attributes:
+        skip: Add a linear map of the input.
+        d_out: Width of the targets; taken from the data when left out, and checked if given.
+
+    Raises:
+        LightsaeError: If d_out is smaller than 1.
+    """
+
+    skip: bool = False
+    d_out: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.d_out is not None and self.d_out < 1:
+            raise LightsaeError(f"d_out must be at least 1, got {self.d_out}")
 
 
 class Transcoder(SparseAutoencoder):

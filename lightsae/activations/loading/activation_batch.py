@@ -39,6 +39,11 @@ class ActivationBatch(NamedTuple):
     embeddings: Tensor | None = None
     targets: Tensor | None = None
 
+    def with_rows_in(self, dtype: torch.dtype) -> "ActivationBatch":
+        """The batch with activations and targets in a dtype."""
+        targets = None if self.targets is None else self.targets.to(dtype)
+        return self._replace(activations=self.activations.to(dtype), targets=targets)
+
 
 def as_activation_batch(
     batch: Any, d_in: int | None = None, d_out: int | None = None

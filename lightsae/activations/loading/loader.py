@@ -1,9 +1,9 @@
 """Shuffled batches from shards or from a running model, whole chunks at a time."""
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,18 @@ from lightsae.errors import LightsaeError
 
 Allocate = Callable[[int], Array]
 Batches = Generator[ActivationBatch, None, None]
+
+
+class _Reading(NamedTuple):
+    """What reads the rows of one source.
+
+    Attributes:
+        reader: Reads groups of them.
+        memory: Where batches that do not lie in one group are put together.
+    """
+
+    reader: GroupReader
+    memory: Slabs
 
 
 class ActivationLoader:
@@ -61,6 +73,8 @@ class ActivationLoader:
         copies: Brings batches to a device, each while the one before it is used; they are then of
             its dtype.
         embeddings: Embeddings of the samples, which batches are to have too.
+        targets: Rows of another layer in the same chunks, which batches are to have too; held in
+            memory besides.
 
     Raises:
         LightsaeError: If an argument is out of range or the split is empty for a rank.
@@ -101,6 +115,7 @@ class ActivationLoader:
         progress: Callable[[], tuple[int, float]] | None = None,
         copies: Copies | None = None,
         embeddings: SampleEmbeddings | None = None,
+        targets: RowSource | None = None,
     ) -> None:
         if batch_size < 1 or buffer_rows < 1:
             raise LightsaeError(
@@ -130,16 +145,28 @@ class ActivationLoader:
                 f"{shards.name}: the {split} split has {total} rows, too few for a batch "
                 f"on each of {world_size} processes"
             )
-        manifest, in_split = shards.manifest, partial(rule.mask, split=split)
-        allocate = shards.allocator(readers)
-        pools, self._memory = (
-            Slabs(manifest.d_in, manifest.dtype, _for_copies(each, copies))
+        in_split = partial(rule.mask, split=split)
+        self._rows, *others = (
+            self._reading(source, in_split, readers)
+            for source in (shards, targets)
+            if source is not None
+        )
+        self._target_rows = others[0] if others else None
+
+    def _reading(
+        self, source: RowSource, in_split: Callable[[Array], Array], readers: int
+    ) -> _Reading:
+        """What reads the rows of a source."""
+        manifest, allocate = source.manifest, source.allocator(readers)
+        pools, memory = (
+            Slabs(manifest.d_in, manifest.dtype, _for_copies(each, self._copies))
             for each in (allocate, aligned)
         )
         ahead = 2 if allocate is aligned else 3
-        self._reader = GroupReader(
-            shards, in_split, rows_per_chunk, self._group_rows, readers, pools, ahead
+        reader = GroupReader(
+            source, in_split, self._rows_per_chunk, self._group_rows, readers, pools, ahead
         )
+        return _Reading(reader, memory)
 
     @property
     def epoch(self) -> int:
@@ -199,30 +226,43 @@ class ActivationLoader:
 
     def _batches(self, epoch: int, position: int) -> Batches:
         """Assemble the batches from `position` on."""
+        dtype = self._dtype if self._copies is None else None
+        with ExitStack() as ended:
+            # Chunks and shuffling are the same, and so is the order of the rows.
+            batches, *others = (
+                ended.enter_context(closing(self._assembled(rows, epoch, position)))
+                for rows in (self._rows, self._target_rows)
+                if rows is not None
+            )
+            while (batch := next(batches, None)) is not None:
+                if others:
+                    batch = batch._replace(targets=next(others[0]).activations)
+                if dtype is not None:
+                    batch = batch.with_rows_in(dtype)
+                if self._embeddings is not None:
+                    batch = batch._replace(embeddings=self._embeddings.of(batch.sample_index))
+                yield batch
+                del batch  # Its memory is needed for the next.
+
+    def _assembled(self, rows: _Reading, epoch: int, position: int) -> Batches:
+        """Batches of one source as it is stored."""
         share = self._share
         groups, used = self._remaining(epoch, share.start(position))
         key = [self._seed, epoch, share.rank, share.world_size] if self._shuffle else None
-        loaded = self._reader.read(groups, key)
+        loaded = rows.reader.read(groups, key)
         group = next(loaded)
         try:
             for batch in range(position, share.batches):
-                rows = share.start(batch + 1) - share.start(batch)
-                assembly = Assembly(rows, self._memory)
+                assembly = Assembly(share.start(batch + 1) - share.start(batch), rows.memory)
                 while assembly.missing:
                     if used == len(group.rows):
                         del group  # The threads need its memory for the group after the next.
                         group, used = next(loaded), 0
                     used += assembly.take(group, used)
-                yield self._finished(assembly)
+                yield assembly.finish(None)
+                del assembly
         finally:
             loaded.close()
-
-    def _finished(self, assembly: Assembly) -> ActivationBatch:
-        """The batch, with the embeddings of its samples."""
-        batch = assembly.finish(self._dtype if self._copies is None else None)
-        if self._embeddings is None:
-            return batch
-        return batch._replace(embeddings=self._embeddings.of(batch.sample_index))
 
     def _remaining(self, epoch: int, rows_done: int) -> tuple[list[Group], int]:
         """The groups still to be read, and how many rows of the first are done."""

@@ -13,7 +13,7 @@ from lightsae.metrics import Interval, latent_differences, rank_differences, t_i
 
 # What makes a setting; runs of one setting differ by their seed.
 _SETTING = ("d_in", "d_sae", "k", "regularizer")
-_SAME = ("split", "d_in")
+_SAME = ("split", "d_in", "d_out")
 _SCALARS = (
     "r2", "r2_uniform", "nmse", "l0", "hoyer", "dead", "uniqueness", "purity_binary",
     "purity_weighted", "probe_auc",
