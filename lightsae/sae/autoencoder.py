@@ -294,8 +294,9 @@ class SparseAutoencoder(nn.Module):
         encoded = self.encode_scaled(
             x, regularizer=regularizer, process_group=process_group, order=order
         )
+        wanted = x if target is None else target
         return encoded, sparse_residual(
-            x if target is None else target, encoded.values, encoded.indices, self.W_dec, self.b_dec, used=encoded.used,
+            wanted, encoded.values, encoded.indices, self.W_dec, self.b_dec, used=encoded.used,
             W_dec_narrow=self.narrow("W_dec"), order=order,
         )  # fmt: skip
 
@@ -458,7 +459,7 @@ class SparseAutoencoder(nn.Module):
             # On meta, wrong sizes allocate nothing and no random number is drawn.
             with torch.device("meta"):
                 selection = SELECTIONS[name](**rule)
-                sae = saved._from_settings(settings, selection, kind)
+                sae: Self = saved._from_settings(settings, selection, kind)
             sae.to(getattr(torch, settings["dtype"]))
         except (TypeError, RuntimeError, LightsaeError) as error:
             raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error

@@ -100,9 +100,7 @@ class Transcoder(SparseAutoencoder):
             raise LightsaeError(f"d_out must be at least 1, got {d_out}")
         self.W_dec = nn.Parameter(nn.functional.normalize(torch.randn(d_sae, d_out), dim=1))
         self.b_dec = nn.Parameter(torch.zeros(d_out))
-        self.register_parameter(
-            "W_skip", nn.Parameter(torch.zeros(d_out, d_in)) if skip else None
-        )
+        self.register_parameter("W_skip", nn.Parameter(torch.zeros(d_out, d_in)) if skip else None)
         self.register_buffer("b_in", torch.zeros(d_in))
         self.register_buffer("target_scale", torch.ones(()))
 
@@ -127,7 +125,7 @@ class Transcoder(SparseAutoencoder):
                 constant, has NaN or inf, or does not fit into the dtype of the parameters.
         """
         if targets is None:
-            raise LightsaeError("a transcoder is initialized from inputs and targets, got no targets")
+            raise LightsaeError("a transcoder is initialized from inputs and targets: give targets")
         kind: Normalization = "variance" if self.normalization in ROW_WISE else self.normalization
         inputs = self.scale_and_centre(sample, centre, self.normalization, ("d_in", self.d_in))
         outputs = self.scale_and_centre(targets, centre, kind, ("d_out", self.d_out))
@@ -182,7 +180,7 @@ class Transcoder(SparseAutoencoder):
         y_hat = self.decode_scaled(code.values, code.indices)
         if self.W_skip is not None:
             if x is None:
-                raise LightsaeError("a transcoder with a skip decodes a code and its inputs: give x")
+                raise LightsaeError("with a skip, a code is decoded with its inputs: give x")
             y_hat = y_hat + self._skipped(self.normalize(x).x)
         return y_hat * self.target_scale
 

@@ -140,7 +140,8 @@ class ActivationDataModule(SplitDataModule):
         """
         if self.targets is None:
             return None
-        return Manifest.load(self.targets) if self.target_rows is None else self.target_rows.manifest
+        rows = self.target_rows
+        return Manifest.load(self.targets) if rows is None else rows.manifest
 
     @property
     def d_out(self) -> int | None:

@@ -259,7 +259,7 @@ class ActivationLoader:
                         del group  # The threads need its memory for the group after the next.
                         group, used = next(loaded), 0
                     used += assembly.take(group, used)
-                yield assembly.finish(None)
+                yield assembly.finish()
                 del assembly
         finally:
             loaded.close()

@@ -25,9 +25,7 @@ class RowSample(SampledRows):
     kept: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(
-        self, max_rows: int, d_in: int, rows: int | None = None, d_out: int = 0
-    ) -> None:
+    def __init__(self, max_rows: int, d_in: int, rows: int | None = None, d_out: int = 0) -> None:
         super().__init__(max_rows, rows)
         self._keeps("kept", torch.empty(0, d_in))
         self._keeps("targets", torch.empty(0, d_out))

@@ -72,14 +72,13 @@ class BuiltModule(CheckpointedModule):
         self._shards = shards_of(data)
         if data is not None and not self.trainer.predicting:
             self._require_targets(data)
-        found: tuple[int | None, int | None]
-        found = getattr(data, "d_in", None), getattr(data, "d_out", None)
-        if not hasattr(self, "sae") and found[0] is None:
-            found = widths_of_loader(self.trainer)
-        self._require_widths(data, found)
+        d_in: Any = getattr(data, "d_in", None)
+        d_out: int | None = getattr(data, "d_out", None)
+        if not hasattr(self, "sae") and d_in is None:
+            d_in, d_out = widths_of_loader(self.trainer)
+        self._require_widths(data, d_in, d_out)
         if not hasattr(self, "sae"):
-            assert found[0] is not None
-            self._build(*found)
+            self._build(d_in, d_out)
         fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
         if self.trainer.training and fresh:
             self._initialize(data)
@@ -98,14 +97,14 @@ class BuiltModule(CheckpointedModule):
                 "model.transcoder, or leave out data.targets"
             )
 
-    def _require_widths(self, data: Any, found: tuple[int | None, int | None]) -> None:
+    def _require_widths(self, data: Any, d_in: int | None, d_out: int | None) -> None:
         """Refuse data of other widths than the model has or was given."""
         sae = getattr(self, "sae", None)
-        d_in = self.hparams["d_in"] if sae is None else sae.d_in
-        d_out = None if self.transcoder is None else self.transcoder.d_out
+        own = self.hparams["d_in"] if sae is None else sae.d_in
+        own_out = None if self.transcoder is None else self.transcoder.d_out
         for name, what, ours, theirs, folder in (
-            ("d_in", "activations", d_in, found[0], getattr(data, "path", "the data")),
-            ("d_out", "targets", d_out, found[1], getattr(data, "targets", "the data")),
+            ("d_in", "activations", own, d_in, getattr(data, "path", "the data")),
+            ("d_out", "targets", own_out, d_out, getattr(data, "targets", "the data")),
         ):
             if None not in (ours, theirs) and ours != theirs:
                 raise LightsaeError(

@@ -40,11 +40,11 @@ _OF_ALL = ("aux_k", "normalization", "centre", "init_rows", "transcoder")
 class StackedModule(LightningModule):
     """Trains several autoencoders over the same batches of one read of the data.
 
-    d_in, d_sae, k, AuxK, normalization, centre, transcoder and the kind of optimizer are those of all;
-    regularizer, learning rate and initial weights are each member's own. A member ends as a run of
-    its own with the same data would, to rounding. Batched products train them where there is a
-    Top-k on the CPU in one precision, and no transcoder; in every other case they take turns at each batch, through
-    autograd.
+    d_in, d_sae, k, AuxK, normalization, centre, transcoder and the kind of optimizer are those of
+    all; regularizer, learning rate and initial weights are each member's own. A member ends as a
+    run of its own with the same data would, to rounding. Batched products train them where there is
+    a Top-k on the CPU in one precision, and no transcoder; in every other case they take turns at
+    each batch, through autograd.
 
     A member whose loss or weights are no longer finite, or whose own code raises an error, is
     marked as failed and left as it was; the others go on.
@@ -366,9 +366,7 @@ def _diagnosis(member: Member, batch: ActivationBatch, loss: Tensor) -> str | No
         raise LightsaeError("a batch has NaN or infinite values")
     try:
         x, targets = module.sae.normalize(batch.activations).x, batch.targets
-        objective(
-            module.sae, x, module.normalized_targets(targets), regularizer=module.regularizer
-        )
+        objective(module.sae, x, module.normalized_targets(targets), regularizer=module.regularizer)
     except (ArgumentError, LightsaeError) as error:
         return str(error)
     except Exception as error:
