@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from lightsae.errors import LightsaeError
 from lightsae.sae.autoencoder import CLASSES, SparseAutoencoder, require_code
 from lightsae.sae.initialization import Centre
-from lightsae.sae.normalization import ROW_WISE, Normalization
+from lightsae.sae.normalization import Normalization
 from lightsae.sae.selection import Selection
 from lightsae.sae.sparse_code import SparseCode
+
+# What is done to targets where inputs are normalised by row.
+_OF_TARGETS: dict[str, Normalization] = {"layer_norm": "centre_scale", "unit_norm": "variance"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Transcoder(SparseAutoencoder):
     unit norm. W_skip starts as 0. `initialize_` sets the scales, and b_in and b_dec as the centres
     of x and y; b_in is no parameter. Rows of the input may be normalised one by one, as before an
     MLP. What a row of the target would have to be multiplied by is not known from x, so then the
-    target has a single scale, as with "variance".
+    targets have a single scale, by which they are about as long: "centre_scale" with layer_norm,
+    "variance" with unit_norm.
 
     Args:
         d_in: Width of the inputs.
@@ -126,7 +130,7 @@ class Transcoder(SparseAutoencoder):
         """
         if targets is None:
             raise LightsaeError("a transcoder is initialized from inputs and targets: give targets")
-        kind: Normalization = "variance" if self.normalization in ROW_WISE else self.normalization
+        kind = _OF_TARGETS.get(self.normalization, self.normalization)
         inputs = self.scale_and_centre(sample, centre, self.normalization, ("d_in", self.d_in))
         outputs = self.scale_and_centre(targets, centre, kind, ("d_out", self.d_out))
         for (scale, middle), of_scale, of_middle in (
