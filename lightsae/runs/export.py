@@ -43,7 +43,7 @@ def export_checkpoint(path: Path, out: Path) -> None:
             holds shards or a run, or cannot be written.
     """
     # What follows needs torch and Lightning; the options and their help do not.
-    from lightsae.sae import save_load
+    from lightsae.sae import Transcoder, save_load
     from lightsae.training.checkpoints.reading import read_checkpoint
     from lightsae.training.checkpoints.saved_settings import saved_autoencoder
 
@@ -54,8 +54,9 @@ def export_checkpoint(path: Path, out: Path) -> None:
     sae = saved_autoencoder(content, path)
     sae.save(out)
     rule = f"{type(sae.selection).__name__} k = {sae.selection.k}"
+    d_out = f", d_out {sae.d_out}" if isinstance(sae, Transcoder) else ""
     Console(stderr=True).print(
-        f"{out}: d_in {sae.d_in}, d_sae {sae.d_sae}, {rule}, {sae.normalization}, "
+        f"{out}: d_in {sae.d_in}{d_out}, d_sae {sae.d_sae}, {rule}, {sae.normalization}, "
         f"of step {content['global_step']}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip

@@ -49,8 +49,13 @@ def write_shards(
     return folder
 
 
-def write_targets(folder: Path, inputs: Path, d_out: int = D_OUT, seed: int = 1) -> Path:
-    """Of each row of shards a linear map, and few directions where the row is far along others."""
+def write_targets(
+    folder: Path, inputs: Path, d_out: int = D_OUT, seed: int = 1, skipped: int | None = None
+) -> Path:
+    """Of each row of shards a linear map, and few directions where the row is far along others.
+
+    Of the skipped sample there is nothing.
+    """
     generator = torch.Generator().manual_seed(seed)
     rows = ActivationDataModule(str(inputs), val_fraction=0, test_fraction=0)
     linear, read, written = (
@@ -61,7 +66,8 @@ def write_targets(folder: Path, inputs: Path, d_out: int = D_OUT, seed: int = 1)
         for batch in rows.predict_dataloader():
             x = batch.activations - 2
             y = x @ linear + 3 * (x @ read - 3).relu() @ written - 1
-            writer.write(y, batch.sample_index, batch.token_index)
+            kept = batch.sample_index != (-1 if skipped is None else skipped)
+            writer.write(y[kept], batch.sample_index[kept], batch.token_index[kept])
     return folder
 
 

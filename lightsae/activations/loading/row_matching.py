@@ -65,7 +65,10 @@ def _require_same_source(inputs: ShardSet, targets: ShardSet) -> None:
 
 
 def _told(manifest: Manifest, name: str) -> object:
-    return manifest.settings.get(name) if name == _IMAGES else getattr(manifest, name)
+    """What a manifest says; a folder made of others or of files says nothing of the images."""
+    if name != _IMAGES:
+        return getattr(manifest, name)
+    return None if "made_by" in manifest.settings else manifest.settings.get(_IMAGES)
 
 
 def _in_one_order(inputs: ShardSet, targets: ShardSet) -> bool:

@@ -185,6 +185,14 @@ def test_a_row_that_comes_twice_is_refused(inputs: Path, tmp_path: Path) -> None
         make_data(inputs, targets)
 
 
+def test_converted_folders_tell_no_images(tmp_path: Path) -> None:
+    folders = [
+        write_targets(tmp_path / name, settings={"made_by": "convert", "data": name})
+        for name in ("a", "b")
+    ]
+    assert make_data(*folders).d_out == 3
+
+
 def test_another_order_is_refused_with_what_to_do(inputs: Path, tmp_path: Path) -> None:
     targets = write_targets(tmp_path / "out", torch.arange(ROWS).flip(0))
     with pytest.raises(
