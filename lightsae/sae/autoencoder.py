@@ -448,7 +448,7 @@ class SparseAutoencoder(nn.Module):
         """
         settings, tensors = save_load.read(Path(folder))
         path = Path(folder) / save_load.SETTINGS
-        saved = _saved_class(cls, settings.get("class"), path)
+        saved = save_load.saved_class(cls, SparseAutoencoder, settings.get("class"), path)
         rule = dict(settings["selection"])
         name = rule.pop("rule", None)
         if not isinstance(name, str) or name not in SELECTIONS:
@@ -472,25 +472,6 @@ class SparseAutoencoder(nn.Module):
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         sae.provenance = settings.get("provenance", {})
         return sae
-
-
-# Subclasses that files can name; of others a file has no class.
-CLASSES: dict[str, type[SparseAutoencoder]] = {}
-
-
-def _saved_class(wanted: type[Any], name: object, path: Path) -> type[Any]:
-    """The class to read a folder as.
-
-    Raises:
-        LightsaeError: If it is unknown, or not what is wanted.
-    """
-    saved = SparseAutoencoder if name is None else CLASSES.get(str(name))
-    if saved is None:
-        raise LightsaeError(f"{path}: unknown class {name!r}: {list(CLASSES)}")
-    named = next((each for each in CLASSES.values() if issubclass(wanted, each)), SparseAutoencoder)
-    if saved is not named and wanted is not SparseAutoencoder:
-        raise LightsaeError(f"{path}: holds a {saved.__name__}, not a {wanted.__name__}")
-    return wanted if saved is named else saved
 
 
 def _built(selection: Selection, d_sae: int) -> Selection:

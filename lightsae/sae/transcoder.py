@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
-from lightsae.sae.autoencoder import CLASSES, SparseAutoencoder, require_code
+from lightsae.sae import save_load
+from lightsae.sae.autoencoder import SparseAutoencoder, require_code
 from lightsae.sae.initialization import Centre
 from lightsae.sae.normalization import Normalization
 from lightsae.sae.selection import Selection
@@ -203,4 +204,4 @@ class Transcoder(SparseAutoencoder):
         return cls(*sizes, selection, kind, d_out=settings["d_out"], skip=settings["skip"])
 
 
-CLASSES["Transcoder"] = Transcoder
+save_load.CLASSES["Transcoder"] = Transcoder

@@ -116,6 +116,14 @@ def test_predict_needs_no_targets(run: Path, config: Path) -> None:
         assert np.array_equal(np.sort(file["sample_index"]), np.arange(200))
 
 
+def test_without_them_predict_asks_for_their_width(
+    run: Path, config: Path, tmp_path: Path, line: Ask
+) -> None:
+    words = ["predict", "--config", str(config), "--run_dir", str(run), "--data.targets", "null"]
+    assert "to predict codes alone, model.transcoder.d_out" in line(*words)[1]
+    assert main([*words, "--model.transcoder.d_out", str(D_OUT)]) == 0
+
+
 def test_export_writes_what_fit_wrote(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

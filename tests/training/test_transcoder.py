@@ -204,10 +204,13 @@ def test_members_of_a_stack_take_turns_and_end_as_runs_of_their_own(
 
     options = {"precision": "64-true"}
     stacked = StackedModule(
-        [Member.made(str(n), 10 + n, lambda n=n: make(n)) for n in range(2)]  # type: ignore[misc]
+        [Member.made(str(n), 10 + n, lambda n=n: make(n)) for n in range(2)],  # type: ignore[misc]
+        probes={"reg2": L1L2Ratio(1.0)},
     )
     data = make_data(shards, targets=str(targets))
-    make_trainer(tmp_path, logger=False, **options).fit(stacked, data)
+    trainer = make_trainer(tmp_path, logger=False, **options)
+    trainer.fit(stacked, data)
+    trainer.validate(stacked, data, verbose=False)
     for number, member in enumerate(stacked.members):
         torch.manual_seed(10 + number)
         alone = make(number)
@@ -216,6 +219,7 @@ def test_members_of_a_stack_take_turns_and_end_as_runs_of_their_own(
         assert member.failure is None
         assert largest_difference(alone, member.module) < 1e-10
         assert torch.equal(alone.sae.b_in, member.module.sae.b_in)
+        assert member.validation["penalty/reg2"] > 1
 
 
 def batches_of(x: Tensor, y: Tensor | None) -> Iterator[ActivationBatch]:
@@ -246,8 +250,11 @@ def test_any_loader_may_give_targets(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 def test_a_loader_without_targets_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LightsaeError, match="a batch has no targets"):
+    with pytest.raises(LightsaeError, match="the data have no targets, which tell the d_out"):
         make_trainer(tmp_path).fit(make_transcoder(), loader_of(None))
+    with pytest.raises(LightsaeError, match="a batch has no targets, which a transcoder"):
+        made = make_transcoder(d_in=D_IN, transcoder=TranscoderOptions(d_out=4))
+        make_trainer(tmp_path).fit(made, loader_of(None))
     with pytest.raises(LightsaeError, match="rows of width 3, the autoencoder has d_out = 4"):
         made = make_transcoder(d_in=D_IN, transcoder=TranscoderOptions(d_out=4))
         make_trainer(tmp_path).fit(made, loader_of(3))

@@ -1,40 +1,23 @@
 """Shuffled batches from shards or from a running model, whole chunks at a time."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightsae.activations.loading.activation_batch import ActivationBatch
-from lightsae.activations.loading.batch_assembly import Assembly
-from lightsae.activations.loading.buffer_pool import Slabs
 from lightsae.activations.loading.epoch_plan import Group, Share, plan_epoch
 from lightsae.activations.loading.gpu_prefetch import Copies, ahead
-from lightsae.activations.loading.group_reader import GroupReader
+from lightsae.activations.loading.row_stream import Batches, RowStream
 from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import Split, SplitRule
-from lightsae.activations.shards.checked_read import aligned
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
-
-Allocate = Callable[[int], Array]
-Batches = Generator[ActivationBatch, None, None]
-
-
-class _Reading(NamedTuple):
-    """What reads the rows of one source.
-
-    Attributes:
-        reader: Reads groups of them.
-        memory: Where batches that do not lie in one group are put together.
-    """
-
-    reader: GroupReader
-    memory: Slabs
 
 
 class ActivationLoader:
@@ -146,27 +129,11 @@ class ActivationLoader:
                 f"on each of {world_size} processes"
             )
         in_split = partial(rule.mask, split=split)
-        self._rows, *others = (
-            self._reading(source, in_split, readers)
+        self._streams = [
+            RowStream(source, in_split, rows_per_chunk, self._group_rows, readers, copies)
             for source in (shards, targets)
             if source is not None
-        )
-        self._target_rows = others[0] if others else None
-
-    def _reading(
-        self, source: RowSource, in_split: Callable[[Array], Array], readers: int
-    ) -> _Reading:
-        """What reads the rows of a source."""
-        manifest, allocate = source.manifest, source.allocator(readers)
-        pools, memory = (
-            Slabs(manifest.d_in, manifest.dtype, _for_copies(each, self._copies))
-            for each in (allocate, aligned)
-        )
-        ahead = 2 if allocate is aligned else 3
-        reader = GroupReader(
-            source, in_split, self._rows_per_chunk, self._group_rows, readers, pools, ahead
-        )
-        return _Reading(reader, memory)
+        ]
 
     @property
     def epoch(self) -> int:
@@ -226,43 +193,29 @@ class ActivationLoader:
 
     def _batches(self, epoch: int, position: int) -> Batches:
         """Assemble the batches from `position` on."""
-        dtype = self._dtype if self._copies is None else None
-        with ExitStack() as ended:
-            # Chunks and shuffling are the same, and so is the order of the rows.
-            batches, *others = (
-                ended.enter_context(closing(self._assembled(rows, epoch, position)))
-                for rows in (self._rows, self._target_rows)
-                if rows is not None
-            )
-            while (batch := next(batches, None)) is not None:
-                if others:
-                    batch = batch._replace(targets=next(others[0]).activations)
-                if dtype is not None:
-                    batch = batch.with_rows_in(dtype)
-                if self._embeddings is not None:
-                    batch = batch._replace(embeddings=self._embeddings.of(batch.sample_index))
-                yield batch
-                del batch  # Its memory is needed for the next.
-
-    def _assembled(self, rows: _Reading, epoch: int, position: int) -> Batches:
-        """Batches of one source as it is stored."""
         share = self._share
         groups, used = self._remaining(epoch, share.start(position))
         key = [self._seed, epoch, share.rank, share.world_size] if self._shuffle else None
-        loaded = rows.reader.read(groups, key)
-        group = next(loaded)
-        try:
-            for batch in range(position, share.batches):
-                assembly = Assembly(share.start(batch + 1) - share.start(batch), rows.memory)
-                while assembly.missing:
-                    if used == len(group.rows):
-                        del group  # The threads need its memory for the group after the next.
-                        group, used = next(loaded), 0
-                    used += assembly.take(group, used)
-                yield assembly.finish()
-                del assembly
-        finally:
-            loaded.close()
+        sizes = [
+            share.start(batch + 1) - share.start(batch) for batch in range(position, share.batches)
+        ]
+        with ExitStack() as ended:
+            batches, *targets = [
+                ended.enter_context(closing(stream.batches(groups, used, sizes, key)))
+                for stream in self._streams
+            ]
+            for batch in batches:
+                yield self._finished(batch, *(next(rows).activations for rows in targets))
+                del batch  # Its memory is needed for the next.
+
+    def _finished(self, batch: ActivationBatch, targets: Tensor | None = None) -> ActivationBatch:
+        """The batch in its dtype, with its targets and the embeddings of its samples."""
+        batch = batch._replace(targets=targets)
+        if self._dtype is not None and self._copies is None:
+            batch = batch.with_rows_in(self._dtype)
+        if self._embeddings is None:
+            return batch
+        return batch._replace(embeddings=self._embeddings.of(batch.sample_index))
 
     def _remaining(self, epoch: int, rows_done: int) -> tuple[list[Group], int]:
         """The groups still to be read, and how many rows of the first are done."""
@@ -279,15 +232,6 @@ class ActivationLoader:
         while len(groups) > 1 and rows_done >= groups[0].rows:
             rows_done -= groups.pop(0).rows
         return groups, rows_done
-
-
-def _for_copies(allocate: Allocate, copies: Copies | None) -> Allocate:
-    """What makes memory that can be copied to a device at full speed, if there is one."""
-    if copies is None:
-        return allocate
-    if allocate is aligned:
-        return copies.allocate
-    return lambda size: copies.register(allocate(size))
 
 
 def _group_rows(most: int, multiple: int) -> int:

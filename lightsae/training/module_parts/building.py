@@ -144,8 +144,9 @@ class BuiltModule(CheckpointedModule):
             d_out = self.transcoder.d_out if d_out is None else d_out
             if d_out is None:
                 raise LightsaeError(
-                    "a batch has no targets, which model.transcoder reconstructs: expected an "
-                    "ActivationBatch with targets [rows, d_out]"
+                    "the data have no targets, which tell the d_out of model.transcoder: give "
+                    "data.targets or batches with targets [rows, d_out]; to predict codes alone, "
+                    "model.transcoder.d_out"
                 )
             self.sae = Transcoder(*arguments, d_out, self.transcoder.skip)
             self.transcoder = replace(self.transcoder, d_out=d_out)
