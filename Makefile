@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 # torchmetrics imports transformers wherever it is installed, for seconds: it stays out of the way.
 MODELS := $(VENV)/models
 MODELS_READY := $(MODELS)/.ready
+INTEROP := $(VENV)/interop
+INTEROP_READY := $(INTEROP)/.ready
+INTEROP_REQUIREMENTS := tests/interop/peers/requirements.txt
 # The least that make gpu may find.
 GPU_VENV := .venv-gpu
 GPU_READY := $(GPU_VENV)/.ready
@@ -22,19 +25,32 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
 	@touch $@
 
-$(MODELS_READY): $(READY)
-	$(PYTHON) -m venv $(MODELS)
+# Makes the environment of a target, which sees the packages of $(VENV) behind its own.
+define behind_main
+	$(PYTHON) -m venv $(@D)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-		> "$$($(MODELS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+		> "$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+endef
+
+$(MODELS_READY): $(READY)
+	$(behind_main)
 	$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[models]'
+	@touch $@
+
+$(INTEROP_READY): $(READY) $(INTEROP_REQUIREMENTS)
+	$(behind_main)
+	$(BIN)/python -c "import importlib.metadata as m; print('torch==' + m.version('torch'))" > $(INTEROP)/constraints.txt
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(INTEROP)/constraints.txt -r $(INTEROP_REQUIREMENTS)
 	@touch $@
 
 demo: $(READY) ## digits: extract, sweep over baseline and both regularizers, test, report (a few minutes on two cores)
 	$(BIN)/python -m lightsae demo --run_dir runs/demo
 
-test: $(READY) $(MODELS_READY) ## the whole suite with coverage
+test: $(READY) $(MODELS_READY) $(INTEROP_READY) ## the whole suite with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 20 --cov --cov-report=
-	$(MODELS)/bin/python -m pytest tests/activations/extraction/models --cov --cov-append --cov-report=term
+	$(MODELS)/bin/python -m pytest tests/activations/extraction/models --cov --cov-append --cov-report=
+	$(INTEROP)/bin/python -m pytest tests/interop/peers --cov --cov-append --cov-report=term
 
 lint: $(READY) ## ruff, mypy strict, import rules
 	$(BIN)/ruff check .

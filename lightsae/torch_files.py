@@ -1,5 +1,6 @@
 """Reading what torch.save wrote without running code that the file names."""
 
+import io
 import re
 import tarfile
 import warnings
@@ -16,11 +17,12 @@ from lightsae.errors import LightsaeError
 _OBJECT = re.compile(r"GLOBAL ([\w.]+)")
 
 
-def read_torch_file(path: Path) -> Any:
+def read_torch_file(path: Path, skipped_bytes: int = 0) -> Any:
     """Tensors and plain values of a file, mapped where its format can be.
 
     Args:
         path: A file of torch.save: a zip archive, or of the format before torch 1.6.
+        skipped_bytes: Of something else that the file begins with; it is not mapped then.
 
     Returns:
         What was saved, on the CPU.
@@ -36,13 +38,21 @@ def read_torch_file(path: Path) -> Any:
 'no.pt'
     """
     try:
-        mapped = zipfile.is_zipfile(path)
+        mapped = zipfile.is_zipfile(path) and not skipped_bytes
+        source = _rest(path, skipped_bytes) if skipped_bytes else path
         with warnings.catch_warnings():
             # That a file looks like a program of TorchScript is told below.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises whatever its parts do
         raise LightsaeError(_why(path, error)) from error
+
+
+def _rest(path: Path, skipped_bytes: int) -> io.BytesIO:
+    """What follows the first bytes of a file."""
+    with path.open("rb") as file:
+        file.seek(skipped_bytes)
+        return io.BytesIO(file.read())
 
 
 def _why(path: Path, error: Exception) -> str:

@@ -42,6 +42,33 @@ _PEERS = {
     "overcomplete": Implementation("peer_overcomplete", "overcomplete", "overcomplete"),
 }
 
+# Other rules and losses, ours and theirs.
+_RULES = {
+    "sae_lens batchtopk": Implementation(
+        "peer_sae_lens", "sae-lens", "sae_lens", options={"rule": "batchtopk"}
+    ),
+    "sae_lens matryoshka": Implementation(
+        "peer_sae_lens", "sae-lens", "sae_lens", options={"rule": "matryoshka"}
+    ),
+    "dictionary_learning batchtopk": Implementation(
+        "peer_dictionary_learning", "dictionary-learning", "dictionary_learning",
+        options={"rule": "batchtopk"},
+    ),
+    "dictionary_learning matryoshka": Implementation(
+        "peer_dictionary_learning", "dictionary-learning", "dictionary_learning",
+        options={"rule": "matryoshka"},
+    ),
+}  # fmt: skip
+_OWN_RULES = {
+    "lightsae batchtopk": Implementation("own", "lightsae", options={"rule": "BatchTopK"}),
+    "lightsae jumprelu": Implementation("own", "lightsae", options={"rule": "JumpReLU"}),
+    "lightsae groupmax": Implementation("own", "lightsae", options={"rule": "GroupMax"}),
+    "lightsae matryoshka": Implementation("own", "lightsae", options={"prefixes": True}),
+    "lightsae matryoshka batchtopk": Implementation(
+        "own", "lightsae", options={"rule": "BatchTopK", "prefixes": True}
+    ),
+}
+
 _ON_CPU = {
     "lightsae": Implementation("own", "lightsae"),
     "lightsae reg1": Implementation("own", "lightsae", options={"regularizer": "OffSupportL1"}),
@@ -79,4 +106,4 @@ _ON_CUDA = {
     "lightsae torch adam": _own(),
 }
 
-IMPLEMENTATIONS = {"cpu": _ON_CPU | _PEERS, "cuda": _ON_CUDA | _PEERS}
+IMPLEMENTATIONS = {"cpu": _ON_CPU | _PEERS | _OWN_RULES | _RULES, "cuda": _ON_CUDA | _PEERS}

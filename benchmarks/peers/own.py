@@ -9,12 +9,13 @@ from lightsae_kernels import Encoded, reference
 from torch import Tensor
 
 from lightsae import sae as room
-from lightsae.sae import SparseAutoencoder, TopK, objective
+from lightsae.sae import Matryoshka, SparseAutoencoder, objective
 from lightsae.training import SAEAdam
 from lightsae.training.cuda_graph import CapturedStep, CudaRecorder, without_autocast
 from lightsae.training.dead_latents import DeadLatentTracker
 
 CHECKED_ROWS = 256
+PREFIXES = [0.125, 0.25, 0.5]
 # Latents that tie in bf16 may be chosen differently; a wrong kernel is off by far more.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 0.01, 0.1
 
@@ -23,6 +24,8 @@ def build(
     sizes: Sizes,
     sample: Tensor,
     regularizer: str = "",
+    rule: str = "TopK",
+    prefixes: bool = False,
     bf16: bool = False,
     one_pass: bool = False,
     graph: bool = False,
@@ -31,11 +34,14 @@ def build(
 ) -> Trainer:
     """A step; `one_pass` takes `SAEAdam`, `defined` the definition "eager" or "compiled".
 
+    `prefixes` are an eighth, a quarter, half and all of the dictionary.
+
     Raises:
         RuntimeError: If `checked` and the step is not what the definition does.
     """
     device = sample.device.type
-    sae = SparseAutoencoder(sizes.d_in, sizes.d_sae, TopK(sizes.k))
+    sae = SparseAutoencoder(sizes.d_in, sizes.d_sae, getattr(room, rule)(sizes.k))
+    nested = Matryoshka(PREFIXES) if prefixes else None
     sae.initialize_(sample)
     penalty = getattr(room, regularizer)(weight=1e-3) if regularizer else None
     tracker = DeadLatentTracker(sizes.d_sae)
@@ -50,7 +56,10 @@ def build(
         with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
             if definition is not None:
                 return definition(x / sae.scale)
-            return objective(sae, x / sae.scale, regularizer=penalty, dead=dead).loss
+            parts = objective(
+                sae, x / sae.scale, regularizer=penalty, dead=dead, reconstruction=nested
+            )
+            return parts.loss
 
     def backward(loss: Tensor) -> None:
         optimizer.zero_grad()

@@ -76,6 +76,8 @@ def check_encode(
         raise ArgumentError(f"k must be an integer between 1 and d_sae = {d_sae}, got {k}")
     if plan.bank is not None:
         _check_bank(plan.bank, k, d_sae)
+    if plan.above is not None:
+        _check_above(plan, d_sae)
     if indices is not None:
         require_shape("indices", indices, (len(x), k), "[B = {0}, k = {1}]")
         require_int64(indices)
@@ -87,8 +89,26 @@ def check_encode(
         require_shape("W_enc_narrow", W_enc_narrow, (d_sae, d_in), "[d_sae, d_in], as W_enc")
     require_one_dtype(x=x, W_enc=W_enc, b_enc=b_enc, b_dec=b_dec)
     tensors = {"x": x, "W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}
-    others = {"indices": indices, "batch_active": batch_active, "W_enc_narrow": W_enc_narrow}
+    others = {"indices": indices, "batch_active": batch_active, "W_enc_narrow": W_enc_narrow,
+              "above": plan.above}  # fmt: skip
     require_one_device(**tensors, **others)
+
+
+def _check_above(plan: EncodePlan, d_sae: int) -> None:
+    """A bound for all latents or for each, and no other way to select."""
+    assert plan.above is not None
+    if plan.bank is not None or plan.indices is not None:
+        raise ArgumentError("above goes neither with bank nor with indices")
+    if plan.above.shape not in ((), (d_sae,)):
+        raise ArgumentError(
+            f"above must be a scalar or [d_sae = {d_sae}], got shape {tuple(plan.above.shape)}"
+        )
+
+
+def require_cpu_above(backend: ModuleType, above: Tensor | None) -> None:
+    """Refuse a bound where only the k largest of each row can be selected."""
+    if above is not None and backend.__name__.endswith("fused"):
+        raise ArgumentError("above is for CPU tensors: give k and narrow")
 
 
 def _check_bank(bank: int, k: int, d_sae: int) -> None:

@@ -20,6 +20,7 @@ from lightsae_kernels.argument_checks import (
     check_encode,
     check_encode_content,
     require_countable_pairs,
+    require_cpu_above,
     require_finite,
     require_finite_activations,
     require_finite_sums,
@@ -66,6 +67,7 @@ def encode_topk(
     batch_active: Tensor | None = None,
     process_group: Group = None,
     bank: int | None = None,
+    above: Tensor | None = None,
     narrow: Narrow | None = None,
     W_enc_narrow: Tensor | None = None,
     order: PairOrder | None = None,
@@ -90,9 +92,12 @@ def encode_topk(
         batch_active: Use this mask, [d_sae] bool, instead of the batch's own.
         process_group: Ranks over which the mask is the union; None for this process alone.
         bank: Select k bank / d_sae of every `bank` consecutive latents instead of k of them all.
-        narrow: Called with values and indices of the k of each row; says which of them are
-            selected, [B, k] bool. The others keep their places with a value of 0 and count as not
-            selected. A graph of torch.compile runs the definition with `bank` or `narrow`.
+        above: Select every activation above this, scalar or [d_sae], instead of k of each row; what
+            is below 0 counts as 0. The result has as many places as the fullest row takes, in the
+            order of the latents. For CPU tensors.
+        narrow: Called with values and indices of what was selected, [B, k]; says which of it stays,
+            [B, k] bool. The others keep their places with a value of 0 and count as not selected.
+            A graph of torch.compile runs the definition with `bank`, `above` or `narrow`.
         W_enc_narrow: W_enc in the dtype of the product, where the caller has it; else it is cast.
         order: What the decode of this code also gets, to sort its pairs only once.
         backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
@@ -119,12 +124,14 @@ def encode_topk(
     """
     plan = EncodePlan(
         k, product_dtype(x), regularizer, batch_active_only, eps, indices, batch_active,
-        process_group, bank, narrow,
+        process_group, bank, above, narrow,
     )  # fmt: skip
     check_encode(x, W_enc, b_enc, b_dec, plan, W_enc_narrow)
     chosen = choose_backend(backend, x, dtypes=(plan.dtype,), k=k, d_in=x.shape[1])
-    if torch.compiler.is_compiling() and (bank is not None or narrow is not None):
+    plain = bank is None and above is None and narrow is None
+    if torch.compiler.is_compiling() and not plain:
         chosen = reference
+    require_cpu_above(chosen, above)
     if chosen is not reference:
         if not torch.compiler.is_compiling():
             require_countable_pairs(chosen, len(x), k)
@@ -235,6 +242,7 @@ def encode_residual(
     require_one_device(x=x, W_dec=W_dec, W_dec_narrow=W_dec_narrow)
     dtypes = (plan.dtype, x.dtype, W_dec.dtype)
     chosen = choose_backend(backend, x, dtypes=dtypes, k=k, d_in=x.shape[1])
+    require_cpu_above(chosen, plan.above)
     if chosen is not reference:
         require_countable_pairs(chosen, len(x), k)
     looked_at = not finds_faults(chosen, x)

@@ -27,6 +27,7 @@ class EncodePlan:
     batch_active: Tensor | None = None
     process_group: Group = None
     bank: int | None = None
+    above: Tensor | None = None
     narrow: Narrow | None = None
     keep: bool = False
 
@@ -41,6 +42,7 @@ class EncodePlan:
             "batch_active": self.batch_active,
             "process_group": self.process_group,
             "bank": self.bank,
+            "above": self.above,
             "narrow": self.narrow,
         }
 
@@ -52,9 +54,14 @@ class EncodePlan:
         """Parts of the dictionary that are selected from independently, of equal size."""
         return 1 if self.bank is None else d_sae // self.bank
 
-    def used(self, values: Tensor, indices: Tensor) -> Tensor | None:
+    def used(
+        self, values: Tensor, indices: Tensor, candidates: Tensor | None = None
+    ) -> Tensor | None:
         """Which candidates are selected, [B, k] bool; None is all of them."""
-        return None if self.narrow is None else self.narrow(values, indices)
+        if self.narrow is None:
+            return candidates
+        found = self.narrow(values, indices)
+        return found if candidates is None else found & candidates
 
     def mask(self, active: Tensor) -> Tensor | None:
         """Latents that the regularizer counts, [d_sae] bool; None is all of them."""

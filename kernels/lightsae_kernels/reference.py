@@ -47,6 +47,25 @@ def select_bank_topk(a: Tensor, k: int, bank: int) -> Tensor:
     return (within + first[:, None]).view(B, k)
 
 
+def select_above(a: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of all activations above a bound, ascending, and which places have one.
+
+    Args:
+        a: Activations, [B, d_sae].
+        above: Scalar or [d_sae]; what is below 0 counts as 0.
+
+    Returns:
+        Indices [B, W], of as many places as the fullest row takes, at least one, and a mask [B, W].
+        Places without one repeat the first latent of their row, or are latent 0.
+    """
+    marked = a.detach() > above.clamp_min(0).to(a.dtype)
+    W = max(1, int(marked.sum(dim=1).max())) if len(a) else 1
+    ordered = marked.to(torch.uint8).sort(dim=1, descending=True, stable=True)
+    used, indices = ordered.values[:, :W].bool(), ordered.indices[:, :W]
+    first = indices[:, :1].where(used[:, :1], 0)
+    return torch.where(used, indices, first), used
+
+
 def batch_active_mask(
     indices: Tensor, d_sae: int, process_group: Group = None, used: Tensor | None = None
 ) -> Tensor:
@@ -54,7 +73,10 @@ def batch_active_mask(
     active = torch.zeros(d_sae, dtype=torch.uint8, device=indices.device)
     if used is None:
         active[indices.reshape(-1)] = 1
+    elif indices.is_cpu:
+        active[indices[used]] = 1
     else:
+        # A mask as an index would wait for the device.
         active.scatter_reduce_(0, indices.reshape(-1), used.reshape(-1).to(active.dtype), "amax")
     if process_group is not None:
         dist.all_reduce(active, op=dist.ReduceOp.MAX, group=process_group)
@@ -66,7 +88,9 @@ def off_support_l1(a: Tensor, indices: Tensor, mask: Tensor, used: Tensor | None
     if used is None:
         dropped = a.scatter(1, indices, 0.0)
     else:
-        dropped = a * torch.zeros_like(a, dtype=torch.bool).scatter(1, indices, used).logical_not()
+        # A latent may stand in several places of its row, of which one is used.
+        selected = torch.zeros_like(a).scatter_add(1, indices, used.to(a.dtype))
+        dropped = a * (selected == 0)
     return (_at_least_float32(dropped) * mask).sum() / max(len(a), 1)
 
 
@@ -105,14 +129,21 @@ def encode_topk(
     batch_active: Tensor | None = None,
     process_group: Group = None,
     bank: int | None = None,
+    above: Tensor | None = None,
     narrow: Narrow | None = None,
 ) -> Encoded:
     """Encode, select and penalise; see `lightsae_kernels.encode_topk` for the arguments."""
     a = activations(x, W_enc, b_enc, b_dec)
-    if indices is None:
+    used = None
+    if above is not None:
+        indices, used = select_above(a, above)
+    elif indices is None:
         indices = select_topk(a, k) if bank is None else select_bank_topk(a, k, bank)
     values = a.gather(1, indices)
-    used = None if narrow is None else narrow(values.detach(), indices)
+    values = values if used is None else values.masked_fill(~used, 0.0)
+    if narrow is not None:
+        selected = narrow(values.detach(), indices)
+        used = selected if used is None else selected & used
     values = values if used is None else values.masked_fill(~used, 0.0)
     if batch_active is None:
         batch_active = batch_active_mask(indices, len(W_enc), process_group, used)

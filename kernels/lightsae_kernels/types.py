@@ -49,8 +49,8 @@ class Encoded(NamedTuple):
         indices: Their latents, ties to the lowest index, [B, k] int64.
         penalty: Mean of the regularizer over the samples, a scalar; 0 without a regularizer.
         batch_active: Latents selected by at least one sample of the batch, [d_sae] bool.
-        used: Which places `narrow` has selected, [B, k] bool; the values of others are 0. None
-            where all are.
+        used: Which places `above` and `narrow` have selected, [B, k] bool; the values of others are
+            0. None where all are.
     """
 
     values: Tensor
@@ -70,6 +70,7 @@ class EncodeOptions(TypedDict, total=False):
     batch_active: Tensor | None
     process_group: Group
     bank: int | None
+    above: Tensor | None
     narrow: Narrow | None
 
 

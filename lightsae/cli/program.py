@@ -35,7 +35,9 @@ _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
     "report": "one HTML page that compares evaluated runs and shows their latents",
     "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
-    "export": "write the autoencoder of a checkpoint as a folder of its own",
+    "export": "write the autoencoder of a checkpoint as a folder, or as another library reads it",
+    "import": "read an autoencoder of another library: PATH OUT",
+    "push": "put an autoencoder and its card on the Hugging Face Hub: FOLDER_OR_RUN OWNER/NAME",
     "shards": "folders of shards: info, verify, shuffle, merge, split, convert",
     "demo": "digits end to end: extract, sweep, test, report",
 }
@@ -47,7 +49,7 @@ _DISK = (
 )  # fmt: skip
 
 # Commands that are one process however they are started.
-_ALONE = {"shards", "export"}
+_ALONE = {"shards", "export", "import", "push"}
 
 # Commands over a run that is there: without --config its own is taken.
 _OF_TRAINED = {"validate", "test", "predict"}
@@ -170,7 +172,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         return RunCLI
     own_parser = {
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
-        "sweep": _sweep,
+        "sweep": _sweep, "import": _import, "push": _push,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -199,6 +201,22 @@ def _export(words: list[str]) -> None:
 
     with answering_sigterm():
         export(words[1:])
+
+
+def _import(words: list[str]) -> None:
+    """An autoencoder of another library."""
+    from lightsae.interop.import_command import import_foreign
+
+    with answering_sigterm():
+        import_foreign(words[1:])
+
+
+def _push(words: list[str]) -> None:
+    """An autoencoder to the Hub."""
+    from lightsae.report.push_command import push
+
+    with answering_sigterm():
+        push(words[1:])
 
 
 def _report(words: list[str]) -> None:

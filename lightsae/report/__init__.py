@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from lightsae.report.figures.chart import Chart, Series, draw_chart
+    from lightsae.report.figures.chart import Chart, Series, by_setting, draw_chart
     from lightsae.report.figures.evaluation_charts import (
         firing_density,
         k_robustness,
@@ -40,6 +40,7 @@ else:
             "Series": ".figures.chart",
             "SweepPoint": ".figures.sweep_charts",
             "build_report": ".page.build",
+            "by_setting": ".figures.chart",
             "comparison_table": ".table",
             "draw_chart": ".figures.chart",
             "firing_density": _CHARTS,
@@ -67,6 +68,7 @@ __all__ = [
     "Series",
     "SweepPoint",
     "build_report",
+    "by_setting",
     "comparison_table",
     "draw_chart",
     "firing_density",

@@ -1,6 +1,6 @@
 """The table a sweep ends in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isnan
 from statistics import fmean
 
@@ -71,13 +71,21 @@ def tell_sweep(file: SweepFile, console: Console) -> None:
         console.print(f"  {text}", style="dim", markup=False, highlight=False)
 
 
-def explained_choices(file: SweepFile) -> list[str]:
+def explained_choices(file: SweepFile, members: Collection[str] | None = None) -> list[str]:
     """A sentence on each lambda that was chosen, and on what that leaves open.
 
     Args:
         file: A sweep that is done.
+        members: Names of autoencoders; only what was chosen for their settings and regularizers is
+            told. By default everything is.
     """
-    return [f"{_named(setting, choice)}: {_explained(choice)}" for setting, choice in file.choices]
+    points = [result.point for result in file.stages.get(GRID, {}).values()]
+    told = {(p.setting, p.variant) for p in points if members is None or p.name in members}
+    return [
+        f"{_named(setting, choice)}: {_explained(choice)}"
+        for setting, choice in file.choices
+        if (setting, choice.variant) in told
+    ]
 
 
 def _named(setting: Setting, choice: Choice) -> str:

@@ -8,9 +8,9 @@ from rich.console import Console
 from lightsae.files import expanded
 
 _ABOUT = (
-    "Compare runs with a baseline, seed by seed. Runs of one setting (d_sae, k, regularizer and "
-    "its weight) are its seeds; the first run's setting is the baseline. `lightsae test` must have "
-    "written evaluation.json in each."
+    "Compare runs with a baseline, seed by seed. Runs that differ in nothing but the seed are one "
+    "setting; the first run's is the baseline. `lightsae test` must have written evaluation.json "
+    "in each."
 )
 
 
@@ -29,10 +29,11 @@ def compare_runs(words: Sequence[str]) -> None:
     parser.add_argument("runs", type=str, nargs="+", help="Other run folders, of any seed.")
     given = parser.parse_args(list(words))
     # What follows needs torch; the options and their help do not.
-    from lightsae.evaluation.comparison.compare import compare, load_runs
+    from lightsae.evaluation.comparison.compare import compare
     from lightsae.evaluation.comparison.comparison_table import comparison_table
+    from lightsae.evaluation.comparison.evaluated_run import read_evaluated
 
     console = Console(soft_wrap=False)
     folders = [expanded(each) for each in (given.baseline, *given.runs)]
-    for comparison in compare(load_runs(folders)):
+    for comparison in compare([read_evaluated(folder) for folder in folders]):
         console.print(comparison_table(comparison))

@@ -11,14 +11,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightsae.error_messages import one_line, raised_in
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.trainer_callback import EvaluationCallback
-from lightsae.files import expanded
 from lightsae.runs.code_writer import CodeWriter
 from lightsae.runs.command.announcements import FitAnnouncements, say
 from lightsae.runs.command.evaluation import (
     finish_evaluation,
     given_checkpoint,
     log_at_step_of,
-    trained_seed,
+    require_trained_regularizer,
+    show_metrics,
 )
 from lightsae.runs.command.parsing import ParsingCLI
 from lightsae.runs.command.trainer import (
@@ -27,6 +27,7 @@ from lightsae.runs.command.trainer import (
     require_own_processes,
     settings_within,
 )
+from lightsae.runs.command.trainer_settings import run_folder_of
 from lightsae.runs.log_filter import quieten
 from lightsae.runs.metrics_file import RewindMetrics
 from lightsae.runs.progress_bar import RunProgressBar
@@ -51,10 +52,9 @@ class RunCLI(ParsingCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs to, and checkpoints into, the run folder."""
-        config = self._get(self.config_init, "trainer")
-        folder = self._get(self.config_init, "run_dir")
-        folder = config.get("default_root_dir") if folder is None else folder
-        self.run = RunFolder(expanded("runs/default" if folder is None else folder))
+        settings = self.config_init[str(self.subcommand)]
+        config = settings.trainer
+        self.run = RunFolder(run_folder_of(settings))
         callbacks = listed(config.get("callbacks"))
         callbacks += self._callbacks(config, callbacks)
         fitting = self.subcommand == "fit"
@@ -114,6 +114,14 @@ class RunCLI(ParsingCLI):
                 raise LightsaeError(one_line(str(error))) from error
             raise
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """What the trainer's method gets: figures are shown here, not by Lightning."""
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        return kwargs | ({"verbose": False} if "verbose" in kwargs else {})
+
+    def _shows_metrics(self) -> bool:
+        return bool(self._get(self.config, "verbose"))
+
     def _end_stopped(self, status: int) -> NoReturn:
         if self.subcommand == "fit":
             say(f"{self.run.path}: {self._announcements.stopped(self.trainer)}")
@@ -163,7 +171,15 @@ class RunCLI(ParsingCLI):
         log_at_step_of(path, self.trainer, self._evaluation)
         say(f"{self.subcommand}: {path}")
 
-    before_validate = _before_evaluation
+    def before_validate(self) -> None:
+        """Use the run's checkpoint."""
+        self._before_evaluation()
+        self._evaluates_own_weights()
+
+    def after_validate(self) -> None:
+        """Show the metrics."""
+        if self._shows_metrics():
+            show_metrics(self.trainer.callback_metrics)
 
     def before_test(self) -> None:
         """Use the run's checkpoint; run the models that embeddings come from."""
@@ -174,20 +190,28 @@ class RunCLI(ParsingCLI):
 
     def _seed_of_run(self) -> int | None:
         """The seed that the tested weights come from: the run's own, if they are its own."""
-        own = given_checkpoint(self.config["test"]) is None and self.run.config.exists()
-        if own and isinstance(self.model, SAEModule):
-            return trained_seed(self.run, self.model.regularizer)
-        seed = self._get(self.config, "seed_everything")
+        own = self._evaluates_own_weights()
+        settings = self.run.settings() if own else self.config["test"]
+        seed = settings.get("seed_everything")
         return None if isinstance(seed, bool | None) else int(seed)
+
+    def _evaluates_own_weights(self) -> bool:
+        """Whether weights are the run's own; its regularizer must then be the one given."""
+        given = given_checkpoint(self.config[str(self.subcommand)])
+        own = given is None and self.run.config.exists() and isinstance(self.model, SAEModule)
+        if own:
+            require_trained_regularizer(self.run, self.model.regularizer)
+        return own
 
     def after_test(self) -> None:
         """Fit the probes, in one process, and show every figure."""
         if self._evaluation is None or not self.trainer.is_global_zero:
             return
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        shown = self._shows_progress()
-        finish_evaluation(self._evaluation, self.model, self.datamodule, shows_progress=shown)
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            shown = self._shows_progress()
+            finish_evaluation(self._evaluation, self.model, self.datamodule, shows_progress=shown)
+        if self._shows_metrics():
+            show_metrics(self.trainer.callback_metrics, self._evaluation.result)
 
     def before_predict(self) -> None:
         """Use the run's checkpoint; codes go to its folder, not into memory."""

@@ -4,6 +4,7 @@ import copy
 import math
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import save_load
+from lightsae.sae import hub, save_load
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.normalization import (
+    EPSILON,
     ROW_WISE,
     Normalization,
     Normalized,
@@ -34,6 +36,7 @@ from lightsae.sae.normalization import (
 from lightsae.sae.regularizers import Regularizer
 from lightsae.sae.selection import (
     SELECTIONS,
+    Batch,
     FusedSelection,
     Selection,
     TopK,
@@ -61,11 +64,14 @@ class SparseAutoencoder(nn.Module):
     - centre_scale: the mean norm of x / scale - b_dec is sqrt(d_in); b_dec starts as the centre.
     - layer_norm: each row less its mean, divided by its standard deviation, takes the place of
       x / scale.
+    - layer_norm_unbiased: likewise with the divisor d_in - 1 of a sample, and 1e-5 added to the
+      standard deviation where rows are divided by it, not where they are multiplied by it again:
+      as SAELens, OpenAI and Prisma normalise.
     - unit_norm: each row divided by its l2 norm takes that place.
 
     The centre is subtracted by b_dec, which goes on learning: subtracting it beforehand and
     learning a b_dec that starts as 0 is the same function with the same gradients. What a row was
-    divided by in the last two is kept in its code, from which `decode` takes it.
+    divided by in the last three is kept in its code, from which `decode` takes it.
 
     Args:
         d_in: Width of the inputs.
@@ -83,6 +89,7 @@ class SparseAutoencoder(nn.Module):
         scale: Input scale, a scalar buffer.
         selection: A copy of the rule, if that has tensors of its own; they are in the state dict.
         provenance: Where it comes from, JSON; saved beside the weights.
+        origin: Where `from_pretrained` downloaded it from, or None.
 
     Raises:
         LightsaeError: If a size is smaller than 1, k is larger than d_sae, or there is no such
@@ -97,6 +104,7 @@ class SparseAutoencoder(nn.Module):
     """
 
     scale: Tensor
+    origin: hub.HubOrigin | None = None
 
     def __init__(
         self,
@@ -210,8 +218,9 @@ class SparseAutoencoder(nn.Module):
     def normalize(self, x: Tensor) -> Normalized:
         """Inputs [B, d_in] as the autoencoder works with them."""
         statistics = row_statistics(x, self.normalization)
-        scaled = x / self.scale if statistics is None else normalize_rows(x, statistics)
-        return Normalized(scaled, statistics)
+        if statistics is None:
+            return Normalized(x / self.scale, None)
+        return Normalized(normalize_rows(x, statistics, self.normalization), statistics)
 
     def residual_in_units_of(self, x: Tensor, residual: Tensor) -> Tensor:
         """A residual of normalised inputs in the units of the inputs themselves.
@@ -224,7 +233,12 @@ class SparseAutoencoder(nn.Module):
             x - x_hat, [B, d_in].
         """
         statistics = row_statistics(x, self.normalization)
-        return residual * (self.scale if statistics is None else statistics[:, 1:])
+        if statistics is None:
+            return residual * self.scale
+        found = residual * statistics[:, 1:]
+        if self.normalization == "layer_norm_unbiased":
+            found = found + EPSILON * self.normalize(x).x
+        return found
 
     def encode_scaled(
         self,
@@ -248,7 +262,7 @@ class SparseAutoencoder(nn.Module):
             )
             if k is not None:
                 return operation(k, **options)
-            return rule.run(operation, self.d_sae, options)
+            return rule.run(operation, Batch(x, self.encoder), options)
         return rule.encode(
             x, self.encoder, k=k, regularizer=regularizer, process_group=process_group
         )
@@ -288,7 +302,7 @@ class SparseAutoencoder(nn.Module):
                 W_dec_narrow=self.narrow("W_dec"),
             )  # fmt: skip
             assert options is not None
-            found: tuple[Encoded, Residual] = rule.run(operation, self.d_sae, options)
+            found: tuple[Encoded, Residual] = rule.run(operation, Batch(x, self.encoder), options)
             return found
         order = PairOrder()
         encoded = self.encode_scaled(
@@ -472,6 +486,64 @@ class SparseAutoencoder(nn.Module):
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         sae.provenance = settings.get("provenance", {})
         return sae
+
+    @classmethod
+    def from_pretrained(
+        cls, repo_or_folder: str | Path, subfolder: str | None = None, revision: str | None = None
+    ) -> Self:
+        """Load from a folder, or from a repository of the Hugging Face Hub.
+
+        Of a repository nothing but sae.json and sae.safetensors is downloaded, both of one commit,
+        which `origin` keeps. They are checked as `load` does.
+
+        Args:
+            repo_or_folder: A folder if there is one of that name, or else a repository, OWNER/NAME.
+            subfolder: Folder within it.
+            revision: Branch, tag or commit of the repository; by default its main branch.
+
+        Raises:
+            LightsaeError: What `hub.located` and `load` raise.
+            MissingExtraError: If a repository is asked for and huggingface_hub is not installed.
+
+        Example:
+            >>> import tempfile
+            >>> folder = tempfile.mkdtemp()
+            >>> SparseAutoencoder(4, 16, TopK(2)).save(f"{folder}/layer_3")
+            >>> SparseAutoencoder.from_pretrained(folder, subfolder="layer_3").d_sae
+            16
+        """
+        folder, origin = hub.located(repo_or_folder, subfolder, revision)
+        sae = cls.load(folder)
+        sae.origin = origin
+        return sae
+
+    def push_to_hub(
+        self,
+        repo: str,
+        subfolder: str | None = None,
+        *,
+        card: str | None = None,
+        private: bool | None = None,
+    ) -> str:
+        """Save into a repository of the Hugging Face Hub, in one commit; see `hub.upload`.
+
+        Args:
+            repo: The repository, OWNER/NAME; made if it is not there.
+            subfolder: Folder within it.
+            card: Text of README.md. By default one that has the sizes and how to load it, unless
+                there is a README.md already.
+            private: Whether a repository that is made is private; by default as its owner has set.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            LightsaeError: What `save` and `hub.upload` raise.
+            MissingExtraError: If huggingface_hub is not installed.
+        """
+        with TemporaryDirectory() as folder:
+            self.save(folder)
+            return hub.upload(folder, repo, subfolder=subfolder, card=card, private=private)
 
 
 def _built(selection: Selection, d_sae: int) -> Selection:

@@ -36,7 +36,8 @@ def input_statistics(
         normalization: What they are for.
             variance: the scale is sqrt(mean ||x - mean(x)||^2), so that the loss of a mean
             predictor is 1. none: scale 1, centre 0. centre: scale 1. centre_scale: the mean norm
-            of (x - centre) / scale is sqrt(d_in). layer_norm, unit_norm: scale 1.
+            of (x - centre) / scale is sqrt(d_in). layer_norm, layer_norm_unbiased, unit_norm:
+            scale 1.
 
     Raises:
         LightsaeError: If the sample is empty, has NaN or inf, or all its rows are equal.
@@ -51,7 +52,7 @@ centre=tensor([1., 2.], dtype=torch.float64))
         raise LightsaeError("the sample that sets the input scale has no rows")
     statistics = row_statistics(sample, normalization)
     if statistics is not None:
-        sample = normalize_rows(sample, statistics)
+        sample = normalize_rows(sample, statistics, normalization)
     mean = sample.mean(dim=0, dtype=torch.float64)
     variance = sum(
         ((rows.double() - mean).square().sum() for rows in sample.split(4096)), torch.zeros(())

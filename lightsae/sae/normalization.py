@@ -9,9 +9,11 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 
 Normalization: TypeAlias = Literal[
-    "variance", "none", "centre", "centre_scale", "layer_norm", "unit_norm"
+    "variance", "none", "centre", "centre_scale", "layer_norm", "layer_norm_unbiased", "unit_norm"
 ]
-ROW_WISE = ("layer_norm", "unit_norm")
+ROW_WISE = ("layer_norm", "layer_norm_unbiased", "unit_norm")
+# Of layer_norm_unbiased; in the units of the inputs.
+EPSILON = 1e-5
 
 
 class Normalized(NamedTuple):
@@ -38,7 +40,7 @@ def require_known(normalization: str) -> None:
         Traceback (most recent call last):
         ...
         lightsae.errors.LightsaeError: normalization is 'batch_norm', expected one of variance, \
-none, centre, centre_scale, layer_norm, unit_norm
+none, centre, centre_scale, layer_norm, layer_norm_unbiased, unit_norm
     """
     known = get_args(Normalization)
     if normalization not in known:
@@ -53,12 +55,13 @@ def row_statistics(x: Tensor, normalization: Normalization) -> Tensor | None:
     Args:
         x: Inputs, [B, d_in].
         normalization: layer_norm: mean and standard deviation (divisor d_in) of the row's numbers.
+            layer_norm_unbiased: mean and standard deviation with divisor d_in - 1.
             unit_norm: 0 and the row's l2 norm.
 
     Returns:
-        [B, 2], at least float32; a factor of 0 becomes the smallest normal number, so that the row
-        is 0, and one within the rounding of the shift becomes the shift's size, so that it is
-        nearly so. None if the normalisation is not by row.
+        [B, 2], at least float32. But for layer_norm_unbiased a factor of 0 becomes the smallest
+        normal number, so that the row is 0, and one within the rounding of the shift becomes the
+        shift's size, so that it is nearly so. None if the normalisation is not by row.
 
     Example:
         >>> row_statistics(torch.tensor([[3.0, 5.0]]), "layer_norm")
@@ -70,6 +73,8 @@ def row_statistics(x: Tensor, normalization: Normalization) -> Tensor | None:
         return None
     wide = x if x.dtype == torch.float64 else x.float()
     shift, size = torch.zeros_like(wide[:, :1]), 1.0
+    if normalization == "layer_norm_unbiased":
+        return torch.cat([wide.mean(dim=1, keepdim=True), wide.std(dim=1, keepdim=True)], dim=1)
     if normalization == "layer_norm":
         shift, size = wide.mean(dim=1, keepdim=True), math.sqrt(x.shape[1])
     factor = torch.linalg.vector_norm(wide - shift, dim=1, keepdim=True) / size
@@ -78,11 +83,21 @@ def row_statistics(x: Tensor, normalization: Normalization) -> Tensor | None:
     return torch.cat([shift, factor.clamp_min(known.tiny)], dim=1)
 
 
-def normalize_rows(x: Tensor, statistics: Tensor) -> Tensor:
+def normalize_rows(
+    x: Tensor, statistics: Tensor, normalization: Normalization = "layer_norm"
+) -> Tensor:
     """Rows less their shift, divided by their factor; in their dtype.
+
+    Args:
+        x: Inputs, [B, d_in].
+        statistics: Of `row_statistics`, [B, 2].
+        normalization: layer_norm_unbiased divides by the factor + 1e-5.
 
     Example:
         >>> normalize_rows(torch.tensor([[3.0, 5.0]]), torch.tensor([[4.0, 1.0]]))
         tensor([[-1.,  1.]])
     """
-    return ((x - statistics[:, :1]) / statistics[:, 1:]).to(x.dtype)
+    factor = statistics[:, 1:]
+    if normalization == "layer_norm_unbiased":
+        factor = factor + EPSILON
+    return ((x - statistics[:, :1]) / factor).to(x.dtype)

@@ -51,7 +51,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         LightsaeError: If a file is missing or malformed, or they are not of one pair.
     """
-    settings = _settings(folder / SETTINGS)
+    settings = read_settings(folder / SETTINGS)
     return settings, _tensors(folder / TENSORS, settings)
 
 
@@ -84,7 +84,12 @@ def saved_class(wanted: type[Any], base: type[Any], name: object, path: Path) ->
     return wanted if saved is named else saved
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings alone.
+
+    Raises:
+        LightsaeError: If the file is missing, malformed or of another format.
+    """
     try:
         settings = json.loads(_bytes(path))
     except LightsaeError:

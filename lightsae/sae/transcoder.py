@@ -15,7 +15,11 @@ from lightsae.sae.selection import Selection
 from lightsae.sae.sparse_code import SparseCode
 
 # What is done to targets where inputs are normalised by row.
-_OF_TARGETS: dict[str, Normalization] = {"layer_norm": "centre_scale", "unit_norm": "variance"}
+_OF_TARGETS: dict[str, Normalization] = {
+    "layer_norm": "centre_scale",
+    "layer_norm_unbiased": "centre_scale",
+    "unit_norm": "variance",
+}
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,15 @@ class Transcoder(SparseAutoencoder):
     unit norm. W_skip starts as 0. `initialize_` sets the scales, and b_in and b_dec as the centres
     of x and y; b_in is no parameter. Rows of the input may be normalised one by one, as before an
     MLP. What a row of the target would have to be multiplied by is not known from x, so then the
-    targets have a single scale, by which they are about as long: "centre_scale" with layer_norm,
+    targets have a single scale, by which they are about as long: "centre_scale" with a layer norm,
     "variance" with unit_norm.
 
     Args:
         d_in: Width of the inputs.
         d_sae: Size of the dictionary.
         selection: Which latents stay; by default `TopK(32)`.
-        normalization: What is done to inputs before they are encoded; but for layer_norm and
-            unit_norm the targets are treated alike.
+        normalization: What is done to inputs before they are encoded; targets are treated alike,
+            unless it is by row.
         d_out: Width of the targets; d_in if left out.
         skip: Add a linear map of the input.
 

@@ -1,13 +1,19 @@
 """Dead latents: samples seen since each latent last fired."""
 
+import logging
+
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightsae_kernels import Encoded
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from lightsae.sae import AuxK
 from lightsae.training.rank_weights import rows_of_all
+
+# Lightning's own loggers are silent on the command line.
+_tell = rank_zero_only(logging.getLogger("lightsae.training").info)
 
 
 class DeadLatentTracker(nn.Module):
@@ -79,4 +85,22 @@ def warn_if_never_dead(counters: Tensor, dead_after: int, rows: int | None) -> N
         f"aux_k.dead_after = {dead_after} does not come within the run, which has {rows} rows: no "
         "latent is ever called dead, AuxK never acts and train/dead_fraction stays 0; set it to "
         f"{max(rows // 10, 1)}, a tenth of them, or less"
+    )
+
+
+def tell_dead_after(aux_k: AuxK | None, d_sae: int, k: int) -> None:
+    """Say after how many rows a latent is dead, where the user has not.
+
+    Args:
+        aux_k: Settings of the auxiliary loss; without one the metrics go by its defaults.
+        d_sae: Size of the dictionary.
+        k: Latents per row.
+    """
+    settings = AuxK() if aux_k is None else aux_k
+    if settings.dead_after is not None:
+        return
+    _tell(
+        f"{'train/dead_fraction' if aux_k is None else 'aux_k'}: a latent is dead after "
+        f"{settings.dead_after_rows(d_sae, k):,} rows without firing "
+        f"({settings.dead_after_multiple:g} d_sae / k)"
     )

@@ -1,12 +1,10 @@
 """Training a sparse autoencoder under Lightning."""
 
-import logging
 from inspect import signature
 from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from lightsae.activations.loading.activation_batch import as_activation_batch
@@ -14,7 +12,6 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import (
     AuxK,
     Centre,
-    MonosemanticityLoss,
     Normalization,
     Reconstruction,
     Regularizer,
@@ -30,17 +27,19 @@ from lightsae.training.averaged_weights import (
 )
 from lightsae.training.callback_checks import refuse_pruning, require_monitored
 from lightsae.training.cuda_graph import CapturedStep
-from lightsae.training.dead_latents import warn_if_never_dead
+from lightsae.training.dead_latents import tell_dead_after, warn_if_never_dead
 from lightsae.training.module_parts.decoder_upkeep import DecoderUpkeep
 from lightsae.training.module_parts.optimization import OptimizedModule
 from lightsae.training.module_parts.throughput import Throughput
 from lightsae.training.optimizer import SAEAdam
+from lightsae.training.regularizer_checks import (
+    require_embeddings,
+    warn_if_never_risen,
+    warn_if_unread,
+)
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run
 from lightsae.training.uncopied_factory import SharedFactory
-
-# Lightning's own loggers are silent on the command line.
-_tell = rank_zero_only(logging.getLogger("lightsae.training").info)
 
 
 class SAEModule(OptimizedModule):
@@ -135,28 +134,30 @@ class SAEModule(OptimizedModule):
         refuse_pruning(self.trainer)
         return [AveragedDecoder()] if averages_weights(self.trainer) else []
 
+    def setup(self, stage: str) -> None:
+        """Compare the data with what the regularizer reads."""
+        require_embeddings(self.regularizer, getattr(self.trainer, "datamodule", None))
+
     def on_train_start(self) -> None:
         """Compare the run with its callbacks and schedules, which were made before its data."""
         require_monitored(self.trainer)
         steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)
+        if not trial:
+            warn_if_never_risen(self.regularizer, steps)
         self._began = trial
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Compare the first batch with what AuxK waits for and the regularizer reads."""
         taken = None if self._began else as_activation_batch(batch, self.sae.d_in)
         if taken is not None:
-            _warn_if_unread(self.regularizer, taken.embeddings)
+            warn_if_unread(self.regularizer, taken.embeddings)
+            tell_dead_after(self.aux_k, self.d_sae, self.selection.k)
         if taken is not None and self.aux_k is not None:
             rows = rows_of_run(self.trainer, len(taken.activations))
             counters = self.dead_latents.tokens_since_fired
             warn_if_never_dead(counters, self.dead_after, rows)
-            if self.aux_k.dead_after is None:
-                _tell(
-                    f"aux_k: a latent is dead after {self.dead_after:,} rows without firing "
-                    f"({self.aux_k.dead_after_multiple:g} d_sae / k)"
-                )
         self._began = True
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -185,13 +186,3 @@ class SAEModule(OptimizedModule):
 # Processes that are spawned find functions by name.
 _default_optimizer = signature(SAEModule).parameters["optimizer"].default
 _default_optimizer.__qualname__ = "_default_optimizer"
-
-
-def _warn_if_unread(regularizer: Regularizer | None, from_data: Tensor | None) -> None:
-    """Say so where the data gives embeddings that the monosemanticity loss does not read."""
-    reads_rows = isinstance(regularizer, MonosemanticityLoss) and regularizer.embeddings == "input"
-    if reads_rows and from_data is not None:
-        rank_zero_warn(
-            "MonosemanticityLoss(embeddings='input') takes the rows themselves and leaves the "
-            "embeddings of the data module unread; embeddings='data' takes those"
-        )

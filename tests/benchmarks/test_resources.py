@@ -46,8 +46,9 @@ FAULTS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import resources
+from compiled import compilation
 
-resources.ProcessPoolExecutor, resources.PRODUCTS = ThreadPoolExecutor, ("select_given",)
+resources.ProcessPoolExecutor, compilation.PRODUCTS = ThreadPoolExecutor, ("select_given",)
 tiles = {"MASKED": True, "BLOCK_B": 1, "BLOCK_N": 8192}
 few_warps = resources.Case("row_norms", "row_norms", "fp16", tiles, 1)
 tiles = {"BLOCK_B": 1, "BLOCK_K": 32}
@@ -98,9 +99,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 import resources
 import old_way
+from compiled import compilation
 
 resources.ProcessPoolExecutor = ThreadPoolExecutor
-resources.KERNELS["masked"] = old_way.masked_kernel
+compilation.KERNELS["masked"] = old_way.masked_kernel
 resources.cases = lambda arch, dtype: [
     resources.Case(
         f"wide {wide}", "masked", dtype, {"WIDE": wide, "BLOCK_B": 16, "BLOCK_N": 256}, 4

@@ -40,6 +40,26 @@ def test_validate_finds_what_fit_found(run: Path, config: Path) -> None:
     assert [found[name] for name in names] == pytest.approx([fitted[name] for name in names])
 
 
+def test_validate_shows_each_metric_once(
+    run: Path, config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "--config", str(config), "--run_dir", str(run)]) == 0
+    shown = capfd.readouterr().out
+    found = MetricsFile(run / "evaluations.jsonl").rows()[-1]
+    for name in found.keys() - {"step"}:
+        assert shown.count(f"{name} ") == 1
+    assert "Validate metric" not in shown
+
+
+@pytest.mark.parametrize("word", ["validate", "test"])
+def test_metrics_are_shown_only_if_they_are_wanted(
+    word: str, run: Path, config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(config), "--run_dir", str(run), "--verbose=false"]
+    assert main([word, *words]) == 0
+    assert capfd.readouterr().out == ""
+
+
 def test_predict_writes_codes_of_all_rows(run: Path, config: Path) -> None:
     assert main(["predict", "--config", str(config), "--run_dir", str(run)]) == 0
     with h5py.File(run / "codes" / "codes-00000.h5") as file:

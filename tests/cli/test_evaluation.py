@@ -68,6 +68,7 @@ def test_test_writes_every_figure_and_shows_them(
     for shown in ("reconstruction", "sparsity", "interpretability", "probes", "dead as 0",
                   "scored", "undefined", "other", "which inflates MS"):  # fmt: skip
         assert shown in text
+    assert "Test metric" not in text and "test/r2" not in text
 
 
 def test_one_config_serves_every_command(

@@ -55,3 +55,25 @@ def test_a_logger_whose_package_is_missing_is_one_line(
     words = ["fit", "--config", config, "--run_dir", tmp_path / "run"]
     status, text = line(*words, f"--trainer.logger={FROM}.WandbLogger")
     assert status == 1 and "wandb" in text
+
+
+def test_without_a_save_dir_loggers_write_into_the_run_folder(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    path = tmp_path / "loggers.yaml"
+    path.write_text(
+        f"trainer:\n  logger:\n  - class_path: {FROM}.CSVLogger\n"
+        "  - class_path: TensorBoardLogger\n    init_args: {name: board}\n"
+    )
+    run = tmp_path / "run"
+    words = ["--run_dir", str(run), "--trainer.max_steps=2"]
+    assert main(["fit", "--config", str(config), "--config", str(path), *words]) == 0
+    assert list(run.glob("lightning_logs/*/metrics.csv"))
+    assert list(run.glob("board/*/events.out.tfevents.*"))
+
+
+def test_a_save_dir_that_is_given_stays(config: Path, tmp_path: Path) -> None:
+    words = ["--config", str(config), "--run_dir", str(tmp_path / "run"), "--trainer.max_steps=2"]
+    logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}/csv"]
+    assert main(["fit", *words, *logger]) == 0
+    assert list((tmp_path / "csv").rglob("metrics.csv"))
+    assert not list((tmp_path / "run").rglob("metrics.csv"))

@@ -1,4 +1,4 @@
-"""`lightsae test` of a run whose settings are not all those of the configuration given."""
+"""`lightsae validate` and `test` of a run with other settings than the configuration given."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,14 +35,24 @@ def test_without_a_configuration_it_is_that_of_the_run(reseeded: Path) -> None:
     assert result.scalars["penalty"] > 0
 
 
+@pytest.mark.parametrize("word", ["validate", "test"])
 def test_another_regularizer_is_refused(
-    line: Callable[..., tuple[int, str]], config: Path, reseeded: Path
+    word: str, line: Callable[..., tuple[int, str]], config: Path, reseeded: Path
 ) -> None:
-    status, error = line("test", "--config", config, "--run_dir", reseeded)
+    status, error = line(word, "--config", config, "--run_dir", reseeded)
     assert status == 1
     assert "reseeded was trained with OffSupportL1 of weight 0.25" in error
     assert "the configuration given has " in error
     assert f"--config {reseeded / 'config.yaml'}" in error
+
+
+@pytest.mark.parametrize("word", ["validate", "test"])
+def test_weights_of_a_checkpoint_that_is_named_may_have_another(
+    word: str, config: Path, reseeded: Path
+) -> None:
+    checkpoint = reseeded / "checkpoints" / "last.ckpt"
+    words = [word, f"--config={config}", f"--run_dir={reseeded}", f"--ckpt_path={checkpoint}"]
+    assert main(words + (list(NO_PROBES) if word == "test" else [])) == 0
 
 
 def test_without_configuration_and_run_it_says_what_is_missing(

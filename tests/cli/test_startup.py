@@ -57,6 +57,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
         ["fit", "--help"],
         ["predict", "-h"],
         ["export", "--help"],
+        ["push", "--help"],
         ["no such command"],
     ],
     ids=" ".join,

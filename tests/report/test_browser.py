@@ -270,6 +270,19 @@ def test_figures_are_drawn_with_one_line_per_run(chromium, page):
     chromium.wait_for(f"{numbers}.querySelectorAll('tr').length === 7")
 
 
+def test_the_legend_has_an_entry_for_each_setting(chromium, tmp_path):
+    shards = write_shards(tmp_path / "shards", None, 240, ["a", "b", "c"])
+    for seed in (0, 1):
+        write_run(tmp_path / f"runs/base-{seed}", shards, seed=seed)
+        write_run(tmp_path / f"runs/reg-{seed}", shards, seed=seed, weight=0.5)
+    page = build_report(ReportOptions([tmp_path / "runs"], tmp_path / "page.html"))
+    chromium.open(page)
+    chart = "document.querySelector('[data-chart=rank_profile]')"
+    chromium.wait_for(f"{chart}.querySelectorAll('path').length === 4")
+    told = f"[...{chart}.querySelectorAll('.legend li')].map(each => each.textContent)"
+    assert chromium.ask(told) == ["baseline", "L1L2Ratio, λ 0.5"]
+
+
 def test_a_name_given_to_a_latent_is_found(chromium, page):
     chromium.open(page, "#latent-0-3")
     chromium.wait_for(OPEN)

@@ -52,6 +52,18 @@ def test_a_choice_is_explained(tmp_path: Path) -> None:
     assert "+0.0150 ± 0.0050, 2 seeds" in text and "largest that was tried" in text
 
 
+def test_only_choices_for_the_settings_of_some_members_are_explained(tmp_path: Path) -> None:
+    file = finished(tmp_path)
+    other = Point(16, 512, 1e-3, 0, "Reg", 0.1)
+    file.add("grid", [Result(other, "trained", 20, None, {"r2": 0.9})])
+    chosen = choose_weight("Reg", {0.1: [0.02]})
+    file.finish([(SETTING, chosen), (other.setting, chosen)])
+    assert len(explained_choices(file)) == 2
+    (text,) = explained_choices(file, {other.name})
+    assert text.startswith("Reg, k = 16, ")
+    assert explained_choices(file, {Point(*SETTING, 0).name}) == []
+
+
 def test_a_file_that_is_read_again_tells_the_same(tmp_path: Path) -> None:
     file = finished(tmp_path)
     again = SweepFile(file.path)

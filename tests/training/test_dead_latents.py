@@ -150,3 +150,24 @@ def test_a_run_tells_after_how_many_rows_a_latent_is_dead(
     assert told == ["aux_k: a latent is dead after 16 rows without firing (2 d_sae / k)"]
     logged = [row["train/dead_fraction"] for row in metrics(tmp_path) if "train/loss" in row][-1]
     assert logged == (module.dead_latents.tokens_since_fired >= 16).float().mean().item()
+
+
+def test_without_aux_k_the_rows_that_the_metrics_go_by_are_told(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_module()
+    with caplog.at_level("INFO", logger="lightsae"):
+        make_trainer(tmp_path, max_epochs=1).fit(module, make_data(shards))
+    told = [text for text in caplog.messages if "rows without firing" in text]
+    assert told == [
+        "train/dead_fraction: a latent is dead after 640 rows without firing (80 d_sae / k)"
+    ]
+
+
+def test_what_the_user_set_is_not_told(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_module(aux_k=AuxK(dead_after=16))
+    with caplog.at_level("INFO", logger="lightsae"):
+        make_trainer(tmp_path, max_epochs=1).fit(module, make_data(shards))
+    assert not [text for text in caplog.messages if "rows without firing" in text]

@@ -71,6 +71,22 @@ class Screen(NamedTuple):
         of_bias = b.abs().amax(), (b - b_narrow).abs().amax()
         return cls(narrow, b_narrow, norms[0], norms[1], *of_bias)
 
+    def raised(self, x: Tensor, bias: Tensor) -> Tensor | None:
+        """A bias with which every product that is positive with another one is positive, too.
+
+        Args:
+            x: Rows, [B, D].
+            bias: Of the product in question, float32 [N].
+
+        Returns:
+            [N] bfloat16; None where the margin is no number, and nothing can be said.
+        """
+        largest = bias.abs().amax()
+        margin = self._replace(bias=largest, rounded_bias=torch.zeros(())).margin(x).amax()
+        # What is added is rounded itself, and summed.
+        raised = 1.02 * (margin + _ROUNDING * largest)
+        return (bias + raised).to(torch.bfloat16) if bool(raised.isfinite()) else None
+
     def margin(self, x: Tensor) -> Tensor:
         """How far products of rows of x [B, D], once rounded, can be off; [B].
 
@@ -88,9 +104,14 @@ class Screen(NamedTuple):
 
 def pays(x: Tensor, W: Tensor, plan: EncodePlan) -> bool:
     """Whether screening is faster: the CPU multiplies bfloat16, and the product is large."""
+    enough = len(W) >= _LEAST_LATENTS * candidates(plan.k)
+    return enough and screening_pays(x, W, plan.dtype)
+
+
+def screening_pays(x: Tensor, W: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a float32 product is so large that one in bfloat16 before it saves time."""
     large = len(x) * W.numel() >= _LEAST_PRODUCTS
-    large &= len(W) >= _LEAST_LATENTS * candidates(plan.k)
-    return large and x.dtype == plan.dtype == torch.float32 and multiplies_bfloat16()
+    return large and x.dtype == dtype == torch.float32 and multiplies_bfloat16()
 
 
 def multiplies_bfloat16() -> bool:
@@ -156,6 +177,16 @@ def _best_of(
     values, indices = _sorted(z, listed, k)
     certain = bound * (1 + _ROUNDING) + screen.margin(x) < values[:, -1]
     return values, indices, certain.logical_not().nonzero().squeeze(1)
+
+
+def products_of_pairs(x: Tensor, W: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Products of rows of x with rows of W, pair by pair, [P]; rows ascending."""
+    counts = torch.bincount(rows, minlength=len(x))
+    # The gradient of the weights of a bag is these products; torch has no other name for it.
+    found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        x, W, columns, counts.cumsum(0) - counts, rows, 0
+    )
+    return found
 
 
 def _products(x: Tensor, W: Tensor, listed: Tensor) -> Tensor:

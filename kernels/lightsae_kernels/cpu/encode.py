@@ -13,7 +13,8 @@ from torch import Tensor
 from lightsae_kernels import reference
 from lightsae_kernels.argument_checks import require_finite_activations
 from lightsae_kernels.cpu import workspace
-from lightsae_kernels.cpu.bf16_screen import pays, screened_topk
+from lightsae_kernels.cpu.above import Pairs, pairs_above, pairs_above_screened
+from lightsae_kernels.cpu.bf16_screen import pays, screened_topk, screening_pays
 from lightsae_kernels.cpu.select import select_in_banks
 from lightsae_kernels.encode_plan import EncodePlan
 from lightsae_kernels.types import Encoder, Encoding
@@ -34,9 +35,16 @@ def keeps(plan: EncodePlan, differentiated: bool) -> bool:
 
 def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
     """Encode centred inputs."""
-    values, indices, a = product_and_select(x, encoder, plan)
+    if plan.above is None:
+        values, indices, a = product_and_select(x, encoder, plan)
+        candidates = None
+    else:
+        values, indices, candidates, a = product_and_select_above(x, encoder, plan)
     require_finite_activations(values)
-    active, used = plan.batch_active, plan.used(values, indices)
+    active, used = plan.batch_active, plan.used(values, indices, candidates)
+    if used is not None and used is not candidates and plan.regularizer is None:
+        # Nothing counts candidates that are not used: the rest of the step is spared their places.
+        values, indices, used = Pairs.of(values, indices, used).padded(len(x))
     if active is None:
         active = reference.batch_active_mask(indices, len(encoder.W), plan.process_group, used)
     penalty, norms = evaluate_penalty(a, indices, plan.mask(active), plan)
@@ -80,6 +88,44 @@ def product_and_select(
         return values, indices, buffer
     workspace.give(buffer)
     return values, indices, None
+
+
+def product_and_select_above(
+    centred: Tensor, encoder: Encoder, plan: EncodePlan
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Values, indices and candidates [B, W], and all pre-activations if a regularizer wants them.
+
+    The candidates are those above the bound; see `reference.select_above`.
+    """
+    assert plan.above is not None
+    dtype, (rows, d_sae) = plan.dtype, (len(centred), len(encoder.W))
+    bound = plan.above.clamp_min(0).to(dtype)
+    if plan.regularizer is None and screening_pays(centred, encoder.W, dtype):
+        return *pairs_above_screened(centred, encoder, bound).padded(rows), None
+    x, weight, bias = centred.to(dtype), encoder.weight(dtype).t(), encoder.b.to(dtype)
+    row_bytes = d_sae * dtype.itemsize
+    keep = plan.regularizer is not None
+    buffer = workspace.take((rows if keep else min(rows, max(1, PRODUCT_BYTES // row_bytes)),
+                             d_sae), dtype)  # fmt: skip
+    found = []
+    for block in row_blocks(rows, row_bytes, PRODUCT_BYTES):
+        out = buffer[block] if keep else buffer[: block.stop - block.start]
+        found.append(pairs_above(torch.addmm(bias, x[block], weight, out=out), bound, block.start))
+    padded = Pairs.joined(found, dtype).padded(rows)
+    if keep:
+        return *_with_empty_rows(padded, buffer), buffer
+    workspace.give(buffer)
+    return *padded, None
+
+
+def _with_empty_rows(
+    padded: tuple[Tensor, Tensor, Tensor], a: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Latent 0 as a candidate, not used, of rows that have none: Reg 1 leaves candidates out."""
+    values, indices, candidates = padded
+    empty = (~candidates[:, 0]).nonzero().squeeze(1)
+    values[empty, 0] = a[empty, 0].relu()
+    return values, indices, candidates
 
 
 def evaluate_penalty(

@@ -54,7 +54,7 @@ def encode_backward(
     values, indices = found.values, found.indices
     coefficient = torch.zeros_like(values) if d_values is None else d_values * (values > 0)
     if plan.regularizer is None or d_penalty is None:
-        d_x, d_W, d_b = _sparse(x, encoder, indices, coefficient, order, needed)
+        d_x, d_W, d_b = _sparse(x, encoder, indices, coefficient, order, needed, found.used)
     else:
         a, norms = found.kept, found.norms
         if a is None:
@@ -107,7 +107,7 @@ def _dense(
 
 def _sparse(
     x: Tensor, encoder: Encoder, indices: Tensor, coefficient: Tensor,
-    order: Callable[[], LatentOrder], needed: Sequence[bool],
+    order: Callable[[], LatentOrder], needed: Sequence[bool], used: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:  # fmt: skip
     """Gradients of x, W_enc and b_enc where only the support counts."""
     W = encoder.W
@@ -117,4 +117,4 @@ def _sparse(
         d_x = F.embedding_bag(indices, W, mode="sum", per_sample_weights=coefficient)
     if needed[1]:
         d_W = weight_gradient(order(), coefficient, x)
-    return d_x, d_W, latent_sums(indices, coefficient, len(W))
+    return d_x, d_W, latent_sums(indices, coefficient, len(W), used)

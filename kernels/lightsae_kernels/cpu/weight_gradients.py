@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightsae_kernels.cpu.used_places import UsedPlaces, marked
 from lightsae_kernels.types import DecoderPairs
 
 
@@ -31,7 +32,7 @@ def latent_order(indices: Tensor, d_sae: int, used: Tensor | None = None) -> Lat
         d_sae: Size of the dictionary.
         used: Which pairs count, [B, k] bool; the others have no place. None is all of them.
     """
-    places = None if used is None else used.reshape(-1).nonzero().squeeze(1)
+    places = None if used is None else marked(used)
     flat = indices.reshape(-1) if places is None else indices.reshape(-1)[places]
     narrow = flat.to(torch.int16 if d_sae <= 1 << 15 else torch.int32)
     permutation = narrow.sort(stable=True).indices
@@ -65,7 +66,10 @@ def decoder_gradient(order: LatentOrder, pairs: DecoderPairs) -> Tensor:
     return weight_gradient(order, pairs.z, pairs.g)
 
 
-def latent_sums(indices: Tensor, coefficient: Tensor, d_sae: int) -> Tensor:
-    """Sum of the coefficients that fall on each latent, [d_sae]."""
+def latent_sums(
+    indices: Tensor, coefficient: Tensor, d_sae: int, used: Tensor | None = None
+) -> Tensor:
+    """Sum of the coefficients that fall on each latent, [d_sae]; they are 0 where not used."""
+    places = UsedPlaces.all(indices) if used is None else UsedPlaces.of(used)
     sums = coefficient.new_zeros(d_sae)
-    return sums.index_add_(0, indices.reshape(-1), coefficient.reshape(-1))
+    return sums.index_add_(0, places.take(indices), places.take(coefficient))

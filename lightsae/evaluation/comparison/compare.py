@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.evaluation.comparison.evaluated_run import EvaluatedRun
+from lightsae.evaluation.comparison.run_groups import names_beside_sizes
 from lightsae.evaluation.result import EvaluationResult
 from lightsae.metrics import Interval, latent_differences, rank_differences, t_interval
 
-# What makes a setting; runs of one setting differ by their seed.
-_SETTING = ("d_in", "d_sae", "k", "regularizer")
 _SAME = ("split", "d_in", "d_out")
 _SCALARS = (
     "r2", "r2_uniform", "nmse", "l0", "hoyer", "dead", "uniqueness", "purity_binary",
@@ -58,24 +57,15 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
 
-def load_runs(folders: Sequence[str | Path]) -> list[EvaluationResult]:
-    """The results of some run folders.
+def compare(runs: Sequence[EvaluatedRun]) -> list[Comparison]:
+    """Compare every setting with that of the first run.
 
-    Raises:
-        LightsaeError: If one has none or it was altered.
-    """
-    return [EvaluationResult.load(folder) for folder in folders]
-
-
-def compare(results: Sequence[EvaluationResult]) -> list[Comparison]:
-    """Compare every setting with that of the first result.
-
-    Results of one setting (d_in, d_sae, k, regularizer and its weight) are its seeds. Figures are
-    paired by seed. Monosemanticity is compared over the latents that have a score in both runs of a
-    seed, and at equal rank: the r-th best of each.
+    Runs that differ in nothing but the seed are one setting. Figures are paired by seed.
+    Monosemanticity is compared over the latents that have a score in both runs of a seed, and at
+    equal rank: the r-th best of each.
 
     Args:
-        results: At least two, of one split.
+        runs: At least two, of one split.
 
     Returns:
         A comparison for each setting but the first.
@@ -84,54 +74,45 @@ def compare(results: Sequence[EvaluationResult]) -> list[Comparison]:
         LightsaeError: If there is one setting only, a setting has a seed twice, or no seed is in
             both.
     """
-    settings = _by_setting(results)
-    if len(settings) < 2:
+    _require_one_split(runs)
+    groups = _by_setting(runs)
+    names = names_beside_sizes([group[0] for group in groups])
+    if len(groups) < 2:
         raise LightsaeError(
-            f"compare: all {len(results)} runs have one setting, {next(iter(settings), 'none')}; "
+            f"compare: all {len(runs)} runs have one setting, {', '.join(names) or 'none'}; "
             "expected a baseline and others"
         )
-    (baseline, reference), *others = settings.items()
-    return [_compared(name, runs, baseline, reference) for name, runs in others]
+    baseline, *others = ({run.seed: run.result for run in group} for group in groups)
+    return [
+        _compared(name, group, names[0], baseline)
+        for name, group in zip(names[1:], others, strict=True)
+    ]
 
 
-def setting_name(about: dict[str, Any]) -> str:
-    """What a run was trained with, its seed left out.
-
-    Example:
-        >>> about = {"d_sae": 512, "k": 8, "regularizer": {"name": "L1L2Ratio", "weight": 0.01}}
-        >>> setting_name(about), setting_name({"d_sae": 512, "k": 8})
-        ('L1L2Ratio 0.01, d_sae 512, k 8', 'baseline, d_sae 512, k 8')
-    """
-    regularizer = about.get("regularizer")
-    name = "baseline"
-    if isinstance(regularizer, dict):
-        weight = regularizer.get("weight")
-        shown = f" {weight:g}" if isinstance(weight, int | float) else ""
-        name = f"{regularizer.get('name')}{shown}"
-    return f"{name}, d_sae {about.get('d_sae')}, k {about.get('k')}"
-
-
-def _by_setting(
-    results: Sequence[EvaluationResult],
-) -> dict[str, dict[int | None, EvaluationResult]]:
-    """Runs by the name of their setting and their seed."""
-    found: dict[str, dict[int | None, EvaluationResult]] = {}
-    for result in results:
+def _require_one_split(runs: Sequence[EvaluatedRun]) -> None:
+    first = runs[0].result
+    for run in runs:
         for key in _SAME:
-            here, there = result.about.get(key), results[0].about.get(key)
+            here, there = run.result.about.get(key), first.about.get(key)
             if here != there:
                 raise LightsaeError(
-                    f"compare: {_place(result)} has {key} {here}, {_place(results[0])} has {there}"
+                    f"compare: {_place(run.result)} has {key} {here}, {_place(first)} has {there}"
                 )
-        seed = result.about.get("seed")
-        runs = found.setdefault(setting_name(result.about), {})
-        if seed in runs:
-            raise LightsaeError(
-                f"compare: {_place(runs[seed])} and {_place(result)} have one setting and one "
-                f"seed, {seed}"
-            )
-        runs[seed] = result
-    return found
+
+
+def _by_setting(runs: Sequence[EvaluatedRun]) -> list[list[EvaluatedRun]]:
+    """The runs of each setting, which have different seeds."""
+    found: dict[object, list[EvaluatedRun]] = {}
+    for run in runs:
+        group = found.setdefault(run.variant, [])
+        for other in group:
+            if other.seed == run.seed:
+                raise LightsaeError(
+                    f"compare: {_place(other.result)} and {_place(run.result)} have one setting "
+                    f"and one seed, {run.seed}"
+                )
+        group.append(run)
+    return list(found.values())
 
 
 def _place(result: EvaluationResult) -> str:

@@ -1,6 +1,8 @@
 """The embeddings that were asked for, opened: shards, models, tensors or the own input."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -62,6 +64,7 @@ def open_embeddings(
         elif isinstance(each, Tensor):
             found.append(_of_tensor(name, each, images))
         elif each.model is None:
+            _require_no_model(str(each.shards))
             found.append(read_embeddings(str(each.shards), name, images))
         else:
             shards = extract_embeddings(each, images, data, cache, data_options)
@@ -80,6 +83,16 @@ def _named(given: Embeddings) -> list[tuple[str, EmbeddingOptions | Tensor | Non
         given = [given]
     options = [embedding_options(each) for each in given]
     return [(OWN_INPUT if each is None else each.title, each) for each in options]
+
+
+def _require_no_model(folder: str) -> None:
+    """Refuse a folder that is not there and has the name of a model, which needs its library."""
+    if Path(folder).exists() or find_spec("timm") is None:
+        return
+    if import_module("timm").is_model(folder):
+        raise LightsaeError(
+            f"evaluation.embeddings: there is no folder {folder}; timm:{folder} is the model"
+        )
 
 
 def _of_tensor(name: str, table: Tensor, images: SplitImages) -> ImageEmbeddings:

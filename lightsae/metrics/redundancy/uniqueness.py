@@ -8,8 +8,10 @@ from lightsae.metrics.code_inputs import require_tensors
 from lightsae.metrics.images.top_activating import TopActivating
 from lightsae.sae.index_checks import integers
 
-# Pairs of list entries that are counted at once, 16 bytes each.
+# Pairs of list entries, or of latents, that are counted at once, 16 bytes each.
 _PAIRS = 2**22
+# Entries of a dense matrix of latents and images at most, 4 bytes each.
+_DENSE = 2**27
 
 
 class UniquenessScores:
@@ -37,10 +39,45 @@ def _overlaps(latents: Tensor, images: Tensor, d_sae: int) -> tuple[Tensor, Tens
         images: Numbers from 0 on [entries].
         d_sae: Number of latents.
     """
+    per_image = torch.bincount(images)
+    count = _of_all_latents if _is_dense(per_image, d_sae) else _of_shared_images
+    return count(latents, images, per_image, d_sae)
+
+
+def _is_dense(per_image: Tensor, d_sae: int) -> bool:
+    """Whether products of a dense matrix cost less than the pairs of latents that share images.
+
+    A pair of entries takes as long as four pairs of latents and their products over 4,000 images.
+    """
+    n_images = len(per_image)
+    pairs = float(per_image.double().square().sum())
+    return d_sae * n_images <= _DENSE and 4 * pairs > d_sae**2 * (1 + n_images / 1000)
+
+
+def _of_all_latents(
+    latents: Tensor, images: Tensor, per_image: Tensor, d_sae: int
+) -> tuple[Tensor, Tensor]:
+    """By products of the matrix of latents and images, a block of latents with all."""
+    holds = torch.zeros(d_sae, len(per_image), device=latents.device)
+    holds[latents, images] = 1
+    sizes = holds.sum(dim=1).clamp_min(1)  # two without images have nothing in common
+    found = []
+    for rows in torch.arange(d_sae, device=latents.device).split(max(1, _PAIRS // d_sae)):
+        common = holds[rows] @ holds.T
+        common[rows - rows[0], rows] = 0
+        union = (sizes[rows, None] + sizes).sub_(common)
+        found.append(common.double().div_(union).max(dim=1))  # the first of equals
+    largest, nearest = (torch.cat(column) for column in zip(*found, strict=True))
+    return largest, nearest.where(largest > 0, -1)
+
+
+def _of_shared_images(
+    latents: Tensor, images: Tensor, per_image: Tensor, d_sae: int
+) -> tuple[Tensor, Tensor]:
+    """By the pairs of latents that hold an image both."""
     sizes = torch.bincount(latents, minlength=d_sae)
     order = images.sort(stable=True).indices
     holders = latents[order]
-    per_image = torch.bincount(images)
     starts = per_image.cumsum(0) - per_image
     work = torch.zeros_like(sizes).index_add_(0, latents, per_image[images])
     largest = torch.zeros(d_sae, dtype=torch.float64, device=latents.device)
@@ -85,6 +122,9 @@ def uniqueness(samples: Tensor) -> UniquenessScores:
 
     Returns:
         The scores, float64.
+
+    It takes O(entries^2 / images), the pairs of latents that share an image, and over few images
+    O(d_sae^2 images) instead, where that is less.
 
     Raises:
         LightsaeError: If it is no integer matrix.

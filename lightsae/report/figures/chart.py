@@ -1,6 +1,8 @@
 """`Chart`: what a figure shows, and its picture as a PNG."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +18,13 @@ class Series:
     """One run in a chart.
 
     Attributes:
-        name: What the legend says.
+        name: Its name.
         x: Places.
         y: Values, as many; of steps one less, the height between two places.
         colour: Which colour of the palette.
         labels: What stands at each point, or nothing.
+        setting: What the legend says of it and of the other seeds of its setting; by default its
+            name.
     """
 
     name: str
@@ -28,6 +32,12 @@ class Series:
     y: list[float]
     colour: int = 0
     labels: list[str] = field(default_factory=list)
+    setting: str = ""
+
+    @property
+    def entry(self) -> str:
+        """What the legend says."""
+        return self.setting or self.name
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,27 @@ class Chart:
         return any(len(series.x) > 0 and len(series.y) > 0 for series in self.series)
 
 
+def by_setting(chart: Chart, settings: Mapping[str, str]) -> Chart:
+    """A chart in which the seeds of a setting share a colour and an entry of the legend.
+
+    Args:
+        chart: Its series are runs.
+        settings: Of each run the name of its setting, in the order of colours.
+
+    Example:
+        >>> runs = [Series("a-0", [0.0], [1.0]), Series("a-1", [0.0], [2.0], 1)]
+        >>> chart = by_setting(Chart("r2", "R2", "k", "R2", runs), {"a-0": "a", "a-1": "a"})
+        >>> [(series.entry, series.colour) for series in chart.series]
+        [('a', 0), ('a', 0)]
+    """
+    order = list(dict.fromkeys(settings.values()))
+    series = [
+        replace(each, setting=settings[each.name], colour=order.index(settings[each.name]))
+        for each in chart.series
+    ]
+    return replace(chart, series=series)
+
+
 def draw_chart(chart: Chart, path: str | Path, *, width: float = 6.4, height: float = 4.2) -> Path:
     """Write a chart as a PNG.
 
@@ -106,28 +137,32 @@ def draw_chart(chart: Chart, path: str | Path, *, width: float = 6.4, height: fl
         axes.set_yscale("log")
     for place in chart.marks:
         axes.axvline(place, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    seeds = Counter(series.entry for series in chart.series)
+    told: set[str] = set()
     for series in chart.series:
-        _draw_series(axes, chart, series)
+        label = None if series.entry in told else series.entry
+        told.add(series.entry)
+        _draw_series(axes, chart, series, label, thin=seeds[series.entry] > 1)
     if len(chart.series) > 1:
-        axes.legend(
-            frameon=False, fontsize=8, labelcolor=INK, ncols=-(-len(chart.series) // _LEGEND_ROWS)
-        )
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=-(-len(seeds) // _LEGEND_ROWS))
     return save_png(figure, path)
 
 
-def _draw_series(axes: Any, chart: Chart, series: Series) -> None:
-    """Draw one run."""
+def _draw_series(axes: Any, chart: Chart, series: Series, label: str | None, *, thin: bool) -> None:
+    """Draw one run, thin where it is one of several seeds."""
     colour = PALETTE[series.colour % len(PALETTE)]
-    options = {"color": colour, "label": series.name}
+    options = {"color": colour, "label": label}
     if chart.kind == "steps":
         if series.y:
-            axes.stairs(series.y, series.x, fill=True, color=colour, alpha=0.12)
-            axes.stairs(series.y, series.x, linewidth=1.4, **options)
+            if not thin:
+                axes.stairs(series.y, series.x, fill=True, color=colour, alpha=0.12)
+            axes.stairs(series.y, series.x, linewidth=0.7 if thin else 1.4, **options)
     elif chart.kind == "points":
         axes.scatter(series.x, series.y, s=7, alpha=0.5, linewidths=0, **options)
     else:
         marker = "o" if chart.kind == "path" or len(series.x) < 20 else None
-        axes.plot(series.x, series.y, linewidth=1.6, marker=marker, markersize=4, **options)
+        width, size = (0.8, 2) if thin else (1.6, 4)
+        axes.plot(series.x, series.y, linewidth=width, marker=marker, markersize=size, **options)
     for x, y, text in zip(series.x, series.y, series.labels, strict=False):
         if isfinite(x) and isfinite(y):
             axes.annotate(

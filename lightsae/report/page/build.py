@@ -100,10 +100,9 @@ def build_report(options: ReportOptions) -> Path:
         sprites = make_thumbnails(options.images, data, index, budget, progress, notes)
     notes += [note for each in data for note in each.notes]
     contents |= {"sheets": sheet_index(sprites, index), "notes": notes}
-    sweep = read_sweep(options.runs)
     write_page(
         options.out, runs=runs, baseline=baseline, table=table, contents=contents, arrays=arrays,
-        sheets=sheet_texts(sprites), chosen=[] if sweep is None else explained_choices(sweep),
+        sheets=sheet_texts(sprites), chosen=_chosen(options.runs, runs),
     )  # fmt: skip
     _tell(console, options.out, notes)
     return options.out
@@ -118,6 +117,16 @@ def runs_shown(runs: Sequence[RunInputs], baseline: int) -> list[RunInputs]:
         return run is not first, run.result.about.get("seed") != seed
 
     return sorted(runs, key=order)[:_MOST_GALLERIES]
+
+
+def _chosen(folders: Sequence[Path], runs: Sequence[RunInputs]) -> list[str]:
+    """What a sweep among the folders chose for the settings of the runs."""
+    sweep = read_sweep(folders)
+    if sweep is None:
+        return []
+    members = (sweep.path.parent / "members").resolve()
+    names = [run.folder.resolve() for run in runs]
+    return explained_choices(sweep, {path.name for path in names if path.parent == members})
 
 
 def _tell(console: Console, out: Path, notes: Sequence[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lightsae.activations.shards.dtypes import Array
-from lightsae.report.figures.chart import Chart
+from lightsae.evaluation.comparison.run_groups import regularizer_names, seed_groups, setting_names
+from lightsae.report.figures.chart import Chart, by_setting
 from lightsae.report.figures.evaluation_charts import (
     firing_density,
     k_robustness,
@@ -24,7 +25,7 @@ from lightsae.report.latents.neighbours import cosine_of_pairs, nearest_in_other
 from lightsae.report.page.latent_data import LatentData, scores_of
 from lightsae.report.page.packing import ArrayPack
 from lightsae.report.reading.comparison import embeddings
-from lightsae.report.reading.run_groups import regularizer_names, setting_names
+from lightsae.report.reading.row_names import row_names
 from lightsae.report.reading.run_inputs import RunInputs
 
 _STEPS = (1 << 16) - 1
@@ -51,12 +52,25 @@ def charts_of(runs: Sequence[RunInputs]) -> list[dict[str, Any]]:
         ],
         "Training": training_curves({run.name: run.history for run in runs}),
     }
+    for group in ("Codes", "Latents", "Training"):
+        groups[group] = [by_setting(chart, _settings(runs)) for chart in groups[group]]
     return [
         {"group": group, **_plain(asdict(chart))}
         for group, charts in groups.items()
         for chart in charts
         if chart.has_points
     ]
+
+
+def _settings(runs: Sequence[RunInputs]) -> dict[str, str]:
+    """Of each run by its name what it and the other seeds of its setting are called."""
+    groups = seed_groups(runs)
+    found: dict[str, str] = {}
+    for name, places in zip(row_names(runs, groups), groups, strict=True):
+        weight, alone = runs[places[0]].weight, len(groups) == len(runs)
+        told = name if alone or not weight else f"{name}, λ {weight:g}"
+        found |= {runs[place].name: told for place in places}
+    return found
 
 
 def _plain(value: Any) -> Any:

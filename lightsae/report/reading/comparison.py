@@ -1,12 +1,12 @@
 """The comparison table: means over seeds and paired differences to a baseline."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 
+from lightsae.evaluation.comparison.run_groups import seed_groups
 from lightsae.metrics import latent_differences, rank_differences, t_interval
-from lightsae.report.reading.run_groups import regularizer_names, seed_groups, setting_names
+from lightsae.report.reading.row_names import row_names
 from lightsae.report.reading.run_inputs import RunInputs
 
 
@@ -110,7 +110,7 @@ def compare(runs: Sequence[RunInputs], baseline: int) -> Comparison:
     """
     columns = _columns(runs)
     groups = sorted(seed_groups(runs), key=lambda places: baseline not in places)
-    names = _row_names(runs, groups)
+    names = row_names(runs, groups)
     table = Comparison([column for column, _ in columns])
     base = next(group for group in groups if baseline in group)
     reference = {runs[place].seed: runs[place] for place in base}
@@ -124,20 +124,6 @@ def compare(runs: Sequence[RunInputs], baseline: int) -> Comparison:
     if table.differences:
         _add_paired_ms(table, runs, reference)
     return table
-
-
-def _row_names(runs: Sequence[RunInputs], groups: Sequence[Sequence[int]]) -> list[str]:
-    """Of each group its regularizer and what else tells it from others; a lone run has its own."""
-    firsts = [runs[places[0]] for places in groups]
-    if len(groups) == len(runs):
-        return [run.name for run in firsts]
-    parts = zip(regularizer_names(firsts), setting_names(firsts), strict=True)
-    told = [", ".join(filter(None, each)) for each in parts]
-    count = Counter((name, run.weight) for name, run in zip(told, firsts, strict=True))
-    return [
-        run.name if count[name, run.weight] > 1 else name
-        for name, run in zip(told, firsts, strict=True)
-    ]
 
 
 def _scalar(name: str) -> _Value:

@@ -1,15 +1,21 @@
 """What validate, test and predict need besides a trainer: a checkpoint, and test its figures."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.description import described_regularizer
-from lightsae.evaluation.result_table import result_table
+from lightsae.evaluation.result import EvaluationResult
+from lightsae.evaluation.result_table import result_table, shown
 from lightsae.evaluation.trainer_callback import EvaluationCallback
 from lightsae.files import expanded
 from lightsae.runs.command.announcements import say
@@ -38,8 +44,8 @@ def given_checkpoint(settings: Any) -> Path | None:
     return None if given is None else Path(expanded(given))
 
 
-def trained_seed(run: RunFolder, regularizer: Regularizer | None) -> int | None:
-    """The seed that a run was trained with, once its regularizer is known to be the one given.
+def require_trained_regularizer(run: RunFolder, regularizer: Regularizer | None) -> None:
+    """Refuse another regularizer than a run was trained with.
 
     Args:
         run: Its folder, with `config.yaml`.
@@ -49,15 +55,12 @@ def trained_seed(run: RunFolder, regularizer: Regularizer | None) -> int | None:
         LightsaeError: If the run was trained with another: loss, penalty and the name of the
             setting would not be the run's.
     """
-    settings = run.settings()
-    given, trained = described_regularizer(regularizer), regularizer_of(settings)
+    given, trained = described_regularizer(regularizer), regularizer_of(run.settings())
     if not _agree(given, trained):
         raise LightsaeError(
             f"{run.path} was trained with {_told(trained)}, the configuration given has "
             f"{_told(given)}; --config {run.config} has the run's settings"
         )
-    seed = settings.get("seed_everything")
-    return None if isinstance(seed, bool | None) else int(seed)
 
 
 def _agree(given: dict[str, Any] | None, trained: dict[str, Any] | None) -> bool:
@@ -90,12 +93,33 @@ def log_at_step_of(
 def finish_evaluation(
     evaluation: EvaluationCallback, module: LightningModule, data: Any, *, shows_progress: bool
 ) -> None:
-    """Fit the probes, in this process alone, and show every figure."""
+    """Fit the probes, in this process alone, and say what is left out and what was written."""
     console = Console(stderr=True, quiet=not shows_progress)
     if isinstance(module, SAEModule):
         evaluation.fit_probes(module, data, console)
     for note in evaluation.notes:
         say(note)
     if evaluation.result is not None:
-        Console(soft_wrap=False).print(result_table(evaluation.result))
         say(f"{evaluation.folder}: evaluation.json, evaluation.safetensors")
+
+
+@rank_zero_only
+def show_metrics(metrics: Mapping[str, Tensor], result: EvaluationResult | None = None) -> None:
+    """Print a result, or without one the metrics that a trainer logged.
+
+    Args:
+        metrics: By name, one value each.
+        result: That of an evaluation.
+
+    Example:
+        >>> import torch
+        >>> show_metrics({"val/r2": torch.tensor(0.75), "val/dead": torch.tensor(3.0)})
+        val/r2     .7500
+        val/dead  3.0000
+    """
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in metrics.items():
+        table.add_row(Text(name), Text(shown(float(value))))
+    Console(soft_wrap=False).print(table if result is None else result_table(result))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt, register_type, restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -15,7 +16,7 @@ from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.options import EvaluationOptions
 from lightsae.files import NameOption
-from lightsae.runs.command.trainer_settings import make_plain
+from lightsae.runs.command.trainer_settings import log_to_run_folder, make_plain
 from lightsae.training.module import SAEModule
 
 # Class paths may be short where the class was imported.
@@ -23,6 +24,17 @@ _SHORT = (ActivationDataModule, OnlineActivationDataModule, SAEModule)
 # Callbacks such as StochasticWeightAveraging have one among their defaults.
 register_type(torch.device, str, torch.device, fail_already_registered=False)
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+
+
+class RunParser(LightningArgumentParser):
+    """A parser that gives loggers the run folder before it asks what they require."""
+
+    def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        """Check parsed settings; of all commands or of one."""
+        for settings in (namespace, *vars(namespace).values()):
+            if isinstance(settings, Namespace) and "trainer" in vars(settings):
+                log_to_run_folder(settings)
+        super().validate(namespace, *args, **kwargs)
 
 
 class ParsingCLI(LightningCLI):
@@ -35,6 +47,7 @@ class ParsingCLI(LightningCLI):
             LightningDataModule,
             args=args,
             save_config_callback=None,
+            parser_class=RunParser,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

@@ -1,4 +1,4 @@
-"""Settings of Lightning's trainer, its callbacks and its loggers as plain values."""
+"""Settings of Lightning's trainer, its callbacks and its loggers."""
 
 from enum import Enum
 from typing import Any
@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 
 from lightsae.files import expanded
 
+_IN_RUN_FOLDER = ("CSVLogger", "TensorBoardLogger")
 _FOLDERS = {"default_root_dir", "dirpath", "save_dir", "root_dir", "log_dir"}
 
 
@@ -35,3 +36,37 @@ def make_plain(settings: Any) -> None:
             settings[name] = expanded(value)
         else:
             make_plain(value)
+
+
+def run_folder_of(settings: Namespace) -> str:
+    """The run folder of a command.
+
+    Args:
+        settings: Its settings.
+
+    Example:
+        >>> run_folder_of(Namespace(run_dir=None, trainer=Namespace(default_root_dir=None)))
+        'runs/default'
+    """
+    given = settings.get("run_dir")
+    given = settings.trainer.get("default_root_dir") if given is None else given
+    return expanded("runs/default" if given is None else given)
+
+
+def log_to_run_folder(settings: Namespace) -> None:
+    """Give CSVLogger and TensorBoardLogger the run folder where they have no `save_dir`.
+
+    Args:
+        settings: Parsed settings of a command, changed in place.
+
+    Example:
+        >>> csv = Namespace(class_path="CSVLogger", init_args=Namespace(save_dir=None))
+        >>> log_to_run_folder(Namespace(run_dir="runs/a", trainer=Namespace(logger=csv)))
+        >>> csv.init_args.save_dir
+        'runs/a'
+    """
+    given = settings.trainer.get("logger")
+    for logger in given if isinstance(given, list) else [given]:
+        name = str(logger.get("class_path")) if isinstance(logger, Namespace) else ""
+        if name.rpartition(".")[2] in _IN_RUN_FOLDER and logger.init_args.get("save_dir") is None:
+            logger.init_args.save_dir = run_folder_of(settings)

@@ -25,6 +25,7 @@ from lightsae.runs.sweep.sweep_file import SweepFile
 from lightsae.runs.sweep.sweep_run import SweepRun
 from lightsae.training.checkpoints.provenance import shards_of
 from lightsae.training.module import SAEModule
+from lightsae.training.regularizer_checks import require_embeddings
 
 _NOT_SWEPT = (
     # what a stack has no single value of, and what would end it before it is done
@@ -186,12 +187,15 @@ class SweepCLI(RunCLI):
         return SweepRun(self, self._grid, file, self._folder, self._console)
 
     def _prepare(self, file: SweepFile) -> None:
-        """Make what is missing of the data; it must be what the sweep was begun on."""
+        """Make what is missing of the data; it must be what the sweep was begun on and reads."""
         data = self.datamodule
         data.prepare_data()
         data.setup("fit")
         if isinstance(data, SplitDataModule) and data.val_fraction == 0:
             raise LightsaeError("data.init_args.val_fraction is 0: a sweep chooses on that split")
+        for variant in self._grid.variants:
+            point = Point(*self._grid.settings_of_points()[0], 0, variant.name, 1.0)
+            require_embeddings(self.module(point).regularizer, data)
         found = shards_of(data)
         if file.shards and file.shards != found:
             raise LightsaeError(

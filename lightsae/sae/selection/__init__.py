@@ -3,6 +3,7 @@
 from lightsae.sae.selection.bank_topk import BankTopK, GroupMax
 from lightsae.sae.selection.batch_topk import BatchTopK
 from lightsae.sae.selection.fused_selection import (
+    Batch,
     FusedSelection,
     Selection,
     fused_options,
@@ -24,6 +25,7 @@ SELECTIONS: dict[str, type[Selection]] = {
 __all__ = [
     "SELECTIONS",
     "BankTopK",
+    "Batch",
     "BatchTopK",
     "FusedSelection",
     "GroupMax",

@@ -5,7 +5,13 @@ from typing import Any
 from lightsae_kernels import EncodeOptions
 
 from lightsae.errors import LightsaeError
-from lightsae.sae.selection.fused_selection import Found, FusedSelection, Operation, positive
+from lightsae.sae.selection.fused_selection import (
+    Batch,
+    Found,
+    FusedSelection,
+    Operation,
+    positive,
+)
 
 
 class BankTopK(FusedSelection):
@@ -29,8 +35,8 @@ class BankTopK(FusedSelection):
     """
 
     def __init__(self, keep: int, bank: int) -> None:
-        super().__init__(keep)
         self.keep, self.bank = positive("keep", keep), positive("bank", bank)
+        super().__init__(keep)
         if keep > bank:
             raise LightsaeError(f"keep = {keep} is larger than bank = {bank}")
 
@@ -48,9 +54,9 @@ class BankTopK(FusedSelection):
             raise LightsaeError(f"bank = {self.bank} does not divide d_sae = {d_sae}")
         self.k = self.keep * (d_sae // self.bank)
 
-    def run(self, operation: Operation[Found], d_sae: int, options: EncodeOptions) -> Found:
+    def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """See `FusedSelection.run`."""
-        self.build(d_sae)
+        self.build(batch.d_sae)
         return operation(self.k, bank=self.bank, **options)
 
 
@@ -79,7 +85,7 @@ class GroupMax(FusedSelection):
         if d_sae % self.k:
             raise LightsaeError(f"k = {self.k} groups do not divide d_sae = {d_sae}")
 
-    def run(self, operation: Operation[Found], d_sae: int, options: EncodeOptions) -> Found:
+    def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """See `FusedSelection.run`."""
-        self.build(d_sae)
-        return operation(self.k, bank=d_sae // self.k, **options)
+        self.build(batch.d_sae)
+        return operation(self.k, bank=batch.d_sae // self.k, **options)

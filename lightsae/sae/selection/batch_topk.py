@@ -1,14 +1,18 @@
 """Batch Top-k: the k B largest activations of a batch of B rows (arXiv 2412.06410)."""
 
+import math
 from typing import Any
 
 import torch
-from lightsae_kernels import EncodeOptions
+import torch.distributed as dist
+from lightsae_kernels import EncodeOptions, encode_topk
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
 from lightsae.sae.selection.batch_largest import BatchLargest
 from lightsae.sae.selection.fused_selection import (
+    Batch,
     Found,
     FusedSelection,
     Operation,
@@ -17,8 +21,12 @@ from lightsae.sae.selection.fused_selection import (
 )
 from lightsae.sae.selection.threshold import Threshold
 
-# Candidates of a row: a multiple of these, and so many times what the fullest row of a batch used.
+# Candidates of a row on a GPU: a multiple of these, and so many times what the fullest row used.
 _STEP, _SPARE = 16, 1.25
+# On the CPU candidates are above so much of the last threshold; what is too much is halved.
+_BELOW = 0.93
+_SAMPLED_ROWS = 64
+_LEAST = 1e-20
 
 
 class BatchTopK(FusedSelection, nn.Module):
@@ -27,8 +35,10 @@ class BatchTopK(FusedSelection, nn.Module):
     Ties go to the lower rank, the earlier row, the larger activation's place. A batch with fewer
     positive activations keeps them all.
 
-    A row's candidates are its K largest activations, by the fused Top-k; if a row uses up all of
-    its candidates the batch is encoded again with more. Codes have K places; unused ones are 0.
+    On the CPU the candidates are all activations above a bound somewhat below the last batch's
+    smallest selected one, on a GPU the K largest of each row by the fused Top-k; if they turn out
+    to be too few the batch is encoded again with more, so that the result does not depend on the
+    guess. Codes have as many places as that takes; unused ones are 0.
 
     New inputs are encoded one by one: a latent is active above `threshold`, which follows the
     smallest activation that training batches keep, as a running mean. While it has not been learned
@@ -36,11 +46,12 @@ class BatchTopK(FusedSelection, nn.Module):
 
     Args:
         k: Latents kept per row on average.
-        threshold_rate: Weight of each training batch in the running mean, above 0, at most 1.
+        threshold_rate: Weight of a training batch in the running mean, above 0, at most 1; the
+            first 1 / threshold_rate batches are averaged with equal weights.
 
     Attributes:
         threshold: What an activation must exceed, float32 scalar buffer; -1 until it is learned.
-        candidates: K, int64 scalar buffer; 0 before the first batch.
+        batches: How many it has been learned from, int64 scalar buffer.
 
     Raises:
         LightsaeError: If k is not an integer or smaller than 1, or threshold_rate out of range.
@@ -53,7 +64,7 @@ class BatchTopK(FusedSelection, nn.Module):
     """
 
     threshold: Tensor
-    candidates: Tensor
+    batches: Tensor
 
     def __init__(self, k: int, threshold_rate: float = 0.01) -> None:
         nn.Module.__init__(self)
@@ -64,7 +75,9 @@ class BatchTopK(FusedSelection, nn.Module):
             )
         self.threshold_rate = threshold_rate
         self.register_buffer("threshold", torch.tensor(-1.0))
-        self.register_buffer("candidates", torch.tensor(0))
+        self.register_buffer("batches", torch.tensor(0))
+        self._last_threshold: float | None = None
+        self._candidates = _rounded(2 * k)
 
     def settings(self) -> dict[str, Any]:
         """Arguments that build the same rule again."""
@@ -74,27 +87,68 @@ class BatchTopK(FusedSelection, nn.Module):
         """The threshold as a rule; the rule itself while there is none."""
         return Threshold(self.k, self.threshold) if float(self.threshold) >= 0 else self
 
-    def run(self, operation: Operation[Found], d_sae: int, options: EncodeOptions) -> Found:
+    def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """See `FusedSelection.run`; also follows the threshold if gradients are made."""
-        count = min(max(int(self.candidates), _rounded(2 * self.k)), d_sae)
-        while True:
-            largest = BatchLargest(self.k, options.get("process_group"))
-            found = operation(count, narrow=largest, **options)
-            if largest.most < count or count == d_sae:
-                break
-            count = min(2 * count, d_sae)
+        group = options.get("process_group")
+        if batch.x.is_cpu:
+            found, largest = self._by_bound(operation, batch, options, group)
+        else:
+            found, largest = self._by_rank(operation, batch.d_sae, options, group)
         if self.training and torch.is_grad_enabled():
-            self._follow(largest, d_sae)
+            self._follow(largest.threshold)
         return found
 
+    def _by_rank(
+        self, operation: Operation[Found], d_sae: int, options: EncodeOptions,
+        group: ProcessGroup | None,
+    ) -> tuple[Found, BatchLargest]:  # fmt: skip
+        """From the largest activations of each row, as many as no row uses up."""
+        count = min(self._candidates, d_sae)
+        while True:
+            largest = BatchLargest(self.k, group)
+            found = operation(count, narrow=largest, **options)
+            if largest.most < count or count == d_sae:
+                self._candidates = _rounded(_SPARE * largest.most)
+                return found, largest
+            count = min(2 * count, d_sae)
+
+    def _by_bound(
+        self, operation: Operation[Found], batch: Batch, options: EncodeOptions,
+        group: ProcessGroup | None,
+    ) -> tuple[Found, BatchLargest]:  # fmt: skip
+        """From all activations above a bound, as low as leaves enough of them."""
+        bound = _BELOW * self._expected_threshold(batch, group)
+        while True:
+            largest, above = BatchLargest(self.k, group), batch.x.new_tensor(bound)
+            found = operation(min(self.k, batch.d_sae), above=above, narrow=largest, **options)
+            if largest.enough or bound == 0:
+                self._last_threshold = float(largest.threshold)
+                return found, largest
+            bound = bound / 2 if bound > _LEAST else 0.0
+
+    def _expected_threshold(self, batch: Batch, group: ProcessGroup | None) -> float:
+        """That of the last batch; at first that of a few rows, the same on all ranks."""
+        if self._last_threshold is not None and math.isfinite(self._last_threshold):
+            return self._last_threshold
+        largest = BatchLargest(self.k)
+        with torch.no_grad():
+            encode_topk(
+                batch.x[:_SAMPLED_ROWS], *batch.encoder, batch.d_sae, narrow=largest
+            )  # fmt: skip
+        found = torch.where(largest.threshold.isfinite(), largest.threshold, 0.0)
+        if group is not None:
+            dist.all_reduce(found, op=dist.ReduceOp.MIN, group=group)
+        return float(found)
+
     @torch.no_grad()
-    def _follow(self, largest: BatchLargest, d_sae: int) -> None:
-        self.candidates.fill_(min(_rounded(_SPARE * largest.most), d_sae))
-        # A batch without a positive activation says nothing.
-        new = largest.threshold.to(self.threshold)
-        mean = torch.lerp(self.threshold, new, self.threshold_rate)
-        mean = torch.where(self.threshold < 0, new, mean)
-        self.threshold.copy_(torch.where(new.isinf(), self.threshold, mean))
+    def _follow(self, found: Tensor) -> None:
+        """Move the threshold towards that of a batch; one without activations says nothing."""
+        new, seen = found.to(self.threshold), found.isfinite()
+        self.batches += seen.to(self.batches)
+        share = (1 / self.batches.clamp_min(1)).clamp_min(self.threshold_rate)
+        self.threshold.copy_(
+            torch.where(seen, torch.lerp(self.threshold, new, share), self.threshold)
+        )
 
     def _apply(self, fn: Any, recurse: bool = True) -> "BatchTopK":
         """Move; the threshold stays in float32."""

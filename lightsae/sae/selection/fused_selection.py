@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from lightsae_kernels import Encoded, EncodeOptions, encode_topk, reference
@@ -16,6 +16,23 @@ from lightsae.sae.regularizers import L1L2Ratio, Regularizer
 Found = TypeVar("Found")
 # What is called with k and options of `encode_topk`, and returns a code or more than that.
 Operation = Callable[..., Found]
+
+
+class Batch(NamedTuple):
+    """What an operation encodes.
+
+    Attributes:
+        x: Inputs, [B, d_in].
+        encoder: W_enc [d_sae, d_in], b_enc [d_sae] and b_dec [d_in].
+    """
+
+    x: Tensor
+    encoder: tuple[Tensor, Tensor, Tensor]
+
+    @property
+    def d_sae(self) -> int:
+        """Size of the dictionary."""
+        return len(self.encoder[0])
 
 
 @runtime_checkable
@@ -67,12 +84,12 @@ class FusedSelection(ABC):
         return {"k": self.k}
 
     @abstractmethod
-    def run(self, operation: Operation[Found], d_sae: int, options: EncodeOptions) -> Found:
+    def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """Call the operation as `operation(k, **options)`, with options of the rule added.
 
         Args:
             operation: `encode_topk` or `encode_residual` of a batch.
-            d_sae: Size of the dictionary.
+            batch: What is encoded.
             options: Those of the regularizer.
         """
 
@@ -102,7 +119,7 @@ class FusedSelection(ABC):
         if options is None:
             options = {"process_group": process_group}
         if k is None:
-            encoded = self.run(operation, len(encoder[0]), options)
+            encoded = self.run(operation, Batch(x, encoder), options)
         else:
             encoded = operation(k, **options)
         if regularizer is None or "regularizer" in options:

@@ -44,8 +44,11 @@ class JumpReLU(nn.Module):
     """Keep activations above a threshold that each latent learns; k of a row on average.
 
     The thresholds begin where the first training batch has k active latents a row. From then on
-    they follow the reconstruction and a loss lambda L0 / k, of which a controller sets lambda: it
-    rises while L0 is above k, in proportion to how far and how long, so that nobody tunes it.
+    they follow the reconstruction and a loss lambda L0 / k, where lambda is the multiplier of the
+    constraint L0 = k: a controller raises it while L0 is above k and lowers it, below 0 if need be,
+    while L0 is under, so that nobody tunes it. What the last batch was off by is also corrected at
+    once, by a step of all thresholds of latents that fired, or of all downwards; and thresholds of
+    latents that did not fire sink slowly until they do.
 
     Gradients are sparse: of activations above, or within half a bandwidth of, their threshold.
     A regularizer is evaluated densely, [B, d_sae].
@@ -53,12 +56,14 @@ class JumpReLU(nn.Module):
     Args:
         k: L0 to be reached.
         bandwidth: Width eps of the rectangle in units of the initial threshold.
-        controller_rate: How fast log lambda follows the relative excess of L0, a step.
+        controller_rate: How fast lambda follows the relative excess of L0, a step.
 
     Attributes:
         threshold: theta, float32, [d_sae]; what is below 0 counts as 0.
         eps: Width of the rectangle in units of activations, scalar buffer; 0 before training.
-        log_weight: log lambda without its proportional part, scalar buffer.
+        multiplier: lambda, scalar buffer.
+        excess: L0 / k - 1 of the last batch over all ranks, between -1 and 1, scalar buffer.
+        fired: Latents that were active in that batch, [d_sae] bool buffer.
 
     Raises:
         LightsaeError: If k is not an integer or smaller than 1, or a number is not positive.
@@ -74,9 +79,11 @@ class JumpReLU(nn.Module):
 
     threshold: nn.Parameter
     eps: Tensor
-    log_weight: Tensor
+    multiplier: Tensor
+    excess: Tensor
+    fired: Tensor
 
-    def __init__(self, k: int, bandwidth: float = 0.5, controller_rate: float = 0.02) -> None:
+    def __init__(self, k: int, bandwidth: float = 0.5, controller_rate: float = 0.01) -> None:
         super().__init__()
         self.k = positive("k", k)
         for name, given in (("bandwidth", bandwidth), ("controller_rate", controller_rate)):
@@ -84,11 +91,13 @@ class JumpReLU(nn.Module):
                 raise LightsaeError(f"{name} must be positive and finite, got {given}")
         self.bandwidth, self.controller_rate = bandwidth, controller_rate
         self.register_buffer("eps", torch.tensor(0.0))
-        self.register_buffer("log_weight", torch.tensor(_FIRST_LOG_WEIGHT))
+        self.register_buffer("multiplier", torch.tensor(0.0))
+        self.register_buffer("excess", torch.tensor(0.0))
 
     def build(self, d_sae: int) -> None:
         """Make the thresholds, all 0."""
         self.threshold = nn.Parameter(torch.zeros(d_sae, dtype=torch.float32))
+        self.register_buffer("fired", torch.ones(d_sae, dtype=torch.bool))
 
     def settings(self) -> dict[str, Any]:
         """Arguments that build the same rule again."""
@@ -116,6 +125,8 @@ class JumpReLU(nn.Module):
             return encode_topk(x, *encoder, k, process_group=process_group)
         if self.eps == 0:
             self._begin(x, encoder, process_group)
+        elif self.training:
+            self._correct()
         theta = self.threshold.clamp_min(0)
         lowest = (theta.detach() - self.eps / 2).clamp_min(0)
         near = encode_above(x, encoder, lowest, 2 * self.k)
@@ -125,8 +136,11 @@ class JumpReLU(nn.Module):
         if regularizer is not None:
             code = with_dense_penalty(code, x, encoder, regularizer)
         l0 = _Step.apply(near.values, own, self.eps).sum() / max(len(x), 1)
-        weight = self._follow(l0.detach(), len(x), process_group)
-        return SparseEncoded.of(code, weight.to(l0) * l0 / self.k)
+        sparsity = self.multiplier.clone().to(l0) * l0 / self.k
+        if self.training:
+            self._follow(l0.detach(), len(x), process_group)
+            self.fired.copy_(code.batch_active)
+        return SparseEncoded.of(code, sparsity)
 
     @torch.no_grad()
     def _begin(
@@ -143,18 +157,25 @@ class JumpReLU(nn.Module):
         self.eps.fill_(self.bandwidth * float(self.threshold.clamp_min(0).mean()))
 
     @torch.no_grad()
-    def _follow(self, l0: Tensor, rows: int, group: ProcessGroup | None) -> Tensor:
-        """Lambda at the L0 of a batch over all ranks; moves the controller if gradients are made.
+    def _correct(self) -> None:
+        """Move thresholds against the excess of the last batch.
 
-        In proportion and by its sum, as controllers are: the sum alone would swing.
+        Gradients move them by a learning rate a step, far slower than activations change as
+        training begins. Once lambda fits there is hardly any excess left.
         """
+        moved = self.fired | (self.excess < 0)
+        self.threshold.add_(_CORRECTION * self.excess * self.eps * moved)
+        self.threshold.mul_(torch.where(self.fired, 1.0, 1.0 - _SINKING))
+
+    @torch.no_grad()
+    def _follow(self, l0: Tensor, rows: int, group: ProcessGroup | None) -> None:
+        """Move lambda by the excess of a batch over all ranks."""
         counts = torch.stack([l0.double() * rows, l0.new_tensor(rows, dtype=torch.float64)])
         if group is not None:
             dist.all_reduce(counts, group=group)
         excess = (counts[0] / counts[1].clamp_min(1) / self.k - 1).clamp(-1, 1)
-        if self.training:
-            self.log_weight += (self.controller_rate * excess).to(self.log_weight)
-        return (self.log_weight + _PROPORTIONAL * excess).exp()
+        self.excess.copy_(excess)
+        self.multiplier += self.controller_rate * self.excess
 
     def _apply(self, fn: Any, recurse: bool = True) -> "JumpReLU":
         """Move; thresholds and what belongs to them stay in float32."""
@@ -162,14 +183,15 @@ class JumpReLU(nn.Module):
         super()._apply(fn, recurse)
         for name, tensor in before.items():
             moved = getattr(self, name)
-            if moved.dtype != torch.float32:
+            if moved.dtype not in (torch.float32, torch.bool):
                 moved.data = moved.data.float() if moved.is_meta else tensor.to(moved.device)
         return self
 
 
-# lambda of the first step, in shares of the variance of the inputs.
-_FIRST_LOG_WEIGHT = math.log(0.01)
-_PROPORTIONAL = 5.0
+# In units of eps: what one batch corrects thresholds by at an L0 of twice k. Seen on CIFAR-10
+# embeddings: without sinking 90% of the latents die, with ten times as much R2 falls.
+_CORRECTION = 0.1
+_SINKING = 0.003
 
 
 class _Jump(torch.autograd.Function):

@@ -64,19 +64,23 @@ class Threshold:
 def encode_above(
     x: Tensor, encoder: tuple[Tensor, Tensor, Tensor], threshold: Tensor, k: int
 ) -> Encoded:
-    """All activations above a threshold, by the fused Top-k of how far they are above it.
+    """All activations above a threshold.
+
+    On a GPU they come from the fused Top-k of how far they are above it.
 
     Args:
         x: Inputs, [B, d_in].
         encoder: W_enc [d_sae, d_in], b_enc [d_sae] and b_dec [d_in].
         threshold: Scalar or [d_sae], at least 0.
-        k: How many of a row are expected; twice as many candidates are tried, then more.
+        k: How many of a row are expected; on a GPU twice as many are tried, then more.
 
     Returns:
         The code: values are 0 in unused places.
     """
     W_enc, b_enc, b_dec = encoder
     d_sae = len(W_enc)
+    if x.is_cpu:
+        return encode_topk(x, *encoder, min(k, d_sae), above=threshold.to(b_enc.dtype))
     lowered = threshold.to(b_enc.dtype).expand(d_sae)
     count = min(d_sae, -(-2 * k // _STEP) * _STEP)
     while True:
@@ -107,7 +111,8 @@ def as_code(
     values, places = values.sort(dim=1, descending=True, stable=True)
     counts = (values > 0).sum(dim=1)
     width = max(1, int(counts.max())) if len(counts) else 1
-    values, indices = values[:, :width], indices.gather(1, places)[:, :width]
+    values = values[:, :width].contiguous()
+    indices = indices.gather(1, places[:, :width])
     used = values > 0
     active = reference.batch_active_mask(indices, d_sae, process_group, used)
     wide = torch.promote_types(values.dtype, torch.float32)

@@ -2,7 +2,7 @@
 
 from lightsae_kernels import EncodeOptions
 
-from lightsae.sae.selection.fused_selection import Found, FusedSelection, Operation
+from lightsae.sae.selection.fused_selection import Batch, Found, FusedSelection, Operation
 
 
 class TopK(FusedSelection):
@@ -21,6 +21,6 @@ class TopK(FusedSelection):
         tensor([[1, 2]])
     """
 
-    def run(self, operation: Operation[Found], d_sae: int, options: EncodeOptions) -> Found:
+    def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """See `FusedSelection.run`."""
         return operation(self.k, **options)

@@ -19,11 +19,12 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import CodeRegularizer, Objective, Regularizer, objective
 from lightsae.training.checkpoints.provenance import require_same_shards, shards_of
 from lightsae.training.cuda_graph import detached
-from lightsae.training.dead_latents import warn_if_never_dead
+from lightsae.training.dead_latents import tell_dead_after, warn_if_never_dead
 from lightsae.training.evaluation_metrics import RowMean
 from lightsae.training.module import SAEModule
 from lightsae.training.module_parts.throughput import Throughput
 from lightsae.training.optimizer import SAEAdam
+from lightsae.training.regularizer_checks import require_embeddings, warn_if_never_risen
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run
 from lightsae.training.stacked.joint_gradients import JointGradients, can_join
@@ -97,6 +98,12 @@ class StackedModule(LightningModule):
         """Members that have not failed, in the order of the stack."""
         return [member for member in self._order if member.failure is None]
 
+    def setup(self, stage: str) -> None:
+        """Compare the data with what regularizers read, probes too."""
+        data = getattr(self.trainer, "datamodule", None)
+        for regularizer in (*(m.module.regularizer for m in self.members), *self._probes.values()):
+            require_embeddings(regularizer, data)
+
     def configure_model(self) -> None:
         """Build every member as its own run would; the sample of the data is read once."""
         self._shards = shards_of(getattr(self.trainer, "datamodule", None))
@@ -133,6 +140,8 @@ class StackedModule(LightningModule):
         for config in self.trainer.lr_scheduler_configs:
             for schedule in config.scheduler.members:  # type: ignore[union-attr]
                 fit_to_run(schedule, steps, trial)
+        for member in self.active if not trial else []:
+            warn_if_never_risen(member.module.regularizer, steps)
         self._began = trial
         for member in self.members:
             if member.log is not None:
@@ -151,6 +160,8 @@ class StackedModule(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Compare the first batch with what AuxK waits for."""
         first = self.members[0].module
+        if not self._began:
+            tell_dead_after(first.aux_k, first.d_sae, first.selection.k)
         if not self._began and first.aux_k is not None:
             rows = rows_of_run(self.trainer, len(first.taken(batch).activations))
             since = first.dead_latents.tokens_since_fired

@@ -2,6 +2,7 @@
 
 import io
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,16 +12,22 @@ from lightsae.errors import LightsaeError
 from lightsae.evaluation import EvaluationResult
 from lightsae.evaluation.comparison.compare import Comparison, Difference, compare
 from lightsae.evaluation.comparison.comparison_table import comparison_table
+from lightsae.evaluation.comparison.evaluated_run import EvaluatedRun
 
 NAN = math.nan
 
 
 def run(
-    weight: float | None, seed: int | None, scores: list[float], r2: float = 0.5, **about: object
-) -> EvaluationResult:
+    weight: float | None,
+    seed: int | None,
+    scores: list[float],
+    r2: float = 0.5,
+    lr: float = 0.1,
+    **about: object,
+) -> EvaluatedRun:
     regularizer = None if weight is None else {"name": "L1L2Ratio", "weight": weight}
     ms = torch.tensor(scores, dtype=torch.float64)
-    return EvaluationResult(
+    result = EvaluationResult(
         {
             "d_sae": len(scores), "d_in": 6, "k": 2, "split": "test", "seed": seed,
             "regularizer": regularizer, "embeddings": [{"name": "cnn"}],
@@ -30,6 +37,8 @@ def run(
         {"k_robustness": {"k": [2, 4], "nmse": [0.5, 0.4], "r2": [r2, r2 + 0.1]}},
         {"ms/cnn": ms},
     )  # fmt: skip
+    config = {"model": {"init_args": {"optimizer": {"init_args": {"lr": lr}}}}}
+    return EvaluatedRun(folder=Path(f"runs/{weight}-{seed}"), result=result, config=config)
 
 
 def figure(comparison: Comparison, name: str) -> Difference:
@@ -49,7 +58,7 @@ def test_purity_and_probes_are_compared_where_there_are_labels() -> None:
     (unlabelled,) = compare(results)
     assert not {"purity_binary", "probe_auc"} & {each.name for each in unlabelled.differences}
     for result, purity in zip(results, (0.5, 0.75), strict=True):
-        result.scalars |= {"purity_binary": purity, "probe_auc": purity - 0.25}
+        result.result.scalars |= {"purity_binary": purity, "probe_auc": purity - 0.25}
     (comparison,) = compare(results)
     assert figure(comparison, "purity_binary").interval.mean == 0.25
     assert figure(comparison, "probe_auc").interval.mean == 0.25
@@ -81,6 +90,15 @@ def test_every_other_setting_is_compared_with_the_first() -> None:
     assert [each.name for each in compare(results)] == [
         "L1L2Ratio 0.1, d_sae 2, k 2", "L1L2Ratio 0.2, d_sae 2, k 2",
     ]  # fmt: skip
+
+
+def test_learning_rates_are_settings_of_their_own_whatever_their_seeds() -> None:
+    results = [run(None, seed, [0.5, 0.5], lr=0.1) for seed in (0, 1)]
+    results += [run(0.1, 0, [0.5, 0.5], lr=0.1), run(0.1, 1, [0.5, 0.5], lr=0.3)]
+    assert [(each.name, each.seeds) for each in compare(results)] == [
+        ("L1L2Ratio 0.1, d_sae 2, k 2, lr 0.1", [0]),
+        ("L1L2Ratio 0.1, d_sae 2, k 2, lr 0.3", [1]),
+    ]
 
 
 def test_a_seed_without_partner_is_left_out_and_said() -> None:
@@ -128,7 +146,7 @@ def test_a_figure_that_is_missing_has_no_difference() -> None:
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(results: list[EvaluationResult], message: str) -> None:
+def test_what_cannot_be_compared_is_refused(results: list[EvaluatedRun], message: str) -> None:
     with pytest.raises(LightsaeError, match=message):
         compare(results)
 

@@ -62,6 +62,16 @@ def test_a_folder_that_is_none_is_named(images: SplitImages, tmp_path: Path) -> 
         open_embeddings([str(tmp_path / "nowhere")], images, None, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k"])
+def test_a_model_without_its_library_is_told_how_to_be_named(
+    name: str, images: SplitImages, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    says = f"^evaluation.embeddings: there is no folder {name}; timm:{name} is the model$"
+    with pytest.raises(LightsaeError, match=says):
+        open_embeddings([name], images, None, tmp_path)
+
+
 def test_names_must_tell_embeddings_apart(images: SplitImages, tmp_path: Path) -> None:
     given = [str(tmp_path / "a" / "cnn"), str(tmp_path / "b" / "cnn")]
     with pytest.raises(LightsaeError, match="two are named 'cnn'"):

@@ -19,6 +19,7 @@ from lightsae.report import (
     training_curves,
     truncated_probe,
 )
+from lightsae.report.figures.chart import by_setting
 from lightsae.report.page.contents import charts_of
 from lightsae.report.reading.run_inputs import read_runs
 
@@ -125,6 +126,41 @@ def test_one_run_is_no_sweep():
 def test_silent_latents_are_dead_or_undefined():
     assert sweep_point(result(), "cnn") == SweepPoint("baseline", 0.0, 0, 0.9, 0.6, 3)
     assert sweep_point(result(scalars={}), "cnn") is None
+
+
+def test_seeds_of_a_setting_share_a_colour_and_an_entry_of_the_legend(tmp_path, monkeypatch):
+    runs = {f"{name}-{seed}": result() for seed in (0, 1, 2) for name in ("a", "b")}
+    chart = by_setting(rank_profile(runs), {name: name[0] for name in runs})
+    assert [series.name for series in chart.series] == list(runs)
+    assert {(series.entry, series.colour) for series in chart.series} == {("a", 0), ("b", 1)}
+    drawn = []
+    monkeypatch.setattr(
+        "lightsae.report.figures.chart.save_png", lambda figure, path: drawn.append(figure)
+    )
+    draw_chart(chart, tmp_path / "chart.png")
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    assert {line.get_linewidth() for line in axes.get_lines()} == {0.8, 1.0}  # 1.0: the mark at k
+
+
+def test_charts_of_a_page_tell_settings_and_not_their_seeds(tmp_path):
+    for weight in (0.0, 0.1):
+        for seed in (0, 1):
+            about = {
+                "d_sae": 4,
+                "k": 2,
+                "seed": seed,
+                "embeddings": [],
+                "regularizer": {"name": "Reg", "weight": weight} if weight else None,
+            }
+            curve = {"rank_profile": {"rank": [1.0, 2.0], "activation": [0.9, 0.3]}}
+            EvaluationResult(about, {}, curve).save(tmp_path / f"{weight}-{seed}")
+    (chart,) = charts_of(read_runs([tmp_path]))
+    told = [(each["name"], each["setting"], each["colour"]) for each in chart["series"]]
+    assert told == [
+        ("0.0-0", "baseline", 0), ("0.0-1", "baseline", 0),
+        ("0.1-0", "Reg, λ 0.1", 1), ("0.1-1", "Reg, λ 0.1", 1),
+    ]  # fmt: skip
 
 
 def test_charts_of_a_page_are_plain(made):

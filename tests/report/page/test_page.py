@@ -17,7 +17,8 @@ from lightsae.report import ReportOptions, build_report
 from lightsae.report.page.packing import ArrayPack, json_text
 from lightsae.report.page.render import cell_text
 from lightsae.report.reading.comparison import Cell, Column
-from lightsae.runs.sweep import SweepFile, choose_weight
+from lightsae.runs.sweep import Result, SweepFile, choose_weight
+from lightsae.runs.sweep.grid import Point
 
 from ..conftest import CLASSES
 from ..helpers import E, write_run, write_shards
@@ -245,13 +246,16 @@ def test_runs_of_other_rows_are_told_not_to_compare(made, tmp_path):
     assert contents(page)["notes"][0] == told and told in page.read_text()
 
 
-def test_what_a_sweep_chose(made, tmp_path):
-    write_run(tmp_path / "members" / "baseline", made.shards)
+def test_what_a_sweep_chose_for_the_runs_of_the_page(made, tmp_path):
+    points = [Point(k, 32, None, 0, "L1L2Ratio", 0.25) for k in (4, 8)]
+    write_run(tmp_path / "members" / points[0].name, made.shards, weight=0.25)
     sweep = SweepFile(tmp_path / "sweep.json")
+    sweep.add("grid", [Result(point, "trained", 9, None, {"r2": 0.5}) for point in points])
     choice = choose_weight("L1L2Ratio", {0.25: [0.01, 0.03]})
-    sweep.finish([((4, 32, None), choice)])
+    sweep.finish([(point.setting, choice) for point in points])
     text = build_report(ReportOptions([tmp_path], tmp_path / "page.html")).read_text()
     assert "L1L2Ratio, k = 4, d_sae = 32: λ = 0.25 is the largest" in text
+    assert "k = 8" not in text
 
 
 def test_the_files_of_the_page_are_in_the_package():

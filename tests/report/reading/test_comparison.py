@@ -27,7 +27,7 @@ def run(
         latents={"ms/cnn": scores},
     )  # fmt: skip
     config = {"seed_everything": seed, "model": {"init_args": {"d_sae": len(ms), **model}}}
-    return RunInputs(name, Path(name), result, config=config)
+    return RunInputs(name=name, folder=Path(name), result=result, config=config)
 
 
 RUNS = [

@@ -28,6 +28,12 @@ GRIDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "a weight to be found": (
         {"weight": [0.1], "find_lambda": True}, 2, "leave one of the two out"
     ),
+    "embeddings that the data does not have": (
+        {"weight": [0.1], "regularizer": [
+            {"class_path": "MonosemanticityLoss", "init_args": {"embeddings": "data"}}
+        ]},
+        1, "give the data module embeddings",
+    ),
     "an unknown key": ({"lambdas": [0.1]}, 2, "lambdas"),
     "a text for a number": ({"k": ["many"]}, 2, "many"),
     "a share above 1": ({"find_share": 2.0}, 2, "sweep.find_share: 2.0"),

@@ -89,6 +89,7 @@ def test_so_it_does_with(setting: str, shards: Path, tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.filterwarnings("ignore:OffSupportL1. weight_warmup = 100 is longer than the run")
 def test_a_warm_up_of_lambda_and_a_penalty_on_the_code_take_turns_and_agree(
     shards: Path, tmp_path: Path
 ) -> None:

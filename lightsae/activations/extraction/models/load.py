@@ -15,6 +15,7 @@ from lightsae.activations.extraction.models.libraries import (
 )
 from lightsae.activations.extraction.models.libraries.described import images_part
 from lightsae.activations.extraction.models.libraries.failure import NO_TENSORS
+from lightsae.activations.extraction.models.libraries.hub_access import hub_or_cache
 from lightsae.activations.extraction.models.name_lookup import import_object
 from lightsae.activations.extraction.models.options import ModelOptions
 from lightsae.activations.shards.checked_read import checksum
@@ -79,7 +80,8 @@ def _build(options: ModelOptions) -> nn.Module:
     """Construct the module."""
     if options.name is not None:
         fetch = options.pretrained and options.weights is None
-        return _BUILD[options.library](options.name, fetch, options.arguments)
+        with hub_or_cache(options):
+            return _BUILD[options.library](options.name, fetch, options.arguments)
     build = import_object(options.module or "", "model.module")
     try:
         module = build(**options.arguments)

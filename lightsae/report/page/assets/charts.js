@@ -71,6 +71,16 @@ function pointsOf(chart, series) {
   return points;
 }
 
+// What the legend says: seeds of one setting share it.
+const entryOf = (series) => series.setting || series.name;
+
+// Of each entry its series.
+function entriesOf(chart) {
+  const entries = new Map();
+  for (const series of chart.series) entries.set(entryOf(series), [...(entries.get(entryOf(series)) ?? []), series]);
+  return entries;
+}
+
 function drawChart(chart, svg) {
   const width = Math.max(240, svg.clientWidth);
   svg.replaceChildren();
@@ -89,7 +99,8 @@ function drawChart(chart, svg) {
     const at = x.place(chart.log_x ? Math.log10(mark) : mark);
     if (at >= EDGE.left && at <= width - EDGE.right) svg.append(svgElement("line", { class: "mark", x1: at, x2: at, y1: EDGE.top, y2: HEIGHT - EDGE.bottom }));
   }
-  for (const { series, points } of drawn) drawSeries(chart, svg, series, points, x, y);
+  const entries = entriesOf(chart);
+  for (const { series, points } of drawn) drawSeries(chart, svg, series, points, x, y, entries.get(entryOf(series)).length > 1);
   return { drawn, x, y, width };
 }
 
@@ -112,7 +123,7 @@ function drawAxes(chart, svg, width, x, y) {
   svg.append(svgElement("text", { x: (EDGE.left + width - EDGE.right) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, chart.x_label));
 }
 
-function drawSeries(chart, svg, series, points, x, y) {
+function drawSeries(chart, svg, series, points, x, y, thin) {
   const colour = `var(--c${series.colour % 6})`;
   const styled = (made, fill, stroke) => {
     made.style.fill = fill;
@@ -125,8 +136,8 @@ function drawSeries(chart, svg, series, points, x, y) {
     let path = `M${x.place(points[0][0])} ${y.place(0)}`;
     for (const [a, b, height] of points) path += `L${x.place(a)} ${y.place(height)}H${x.place(b)}`;
     path += `V${y.place(0)}`;
-    styled(svgElement("path", { d: `${path}Z`, "fill-opacity": 0.1 }), colour, "none");
-    styled(svgElement("path", { d: path, "stroke-width": 1.5 }), "none", colour);
+    if (!thin) styled(svgElement("path", { d: `${path}Z`, "fill-opacity": 0.1 }), colour, "none");
+    styled(svgElement("path", { d: path, "stroke-width": thin ? 0.8 : 1.5 }), "none", colour);
     return;
   }
   if (chart.kind === "points") {
@@ -134,10 +145,10 @@ function drawSeries(chart, svg, series, points, x, y) {
     return;
   }
   const path = points.map(([px, py]) => `${x.place(px)} ${y.place(py)}`).join("L");
-  if (points.length > 1) styled(svgElement("path", { d: `M${path}`, "stroke-width": 1.8, "stroke-linejoin": "round" }), "none", colour);
+  if (points.length > 1) styled(svgElement("path", { d: `M${path}`, "stroke-width": thin ? 0.9 : 1.8, "stroke-linejoin": "round" }), "none", colour);
   if (chart.kind === "path" || points.length < 20) {
     for (const [px, py, i] of points) {
-      styled(svgElement("circle", { cx: x.place(px), cy: y.place(py), r: 3 }), colour, "none");
+      styled(svgElement("circle", { cx: x.place(px), cy: y.place(py), r: thin ? 1.5 : 3 }), colour, "none");
       const text = series.labels[i];
       const right = x.place(px) > svg.clientWidth * 0.7;
       if (text) styled(svgElement("text", { x: x.place(px) + (right ? -6 : 6), y: y.place(py) - 6, "text-anchor": right ? "end" : "start" }, text), colour, "none");
@@ -145,9 +156,9 @@ function drawSeries(chart, svg, series, points, x, y) {
   }
 }
 
-// What each series has at a place, the nearest point of it.
+// What each entry has at a place, the mean of the nearest points of its series.
 function valuesAt(chart, state, at) {
-  const lines = [];
+  const found = new Map();
   let heading = "";
   let nearest = Infinity;
   for (const { series, points } of state.drawn) {
@@ -159,13 +170,19 @@ function valuesAt(chart, state, at) {
     }
     if (!best) continue;
     const value = chart.kind === "steps" ? best[2] : chart.log_y ? 10 ** best[1] : best[1];
-    lines.push([series, short(value)]);
+    const entry = found.get(entryOf(series)) ?? { series, values: [] };
+    entry.values.push(value);
+    found.set(entryOf(series), entry);
     if (distance < nearest) {
       nearest = distance;
       const from = chart.log_x ? 10 ** best[0] : best[0];
       heading = chart.kind === "steps" ? `${short(best[0])} to ${short(best[1])}` : `${chart.x_label} ${short(from)}`;
     }
   }
+  const lines = [...found.values()].map(({ series, values }) => {
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    return [series, `${short(mean)}${values.length > 1 ? ` (mean of ${values.length})` : ""}`];
+  });
   return { heading, lines };
 }
 
@@ -180,7 +197,7 @@ function attachTip(chart, figure, svg, state) {
     const { heading, lines } = valuesAt(chart, state.now, at);
     tip.replaceChildren(element("div", { class: "dim", text: heading }));
     for (const [series, text] of lines) {
-      const line = element("div", { text: `${chart.series.length > 1 ? `${series.name}: ` : ""}${text}` });
+      const line = element("div", { text: `${chart.series.length > 1 ? `${entryOf(series)}: ` : ""}${text}` });
       line.style.color = `var(--c${series.colour % 6})`;
       tip.append(line);
     }
@@ -208,12 +225,13 @@ function numbersOf(chart) {
 }
 
 function chartFigure(chart) {
-  const names = chart.series.map((series) => series.name).join(", ");
+  const entries = entriesOf(chart);
+  const names = [...entries.keys()].join(", ");
   const svg = svgElement("svg", { role: "img", "aria-label": `${chart.title || chart.name}: ${chart.y_label} against ${chart.x_label} of ${names}` });
   const legend = element("ul", { class: "legend", hidden: !chart.title });
   if (chart.series.length > 1) {
-    for (const series of chart.series) {
-      const item = element("li", { text: series.name });
+    for (const [entry, [series]] of entries) {
+      const item = element("li", { text: entry });
       item.style.setProperty("--colour", `var(--c${series.colour % 6})`);
       legend.append(item);
     }

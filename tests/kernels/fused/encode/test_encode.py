@@ -1,5 +1,6 @@
 """The fused encode_topk: outputs and gradients against the float64 definition, at its support."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,35 +34,38 @@ def assert_equals_the_definition(tensors: Any, k: int, assert_close: Close, **op
         assert_close(f"d_{name}", actual, expected, tolerance)
 
 
+@pytest.fixture
+def check(
+    regularizer: str | None,
+    masked: bool,
+    dtype: torch.dtype,
+    way: str,
+    device: torch.device,
+    assert_close: Close,
+) -> Callable[[Any, int], None]:
+    """Compare a problem in one dtype and with one penalty with the definition."""
+
+    def compare(problem: Any, k: int) -> None:
+        options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
+        assert_equals_the_definition(leaves(problem, dtype, device), k, assert_close, **options)
+
+    return compare
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "B{}-D{}-N{}-K{}".format(*s))
 def test_equals_the_definition(
-    shape: tuple[int, int, int, int],
-    masked: bool,
-    regularizer: str | None,
-    dtype: torch.dtype,
-    way: str,
-    device: torch.device,
-    make_problem: Make,
-    assert_close: Close,
+    shape: tuple[int, int, int, int], check: Callable[[Any, int], None], make_problem: Make
 ) -> None:
     B, d_in, d_sae, k = shape
-    tensors = leaves(make_problem(B, d_in, d_sae), dtype, device)
-    options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
-    assert_equals_the_definition(tensors, k, assert_close, **options)
+    check(make_problem(B, d_in, d_sae), k)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
 def test_aligned_sizes_with_whole_tiles_of_inactive_latents_equal_the_definition(
-    masked: bool,
-    regularizer: str | None,
-    dtype: torch.dtype,
-    way: str,
-    device: torch.device,
-    make_problem: Make,
-    assert_close: Close,
+    check: Callable[[Any, int], None], dtype: torch.dtype, device: torch.device, make_problem: Make
 ) -> None:
     problem = make_problem(48, 64, 256)
     # None of these is ever selected, though some are positive now and then.
@@ -71,8 +75,7 @@ def test_aligned_sizes_with_whole_tiles_of_inactive_latents_equal_the_definition
     tiles = encoded.batch_active.view(-1, tile_configs.INTERPRETED.block_b)
     assert not tiles[4:12].any()
     assert (reference.activations(*tensors)[:, 64:192] > 0).any()
-    options: dict[str, Any] = {"regularizer": regularizer, "batch_active_only": masked}
-    assert_equals_the_definition(tensors, 8, assert_close, **options)
+    check(problem, 8)
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="test_production_tiles.py has them compiled")

@@ -15,7 +15,7 @@ from lightsae.activations import ActivationBatch
 from lightsae.errors import LightsaeError
 from lightsae.training import SAEModule
 
-from .helpers import D_IN, make_data, make_module, make_trainer, metrics
+from ..helpers import D_IN, make_data, make_module, make_trainer, metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 

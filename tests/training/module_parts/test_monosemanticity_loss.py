@@ -10,7 +10,7 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import MonosemanticityLoss, objective
 from lightsae.training import SAEModule
 
-from .helpers import make_data, make_module, make_trainer, metrics, write_shards
+from ..helpers import make_data, make_module, make_trainer, metrics, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,25 @@ def test_the_logged_penalty_is_that_of_the_embeddings_asked_for(
     assert 0 < last < 1
 
 
-def test_data_that_gives_no_embeddings_is_told(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("word", ["fit", "validate", "test"])
+def test_data_that_gives_no_embeddings_is_told_before_anything_is_built(
+    word: str, shards: Path, tmp_path: Path
+) -> None:
+    module = make_module(regularizer=MonosemanticityLoss(0.5, "data"))
+    with pytest.raises(LightsaeError, match=r"give the data module embeddings \(data.init_args"):
+        getattr(make_trainer(tmp_path), word)(module, datamodule=make_data(shards))
+    assert not hasattr(module, "sae")
+
+
+@pytest.mark.filterwarnings("ignore:scale and b_dec come from")
+def test_loaders_that_give_no_embeddings_are_told_at_the_first_batch(
+    shards: Path, tmp_path: Path
+) -> None:
+    module = make_module(regularizer=MonosemanticityLoss(0.5, "data"))
+    data = make_data(shards)
+    data.setup()
     with pytest.raises(LightsaeError, match="give the data module embeddings"):
-        trained(shards, tmp_path, MonosemanticityLoss(0.5, "data"))
+        make_trainer(tmp_path).fit(module, data.train_dataloader(), data.val_dataloader())
 
 
 def test_embeddings_that_are_not_read_are_told(shards: Path, others: Path, tmp_path: Path) -> None:

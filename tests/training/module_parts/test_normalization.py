@@ -12,7 +12,7 @@ from lightsae.metrics import R2
 from lightsae.sae import Normalization, SparseAutoencoder
 from lightsae.training import read_checkpoint
 
-from .helpers import D_IN, make_data, make_module, make_trainer, metrics, write_config
+from ..helpers import D_IN, make_data, make_module, make_trainer, metrics, write_config
 
 KINDS = get_args(Normalization)
 

@@ -13,7 +13,7 @@ import torch
 
 from lightsae.training import read_checkpoint
 
-from .helpers import (
+from ..helpers import (
     command,
     environment,
     finish,

@@ -23,7 +23,7 @@ from lightsae.sae import (
 from lightsae.training import AtomicCheckpointIO, SAEModule, read_checkpoint
 from lightsae.training.checkpoints.saved_settings import plain
 
-from .helpers import D_SAE, K, make_data, make_module, make_trainer, write_config
+from ..helpers import D_SAE, K, make_data, make_module, make_trainer, write_config
 
 MADE_OF = {
     "plain": {},

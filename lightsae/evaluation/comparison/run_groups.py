@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lightsae.report.reading.run_inputs import RunInputs
+from lightsae.evaluation.comparison.evaluated_run import EvaluatedRun
 
 _REGULARIZER = "model.init_args.regularizer"
 # Said by other keys, or by the name and lambda of the regularizer.
@@ -12,7 +12,7 @@ _SAID = (
 )  # fmt: skip
 
 
-def seed_groups(runs: Sequence[RunInputs]) -> list[list[int]]:
+def seed_groups(runs: Sequence[EvaluatedRun]) -> list[list[int]]:
     """Places of the runs that differ in nothing but the seed.
 
     Two runs of one seed, or of unknown ones, are no seeds of one setting: each has a group.
@@ -30,7 +30,26 @@ def seed_groups(runs: Sequence[RunInputs]) -> list[list[int]]:
     return groups
 
 
-def setting_names(runs: Sequence[RunInputs]) -> list[str]:
+def names_beside_sizes(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """Of each run its regularizer with lambda, d_sae, k and the other settings that differ.
+
+    Example:
+        >>> from lightsae.evaluation import EvaluationResult
+        >>> about = {"d_sae": 512, "k": 8, "regularizer": {"name": "L1L2Ratio", "weight": 0.01}}
+        >>> results = [EvaluationResult(about), EvaluationResult({"d_sae": 512, "k": 8})]
+        >>> names_beside_sizes([EvaluatedRun(folder=None, result=each) for each in results])
+        ['L1L2Ratio 0.01, d_sae 512, k 8', 'baseline, d_sae 512, k 8']
+    """
+    others = _names(runs, lambda key: key not in ("d_sae", "k"))
+    names = []
+    for run, each in zip(runs, others, strict=True):
+        regularizer = f"{run.regularizer} {run.weight:g}" if run.weight else run.regularizer
+        sizes = f"d_sae {run.result.d_sae}, k {run.result.about.get('k')}"
+        names.append(", ".join(filter(None, (regularizer, sizes, each))))
+    return names
+
+
+def setting_names(runs: Sequence[EvaluatedRun]) -> list[str]:
     """Of each run the settings that differ between them, such as "k 8, lr 0.001".
 
     Those of the regularizer do not count: with the same of all others it has the same baseline.
@@ -38,7 +57,7 @@ def setting_names(runs: Sequence[RunInputs]) -> list[str]:
     return _names(runs, lambda key: not key.startswith(_REGULARIZER))
 
 
-def regularizer_names(runs: Sequence[RunInputs]) -> list[str]:
+def regularizer_names(runs: Sequence[EvaluatedRun]) -> list[str]:
     """Of each run its regularizer, with those of its settings that differ, lambda aside."""
     settings = _names(runs, lambda key: key.startswith(_REGULARIZER))
     return [
@@ -47,7 +66,7 @@ def regularizer_names(runs: Sequence[RunInputs]) -> list[str]:
     ]
 
 
-def _names(runs: Sequence[RunInputs], counts: Callable[[str], bool]) -> list[str]:
+def _names(runs: Sequence[EvaluatedRun], counts: Callable[[str], bool]) -> list[str]:
     """Of each run those of some settings that differ."""
     every = [run.settings for run in runs]
     keys = [key for key in sorted(set().union(*every)) if key not in _SAID and counts(key)]

@@ -7,7 +7,7 @@ import torch
 
 from lightsae.training import AtomicCheckpointIO, SAEAdam, SAEModule
 
-from .helpers import D_IN, make_data, make_module
+from ..helpers import D_IN, make_data, make_module
 
 
 def test_a_module_and_its_data_can_be_sent(shards: Path) -> None:

@@ -1,0 +1,107 @@
+"""Autoencoders of other libraries in and out."""
+
+from pathlib import Path
+
+import torch
+
+from lightsae.errors import LightsaeError
+from lightsae.files import replacing
+from lightsae.interop.folding import folded_autoencoder
+from lightsae.interop.registry import format_named, format_of
+from lightsae.sae import SparseAutoencoder, Transcoder, save_load
+
+
+def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
+    """Read an autoencoder that another library wrote.
+
+    Nothing in the files is run: tensors, numbers and text are all that is read of them.
+
+    Args:
+        path: The file or folder.
+        format: One of `lightsae.interop.FORMATS`, or "auto" to tell it from the files.
+
+    Returns:
+        The same function of the inputs, on the CPU, in the dtype of the files; `provenance` says
+        where it comes from.
+
+    Raises:
+        LightsaeError: If there is nothing, it is of no known format, is malformed, or has what
+            `SparseAutoencoder` cannot represent.
+
+    Example:
+        >>> load_foreign("no_such_folder")
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: no_such_folder: no such file or folder
+    """
+    path = Path(path)
+    if not path.exists():
+        raise LightsaeError(f"{path}: no such file or folder")
+    if (path / save_load.SETTINGS).exists():
+        raise LightsaeError(f"{path} is of lightsae itself: SparseAutoencoder.load reads it")
+    form = format_of(path) if format == "auto" else format_named(format)
+    try:
+        return form.read(path)
+    except LightsaeError as error:
+        if str(path) in str(error):
+            raise
+        raise LightsaeError(f"{path}: {error}") from error
+
+
+def export_foreign(
+    sae: SparseAutoencoder, folder: str | Path, format: str, *, fold: bool = False
+) -> None:
+    """Write an autoencoder as another library reads it.
+
+    Args:
+        sae: The autoencoder.
+        folder: Where; made if it is not there, otherwise empty.
+        format: One of `lightsae.interop.FORMATS`.
+        fold: Put the subtraction of b_dec into b_enc, which every library understands; otherwise
+            b_dec is subtracted where `sae` does so and the format has a place for it.
+
+    Raises:
+        LightsaeError: If the format cannot hold it, as none holds a `Transcoder`, or the folder
+            has anything in it or cannot be written. Nothing is written then.
+
+    Example:
+        >>> import tempfile
+        >>> from lightsae.sae import TopK
+        >>> folder = tempfile.mkdtemp()
+        >>> export_foreign(SparseAutoencoder(4, 16, TopK(2)), folder, "saelens")
+        >>> sorted(path.name for path in Path(folder).iterdir())
+        ['cfg.json', 'sae_weights.safetensors']
+    """
+    folder = Path(folder)
+    form = format_named(format)
+    if isinstance(sae, Transcoder):
+        raise LightsaeError(f"a transcoder is not written as {format}: only autoencoders are")
+    require_empty(folder)
+    for name, tensor in sae.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise LightsaeError(f"the autoencoder's {name} has NaN or infinite values")
+    files = form.files(folded_autoencoder(sae) if fold else sae)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(content)
+    except OSError as error:
+        raise LightsaeError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder with anything in it, and a file.
+
+    Raises:
+        LightsaeError: Naming one of the things it has.
+
+    Example:
+        >>> require_empty(Path("no_such_folder"))
+    """
+    if folder.exists() and not folder.is_dir():
+        raise LightsaeError(f"{folder} is a file, expected an empty folder or none")
+    found = next(iter(sorted(folder.iterdir())), None) if folder.is_dir() else None
+    if found is not None:
+        raise LightsaeError(f"{folder} holds {found.name}: choose an empty folder or a new one")

@@ -1,0 +1,153 @@
+"""Gemma Scope: `params.npz` (1), or `config.json` and `params.safetensors` (2).
+
+    h = x W_enc + b_enc,  f = ReLU(h) where h > threshold,  x_hat = f W_dec + b_dec
+
+with W_enc [d_in, d_sae], W_dec [d_sae, d_in] and threshold [d_sae]; the names of 2 are lower-case.
+Read in the tutorials of both and in SAELens' loaders of them (arXiv 2408.05147).
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as serialize_tensors
+from torch import Tensor
+
+from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import checked, shown
+from lightsae.interop.folding import folded, require_no_row_statistics
+from lightsae.interop.provenance import origin
+from lightsae.interop.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.safe_files import (
+    file_in,
+    peek_json,
+    read_json,
+    read_npz,
+    read_safetensors,
+)
+from lightsae.interop.weights import Weights, autoencoder
+from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder
+
+NAME = "gemma_scope"
+FILES = "params.npz, or config.json and params.safetensors"
+
+_ARRAYS, _CONFIG, _TENSORS = "params.npz", "config.json", "params.safetensors"
+_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "w_enc": ("d_in", "d_sae"),
+    "b_enc": ("d_sae",),
+    "w_dec": ("d_sae", "d_in"),
+    "b_dec": ("d_in",),
+    "threshold": ("d_sae",),
+}
+
+
+def recognizes(path: Path) -> bool:
+    """Whether there are the arrays of version 1, or both files of version 2."""
+    if path.is_file() or (path / _ARRAYS).is_file():
+        return {"W_enc", "W_dec", "threshold"} <= _names(path if path.is_file() else path / _ARRAYS)
+    return (path / _TENSORS).is_file() and "hf_hook_point_in" in peek_json(path / _CONFIG)
+
+
+def _names(path: Path) -> set[str]:
+    """Names of the arrays of an .npz file; none where it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return set()
+
+
+def read(path: Path) -> SparseAutoencoder:
+    """The autoencoder of a folder, or of params.npz.
+
+    A transcoder of version 1 looks like an autoencoder: its output is then of another layer. Those
+    of token embeddings take inputs divided by sqrt(d_in).
+
+    Raises:
+        LightsaeError: If it is malformed, a transcoder, or has a skip connection or a scaling
+            factor.
+    """
+    config, named, source = _content(path)
+    factor = named.pop("scaling_factor", torch.ones(()))
+    if not torch.allclose(factor, torch.ones_like(factor)):
+        raise LightsaeError(f"{source}: scaling_factor is not 1: a finetuned factor has no place")
+    tensors = checked(named, source, _SHAPES)
+    weights = Weights(
+        tensors["w_enc"].mT, tensors["b_enc"], tensors["w_dec"], tensors["b_dec"]
+    )  # fmt: skip
+    selection, threshold = threshold_rule(tensors["threshold"], config.get("l0"))
+    hook = config.get("hf_hook_point_in")
+    return autoencoder(
+        weights,
+        selection,
+        threshold=threshold,
+        apply_b_dec_to_input=False,
+        provenance=origin(
+            NAME,
+            config,
+            model=config.get("model_name"),
+            hook=hook,
+            version="2" if config else "1",
+        ),
+    )
+
+
+def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """Configuration, which version 1 has not, and tensors by the names of version 2."""
+    if path.is_file() or (path / _ARRAYS).is_file():
+        source = _arrays(path)
+        return {}, {name.lower(): tensor for name, tensor in read_npz(source).items()}, source
+    config_path = file_in(path, _CONFIG)
+    config = read_json(config_path)
+    _require_plain(config, config_path)
+    source = file_in(path, _TENSORS)
+    return config, read_safetensors(source), source
+
+
+def _arrays(path: Path) -> Path:
+    return file_in(path, _ARRAYS) if path.is_dir() else path
+
+
+def _require_plain(config: Mapping[str, Any], path: Path) -> None:
+    if config.get("architecture") != "jump_relu":
+        raise LightsaeError(
+            f"{path}: architecture is {shown(config.get('architecture'))}, expected 'jump_relu'"
+        )
+    if config.get("affine_connection"):
+        raise LightsaeError(f"{path}: affine_connection is set: a skip connection has no place")
+    place, target = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
+    if target not in (None, place):
+        raise LightsaeError(
+            f"{path}: a transcoder from {shown(place)} to {shown(target)}, not an autoencoder"
+        )
+
+
+def files(sae: SparseAutoencoder) -> dict[str, bytes]:
+    """Both files of version 2; an input scale and subtracting b_dec are folded.
+
+    Raises:
+        LightsaeError: If it has no thresholds, or is normalised by row.
+    """
+    require_rule(sae, NAME, JumpReLU, BatchTopK)
+    require_no_row_statistics(sae, f"written as {NAME}")
+    weights = folded(sae)
+    tensors = {name.lower(): tensor for name, tensor in weights._asdict().items()}
+    tensors |= {"w_enc": weights.W_enc.mT.contiguous(), "threshold": thresholds(sae)}
+    config = _kept(sae) | {"architecture": "jump_relu", "width": sae.d_sae}
+    config |= {"affine_connection": False, "type": "sae"}
+    return {_CONFIG: json.dumps(config, indent=2).encode(), _TENSORS: serialize_tensors(tensors)}
+
+
+def _kept(sae: SparseAutoencoder) -> dict[str, Any]:
+    """What Gemma Scope keeps beside the function: of its own files as it was."""
+    known = sae.provenance
+    if known.get("format") == NAME and known["config"]:
+        return dict(known["config"])
+    config = {"model_name": known.get("model"), "hf_hook_point_in": known.get("hook")}
+    config["hf_hook_point_out"] = config["hf_hook_point_in"]
+    if sae.selection.k < sae.d_sae:
+        config["l0"] = sae.selection.k
+    return config

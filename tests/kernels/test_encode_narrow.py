@@ -1,0 +1,119 @@
+"""Supports that are narrowed after the Top-k, or selected bank by bank, against the definition."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightsae_kernels import ArgumentError, encode_residual, encode_topk, reference
+from torch import Tensor
+
+Make = Callable[..., Any]
+Close = Callable[..., None]
+NAMES = ("x", "W_enc", "b_enc", "W_dec", "b_dec")
+D_SAE, K = 60, 6
+SUPPORTS: dict[str, dict[str, Any]] = {
+    "narrow": {"narrow": lambda values, indices: values > 1.2},
+    "none-used": {"narrow": lambda values, indices: values < 0},
+    "every-other": {"narrow": lambda values, indices: indices % 2 == 0},
+    "bank": {"bank": 20},
+    "group-max": {"bank": 10},
+    "bank-narrow": {"bank": 20, "narrow": lambda values, indices: values > 1.2},
+}
+PENALTIES = [
+    pytest.param(None, True, id="plain"),
+    pytest.param("off_support_l1", True, id="reg1-masked"),
+    pytest.param("off_support_l1", False, id="reg1-unmasked"),
+    pytest.param("l1_l2_ratio", True, id="reg2-masked"),
+    pytest.param("l1_l2_ratio", False, id="reg2-unmasked"),
+]
+
+
+def run(problem: Any, backend: str, **options: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """Outputs and gradients of encode_residual, and its indices."""
+    x, W_enc, b_enc, b_dec, W_dec = problem.leaves()
+    leaves = (x, W_enc, b_enc, W_dec, b_dec)
+    encoded, left = encode_residual(*leaves, K, backend=backend, **options)
+    upstream = torch.randn(encoded.values.shape, generator=torch.Generator().manual_seed(9))
+    loss = (encoded.values * upstream).sum() + 0.7 * encoded.penalty + 0.3 * left.error.sum()
+    gradients = torch.autograd.grad(loss, leaves)
+    found = {"values": encoded.values, "penalty": encoded.penalty, "error": left.error}
+    found["batch_active"] = encoded.batch_active.double()
+    found |= {f"d_{name}": g for name, g in zip(NAMES, gradients, strict=True)}
+    return found, encoded.indices
+
+
+@pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
+@pytest.mark.parametrize("support", SUPPORTS)
+def test_equals_the_definition(
+    support: str, regularizer: Any, masked: bool, make_problem: Make, assert_close: Close
+) -> None:
+    problem = make_problem(23, 7, D_SAE)
+    options = {"regularizer": regularizer, "batch_active_only": masked, **SUPPORTS[support]}
+    ours, our_indices = run(problem, "cpu", **options)
+    wanted, indices = run(problem, "reference", **options)
+    assert torch.equal(our_indices, indices)
+    for name, expected in wanted.items():
+        assert_close(name, ours[name], expected, 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_bank_gives_its_largest_whatever_the_others_hold(
+    backend: Any, make_problem: Make
+) -> None:
+    problem = make_problem(31, 5, D_SAE, grid=1.0)
+    a = reference.activations(*problem.encoder)
+    encoded = encode_topk(*problem.encoder, K, bank=20, backend=backend)
+    for row, values, indices in zip(a, encoded.values, encoded.indices, strict=True):
+        for place, first in enumerate(range(0, D_SAE, 20)):
+            part = row[first : first + 20]
+            wanted = sorted(range(20), key=lambda j, part=part: (-float(part[j]), j))[:2]
+            here = slice(2 * place, 2 * place + 2)
+            assert indices[here].tolist() == [first + j for j in wanted]
+            assert torch.equal(values[here], part[wanted])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_group_maxima_are_selected_in_every_dtype(dtype: torch.dtype, make_problem: Make) -> None:
+    tensors = [t.to(dtype) for t in make_problem(31, 5, D_SAE, grid=0.5).encoder]
+    ours = encode_topk(*tensors, K, bank=10, backend="cpu")
+    wanted = encode_topk(*tensors, K, bank=10, backend="reference")
+    assert torch.equal(ours.indices, wanted.indices)
+    assert torch.equal(ours.values, wanted.values)
+
+
+def test_unused_places_are_zero_and_told(make_problem: Make) -> None:
+    problem = make_problem(23, 7, D_SAE)
+    encoded = encode_topk(*problem.encoder, K, narrow=lambda values, indices: values > 1.2)
+    whole = encode_topk(*problem.encoder, K)
+    assert whole.used is None and encoded.used is not None
+    assert torch.equal(encoded.used, whole.values > 1.2)
+    assert torch.equal(encoded.values, whole.values * encoded.used)
+    assert torch.equal(encoded.indices, whole.indices)
+
+
+@pytest.mark.parametrize(
+    ("bank", "k", "message"),
+    [
+        (7, 6, "bank must be an integer that divides d_sae = 60, got 7"),
+        (0, 6, "bank must be an integer that divides d_sae = 60, got 0"),
+        (2.0, 6, "bank must be an integer that divides d_sae = 60, got 2.0"),
+        (20, 4, "k must be a multiple of the 3 banks of 20 latents, got 4"),
+    ],
+)
+def test_banks_that_do_not_fit_are_named(
+    bank: Any, k: int, message: str, make_problem: Make
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        encode_topk(*make_problem(3, 4, D_SAE).encoder, k, bank=bank)
+
+
+@pytest.mark.parametrize("support", ["narrow", "bank"])
+def test_a_graph_runs_the_definition(support: str, make_problem: Make) -> None:
+    tensors = make_problem(9, 5, D_SAE).encoder
+
+    def values(*tensors: Tensor) -> Tensor:
+        return encode_topk(*tensors, K, **SUPPORTS[support]).values
+
+    compiled = torch.compile(values, backend="eager")
+    torch.testing.assert_close(compiled(*tensors), values(*tensors))
