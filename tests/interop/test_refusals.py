@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightsae.errors import LightsaeError
-from lightsae.interop import FORMATS, BenchmarkAdapter, export_foreign, load_foreign
+from lightsae.interop import FORMATS, export_foreign, load_foreign
+from lightsae.interop.benchmark_adapter import BenchmarkAdapter
 from lightsae.interop.registry import format_of
 from lightsae.sae import TopK, Transcoder
 

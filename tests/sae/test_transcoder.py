@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from lightsae.sae import (
     L1L2Ratio,
     Matryoshka,
     MultiTopK,
+    Normalization,
     Objective,
     OffSupportL1,
     Reconstruction,
@@ -152,7 +153,7 @@ def test_a_selection_over_the_batch_has_gradients_everywhere() -> None:
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
 
-@pytest.mark.parametrize("kind", ["variance", "none", "centre", "layer_norm", "unit_norm"])
+@pytest.mark.parametrize("kind", get_args(Normalization))
 def test_scales_and_centres_come_from_a_sample(kind: Any) -> None:
     x, y = 3 + 2 * rows(D_IN, 1, 500), 5 * rows(D_OUT, 2, 500) - 4
     made = Transcoder(D_IN, D_SAE, TopK(K), kind, d_out=D_OUT).double()
@@ -166,7 +167,7 @@ def test_scales_and_centres_come_from_a_sample(kind: Any) -> None:
         torch.testing.assert_close(centred.mean(dim=0), torch.zeros_like(centred[0]))
     if kind in ("variance", "unit_norm"):
         assert v.square().sum(dim=1).mean().item() == pytest.approx(1)
-    if kind == "layer_norm":
+    if kind in ("centre_scale", "layer_norm", "layer_norm_unbiased"):
         assert v.norm(dim=1).mean().item() == pytest.approx(D_OUT**0.5)
 
 
