@@ -10,6 +10,7 @@ from lightsae.sae.reconstruction import Matryoshka, MultiTopK, Reconstruction
 from lightsae.sae.regularizers import CodeRegularizer, L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.sae.selection import BankTopK, BatchTopK, GroupMax, JumpReLU, Selection, TopK
 from lightsae.sae.sparse_code import SparseCode
+from lightsae.sae.transcoder import Transcoder, TranscoderOptions
 
 __all__ = [
     "AuxK",
@@ -33,6 +34,8 @@ __all__ = [
     "SparseAutoencoder",
     "SparseCode",
     "TopK",
+    "Transcoder",
+    "TranscoderOptions",
     "aux_k_loss",
     "geometric_median",
     "input_statistics",

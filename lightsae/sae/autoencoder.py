@@ -139,6 +139,11 @@ class SparseAutoencoder(nn.Module):
         return self.W_enc.shape[1]
 
     @property
+    def d_out(self) -> int:
+        """Width of what is reconstructed; d_in but for a `Transcoder`."""
+        return self.W_dec.shape[1]
+
+    @property
     def d_sae(self) -> int:
         """Size of the dictionary."""
         return self.W_enc.shape[0]
@@ -173,23 +178,42 @@ class SparseAutoencoder(nn.Module):
             LightsaeError: If the sample has another width, is empty or constant, has NaN or inf, or
                 its scale or centre does not fit into the dtype of the parameters.
         """
-        if sample.dim() != 2 or sample.shape[1] != self.d_in:
-            raise LightsaeError(
-                f"the training sample has shape {tuple(sample.shape)}, "
-                f"the autoencoder expects [rows, d_in = {self.d_in}]"
-            )
-        statistics = input_statistics(sample, centre, self.normalization)
-        scale = statistics.scale.to(self.scale)
-        b_dec = (statistics.centre / statistics.scale).to(self.b_dec)
-        if not (0 < scale < math.inf and bool(torch.isfinite(b_dec).all())):
-            raise LightsaeError(
-                f"the training sample does not fit into {self.scale.dtype}: "
-                f"scale {statistics.scale:.3g}, centre up to {statistics.centre.abs().max():.3g}"
-            )
+        scale, b_dec = self.scale_and_centre(
+            sample, centre, self.normalization, ("d_in", self.d_in)
+        )
         self.scale.copy_(scale)
         self.b_dec.copy_(b_dec)
         if not self.apply_b_dec_to_input:
             self.b_enc.copy_(-(self.W_enc @ b_dec))
+
+    def scale_and_centre(
+        self, sample: Tensor, centre: Centre, normalization: Normalization, width: tuple[str, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Scale of a sample and centre of what it divides, in the dtypes of their own.
+
+        Args:
+            sample: Rows, [rows, width].
+            centre: Which.
+            normalization: What they are for.
+            width: What messages call the width, and what it has to be.
+
+        Raises:
+            LightsaeError: As in `initialize_`.
+        """
+        if sample.dim() != 2 or sample.shape[1] != width[1]:
+            raise LightsaeError(
+                f"the training sample has shape {tuple(sample.shape)}, "
+                f"the autoencoder expects [rows, {width[0]} = {width[1]}]"
+            )
+        statistics = input_statistics(sample, centre, normalization)
+        scale = statistics.scale.to(self.scale)
+        middle = (statistics.centre / statistics.scale).to(self.b_dec)
+        if not (0 < scale < math.inf and bool(torch.isfinite(middle).all())):
+            raise LightsaeError(
+                f"the training sample does not fit into {self.scale.dtype}: "
+                f"scale {statistics.scale:.3g}, centre up to {statistics.centre.abs().max():.3g}"
+            )
+        return scale, middle
 
     def normalize(self, x: Tensor) -> Normalized:
         """Inputs [B, d_in] as the autoencoder works with them."""
@@ -256,13 +280,21 @@ class SparseAutoencoder(nn.Module):
     def encode_residual(
         self,
         x: Tensor,
+        target: Tensor | None = None,
         *,
         regularizer: Regularizer | None = None,
         process_group: ProcessGroup | None = None,
     ) -> tuple[Encoded, Residual]:
-        """Code of inputs that are already normalised, and what it leaves unexplained."""
+        """Code of inputs that are already normalised, and what it leaves unexplained.
+
+        Args:
+            x: Normalised inputs, [B, d_in].
+            target: What the code is to reconstruct, [B, d_out]; x if left out.
+            regularizer: Penalty on the activations before selection.
+            process_group: Ranks that share the batch.
+        """
         rule, options = self._rule(), fused_options(regularizer, process_group)
-        fused = options is not None and self.apply_b_dec_to_input
+        fused = options is not None and self.apply_b_dec_to_input and target is None
         if fused and isinstance(rule, FusedSelection):
             weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
             operation = partial(
@@ -276,13 +308,14 @@ class SparseAutoencoder(nn.Module):
         encoded = self.encode_scaled(
             x, regularizer=regularizer, process_group=process_group, order=order
         )
+        wanted = x if target is None else target
         return encoded, sparse_residual(
-            x, encoded.values, encoded.indices, self.W_dec, self.b_dec, used=encoded.used,
+            wanted, encoded.values, encoded.indices, self.W_dec, self.b_dec, used=encoded.used,
             W_dec_narrow=self.narrow("W_dec"), order=order,
         )  # fmt: skip
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
-        """Reconstruct normalised inputs, [B, d_in]."""
+        """Reconstruct normalised inputs, or of a transcoder targets, [B, d_out]; without a skip."""
         narrow = self.narrow("W_dec")
         return sparse_decode(values, indices, self.W_dec, self.b_dec, W_dec_narrow=narrow)
 
@@ -315,14 +348,18 @@ class SparseAutoencoder(nn.Module):
         values, places = encoded.values.sort(dim=1, descending=True, stable=True)
         return encoded._replace(values=values, indices=encoded.indices.gather(1, places), used=None)
 
-    def decode(self, code: SparseCode) -> Tensor:
+    def decode(self, code: SparseCode, x: Tensor | None = None) -> Tensor:
         """Reconstruction of a code in the units of the inputs, [B, d_in].
+
+        Args:
+            code: As `encode` gives it.
+            x: The inputs that it is of, [B, d_in]; of use to a `Transcoder` with a skip alone.
 
         Raises:
             LightsaeError: If it is none of this dictionary, or normalisation is by row and the code
                 lacks what `encode` keeps.
         """
-        _require_code(code, self.d_sae)
+        require_code(code, self.d_sae)
         x_hat = self.decode_scaled(code.values, code.indices)
         if self.normalization not in ROW_WISE:
             return x_hat * self.scale
@@ -334,8 +371,8 @@ class SparseAutoencoder(nn.Module):
         return (x_hat * code.statistics[:, 1:] + code.statistics[:, :1]).to(x_hat.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction of x, [B, d_in]."""
-        return self.decode(self.encode(x))
+        """Reconstruction of x, [B, d_in]; of a `Transcoder` that of its target, [B, d_out]."""
+        return self.decode(self.encode(x), x)
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """W_enc (x / scale - b_dec) + b_enc, dense, [B, d_sae]."""
@@ -376,7 +413,12 @@ class SparseAutoencoder(nn.Module):
         rule = type(self.selection).__name__
         if SELECTIONS.get(rule) is not type(self.selection):
             raise LightsaeError(f"selection rule {rule} has no file format: {list(SELECTIONS)}")
-        settings = {
+        save_load.write(Path(folder), dict(self.state_dict()), self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """What the JSON holds."""
+        rule = type(self.selection).__name__
+        return {
             "d_in": self.d_in,
             "d_sae": self.d_sae,
             "dtype": str(self.W_enc.dtype).removeprefix("torch."),
@@ -388,7 +430,14 @@ class SparseAutoencoder(nn.Module):
             },
             "provenance": self.provenance,
         }
-        save_load.write(Path(folder), dict(self.state_dict()), settings)
+
+    @classmethod
+    def _from_settings(
+        cls, settings: dict[str, Any], selection: Selection, kind: Normalization
+    ) -> Self:
+        """An autoencoder for the tensors of a file, with weights of its own as yet."""
+        subtracts = settings["normalization"].get("subtract", "b_dec") == "b_dec"
+        return cls(settings["d_in"], settings["d_sae"], selection, kind, subtracts)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -397,8 +446,12 @@ class SparseAutoencoder(nn.Module):
         Args:
             folder: The folder with sae.safetensors and sae.json.
 
+        Returns:
+            An autoencoder of the class that was saved, such as a `Transcoder`.
+
         Raises:
-            LightsaeError: If a file is missing, malformed, altered or does not fit the other.
+            LightsaeError: If a file is missing, malformed, altered or does not fit the other, or
+                holds another class than the one it is read as.
 
         Example:
             >>> import tempfile
@@ -409,26 +462,27 @@ class SparseAutoencoder(nn.Module):
         """
         settings, tensors = save_load.read(Path(folder))
         path = Path(folder) / save_load.SETTINGS
+        saved = save_load.saved_class(cls, SparseAutoencoder, settings.get("class"), path)
         rule = dict(settings["selection"])
         name = rule.pop("rule", None)
         if not isinstance(name, str) or name not in SELECTIONS:
             raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(SELECTIONS)}")
         # Files that are older than the choice have no kind.
         kind = settings["normalization"].get("kind", "variance")
-        subtracts = settings["normalization"].get("subtract", "b_dec") == "b_dec"
         try:
             # On meta, wrong sizes allocate nothing and no random number is drawn.
             with torch.device("meta"):
                 selection = SELECTIONS[name](**rule)
-                sae = cls(settings["d_in"], settings["d_sae"], selection, kind, subtracts)
+                sae: Self = saved._from_settings(settings, selection, kind)
             sae.to(getattr(torch, settings["dtype"]))
         except (TypeError, RuntimeError, LightsaeError) as error:
             raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
         save_load.require_promised(Path(folder), tensors, dict(sae.state_dict()))
-        if not tensors["scale"] > 0:
-            raise LightsaeError(
-                f"{Path(folder) / save_load.TENSORS}: tensor 'scale' is not positive"
-            )
+        for name in ("scale", "target_scale"):
+            if name in tensors and not tensors[name] > 0:
+                raise LightsaeError(
+                    f"{Path(folder) / save_load.TENSORS}: tensor {name!r} is not positive"
+                )
         sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         sae.provenance = settings.get("provenance", {})
         return sae
@@ -508,7 +562,7 @@ def _require_tensor(x: object, d_in: int) -> None:
         raise LightsaeError(f"x is a {type(x).__name__}, expected a tensor [B, d_in = {d_in}]")
 
 
-def _require_code(code: object, d_sae: int) -> None:
+def require_code(code: object, d_sae: int) -> None:
     """Refuse what is no code of this dictionary."""
     if not isinstance(code, SparseCode):
         kind = type(code).__name__
