@@ -3,9 +3,17 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lightsae.sae import BankTopK, BatchTopK, GroupMax, JumpReLU, Matryoshka, MultiTopK, TopK
-from lightsae.sae.reconstruction import Reconstruction
-from lightsae.sae.selection import Selection
+from lightsae.sae import (
+    BankTopK,
+    BatchTopK,
+    GroupMax,
+    JumpReLU,
+    Matryoshka,
+    MultiTopK,
+    Reconstruction,
+    Selection,
+    TopK,
+)
 
 
 class Rule(NamedTuple):

@@ -8,7 +8,7 @@ from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.interop.folding import folded_autoencoder
 from lightsae.interop.registry import format_named, format_of
-from lightsae.sae import SparseAutoencoder, save_load
+from lightsae.sae import SparseAutoencoder, Transcoder, save_load
 
 
 def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
@@ -61,8 +61,8 @@ def export_foreign(
             b_dec is subtracted where `sae` does so and the format has a place for it.
 
     Raises:
-        LightsaeError: If the format cannot hold it, or the folder has anything in it or cannot be
-            written. Nothing is written then.
+        LightsaeError: If the format cannot hold it, as none holds a `Transcoder`, or the folder
+            has anything in it or cannot be written. Nothing is written then.
 
     Example:
         >>> import tempfile
@@ -74,6 +74,8 @@ def export_foreign(
     """
     folder = Path(folder)
     form = format_named(format)
+    if isinstance(sae, Transcoder):
+        raise LightsaeError(f"a transcoder is not written as {format}: only autoencoders are")
     require_empty(folder)
     for name, tensor in sae.state_dict().items():
         if not torch.isfinite(tensor).all():

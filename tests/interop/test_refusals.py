@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightsae.errors import LightsaeError
-from lightsae.interop import export_foreign, load_foreign
+from lightsae.interop import FORMATS, export_foreign, load_foreign
+from lightsae.interop.benchmark_adapter import BenchmarkAdapter
 from lightsae.interop.registry import format_of
+from lightsae.sae import TopK, Transcoder
 
 from .ours import ours
 
@@ -119,3 +121,16 @@ def test_provenance_that_makes_no_sense_stops_nothing(tmp_path: Path) -> None:
             folder = tmp_path / f"{name} {len(list(tmp_path.iterdir()))}"
             export_foreign(sae, folder, name)
             load_foreign(folder)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_transcoder_is_not_written(name: str, tmp_path: Path) -> None:
+    made = Transcoder(4, 16, TopK(2), d_out=3)
+    with pytest.raises(LightsaeError, match=f"a transcoder is not written as {name}"):
+        export_foreign(made, tmp_path / "out", name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_benchmark_takes_no_transcoder() -> None:
+    with pytest.raises(LightsaeError, match="takes no transcoder"):
+        BenchmarkAdapter(Transcoder(4, 16, TopK(2), d_out=3), "vit", "blocks.3.hook_x")
