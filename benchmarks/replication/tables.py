@@ -98,10 +98,12 @@ def _figure(value: Interval, difference: Interval | None) -> str:
 
 
 def signed(interval: Interval) -> str:
-    """A difference and the half width of its interval."""
+    """A difference and, of more than one seed, the half width of its interval."""
     half = (interval.high - interval.low) / 2
     digits = 1 if max(abs(interval.mean), half) >= 1 else 4
-    text = f"{interval.mean:+.{digits}f} ± {half:.{digits}f}"
+    text = f"{interval.mean:+.{digits}f}"
+    if interval.seeds > 1:
+        text += f" ± {half:.{digits}f}"
     return re.sub(r"(?<!\d)0\.", ".", text)
 
 
