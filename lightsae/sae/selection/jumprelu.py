@@ -40,7 +40,7 @@ class SparseEncoded(Encoded):
         return found
 
 
-class JumpReLU(nn.Module):
+class JumpReLU(nn.Module, Selection):
     """Keep activations above a threshold that each latent learns; k of a row on average.
 
     The thresholds begin where the first training batch has k active latents a row. From then on
