@@ -43,6 +43,7 @@ def described(
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "k": sae.selection.k,
+        "selection": type(sae.selection).__name__,
         "regularizer": None,
         "seed": None,
         "shards": _shards(data),

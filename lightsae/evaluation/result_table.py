@@ -87,6 +87,7 @@ def _heading(result: EvaluationResult) -> str:
     if about.get("images") not in (None, about.get("rows")):
         parts.append(f"{about['images']} images, their tokens pooled by {about.get('pooling')}")
     parts += [f"{name} {about[name]}" for name in ("d_in", "d_sae", "k") if about.get(name)]
+    parts += [about["selection"]] if about.get("selection") else []
     return ", ".join(parts)
 
 

@@ -87,6 +87,10 @@ class BatchTopK(FusedSelection, nn.Module):
         """The threshold as a rule; the rule itself while there is none."""
         return Threshold(self.k, self.threshold) if float(self.threshold) >= 0 else self
 
+    def learned(self) -> dict[str, Tensor]:
+        """The threshold, which is -1 until there is one."""
+        return {"threshold": self.threshold}
+
     def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """See `FusedSelection.run`; also follows the threshold if gradients are made."""
         group = options.get("process_group")

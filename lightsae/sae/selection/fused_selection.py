@@ -41,7 +41,8 @@ class Selection(Protocol):
 
     A rule with tensors of its own is an `nn.Module`; an autoencoder takes a copy of it, and calls
     its `build(d_sae)` if it has one. Where a rule is applied to new inputs in another way than in
-    training, its `inference` returns the rule that does. A subclass that was imported can be named
+    training, its `inference` returns the rule that does; figures of what it learns, which training
+    logs, are those of its `learned`, by name. A subclass that was imported can be named
     in a configuration without its package.
     """
 
@@ -155,6 +156,18 @@ def inference_rule(selection: Selection) -> Selection:
     """
     found: Callable[[], Selection] | None = getattr(selection, "inference", None)
     return selection if found is None else found()
+
+
+def learned_figures(selection: Selection) -> dict[str, Tensor]:
+    """What a rule has learned, in scalars by name.
+
+    Example:
+        >>> from lightsae.sae import BatchTopK
+        >>> learned_figures(BatchTopK(2))
+        {'threshold': tensor(-1.)}
+    """
+    found: Callable[[], dict[str, Tensor]] | None = getattr(selection, "learned", None)
+    return {} if found is None else found()
 
 
 def with_dense_penalty(

@@ -107,6 +107,10 @@ class JumpReLU(nn.Module, Selection):
             "controller_rate": self.controller_rate,
         }
 
+    def learned(self) -> dict[str, Tensor]:
+        """The mean threshold and the multiplier."""
+        return {"threshold": self.threshold.mean(), "multiplier": self.multiplier}
+
     def inference(self) -> Selection:
         """The thresholds as a rule without a loss."""
         return Threshold(self.k, self.threshold)

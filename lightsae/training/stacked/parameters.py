@@ -91,9 +91,13 @@ class ParameterStack:
         self._lend()
 
     def zero_gradients(self) -> None:
-        """Forget the gradients."""
+        """Forget the gradients, also those of thresholds, which are no part of the stack."""
         for gradient in self.gradients.values():
             gradient.zero_()
+        for module in self.modules:
+            for name, parameter in module.sae.named_parameters():
+                if name not in NAMES:
+                    parameter.grad = None
 
     def _lend(self) -> None:
         """Give every member its views."""
