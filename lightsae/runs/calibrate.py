@@ -135,7 +135,8 @@ def _calibrate(
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     sae.to("cuda" if torch.cuda.is_available() else "cpu")
-    with Progress(*columns, console=console, transient=True) as bar:
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         loader = data.split_dataloader(split)
         task = bar.add_task("calibrate", total=_PASSES * len(loader))
 

@@ -45,8 +45,8 @@ def test_l0_is_k_of_all_rows_together(rule: Selection, dtype: torch.dtype) -> No
     sae = autoencoder(rule, dtype)
     found = calibrate_(sae, lambda: rows().split(50))
     assert found.rows == ROWS and found.after == l0(sae)
-    if dtype == torch.bfloat16:  # many activations are equal, and all of them count
-        assert K <= found.after < K + 0.5
+    if dtype == torch.bfloat16:  # many are equal, and dense products round otherwise than fused
+        assert found.after == pytest.approx(K, abs=0.1)
     else:
         assert found.after == K
 
