@@ -73,6 +73,16 @@ def test_a_folder_is_calibrated_on_the_shards_that_are_named(
     assert SparseAutoencoder.load(folder).state_dict()["selection.threshold"] > 0
 
 
+def test_a_run_beside_a_running_model_needs_shards(run: Path, tmp_path: Path, line: Ask) -> None:
+    config = (run / "config.yaml").read_text()
+    assert "ActivationDataModule" in config
+    (run / "config.yaml").write_text(
+        config.replace(".ActivationDataModule", ".OnlineActivationDataModule")
+    )
+    _, text = line("calibrate", run, "--out", tmp_path / "out")
+    assert text.endswith("names no shards: --data must name a folder of them")
+
+
 @pytest.mark.parametrize("words", [[], ["--out", "out", "--in_place"]], ids=["nowhere", "twice"])
 def test_where_the_result_goes_is_said_once(run: Path, words: list[str], line: Ask) -> None:
     status, text = line("calibrate", run, *words)
