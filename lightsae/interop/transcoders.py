@@ -18,10 +18,10 @@ def transcoder(
     provenance: dict[str, Any],
     W_skip: Tensor | None = None,
     b_in: Tensor | None = None,
-    normalization: Normalization = "none",
+    scales: tuple[float, float] = (1.0, 1.0),
     threshold: Tensor | None = None,
 ) -> Transcoder:
-    """A transcoder of given weights and scales of 1, in the dtype that holds all of them.
+    """A transcoder of given weights, in the dtype that holds all of them.
 
     Args:
         weights: W_dec is [d_sae, d_out] and b_dec [d_out]; they are copied.
@@ -29,7 +29,7 @@ def transcoder(
         provenance: Where it comes from; see `provenance.origin`.
         W_skip: The linear map of the inputs, [d_out, d_in].
         b_in: What is subtracted from inputs, [d_in].
-        normalization: What is done to inputs.
+        scales: What inputs and what targets are divided by.
         threshold: Of rules that have one; see `weights.autoencoder`.
 
     Raises:
@@ -43,13 +43,17 @@ def transcoder(
     """
     d_sae, d_in = weights.W_enc.shape
     d_out, skip = weights.W_dec.shape[1], W_skip is not None
+    kind: Normalization = "none" if scales == (1, 1) else "centre_scale"
     with torch.device("meta"):  # no memory, no random numbers
-        made = Transcoder(d_in, d_sae, selection, normalization, d_out=d_out, skip=skip)
+        made = Transcoder(d_in, d_sae, selection, kind, d_out=d_out, skip=skip)
     tensors = weights._asdict()
     tensors["b_in"] = weights.W_enc.new_zeros(d_in) if b_in is None else b_in
     if W_skip is not None:
         tensors["W_skip"] = W_skip
-    return filled(made, tensors, selection, threshold, provenance)
+    filled(made, tensors, selection, threshold, provenance)
+    made.scale.fill_(scales[0])
+    made.target_scale.fill_(scales[1])
+    return made
 
 
 def without_centre(made: Transcoder) -> tuple[Weights, Tensor | None]:

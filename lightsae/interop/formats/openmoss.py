@@ -82,37 +82,34 @@ def read(path: Path) -> SparseAutoencoder:
     hook = setting(config, "hook_point_in", str, config_path)
     target = target_hook(config, config_path)
     dataset_wise, root = _is_dataset_wise(config, config_path), math.sqrt(weights.W_enc.shape[1])
-    scales = [
+    scale, target_scale = (
         mean_norm(found, source, place) / root if dataset_wise else 1.0
         for place in (hook, target or hook)
-    ]
+    )
     by_row = config.get("norm_activation") == "token-wise"
-    if by_row or scales != [1, 1]:
+    if by_row or scale != 1 or target_scale != 1:
         weights = widened(weights)
     notes = [NO_THRESHOLD] if threshold is UNKNOWN_THRESHOLD else []
     provenance = origin(NAME, config, hook=hook, target_hook=target, notes=notes)
     subtracts = bool(config.get("apply_decoder_bias_to_pre_encoder"))
     if target is not None:
-        made = transcoder(
+        return transcoder(
             weights,
             selection,
             threshold=threshold,
             b_in=weights.b_dec if subtracts else None,
-            normalization="centre_scale",
+            scales=(scale, target_scale),
             provenance=provenance,
         )
-        made.target_scale.fill_(scales[1])
-        sae: SparseAutoencoder = made
-    else:
-        sae = autoencoder(
-            from_mean_square_norm(weights) if by_row else weights,
-            selection,
-            threshold=threshold,
-            normalization="unit_norm" if by_row else "centre_scale",
-            apply_b_dec_to_input=subtracts,
-            provenance=provenance,
-        )
-    sae.scale.fill_(scales[0])
+    sae = autoencoder(
+        from_mean_square_norm(weights) if by_row else weights,
+        selection,
+        threshold=threshold,
+        normalization="unit_norm" if by_row else "centre_scale",
+        apply_b_dec_to_input=subtracts,
+        provenance=provenance,
+    )
+    sae.scale.fill_(scale)
     return sae
 
 
@@ -236,7 +233,8 @@ def _normalized(sae: SparseAutoencoder) -> tuple[Weights, str, list[Tensor]]:
         scales, weights = [sae.scale, sae.target_scale], without_centre(sae)[0]
     elif sae.apply_b_dec_to_input:
         weights = shifted(weights, -1)
-    norms = [scale * math.sqrt(sae.d_in) for scale in scales]
+    # In float64 a norm is read as the very scale that it was.
+    norms = [scale.double() * math.sqrt(sae.d_in) for scale in scales]
     if sae.normalization == "unit_norm" and not isinstance(sae, Transcoder):
         return to_mean_square_norm(weights), "token-wise", norms
     require_no_row_statistics(sae, f"written as {NAME}")
