@@ -57,14 +57,20 @@ def places(sae: SparseAutoencoder, format_name: str) -> tuple[str, str]:
         >>> places(SparseAutoencoder(4, 32), "openmoss")
         ('unknown', 'unknown')
     """
-    hook = sae.provenance.get("hook", "unknown")
+    hook = _told(sae, "hook", "unknown")
     if not isinstance(sae, Transcoder):
         return hook, hook
     require_place(sae, format_name, skip=False)
-    target = sae.provenance.get("target_hook", f"target of {hook}")
+    target = _told(sae, "target_hook", f"target of {hook}")
     if target == hook:
         raise LightsaeError(
             f"{format_name} tells a transcoder by two places, the provenance has {shown(hook)} "
             "as hook and as target_hook"
         )
     return hook, target
+
+
+def _told(sae: SparseAutoencoder, key: str, default: str) -> str:
+    """What the provenance says, if it is text."""
+    found = sae.provenance.get(key)
+    return found if isinstance(found, str) else default

@@ -43,7 +43,8 @@ def test_import_export_import_is_the_identity(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", TRANSCODER_FORMATS)
 def test_half_precision_stays(name: str, tmp_path: Path) -> None:
     made = transcoder_example(name).to(torch.bfloat16)
-    made.scale.fill_(1), made.target_scale.fill_(1)
+    for scale in (made.scale, made.target_scale):  # Others are put into the weights and rounded.
+        scale.fill_(1)
     export_foreign(made, tmp_path / "theirs", name)
     found = load_foreign(tmp_path / "theirs")
     assert found.W_dec.dtype == torch.bfloat16
@@ -89,7 +90,7 @@ def test_rows_that_are_normalised_one_by_one_have_no_place(
 
 def test_a_place_of_the_targets_that_is_not_known_gets_a_name_of_its_own(tmp_path: Path) -> None:
     made = our_transcoder("TopK")
-    made.provenance = {"hook": "blocks.3.ln2"}
+    made.provenance = {"hook": "blocks.3.ln2", "target_hook": 7}
     export_foreign(made, tmp_path / "theirs", "openmoss")
     found = load_foreign(tmp_path / "theirs")
     assert isinstance(found, Transcoder)

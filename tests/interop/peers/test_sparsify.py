@@ -25,11 +25,11 @@ def _trained(**settings: Any) -> Any:
         D_IN, sparsify.SparseCoderConfig(num_latents=D_SAE, k=K, **settings)
     )
     coder.b_dec.data.normal_()
-    targets = (lambda x: x.roll(1, dims=1).tanh()) if coder.cfg.transcode else (lambda x: x)
     optimizer = torch.optim.Adam(coder.parameters(), lr=1e-2)
     for _ in range(8):
         x = rows(D_IN, 256)
-        coder(x, targets(x)).fvu.backward()
+        y = x.roll(1, dims=1).tanh() if coder.cfg.transcode else x
+        coder(x, y).fvu.backward()
         optimizer.step()
         optimizer.zero_grad()
     return coder
@@ -112,6 +112,15 @@ def test_a_skip_that_subtracts_b_dec_is_folded_into_one_that_does_not(tmp_path: 
     folded = sparsify.SparseCoder.load_from_disk(tmp_path / "folded")
     assert folded.cfg.transcode and folded.cfg.skip_connection
     assert_agrees(made, x, _codes(folded, x), folded(x).sae_out)
+
+
+def test_a_skip_of_half_precision_is_widened_where_b_dec_is_added_to(tmp_path: Path) -> None:
+    coder, x = _trained(skip_connection=True).bfloat16(), rows(D_IN)
+    coder.save_to_disk(tmp_path / "theirs")
+    made = load_foreign(tmp_path / "theirs")
+    assert made.W_enc.dtype == torch.float32
+    coder.float()
+    assert_agrees(made, x, _codes(coder, x), coder(x).sae_out)
 
 
 def test_a_skip_that_went_on_learning_is_still_the_same_function_there(tmp_path: Path) -> None:
