@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightsae.activations.loading.label_mixing import in_random_order, label_chi_square
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.target_rows import TargetRows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import (
     Split,
@@ -17,7 +18,6 @@ from lightsae.activations.loading.splits import (
     distinct_samples,
     split_rule,
 )
-from lightsae.activations.loading.target_rows import TargetRows
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import MANIFEST_NAME, Manifest
 from lightsae.activations.shards.reading.row_source import RowSource

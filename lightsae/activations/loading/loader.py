@@ -12,8 +12,8 @@ from torch import Tensor
 from lightsae.activations.loading.activation_batch import ActivationBatch
 from lightsae.activations.loading.epoch_plan import Group, Share, plan_epoch
 from lightsae.activations.loading.gpu_prefetch import Copies, ahead
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.row_stream import Batches, RowStream
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.reading.row_source import RowSource

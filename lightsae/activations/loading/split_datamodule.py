@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightsae.activations.loading.gpu_prefetch import CudaCopies
 from lightsae.activations.loading.loader import ActivationLoader
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.dtypes import Array, as_float32
 from lightsae.activations.shards.manifest import Manifest

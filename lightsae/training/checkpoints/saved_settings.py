@@ -24,7 +24,7 @@ from lightsae.sae import (
     Transcoder,
     TranscoderOptions,
 )
-from lightsae.sae.reconstruction import RECONSTRUCTIONS
+from lightsae.sae.losses.reconstruction import RECONSTRUCTIONS
 from lightsae.sae.selection import SELECTIONS
 
 _PREFIX = "sae."

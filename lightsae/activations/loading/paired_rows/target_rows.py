@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
-from lightsae.activations.loading.row_matching import require_same_rows
+from lightsae.activations.loading.paired_rows.row_matching import require_same_rows
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.manifest import Manifest
 from lightsae.activations.shards.reading.row_source import Piece, Place

@@ -10,8 +10,8 @@ from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
 from lightsae.sae.autoencoder import SparseAutoencoder
-from lightsae.sae.auxk import AuxK, aux_k_loss
-from lightsae.sae.reconstruction import Reconstructed, Reconstruction
+from lightsae.sae.losses.auxk import AuxK, aux_k_loss
+from lightsae.sae.losses.reconstruction import Reconstructed, Reconstruction
 from lightsae.sae.regularizers import CodeRegularizer, Regularizer
 from lightsae.sae.transcoder import Transcoder
 
