@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import torch
-from lightsae_kernels import reference, sparse_decode, sparse_residual
+from lightsae_kernels import nested_residual, reference, sparse_decode, sparse_residual
 from operations.inputs import Case, Inputs, compiled, sparsify_version
-from operations.names import DECODE, OURS, RESIDUAL
+from operations.names import DECODE, NESTED, OURS, RESIDUAL
 from operations.sizes import Size
 from torch import Tensor
 from torch.nn import functional as F
+
+PREFIXES = 4
 
 
 def own_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
@@ -17,6 +19,7 @@ def own_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
     yield Case(DECODE, OURS, lambda: ours(inputs), *least)
     x, least = inputs.x.float(), (size.decode_flops, size.residual_bytes(inputs.x.itemsize))
     yield Case(RESIDUAL, OURS, lambda: ours(inputs, x), *least)
+    yield Case(NESTED, OURS, lambda: nested(inputs, x), *least)
 
 
 def ours(inputs: Inputs, x: Tensor | None = None) -> Tensor:
@@ -30,6 +33,24 @@ def ours(inputs: Inputs, x: Tensor | None = None) -> Tensor:
         return sparse_residual(
             x, *code, *decoder, W_dec_narrow=inputs.W_dec, backend="triton"
         ).residual
+
+
+def prefixes_of(inputs: Inputs) -> Tensor:
+    """The first of the prefixes d_sae / 8, / 4, / 2 and / 1 that a latent is in, [B, k]."""
+    d_sae, device = len(inputs.parameter), inputs.x.device
+    bounds = torch.tensor([d_sae // part for part in (8, 4, 2)], device=device)
+    return torch.bucketize(inputs.indices, bounds, right=True)
+
+
+def nested(inputs: Inputs, x: Tensor) -> Tensor:
+    """What the four prefixes of a Matryoshka dictionary leave of x: a decode for each."""
+    dtype, levels = inputs.x.dtype, prefixes_of(inputs)
+    with torch.autocast(inputs.x.device.type, dtype, enabled=dtype.itemsize == 2):
+        return nested_residual(
+            x, inputs.values, inputs.indices, levels, PREFIXES, inputs.parameter,
+            inputs.b_dec.float(),
+            W_dec_narrow=inputs.W_dec, backend="triton",
+        ).residual  # fmt: skip
 
 
 def stock_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
@@ -65,6 +86,11 @@ def reference_cases(inputs: Inputs, size: Size) -> Iterator[Case]:
                    size.decode_flops, size.decode_bytes(itemsize))  # fmt: skip
         residual = change(reference.sparse_residual, device)
         yield Case(RESIDUAL, name, lambda f=residual: f(inputs.x, *inputs.code),
+                   size.decode_flops, size.residual_bytes(itemsize))  # fmt: skip
+        parts = change(reference.nested_residual, device)
+        values, indices, *decoder = inputs.code
+        code = values, indices, prefixes_of(inputs), PREFIXES
+        yield Case(NESTED, name, lambda f=parts, c=code, d=decoder: f(inputs.x, *c, *d),
                    size.decode_flops, size.residual_bytes(itemsize))  # fmt: skip
 
 

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import MonosemanticityLoss, Objective, Reconstruction, Regularizer, Selection
+from lightsae.sae import (
+    MonosemanticityLoss,
+    Objective,
+    Reconstruction,
+    Regularizer,
+    Selection,
+    TranscoderOptions,
+)
 from lightsae.training.optimizer import SAEAdam
 
 Step = Callable[[Tensor], Objective]
@@ -107,6 +114,7 @@ def require_capturable(
     regularizer: Regularizer | None = None,
     selection: Selection | None = None,
     reconstruction: Reconstruction | None = None,
+    transcoder: TranscoderOptions | None = None,
 ) -> None:
     """Refuse what a graph cannot hold, before anything is trained.
 
@@ -124,6 +132,7 @@ def require_capturable(
         f"reconstruction must be null, it is {type(reconstruction).__name__}": (
             reconstruction is not None
         ),
+        "transcoder must be null: a recorded step takes no targets": transcoder is not None,
         "aux_k must be null: the number of dead latents changes shapes": aux_k is not None,
         "trainer.accumulate_grad_batches must be 1": trainer.accumulate_grad_batches != 1,
         "trainer.precision must not be 16-mixed": trainer.precision == "16-mixed",

@@ -17,7 +17,7 @@ SIZE = "B=2 d_in=8 d_sae=20 k=2"
 OPERATIONS = {
     "encode", "encode+off_support_l1", "encode+l1_l2_ratio", "encode+l1_l2_ratio recompute",
     "sparse_decode",
-    "sparse_residual",
+    "sparse_residual", "nested_residual",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Supports that are narrowed after the Top-k, or selected bank by bank, against the definition."""
+"""Supports that are narrowed, above a bound or selected bank by bank, against the definition."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightsae_kernels import ArgumentError, encode_residual, encode_topk, reference
+from lightsae_kernels.cpu import bf16_screen
 from torch import Tensor
 
 Make = Callable[..., Any]
@@ -19,6 +20,11 @@ SUPPORTS: dict[str, dict[str, Any]] = {
     "bank": {"bank": 20},
     "group-max": {"bank": 10},
     "bank-narrow": {"bank": 20, "narrow": lambda values, indices: values > 1.2},
+    "above": {"above": torch.tensor(2.2)},
+    "above-each": {"above": torch.linspace(0, 4, D_SAE)},
+    "above-nothing": {"above": torch.tensor(99.0)},
+    "above-zero": {"above": torch.tensor(-1.0)},
+    "above-narrow": {"above": torch.tensor(1.0), "narrow": lambda values, indices: values > 3},
 }
 PENALTIES = [
     pytest.param(None, True, id="plain"),
@@ -30,17 +36,20 @@ PENALTIES = [
 
 
 def run(problem: Any, backend: str, **options: Any) -> tuple[dict[str, Tensor], Tensor]:
-    """Outputs and gradients of encode_residual, and its indices."""
+    """Outputs and gradients of encode_residual, the code as [B, d_sae], and its support."""
     x, W_enc, b_enc, b_dec, W_dec = problem.leaves()
     leaves = (x, W_enc, b_enc, W_dec, b_dec)
     encoded, left = encode_residual(*leaves, K, backend=backend, **options)
-    upstream = torch.randn(encoded.values.shape, generator=torch.Generator().manual_seed(9))
-    loss = (encoded.values * upstream).sum() + 0.7 * encoded.penalty + 0.3 * left.error.sum()
+    dense = torch.zeros(len(x), D_SAE, dtype=x.dtype)
+    dense = dense.scatter_add(1, encoded.indices, encoded.values)
+    upstream = torch.randn(dense.shape, generator=torch.Generator().manual_seed(9))
+    loss = (dense * upstream).sum() + 0.7 * encoded.penalty + 0.3 * left.error.sum()
     gradients = torch.autograd.grad(loss, leaves)
-    found = {"values": encoded.values, "penalty": encoded.penalty, "error": left.error}
+    found = {"code": dense, "penalty": encoded.penalty, "error": left.error}
     found["batch_active"] = encoded.batch_active.double()
     found |= {f"d_{name}": g for name, g in zip(NAMES, gradients, strict=True)}
-    return found, encoded.indices
+    used = torch.ones_like(encoded.indices) if encoded.used is None else encoded.used.long()
+    return found, torch.zeros(len(x), D_SAE).long().scatter_add(1, encoded.indices, used)
 
 
 @pytest.mark.parametrize(("regularizer", "masked"), PENALTIES)
@@ -49,10 +58,12 @@ def test_equals_the_definition(
     support: str, regularizer: Any, masked: bool, make_problem: Make, assert_close: Close
 ) -> None:
     problem = make_problem(23, 7, D_SAE)
+    # A row of nothing but the centre, with which few latents fire.
+    problem.x[3] = problem.b_dec
     options = {"regularizer": regularizer, "batch_active_only": masked, **SUPPORTS[support]}
-    ours, our_indices = run(problem, "cpu", **options)
-    wanted, indices = run(problem, "reference", **options)
-    assert torch.equal(our_indices, indices)
+    ours, our_support = run(problem, "cpu", **options)
+    wanted, expected_support = run(problem, "reference", **options)
+    assert torch.equal(our_support, expected_support)
     for name, expected in wanted.items():
         assert_close(name, ours[name], expected, 1e-12)
 
@@ -108,7 +119,52 @@ def test_banks_that_do_not_fit_are_named(
         encode_topk(*make_problem(3, 4, D_SAE).encoder, k, bank=bank)
 
 
-@pytest.mark.parametrize("support", ["narrow", "bank"])
+@pytest.mark.parametrize("each", [False, True], ids=["one-bound", "a-bound-each"])
+def test_a_screened_product_finds_all_above_a_bound_and_nothing_else(
+    each: bool, make_problem: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bf16_screen, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(bf16_screen, "_LEAST_PRODUCTS", 1)
+    tensors = [t.float() for t in make_problem(300, 24, 500).encoder]
+    tensors[0][7] = 0.0
+    tensors[1][11] = 0.0
+    bound = torch.linspace(0, 12, 500) if each else torch.tensor(5.0)
+    ours = encode_topk(*tensors, 1, above=bound, backend="cpu")
+    wanted = encode_topk(*tensors, 1, above=bound, backend="reference")
+    assert torch.equal(ours.used, wanted.used) and torch.equal(ours.indices, wanted.indices)
+    torch.testing.assert_close(ours.values, wanted.values)
+
+
+def test_rows_of_any_size_are_screened(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the margin of a row is no number, the whole product is made."""
+    monkeypatch.setattr(bf16_screen, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(bf16_screen, "_LEAST_PRODUCTS", 1)
+    x, W_enc, b_enc, b_dec = (t.float() for t in make_problem(20, 24, 500).encoder)
+    b_enc, b_dec = torch.zeros_like(b_enc), torch.zeros_like(b_dec)
+    for size in (1e-30, 1e-3, 1e15):
+        arguments = (size * x, W_enc, b_enc, b_dec, 1)
+        bound = torch.tensor(2.0 * size)
+        ours = encode_topk(*arguments, above=bound, backend="cpu")
+        wanted = encode_topk(*arguments, above=bound, backend="reference")
+        assert wanted.used is not None and wanted.used.sum() > 1000
+        torch.testing.assert_close(ours.values, wanted.values)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"above": torch.zeros(3)}, r"above must be a scalar or \[d_sae = 60\], got shape \(3,\)"),
+        ({"above": torch.tensor(1.0), "bank": 20}, "above goes neither with bank nor with indices"),
+    ],
+)
+def test_bounds_that_do_not_fit_are_named(
+    options: dict[str, Any], message: str, make_problem: Make
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        encode_topk(*make_problem(3, 4, D_SAE).encoder, K, **options)
+
+
+@pytest.mark.parametrize("support", ["narrow", "bank", "above"])
 def test_a_graph_runs_the_definition(support: str, make_problem: Make) -> None:
     tensors = make_problem(9, 5, D_SAE).encoder
 

@@ -66,7 +66,7 @@ class BatchTopK(FusedSelection, nn.Module):
     threshold: Tensor
     batches: Tensor
 
-    def __init__(self, k: int, threshold_rate: float = 0.01) -> None:
+    def __init__(self, k: int, threshold_rate: float = 0.1) -> None:
         nn.Module.__init__(self)
         self.k = positive("k", k)
         if not 0 < threshold_rate <= 1:

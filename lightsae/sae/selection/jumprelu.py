@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightsae_kernels import Encoded, encode_topk
+from lightsae_kernels import Encoded, encode_topk, reference
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
@@ -20,7 +20,7 @@ from lightsae.errors import LightsaeError
 from lightsae.sae.regularizers import Regularizer
 from lightsae.sae.selection.batch_largest import BatchLargest
 from lightsae.sae.selection.fused_selection import Selection, positive, with_dense_penalty
-from lightsae.sae.selection.threshold import Threshold, as_code, encode_above
+from lightsae.sae.selection.threshold import Threshold, encode_above
 
 
 class SparseEncoded(Encoded):
@@ -136,9 +136,13 @@ class JumpReLU(nn.Module, Selection):
         near = encode_above(x, encoder, lowest, 2 * self.k)
         own = theta[near.indices]
         values = _Jump.apply(near.values, own, self.eps)
-        code = as_code(values, near.indices, len(theta), process_group)
+        on = values.detach() > 0
+        active = reference.batch_active_mask(near.indices, len(theta), process_group, on)
+        code = near._replace(values=values, batch_active=active, used=on)
         if regularizer is not None:
             code = with_dense_penalty(code, x, encoder, regularizer)
+        # Decoding passes gradients on to what is just off, too: thresholds learn from it.
+        code = code._replace(used=near.used)
         l0 = _Step.apply(near.values, own, self.eps).sum() / max(len(x), 1)
         sparsity = self.multiplier.clone().to(l0) * l0 / self.k
         if self.training:
@@ -221,9 +225,9 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, theta: Tensor, eps: Tensor) -> Tensor:
-        """The indicator, in the dtype of thresholds."""
+        """The indicator, at least in float32."""
         ctx.save_for_backward(z, theta, eps)
-        return (z > theta).to(theta.dtype)
+        return (z > theta).to(torch.promote_types(z.dtype, theta.dtype))
 
     @staticmethod
     @once_differentiable

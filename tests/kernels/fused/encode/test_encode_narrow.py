@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightsae_kernels import nested_residual
+from lightsae_kernels import ArgumentError, encode_topk, nested_residual
 
 from ...test_encode_narrow import SUPPORTS
 from ...test_nested import problem as nested_problem
@@ -37,6 +37,12 @@ def test_equals_the_definition(
     assert abs(ours.penalty - want.penalty) <= TOLERANCE[dtype] * want.penalty.clamp_min(1.0)
     for name, actual, expected in zip(NAMES, our_grads, want_grads, strict=True):
         assert_close(f"d_{name}", actual, expected, TOLERANCE[dtype])
+
+
+def test_a_bound_is_for_the_cpu(make_problem: Make, device: torch.device) -> None:
+    tensors = leaves(make_problem(23, 12, 60), torch.float32, device)
+    with pytest.raises(ArgumentError, match="above is for CPU tensors: give k and narrow"):
+        encode_topk(*tensors, 6, backend="triton", above=torch.tensor(1.0, device=device))
 
 
 def test_nested_parts_equal_the_definition(device: torch.device, assert_close: Close) -> None:
