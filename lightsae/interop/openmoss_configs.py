@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import shown
+from lightsae.interop.shown_values import shown
 
 
 def require_plain(config: Mapping[str, Any], path: Path) -> None:

@@ -44,6 +44,17 @@ def origin(
     }
 
 
+def hook_name(sae: SparseAutoencoder) -> str:
+    """Name of the place that an autoencoder is of, for a format that cannot do without one.
+
+    Example:
+        >>> hook_name(SparseAutoencoder(4, 32))
+        'unknown'
+    """
+    found = sae.provenance.get("hook")
+    return found.encode(errors="replace").decode() if isinstance(found, str) else "unknown"
+
+
 def original_config(sae: SparseAutoencoder, format_name: str, *keys: str) -> dict[str, Any]:
     """The configuration, or the part of it, that an autoencoder of a format came with.
 

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, shown
+from lightsae.interop.file_checks import checked, require_ones
 from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import (
     file_in,
@@ -28,6 +27,7 @@ from lightsae.interop.safe_files import (
     read_npz,
     read_safetensors,
 )
+from lightsae.interop.shown_values import shown
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder
 
@@ -71,9 +71,7 @@ def read(path: Path) -> SparseAutoencoder:
             factor.
     """
     config, named, source = _content(path)
-    factor = named.pop("scaling_factor", torch.ones(()))
-    if not torch.allclose(factor, torch.ones_like(factor)):
-        raise LightsaeError(f"{source}: scaling_factor is not 1: a finetuned factor has no place")
+    require_ones(named.pop("scaling_factor", None), "scaling_factor", source)
     tensors = checked(named, source, _SHAPES)
     weights = Weights(
         tensors["w_enc"].mT, tensors["b_enc"], tensors["w_dec"], tensors["b_dec"]
@@ -144,10 +142,9 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
 def _kept(sae: SparseAutoencoder) -> dict[str, Any]:
     """What Gemma Scope keeps beside the function: of its own files as it was."""
     known = sae.provenance
-    if known.get("format") == NAME and known["config"]:
-        return dict(known["config"])
     config = {"model_name": known.get("model"), "hf_hook_point_in": known.get("hook")}
     config["hf_hook_point_out"] = config["hf_hook_point_in"]
-    if sae.selection.k < sae.d_sae:
+    original = original_config(sae, NAME)
+    if not original and sae.selection.k < sae.d_sae:
         config["l0"] = sae.selection.k
-    return config
+    return config | original

@@ -20,12 +20,13 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import folded, require_no_row_statistics
 from lightsae.interop.openmoss_configs import require_plain
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import hook_name, origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.shown_values import shown
 from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
@@ -66,7 +67,7 @@ def read(path: Path) -> SparseAutoencoder:
     tensors = checked(read_safetensors(source), source, _SHAPES, optional=optional, sizes=sizes)
     weights = _in_units_of_inputs(_weights(tensors), config, config_path)
     if setting(config, "sparsity_include_decoder_norm", bool, config_path, True):
-        weights = with_unit_rows(widened(weights))
+        weights = with_unit_rows(weights)
     selection, threshold = _rule(config, len(weights.b_enc), config_path)
     subtracts = setting(config, "apply_decoder_bias_to_pre_encoder", bool, config_path, True)
     return autoencoder(
@@ -96,7 +97,8 @@ def _in_units_of_inputs(weights: Weights, config: Mapping[str, Any], path: Path)
     norm_in, norm_out = (setting(norms, name, float, path) for name in ("in", "out"))
     if not (norm_in == norm_out and 0 < norm_in < math.inf):
         raise LightsaeError(
-            f"{path}: dataset_average_activation_norm is {norms}, expected equal in and out above 0"
+            f"{path}: dataset_average_activation_norm is {shown(norms)}, "
+            "expected equal in and out above 0"
         )
     factor, weights = math.sqrt(weights.W_enc.shape[1]) / norm_in, widened(weights)
     return weights._replace(b_enc=weights.b_enc / factor, b_dec=weights.b_dec / factor)
@@ -142,9 +144,8 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         kind, least = "jumprelu", each[0].item()
     # A mean norm of sqrt(d_in) says that inputs are used as they are, to readers that only scale.
     norm = math.sqrt(sae.d_in)
-    hook = sae.provenance.get("hook", "unknown")
-    kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
-    config = kept | {
+    hook = hook_name(sae)
+    config = original_config(sae, NAME) | {
         "hook_point_in": hook,
         "hook_point_out": hook,
         "d_model": sae.d_in,

@@ -20,11 +20,11 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, number, setting
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of
 from lightsae.interop.openmoss_configs import require_plain
 from lightsae.interop.openmoss_tensors import LOG_THRESHOLD, TENSOR_FILES, tensors_by_name
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import hook_name, origin, original_config
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -33,6 +33,7 @@ from lightsae.interop.rules import (
     thresholds,
 )
 from lightsae.interop.safe_files import file_in, peek_json, read_json
+from lightsae.interop.shown_values import shown
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
 from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
@@ -131,13 +132,13 @@ def _rule_and_weights(
     if kind == "jumprelu":
         threshold = tensors[LOG_THRESHOLD].float().exp()
         if gated_by_norm:
-            threshold = threshold / norms
+            threshold = torch.where(norms > 0, threshold / norms, torch.inf)
         return *threshold_rule(threshold.clamp_max(torch.finfo(torch.float32).max), k), weights
     if kind not in ("topk", "batchtopk"):
         raise LightsaeError(
             f"{path}: act_fn is {shown(kind)}, expected topk, batchtopk, jumprelu or relu"
         )
-    weights = with_unit_rows(widened(weights)) if gated_by_norm else weights
+    weights = with_unit_rows(weights) if gated_by_norm else weights
     if kind == "topk":
         return TopK(k), None, weights
     return BatchTopK(k), UNKNOWN_THRESHOLD, weights
@@ -156,10 +157,10 @@ def _scale(
             "or inference"
         )
     name = _NORM + setting(config, "hook_point_in", str, path)
-    norm = found.get(name)
-    if not isinstance(norm, Tensor) or norm.numel() != 1 or not 0 < norm.item() < math.inf:
+    norm = number(found.get(name))
+    if norm is None or norm <= 0:
         raise LightsaeError(f"{source}: {shown(name)} is missing or no number above 0")
-    return norm.item() / math.sqrt(d_in)
+    return norm / math.sqrt(d_in)
 
 
 def files(sae: SparseAutoencoder) -> dict[str, bytes]:
@@ -171,7 +172,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         LightsaeError: If OpenMOSS has no such rule or normalisation.
     """
     require_rule(sae, NAME, TopK, BatchTopK, JumpReLU)
-    hook = sae.provenance.get("hook", "unknown")
+    hook = hook_name(sae)
     weights, normalization, norm = _normalized(sae)
     tensors = {
         "W_E": weights.W_enc.mT.contiguous(),
@@ -186,8 +187,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         kind = "jumprelu" if least.any() else "relu"
         if kind == "jumprelu":
             tensors[LOG_THRESHOLD] = least.clamp_min(torch.finfo(least.dtype).tiny).log()
-    kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
-    config = kept | {
+    config = original_config(sae, NAME) | {
         "sae_type": "sae",
         "hook_point_in": hook,
         "hook_point_out": hook,
@@ -212,7 +212,7 @@ def _normalized(sae: SparseAutoencoder) -> tuple[Weights, str, Tensor]:
     weights = weights_of(sae)
     if sae.apply_b_dec_to_input:
         weights = shifted(weights, -1)
-    norm = sae.scale * math.sqrt(sae.d_in)
+    norm = sae.scale.to(torch.promote_types(sae.scale.dtype, torch.float32)) * math.sqrt(sae.d_in)
     if sae.normalization == "unit_norm":
         return to_mean_square_norm(weights), "token-wise", norm
     require_no_row_statistics(sae, f"written as {NAME}")
