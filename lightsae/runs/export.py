@@ -113,7 +113,7 @@ def export_to_format(path: Path, out: Path, format: str, *, fold: bool = False) 
 
     format_named(format)
     if path.is_dir():
-        sae = SparseAutoencoder.load(path)
+        sae = SparseAutoencoder.from_pretrained(path)
     else:
         sae = saved_autoencoder(read_checkpoint(path), path)
     export_foreign(sae, out, format, fold=fold)
