@@ -124,8 +124,10 @@ class Matryoshka(Reconstruction):
         encoded = sae.encode_scaled(
             x, regularizer=regularizer, process_group=process_group, order=order
         )
-        bounds = torch.tensor(sizes, device=x.device)
-        levels = torch.bucketize(encoded.indices, bounds, right=True)
+        # Compared with numbers: a tensor of them would have to be copied to a GPU.
+        levels = torch.zeros_like(encoded.indices)
+        for size in sizes[:-1]:
+            levels += encoded.indices >= size
         left = nested_residual(
             target, encoded.values, encoded.indices, levels, len(sizes), sae.W_dec, sae.b_dec,
             used=encoded.used, W_dec_narrow=sae.narrow("W_dec"), order=order,

@@ -98,6 +98,45 @@ def test_thresholds_that_are_there_are_kept() -> None:
     assert float(rule.eps) == pytest.approx(0.5 * float(before.clamp_min(0).mean()))
 
 
+def test_thresholds_of_which_none_is_positive_begin_anew() -> None:
+    sae = autoencoder()
+    rule = rule_of(sae)
+    rule.threshold.data.fill_(-0.5)
+    rule.eps.fill_(0.0)
+    parts = objective(sae, torch.randn(ROWS, D_IN).double())
+    assert (parts.encoded.values > 0).sum() == 3 * ROWS
+    assert rule.eps > 0 and torch.autograd.grad(parts.loss, rule.threshold)[0].any()
+
+
+@pytest.mark.parametrize("batch", ["without gradients", "empty"])
+def test_a_batch_that_says_nothing_moves_nothing(batch: str) -> None:
+    sae, x = autoencoder(), torch.randn(ROWS, D_IN).double()
+    objective(sae, x)
+    rule_of(sae).excess.fill_(0.0)
+    rule_of(sae).fired.fill_(True)
+    before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    with torch.set_grad_enabled(batch == "empty"):
+        objective(sae, x[:0] if batch == "empty" else x)
+    assert all(torch.equal(before[name], tensor) for name, tensor in sae.state_dict().items())
+
+
+# Torch looks for it on tensors that one graph hands to the next.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_the_gradient_is_of_the_thresholds_that_a_batch_was_encoded_with(compiled: bool) -> None:
+    """Whatever the next batch, or the controller, has moved before it is made."""
+    first, second = torch.randn(2, ROWS, D_IN).double()
+    alone, together = autoencoder(), autoencoder()
+    wanted = 0.0
+    for x in (first, second):
+        wanted = wanted + torch.autograd.grad(objective(alone, x).loss, rule_of(alone).threshold)[0]
+    loss_of: Any = lambda sae, x: objective(sae, x).loss  # noqa: E731
+    loss_of = torch.compile(loss_of, backend="aot_eager") if compiled else loss_of
+    loss = loss_of(together, first) + loss_of(together, second)
+    (found,) = torch.autograd.grad(loss, rule_of(together).threshold)
+    torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("fires", ["too often", "too rarely"])
 def test_lambda_and_thresholds_move_against_the_excess(fires: str) -> None:
     sae = autoencoder(multiplier=0.0)
