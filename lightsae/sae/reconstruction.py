@@ -80,15 +80,14 @@ class Matryoshka(Reconstruction):
     """
 
     def __init__(self, prefixes: Sequence[float], combine: Literal["sum", "mean"] = "sum") -> None:
-        self.prefixes, self.combine = list(prefixes), combine
         if combine not in ("sum", "mean"):
             raise LightsaeError(f"combine is {combine!r}, expected 'sum' or 'mean'")
-        if not self.prefixes or not all(
-            each > 0 and (each <= 1 or each == int(each)) for each in self.prefixes
-        ):
+        listed = isinstance(prefixes, Sequence) and not isinstance(prefixes, str)
+        if not listed or not prefixes or not all(_is_size(each) for each in prefixes):
             raise LightsaeError(
-                f"prefixes are {self.prefixes}, expected numbers of latents or shares up to 1"
+                f"prefixes are {prefixes!r}, expected numbers of latents or shares up to 1"
             )
+        self.prefixes, self.combine = list(prefixes), combine
 
     def settings(self) -> dict[str, Any]:
         """Arguments that build the same loss again."""
@@ -136,6 +135,13 @@ class Matryoshka(Reconstruction):
         return Reconstructed(
             encoded, left.residual, total / len(sizes) if self.combine == "mean" else total
         )
+
+
+def _is_size(given: object) -> bool:
+    """Whether it is a number of latents, or a share."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return False
+    return given > 0 and (given <= 1 or float(given).is_integer())
 
 
 class MultiTopK(Reconstruction):

@@ -47,8 +47,11 @@ def test_prefixes_that_do_not_ascend_within_the_dictionary_are_refused(
         Matryoshka(prefixes).sizes(64)
 
 
-@pytest.mark.parametrize("prefixes", [[], [-1], [0], [2.5], [float("nan")]])
-def test_prefixes_that_are_no_sizes_are_refused(prefixes: list[float]) -> None:
+@pytest.mark.parametrize(
+    "prefixes",
+    [[], [-1], [0], [2.5], [float("nan")], [0.5, float("inf")], ["8"], [None], [True], 8, "8"],
+)
+def test_prefixes_that_are_no_sizes_are_refused(prefixes: Any) -> None:
     with pytest.raises(LightsaeError, match="expected numbers of latents or shares up to 1"):
         Matryoshka(prefixes)
 

@@ -212,6 +212,8 @@ class JumpReLU(nn.Module):
             moved = getattr(self, name)
             if moved.dtype not in (torch.float32, torch.bool):
                 moved.data = moved.data.float() if moved.is_meta else tensor.to(moved.device)
+        if self.threshold.grad is not None:
+            self.threshold.grad = self.threshold.grad.float()
         return self
 
 

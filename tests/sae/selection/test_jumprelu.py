@@ -186,6 +186,13 @@ def test_training_reaches_its_l0_within_five_percent(regularizer: Any) -> None:
     assert sae.encode(x).l0().float().mean() == pytest.approx(5, rel=0.05)
 
 
+def test_a_gradient_of_thresholds_stays_in_their_dtype() -> None:
+    sae = autoencoder()
+    objective(sae, torch.randn(ROWS, D_IN).double()).loss.backward()
+    gradient = rule_of(sae.to(torch.bfloat16)).threshold.grad
+    assert gradient is not None and gradient.dtype == torch.float32 and gradient.any()
+
+
 @pytest.mark.parametrize("name", ["bandwidth", "controller_rate"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
 def test_numbers_out_of_range_are_refused(name: str, value: float) -> None:
