@@ -17,7 +17,8 @@ PAPER = CONFIGS / "paper"
 EXTRACT = sorted([*CONFIGS.glob("extract-*.yaml"), *PAPER.glob("extract-*.yaml")])
 ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
 SWEEP = sorted(CONFIGS.glob("sweep-*.yaml"))
-FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP})
+TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
+FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
 
@@ -63,6 +64,22 @@ def test_fit_beside_a_narrow_model_of_the_same_class(
     status = main(
         ["fit", "--config", str(config), "--data.data.folder", "images", "--data.model.pretrained",
          "false", "--data.model.arguments", str(given | NARROW), "--data.workers", "0",
+         "--trainer.devices", "1", "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
+    )  # fmt: skip
+    assert status == 0
+
+
+# As above.
+@pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
+@pytest.mark.parametrize("config", TRANSCODER, ids=lambda path: path.stem)
+def test_fit_of_a_transcoder(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ShardWriter(tmp_path / "targets", Manifest(d_in=16, dtype="float16")) as writer:
+        writer.write(torch.randn(400, 16), sample_index=torch.arange(400))
+    status = main(
+        ["fit", "--config", str(config), "--data.path", str(shards), "--data.targets", "targets",
          "--trainer.devices", "1", "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
     )  # fmt: skip
     assert status == 0
@@ -132,7 +149,9 @@ def test_the_grid_of_the_paper(
 
 
 @pytest.mark.parametrize(
-    "config", [*FIT, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"], ids=lambda path: path.stem
+    "config",
+    [*FIT, *TRANSCODER, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"],
+    ids=lambda path: path.stem,
 )
 def test_every_key_is_explained(config: Path) -> None:
     lines = config.read_text().splitlines()

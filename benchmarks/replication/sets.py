@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightsae.activations import ShardSet
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import SplitRule, distinct_samples, split_rule
 
 SPLITS = ("train", "validation", "test")

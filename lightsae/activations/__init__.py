@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightsae.activations.loading.activation_batch import ActivationBatch
     from lightsae.activations.loading.datamodule import ActivationDataModule, ActivationSource
     from lightsae.activations.loading.loader import ActivationLoader
-    from lightsae.activations.loading.online_datamodule import OnlineActivationDataModule
+    from lightsae.activations.loading.online.online_datamodule import OnlineActivationDataModule
     from lightsae.activations.shards.manifest import Manifest, ShardEntry
     from lightsae.activations.shards.reading.shard_set import ShardSet
     from lightsae.activations.shards.writer import ShardWriter
@@ -32,7 +32,7 @@ else:
             "LayerTap": ".extraction.models.layer_tap",
             "Manifest": ".shards.manifest",
             "ModelOptions": ".extraction.models.options",
-            "OnlineActivationDataModule": ".loading.online_datamodule",
+            "OnlineActivationDataModule": ".loading.online.online_datamodule",
             "ShardEntry": ".shards.manifest",
             "ShardSet": ".shards.reading.shard_set",
             "ShardWriter": ".shards.writer",

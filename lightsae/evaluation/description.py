@@ -10,7 +10,7 @@ import torch
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.evaluation.embeddings import ImageEmbeddings
 from lightsae.evaluation.one_pass.measured import Measured
-from lightsae.sae import Regularizer, SparseAutoencoder
+from lightsae.sae import Regularizer, SparseAutoencoder, Transcoder
 
 _PROGRAMS = ("lightsae", "torch", "lightning", "torchmetrics")
 
@@ -41,11 +41,13 @@ def described(
         "rows": found.rows,
         "images": found.images,
         "d_in": sae.d_in,
+        "d_out": sae.d_out if isinstance(sae, Transcoder) else None,
         "d_sae": sae.d_sae,
         "k": sae.selection.k,
         "regularizer": None,
         "seed": None,
         "shards": _shards(data),
+        "targets": _targets(data) if isinstance(sae, Transcoder) else None,
         "tokens": None if data is None else data.manifest.tokens,
         "classes": [] if data is None else list(data.manifest.classes),
         "embeddings": [each.described(sae.d_in) for each in embeddings],
@@ -105,6 +107,14 @@ def _shards(data: SplitDataModule | None) -> dict[str, Any] | None:
     path = getattr(data, "path", None)
     digest = getattr(data, "digest", None)
     return {"path": None if path is None else str(path), "digest": digest}
+
+
+def _targets(data: SplitDataModule | None) -> dict[str, Any] | None:
+    manifest = getattr(data, "target_manifest", None)
+    if manifest is None:
+        return None
+    path = str(getattr(data, "targets", ""))
+    return {"path": path, "digest": manifest.digest(), "layer": manifest.layer}
 
 
 def _is_installed(name: str) -> bool:

@@ -27,7 +27,7 @@ from lightsae.evaluation.probes import add_probes, why_no_probes
 from lightsae.evaluation.result import EvaluationResult
 from lightsae.evaluation.split_images import SplitImages
 from lightsae.metrics import Pooling
-from lightsae.sae import SparseAutoencoder
+from lightsae.sae import SparseAutoencoder, Transcoder
 
 
 def evaluate(
@@ -53,7 +53,7 @@ def evaluate(
     Args:
         sae: The autoencoder, on any device.
         data: A data module of shards or of a running model; or any iterable of batches, of which
-            the images are unknown.
+            the images are unknown. Of a transcoder one with targets.
         embeddings: What monosemanticity is measured in: folders of shards, LIBRARY:NAME of a model,
             `own_input`, `EmbeddingOptions`; or a mapping from names of one's own to these or to
             tensors [n, d_e] with the embedding of sample i in row i.
@@ -113,7 +113,7 @@ def evaluate(
 def _share_of(data: SplitDataModule, split: Split) -> ActivationLoader:
     """This rank's rows."""
     rank, world_size = process_place()
-    return data.split_dataloader(split, rank=rank, world_size=world_size)
+    return data.split_dataloader(split, rank=rank, world_size=world_size, targets=True)
 
 
 @torch.no_grad()
@@ -121,15 +121,16 @@ def _run(one_pass: OnePass, sae: SparseAutoencoder, batches: Any, console: Conso
     """Encode every batch once."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn())  # fmt: skip
+    d_out = sae.d_out if isinstance(sae, Transcoder) else None
     total = len(batches) if hasattr(batches, "__len__") else None
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("evaluate", total=total)
         for given in batches:
-            batch = as_activation_batch(given, sae.d_in)
+            batch = as_activation_batch(given, sae.d_in, d_out)
             batch = ActivationBatch(*(_moved(part, sae.W_enc.device) for part in batch))
             batch = batch._replace(activations=batch.activations.to(sae.W_enc.dtype))
             code = sae.encode(batch.activations)
-            one_pass.update(batch, code, sae.decode(code))
+            one_pass.update(batch, code, sae.decode(code, batch.activations))
             bar.advance(task)
 
 

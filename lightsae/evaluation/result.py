@@ -32,11 +32,13 @@ _ABOUT: Mapping[str, tuple[type, ...]] = {
     "rows": (int,),
     "images": (int,),
     "d_in": (int,),
+    "d_out": (int,),
     "d_sae": (int,),
     "k": (int,),
     "regularizer": (dict,),
     "seed": (int,),
     "shards": (dict,),
+    "targets": (dict,),
     "embeddings": (list,),
     "pooling": (str,),
     "date": (str,),
@@ -52,8 +54,9 @@ class EvaluationResult:
 
     Attributes:
         about: What was evaluated, plain values: run_dir, checkpoint, step, split, rows, images,
-            d_in, d_sae, k, regularizer ({"name", "weight"} or None), seed, shards ({"path",
-            "digest"}), embeddings (of each its "name", width "d_e" and "source"), pooling, date,
+            d_in, d_out of a transcoder, d_sae, k, regularizer ({"name", "weight"} or None), seed,
+            shards ({"path", "digest"}), targets of a transcoder ({"path", "digest", "layer"}),
+            embeddings (of each its "name", width "d_e" and "source"), pooling, date,
             versions. What does not apply is None.
         scalars: One number each, None where it is undefined. With embeddings E, the keys are
             "ms_mean/E", "ms_scored/E", ...

@@ -86,7 +86,8 @@ def _heading(result: EvaluationResult) -> str:
     parts = [f"{about.get('split')} split: {about.get('rows')} rows"]
     if about.get("images") not in (None, about.get("rows")):
         parts.append(f"{about['images']} images, their tokens pooled by {about.get('pooling')}")
-    parts += [f"{name} {about[name]}" for name in ("d_in", "d_sae", "k") if about.get(name)]
+    sizes = ("d_in", "d_out", "d_sae", "k")
+    parts += [f"{name} {about[name]}" for name in sizes if about.get(name)]
     return ", ".join(parts)
 
 

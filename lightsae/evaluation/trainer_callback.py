@@ -93,7 +93,9 @@ class EvaluationCallback(Callback):
     ) -> None:
         """Add a batch."""
         if self._pass is not None:
-            taken = as_activation_batch(batch)._replace(activations=outputs["x"])
+            taken = as_activation_batch(batch)._replace(
+                activations=outputs["x"], targets=outputs["targets"]
+            )
             self._pass.update(taken, outputs["code"], outputs["x_hat"])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
 from lightsae.interop.benchmark_config import BenchmarkConfig
-from lightsae.sae import SparseAutoencoder
+from lightsae.sae import SparseAutoencoder, Transcoder
 from lightsae.sae.normalization import ROW_WISE
 from lightsae.sae.selection import BatchTopK, inference_rule
 
@@ -55,8 +55,8 @@ class BenchmarkAdapter(nn.Module):
         cfg: What the suites ask of a configuration.
 
     Raises:
-        LightsaeError: If inputs are normalised row by row, which a dense code cannot undo, codes
-            depend on the batch, or model, place or layer are not told.
+        LightsaeError: If it is a transcoder, inputs are normalised row by row, which a dense code
+            cannot undo, codes depend on the batch, or model, place or layer are not told.
 
     Example:
         >>> from lightsae.sae import TopK
@@ -140,6 +140,8 @@ def _fixed(tensor: Tensor, like: SparseAutoencoder) -> nn.Parameter:
 
 def _require_codes_alone(sae: SparseAutoencoder) -> None:
     """Refuse what a dense code of one row does not tell."""
+    if isinstance(sae, Transcoder):
+        raise LightsaeError("a benchmark of autoencoders takes no transcoder")
     if sae.normalization in ROW_WISE:
         raise LightsaeError(
             f"normalization is {sae.normalization}: a benchmark decodes codes alone, which do not "

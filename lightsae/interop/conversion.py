@@ -7,8 +7,9 @@ import torch
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.interop.folding import folded_autoencoder
-from lightsae.interop.registry import format_named, format_of
-from lightsae.sae import SparseAutoencoder, save_load
+from lightsae.interop.registry import FORMATS, format_named, format_of
+from lightsae.interop.transcoders import folded_transcoder
+from lightsae.sae import SparseAutoencoder, Transcoder, save_load
 
 
 def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
@@ -21,8 +22,8 @@ def load_foreign(path: str | Path, format: str = "auto") -> SparseAutoencoder:
         format: One of `lightsae.interop.FORMATS`, or "auto" to tell it from the files.
 
     Returns:
-        The same function of the inputs, on the CPU, in the dtype of the files; `provenance` says
-        where it comes from.
+        The same function of the inputs, on the CPU, in the dtype of the files; a `Transcoder` where
+        another layer is reconstructed or there is a skip. `provenance` says where it comes from.
 
     Raises:
         LightsaeError: If there is nothing, it is of no known format, is malformed, or has what
@@ -58,7 +59,8 @@ def export_foreign(
         folder: Where; made if it is not there, otherwise empty.
         format: One of `lightsae.interop.FORMATS`.
         fold: Put the subtraction of b_dec into b_enc, which every library understands; otherwise
-            b_dec is subtracted where `sae` does so and the format has a place for it.
+            b_dec is subtracted where `sae` does so and the format has a place for it. Of a
+            transcoder likewise b_in.
 
     Raises:
         LightsaeError: If the format cannot hold it, or the folder has anything in it or cannot be
@@ -74,11 +76,14 @@ def export_foreign(
     """
     folder = Path(folder)
     form = format_named(format)
+    if isinstance(sae, Transcoder) and not form.TRANSCODERS:
+        names = ", ".join(name for name, each in FORMATS.items() if each.TRANSCODERS)
+        raise LightsaeError(f"{format} has no transcoders, expected one of {names}")
     require_empty(folder)
     for name, tensor in sae.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise LightsaeError(f"the autoencoder's {name} has NaN or infinite values")
-    files = form.files(folded_autoencoder(sae) if fold else sae)
+    files = form.files(_folded(sae) if fold else sae)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -87,6 +92,10 @@ def export_foreign(
                 temporary.write_bytes(content)
     except OSError as error:
         raise LightsaeError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def _folded(sae: SparseAutoencoder) -> SparseAutoencoder:
+    return folded_transcoder(sae) if isinstance(sae, Transcoder) else folded_autoencoder(sae)
 
 
 def require_empty(folder: Path) -> None:

@@ -29,10 +29,12 @@ class Format(Protocol):
     Attributes:
         NAME: As the command line has it.
         FILES: What its files are, for people.
+        TRANSCODERS: Whether `files` takes a `Transcoder`.
     """
 
     NAME: str
     FILES: str
+    TRANSCODERS: bool
 
     def recognizes(self, path: Path) -> bool:
         """Whether a file or folder is of the format, from names and keys; never raises."""

@@ -112,7 +112,8 @@ def export_to_format(path: Path, out: Path, format: str, *, fold: bool = False) 
 
 def _tell(out: Path, sae: "SparseAutoencoder", more: str) -> None:
     rule = f"{type(sae.selection).__name__} k = {sae.selection.k}"
+    d_out = f", d_out {sae.d_out}" if sae.d_out != sae.d_in else ""
     Console(stderr=True).print(
-        f"{out}: d_in {sae.d_in}, d_sae {sae.d_sae}, {rule}, {more}",
+        f"{out}: d_in {sae.d_in}{d_out}, d_sae {sae.d_sae}, {rule}, {more}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip

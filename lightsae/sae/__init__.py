@@ -1,15 +1,16 @@
 """The sparse autoencoder, its selection rule, its regularizers and its objective."""
 
 from lightsae.sae.autoencoder import SparseAutoencoder
-from lightsae.sae.auxk import AuxK, aux_k_loss
 from lightsae.sae.initialization import Centre, geometric_median, input_statistics
-from lightsae.sae.monosemanticity_loss import MonosemanticityLoss
+from lightsae.sae.losses.auxk import AuxK, aux_k_loss
+from lightsae.sae.losses.monosemanticity_loss import MonosemanticityLoss
+from lightsae.sae.losses.objective import Objective, objective
+from lightsae.sae.losses.reconstruction import Matryoshka, MultiTopK, Reconstruction
 from lightsae.sae.normalization import Normalization, Normalized
-from lightsae.sae.objective import Objective, objective
-from lightsae.sae.reconstruction import Matryoshka, MultiTopK, Reconstruction
 from lightsae.sae.regularizers import CodeRegularizer, L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.sae.selection import BankTopK, BatchTopK, GroupMax, JumpReLU, Selection, TopK
 from lightsae.sae.sparse_code import SparseCode
+from lightsae.sae.transcoder import Transcoder, TranscoderOptions
 
 __all__ = [
     "AuxK",
@@ -33,6 +34,8 @@ __all__ = [
     "SparseAutoencoder",
     "SparseCode",
     "TopK",
+    "Transcoder",
+    "TranscoderOptions",
     "aux_k_loss",
     "geometric_median",
     "input_statistics",

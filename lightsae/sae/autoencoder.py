@@ -3,9 +3,7 @@
 import copy
 import math
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 import torch
 from lightsae_kernels import (
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import hub, save_load
+from lightsae.sae import save_load
 from lightsae.sae.initialization import Centre, input_statistics
 from lightsae.sae.normalization import (
     EPSILON,
@@ -34,8 +32,8 @@ from lightsae.sae.normalization import (
     row_statistics,
 )
 from lightsae.sae.regularizers import Regularizer
+from lightsae.sae.saved_autoencoder import SavedAutoencoder
 from lightsae.sae.selection import (
-    SELECTIONS,
     Batch,
     FusedSelection,
     Selection,
@@ -46,7 +44,7 @@ from lightsae.sae.selection import (
 from lightsae.sae.sparse_code import SparseCode
 
 
-class SparseAutoencoder(nn.Module):
+class SparseAutoencoder(SavedAutoencoder):
     """x / scale is centred, encoded to a few latents and decoded again (arXiv 2606.27321).
 
         a = ReLU(W_enc (x / scale - b_dec) + b_enc)
@@ -104,7 +102,6 @@ class SparseAutoencoder(nn.Module):
     """
 
     scale: Tensor
-    origin: hub.HubOrigin | None = None
 
     def __init__(
         self,
@@ -137,6 +134,11 @@ class SparseAutoencoder(nn.Module):
     def d_in(self) -> int:
         """Width of the inputs."""
         return self.W_enc.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Width of what is reconstructed; d_in but for a `Transcoder`."""
+        return self.W_dec.shape[1]
 
     @property
     def d_sae(self) -> int:
@@ -173,23 +175,42 @@ class SparseAutoencoder(nn.Module):
             LightsaeError: If the sample has another width, is empty or constant, has NaN or inf, or
                 its scale or centre does not fit into the dtype of the parameters.
         """
-        if sample.dim() != 2 or sample.shape[1] != self.d_in:
-            raise LightsaeError(
-                f"the training sample has shape {tuple(sample.shape)}, "
-                f"the autoencoder expects [rows, d_in = {self.d_in}]"
-            )
-        statistics = input_statistics(sample, centre, self.normalization)
-        scale = statistics.scale.to(self.scale)
-        b_dec = (statistics.centre / statistics.scale).to(self.b_dec)
-        if not (0 < scale < math.inf and bool(torch.isfinite(b_dec).all())):
-            raise LightsaeError(
-                f"the training sample does not fit into {self.scale.dtype}: "
-                f"scale {statistics.scale:.3g}, centre up to {statistics.centre.abs().max():.3g}"
-            )
+        scale, b_dec = self.scale_and_centre(
+            sample, centre, self.normalization, ("d_in", self.d_in)
+        )
         self.scale.copy_(scale)
         self.b_dec.copy_(b_dec)
         if not self.apply_b_dec_to_input:
             self.b_enc.copy_(-(self.W_enc @ b_dec))
+
+    def scale_and_centre(
+        self, sample: Tensor, centre: Centre, normalization: Normalization, width: tuple[str, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Scale of a sample and centre of what it divides, in the dtypes of their own.
+
+        Args:
+            sample: Rows, [rows, width].
+            centre: Which.
+            normalization: What they are for.
+            width: What messages call the width, and what it has to be.
+
+        Raises:
+            LightsaeError: As in `initialize_`.
+        """
+        if sample.dim() != 2 or sample.shape[1] != width[1]:
+            raise LightsaeError(
+                f"the training sample has shape {tuple(sample.shape)}, "
+                f"the autoencoder expects [rows, {width[0]} = {width[1]}]"
+            )
+        statistics = input_statistics(sample, centre, normalization)
+        scale = statistics.scale.to(self.scale)
+        middle = (statistics.centre / statistics.scale).to(self.b_dec)
+        if not (0 < scale < math.inf and bool(torch.isfinite(middle).all())):
+            raise LightsaeError(
+                f"the training sample does not fit into {self.scale.dtype}: "
+                f"scale {statistics.scale:.3g}, centre up to {statistics.centre.abs().max():.3g}"
+            )
+        return scale, middle
 
     def normalize(self, x: Tensor) -> Normalized:
         """Inputs [B, d_in] as the autoencoder works with them."""
@@ -256,13 +277,21 @@ class SparseAutoencoder(nn.Module):
     def encode_residual(
         self,
         x: Tensor,
+        target: Tensor | None = None,
         *,
         regularizer: Regularizer | None = None,
         process_group: ProcessGroup | None = None,
     ) -> tuple[Encoded, Residual]:
-        """Code of inputs that are already normalised, and what it leaves unexplained."""
+        """Code of inputs that are already normalised, and what it leaves unexplained.
+
+        Args:
+            x: Normalised inputs, [B, d_in].
+            target: What the code is to reconstruct, [B, d_out]; x if left out.
+            regularizer: Penalty on the activations before selection.
+            process_group: Ranks that share the batch.
+        """
         rule, options = self._rule(), fused_options(regularizer, process_group)
-        fused = options is not None and self.apply_b_dec_to_input
+        fused = options is not None and self.apply_b_dec_to_input and target is None
         if fused and isinstance(rule, FusedSelection):
             weights = self.W_enc, self.b_enc, self.W_dec, self.b_dec
             operation = partial(
@@ -276,13 +305,14 @@ class SparseAutoencoder(nn.Module):
         encoded = self.encode_scaled(
             x, regularizer=regularizer, process_group=process_group, order=order
         )
+        wanted = x if target is None else target
         return encoded, sparse_residual(
-            x, encoded.values, encoded.indices, self.W_dec, self.b_dec, used=encoded.used,
+            wanted, encoded.values, encoded.indices, self.W_dec, self.b_dec, used=encoded.used,
             W_dec_narrow=self.narrow("W_dec"), order=order,
         )  # fmt: skip
 
     def decode_scaled(self, values: Tensor, indices: Tensor) -> Tensor:
-        """Reconstruct normalised inputs, [B, d_in]."""
+        """Reconstruct normalised inputs, or of a transcoder targets, [B, d_out]; without a skip."""
         narrow = self.narrow("W_dec")
         return sparse_decode(values, indices, self.W_dec, self.b_dec, W_dec_narrow=narrow)
 
@@ -315,14 +345,18 @@ class SparseAutoencoder(nn.Module):
         values, places = encoded.values.sort(dim=1, descending=True, stable=True)
         return encoded._replace(values=values, indices=encoded.indices.gather(1, places), used=None)
 
-    def decode(self, code: SparseCode) -> Tensor:
+    def decode(self, code: SparseCode, x: Tensor | None = None) -> Tensor:
         """Reconstruction of a code in the units of the inputs, [B, d_in].
+
+        Args:
+            code: As `encode` gives it.
+            x: The inputs that it is of, [B, d_in]; of use to a `Transcoder` with a skip alone.
 
         Raises:
             LightsaeError: If it is none of this dictionary, or normalisation is by row and the code
                 lacks what `encode` keeps.
         """
-        _require_code(code, self.d_sae)
+        require_code(code, self.d_sae)
         x_hat = self.decode_scaled(code.values, code.indices)
         if self.normalization not in ROW_WISE:
             return x_hat * self.scale
@@ -334,8 +368,8 @@ class SparseAutoencoder(nn.Module):
         return (x_hat * code.statistics[:, 1:] + code.statistics[:, :1]).to(x_hat.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction of x, [B, d_in]."""
-        return self.decode(self.encode(x))
+        """Reconstruction of x, [B, d_in]; of a `Transcoder` that of its target, [B, d_out]."""
+        return self.decode(self.encode(x), x)
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """W_enc (x / scale - b_dec) + b_enc, dense, [B, d_sae]."""
@@ -361,135 +395,8 @@ class SparseAutoencoder(nn.Module):
         norms = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
         self.W_dec.div_(norms.clamp_min_(torch.finfo(norms.dtype).tiny))
 
-    def save(self, folder: str | Path) -> None:
-        """Write sae.safetensors and sae.json into a folder, each replaced as a whole.
 
-        The JSON holds the sizes, the selection rule with its k and the input normalisation.
-
-        Args:
-            folder: Where; made if it is not there.
-
-        Raises:
-            LightsaeError: If the selection rule is not one of this package, a tensor has NaN or
-                inf, or the folder cannot be written.
-        """
-        rule = type(self.selection).__name__
-        if SELECTIONS.get(rule) is not type(self.selection):
-            raise LightsaeError(f"selection rule {rule} has no file format: {list(SELECTIONS)}")
-        settings = {
-            "d_in": self.d_in,
-            "d_sae": self.d_sae,
-            "dtype": str(self.W_enc.dtype).removeprefix("torch."),
-            "selection": {"rule": rule, **self.selection.settings()},
-            "normalization": {
-                "kind": self.normalization,
-                "divide_by": self.scale.item(),
-                "subtract": "b_dec" if self.apply_b_dec_to_input else "nothing",
-            },
-            "provenance": self.provenance,
-        }
-        save_load.write(Path(folder), dict(self.state_dict()), settings)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote, on the CPU and in the dtype it was saved in.
-
-        Args:
-            folder: The folder with sae.safetensors and sae.json.
-
-        Raises:
-            LightsaeError: If a file is missing, malformed, altered or does not fit the other.
-
-        Example:
-            >>> import tempfile
-            >>> folder = tempfile.mkdtemp()
-            >>> SparseAutoencoder(4, 16, TopK(2)).save(folder)
-            >>> SparseAutoencoder.load(folder).selection.k
-            2
-        """
-        settings, tensors = save_load.read(Path(folder))
-        path = Path(folder) / save_load.SETTINGS
-        rule = dict(settings["selection"])
-        name = rule.pop("rule", None)
-        if not isinstance(name, str) or name not in SELECTIONS:
-            raise LightsaeError(f"{path}: unknown selection rule {name!r}: {list(SELECTIONS)}")
-        # Files that are older than the choice have no kind.
-        kind = settings["normalization"].get("kind", "variance")
-        subtracts = settings["normalization"].get("subtract", "b_dec") == "b_dec"
-        try:
-            # On meta, wrong sizes allocate nothing and no random number is drawn.
-            with torch.device("meta"):
-                selection = SELECTIONS[name](**rule)
-                sae = cls(settings["d_in"], settings["d_sae"], selection, kind, subtracts)
-            sae.to(getattr(torch, settings["dtype"]))
-        except (TypeError, RuntimeError, LightsaeError) as error:
-            raise LightsaeError(f"{path}: {str(error).splitlines()[0]}") from error
-        save_load.require_promised(Path(folder), tensors, dict(sae.state_dict()))
-        if not tensors["scale"] > 0:
-            raise LightsaeError(
-                f"{Path(folder) / save_load.TENSORS}: tensor 'scale' is not positive"
-            )
-        sae.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
-        sae.provenance = settings.get("provenance", {})
-        return sae
-
-    @classmethod
-    def from_pretrained(
-        cls, repo_or_folder: str | Path, subfolder: str | None = None, revision: str | None = None
-    ) -> Self:
-        """Load from a folder, or from a repository of the Hugging Face Hub.
-
-        Of a repository nothing but sae.json and sae.safetensors is downloaded, both of one commit,
-        which `origin` keeps. They are checked as `load` does.
-
-        Args:
-            repo_or_folder: A folder if there is one of that name, or else a repository, OWNER/NAME.
-            subfolder: Folder within it.
-            revision: Branch, tag or commit of the repository; by default its main branch.
-
-        Raises:
-            LightsaeError: What `hub.located` and `load` raise.
-            MissingExtraError: If a repository is asked for and huggingface_hub is not installed.
-
-        Example:
-            >>> import tempfile
-            >>> folder = tempfile.mkdtemp()
-            >>> SparseAutoencoder(4, 16, TopK(2)).save(f"{folder}/layer_3")
-            >>> SparseAutoencoder.from_pretrained(folder, subfolder="layer_3").d_sae
-            16
-        """
-        folder, origin = hub.located(repo_or_folder, subfolder, revision)
-        sae = cls.load(folder)
-        sae.origin = origin
-        return sae
-
-    def push_to_hub(
-        self,
-        repo: str,
-        subfolder: str | None = None,
-        *,
-        card: str | None = None,
-        private: bool | None = None,
-    ) -> str:
-        """Save into a repository of the Hugging Face Hub, in one commit; see `hub.upload`.
-
-        Args:
-            repo: The repository, OWNER/NAME; made if it is not there.
-            subfolder: Folder within it.
-            card: Text of README.md. By default one that has the sizes and how to load it, unless
-                there is a README.md already.
-            private: Whether a repository that is made is private; by default as its owner has set.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            LightsaeError: What `save` and `hub.upload` raise.
-            MissingExtraError: If huggingface_hub is not installed.
-        """
-        with TemporaryDirectory() as folder:
-            self.save(folder)
-            return hub.upload(folder, repo, subfolder=subfolder, card=card, private=private)
+save_load.CLASSES[save_load.BASE] = SparseAutoencoder
 
 
 def _built(selection: Selection, d_sae: int) -> Selection:
@@ -508,7 +415,7 @@ def _require_tensor(x: object, d_in: int) -> None:
         raise LightsaeError(f"x is a {type(x).__name__}, expected a tensor [B, d_in = {d_in}]")
 
 
-def _require_code(code: object, d_sae: int) -> None:
+def require_code(code: object, d_sae: int) -> None:
     """Refuse what is no code of this dictionary."""
     if not isinstance(code, SparseCode):
         kind = type(code).__name__

@@ -19,7 +19,7 @@ from lightsae.sae import SparseAutoencoder
 
 sae = SparseAutoencoder.from_pretrained({arguments})
 code = sae.encode(x)  # x: raw activations, [B, {d_in}]; the code has values and indices, [B, k]
-x_hat = sae.decode(code)  # [B, {d_in}]
+{decode}  # [B, {d_out}]
 ```"""
 
 
@@ -63,14 +63,21 @@ def model_card(
     title = escaped(repo.rpartition("/")[2] if subfolder is None else subfolder)
     of = "" if base_model is None else f" of activations of {escaped(base_model)}"
     arguments = repr(repo) if subfolder is None else f"{repo!r}, subfolder={subfolder!r}"
+    transcodes = settings.get("class") == "Transcoder"
+    code = _CODE.format(
+        arguments=arguments,
+        d_in=int(settings["d_in"]),
+        decode=f"{'y' if transcodes else 'x'}_hat = sae.decode(code{', x' if transcodes else ''})",
+        d_out=int(settings["d_out" if transcodes else "d_in"]),
+    )
     parts = [
         f"---\n{yaml.safe_dump(told, sort_keys=False, width=math.inf)}---",
         f"# {title}",
-        f"A sparse autoencoder{of}, made with lightsae.",
+        f"A {'transcoder' if transcodes else 'sparse autoencoder'}{of}, made with lightsae.",
         table(("", ""), _shape(settings)),
         "## How to load it",
         "    pip install 'lightsae[hub]'",
-        _CODE.format(arguments=arguments, d_in=int(settings["d_in"])),
+        code,
         *sections,
     ]
     return "\n\n".join(parts) + "\n"
@@ -113,6 +120,7 @@ def _shape(settings: Mapping[str, Any]) -> list[tuple[str, object]]:
     told = ", ".join(f"{name} = {value}" for name, value in selection.items())
     rows: list[tuple[str, object]] = [
         ("d_in", settings["d_in"]),
+        *([("d_out", settings["d_out"])] if "d_out" in settings else []),
         ("d_sae", settings["d_sae"]),
         ("selection", f"{rule}: {told}" if told else rule),
         ("normalisation", (settings.get("normalization") or {}).get("kind", "variance")),

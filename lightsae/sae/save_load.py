@@ -25,6 +25,9 @@ _KEYS = {
     "xxh3": str,
 }
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
+# Classes that a file can name, the first for files that name none; subclasses come later.
+CLASSES: dict[str, type[Any]] = {}
+BASE = "SparseAutoencoder"
 
 
 def write(folder: Path, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
@@ -59,6 +62,27 @@ def require_promised(folder: Path, found: dict[str, Tensor], expected: dict[str,
     want = {name: (*t.shape, str(t.dtype)) for name, t in sorted(expected.items())}
     if have != want:
         raise LightsaeError(f"{folder / TENSORS} holds {have}, {SETTINGS} promises {want}")
+
+
+def saved_class(wanted: type[Any], name: object, path: Path) -> type[Any]:
+    """The class to read a folder as: what was saved, or a subclass of it that is wanted.
+
+    Args:
+        wanted: What it is read as.
+        name: The name in the settings; None is a `SparseAutoencoder`.
+        path: The settings, for messages.
+
+    Raises:
+        LightsaeError: If the name is unknown, or the class is not what is wanted.
+    """
+    base = CLASSES[BASE]
+    saved = base if name is None else CLASSES.get(str(name))
+    if saved is None:
+        raise LightsaeError(f"{path}: unknown class {name!r}: {list(CLASSES)}")
+    named = next((each for each in reversed(CLASSES.values()) if issubclass(wanted, each)), base)
+    if saved is not named and wanted is not base:
+        raise LightsaeError(f"{path}: holds a {saved.__name__}, not a {wanted.__name__}")
+    return wanted if saved is named else saved
 
 
 def read_settings(path: Path) -> dict[str, Any]:

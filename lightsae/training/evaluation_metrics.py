@@ -43,11 +43,11 @@ class RowMean(Metric):
 
 
 class EvaluationMetrics(nn.Module):
-    """R2, L0, dead latents and the parts of the loss over a split."""
+    """R2 of [B, d_out], L0, dead latents and the parts of the loss over a split."""
 
-    def __init__(self, d_in: int, d_sae: int) -> None:
+    def __init__(self, d_out: int, d_sae: int) -> None:
         super().__init__()
-        self.r2 = R2(d_in)
+        self.r2 = R2(d_out)
         self.l0 = L0()
         self.dead = DeadLatents(d_sae)
         self.loss = RowMean()

@@ -17,6 +17,7 @@ from lightsae.sae import (
     Regularizer,
     Selection,
     TopK,
+    TranscoderOptions,
 )
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import (
@@ -50,6 +51,9 @@ class SAEModule(OptimizedModule):
         regularizer: Penalty on the activations before selection or on the code, or none.
         aux_k: Auxiliary loss that revives dead latents, or none.
         reconstruction: Loss of nested parts of the code, or the plain one.
+        transcoder: Reconstruct another layer's activations, which the data give as targets; it has
+            options alone, since sizes, rule and normalization of the `Transcoder` are those above.
+            Losses are of normalised targets then, R2 of raw ones.
         d_in: Width of the activations; taken from the data when left out, and checked if given.
         centre: What the decoder bias starts as.
         normalization: What is done to inputs before they are encoded, and undone after; see
@@ -81,6 +85,7 @@ class SAEModule(OptimizedModule):
         regularizer: Regularizer | None = None,
         aux_k: AuxK | None = None,
         reconstruction: Reconstruction | None = None,
+        transcoder: TranscoderOptions | None = None,
         d_in: int | None = None,
         centre: Centre = "mean",
         normalization: Normalization = "variance",
@@ -92,7 +97,8 @@ class SAEModule(OptimizedModule):
         super().__init__()
         self.save_hyperparameters(
             ignore=[
-                "selection", "regularizer", "aux_k", "reconstruction", "optimizer", "lr_scheduler"
+                "selection", "regularizer", "aux_k", "reconstruction", "transcoder", "optimizer",
+                "lr_scheduler",
             ]
         )  # fmt: skip
         self.give_selection(TopK(32) if selection is None else selection)
@@ -105,6 +111,7 @@ class SAEModule(OptimizedModule):
         self.regularizer = regularizer
         self.aux_k = aux_k
         self.reconstruction = reconstruction
+        self.transcoder = transcoder
         require_known(normalization)
         self.centre: Centre = centre
         self.normalization: Normalization = normalization
@@ -119,7 +126,7 @@ class SAEModule(OptimizedModule):
         self._shards: dict[str, str] = {}
         self._upkeep = DecoderUpkeep()
         self.lr: float | None = None
-        if d_in is not None:
+        if d_in is not None and (transcoder is None or transcoder.d_out is not None):
             self._build(d_in)
 
     def configure_callbacks(self) -> list[Callback]:

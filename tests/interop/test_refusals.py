@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
+from lightsae.interop.benchmark_adapter import BenchmarkAdapter
 from lightsae.interop.registry import format_of
+from lightsae.sae import TopK, Transcoder
 
 from .ours import ours
 
@@ -37,8 +39,8 @@ def _written(name: str, folder: Path, rule: str = "TopK", **settings: Any) -> Pa
         ("saelens", {"k": 33}, "k = 33 is larger than d_sae = 32"),
         ("saelens", {"metadata": {}, "activation_fn": "tanh-relu"}, "activation_fn is 'tanh-relu'"),
         ("saelens", {"metadata": {}, "activation_fn": "topk"}, "'activation_fn_kwargs' is missing"),
-        ("sparsify", {"transcode": True}, "transcode is set: only autoencoders"),
-        ("sparsify", {"skip_connection": True}, "skip_connection is set"),
+        ("sparsify", {"transcode": 1}, "'transcode' is 1, expected bool"),
+        ("sparsify", {"skip_connection": True}, "tensor 'W_skip' is missing"),
         ("sparsify", {"signed": True}, "signed is set"),
         (
             "sparsify",
@@ -119,3 +121,8 @@ def test_provenance_that_makes_no_sense_stops_nothing(tmp_path: Path) -> None:
             folder = tmp_path / f"{name} {len(list(tmp_path.iterdir()))}"
             export_foreign(sae, folder, name)
             load_foreign(folder)
+
+
+def test_a_benchmark_takes_no_transcoder() -> None:
+    with pytest.raises(LightsaeError, match="takes no transcoder"):
+        BenchmarkAdapter(Transcoder(4, 16, TopK(2), d_out=3), "vit", "blocks.3.hook_x")

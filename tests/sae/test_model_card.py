@@ -100,3 +100,10 @@ def test_escaped_text_is_rendered_as_it_is(text: str) -> None:
 
 def test_a_table_has_a_cell_for_each_value() -> None:
     assert table(("a", "b"), [("x|y", 1.5)]) == "| a | b |\n|---|---|\n| x\\|y | 1.5 |"
+
+
+def test_of_a_transcoder_it_says_what_is_decoded_from_what() -> None:
+    card = model_card("me/mlp", {**SETTINGS, "class": "Transcoder", "d_out": 96, "skip": True})
+    assert "A transcoder, made with lightsae." in card
+    assert "y_hat = sae.decode(code, x)  # [B, 96]" in card
+    assert "| d\\_out | 96 |" in card

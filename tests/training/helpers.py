@@ -24,7 +24,7 @@ from lightsae.training import (
     SAEModule,
 )
 
-D_IN, D_SAE, K = 6, 24, 3
+D_IN, D_OUT, D_SAE, K = 6, 5, 24, 3
 # As a run tells them in its first line.
 SIZES = f"(d_in {D_IN}, d_sae {D_SAE}, k {K}, 318 parameters)"
 
@@ -46,6 +46,28 @@ def write_shards(
     with ShardWriter(folder, manifest, rows_per_shard=80, chunk_rows=8) as writer:
         for part in torch.arange(rows).split(40):
             writer.write(x[part], part, label=part % 3 if labels else None)
+    return folder
+
+
+def write_targets(
+    folder: Path, inputs: Path, d_out: int = D_OUT, seed: int = 1, skipped: int | None = None
+) -> Path:
+    """Of each row of shards a linear map, and few directions where the row is far along others.
+
+    Of the skipped sample there is nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = ActivationDataModule(str(inputs), val_fraction=0, test_fraction=0)
+    linear, read, written = (
+        torch.randn(shape, generator=generator) for shape in ((D_IN, d_out), (D_IN, 8), (8, d_out))
+    )
+    manifest = Manifest(d_out, "float32")
+    with ShardWriter(folder, manifest, rows_per_shard=80, chunk_rows=12) as writer:
+        for batch in rows.predict_dataloader():
+            x = batch.activations - 2
+            y = x @ linear + 3 * (x @ read - 3).relu() @ written - 1
+            kept = batch.sample_index != (-1 if skipped is None else skipped)
+            writer.write(y[kept], batch.sample_index[kept], batch.token_index[kept])
     return folder
 
 

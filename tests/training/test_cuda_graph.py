@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import AuxK, L1L2Ratio, MonosemanticityLoss, Objective, Regularizer
+from lightsae.sae import (
+    AuxK,
+    L1L2Ratio,
+    MonosemanticityLoss,
+    Objective,
+    Regularizer,
+    TranscoderOptions,
+)
 from lightsae.training import SAEAdam, SAEModule, WarmupDecay
 from lightsae.training.cuda_graph import WARMUP, CapturedStep, require_capturable
 from lightsae.training.module_parts import optimization
@@ -116,6 +123,7 @@ def test_training_equals_that_without_a_graph(
         ({"precision": "16-mixed"}, "trainer.precision must not be 16-mixed"),
         ({"world_size": 2}, "there must be one process"),
         ({"device": "cpu"}, "it needs a GPU"),
+        ({"transcoder": TranscoderOptions()}, "transcoder must be null"),
         (
             {"regularizer": MonosemanticityLoss(0.1, embeddings="data")},
             "MonosemanticityLoss must take its embeddings from the input",
@@ -127,12 +135,14 @@ def test_what_a_graph_cannot_hold_is_refused(change: dict[str, Any], says: str) 
     settings = {
         "optimizer": SAEAdam([torch.ones(1)]), "aux_k": None, "accumulate_grad_batches": 1,
         "precision": "bf16-mixed", "world_size": 1, "device": "cuda", "regularizer": None,
+        "transcoder": None,
     } | change  # fmt: skip
     strategy = SimpleNamespace(root_device=torch.device(settings["device"]))
     trainer: Any = SimpleNamespace(strategy=strategy, **settings)
     with pytest.raises(LightsaeError, match=f"cuda_graph: {says}"):
         losses = settings["aux_k"], settings["regularizer"]
-        require_capturable(trainer, settings["optimizer"], *losses)
+        transcoder = settings["transcoder"]
+        require_capturable(trainer, settings["optimizer"], *losses, transcoder=transcoder)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

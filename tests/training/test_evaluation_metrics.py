@@ -22,7 +22,7 @@ MOVED: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 @pytest.mark.parametrize("moved", MOVED)
 def test_a_mean_is_over_rows_in_float64(moved: str) -> None:
-    found = EvaluationMetrics(d_in=2, d_sae=4)
+    found = EvaluationMetrics(d_out=2, d_sae=4)
     MOVED[moved](found)
     values = torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = [4096] * 99 + [1]

@@ -21,6 +21,8 @@ class ActivationBatch(NamedTuple):
         label: Int64 `[B]`, the sample's class, or None where the data had no labels.
         embeddings: Float `[B, d_e]`, each row's sample as another model sees it, where the data
             module is asked for it, else None.
+        targets: Float `[B, d_out]`, each row's activations at another layer, in that layer's units,
+            where the data module is asked for them, else None.
 
     Example:
         >>> import torch
@@ -35,14 +37,23 @@ class ActivationBatch(NamedTuple):
     token_index: Tensor
     label: Tensor | None
     embeddings: Tensor | None = None
+    targets: Tensor | None = None
+
+    def with_rows_in(self, dtype: torch.dtype) -> "ActivationBatch":
+        """The batch with activations and targets in a dtype."""
+        targets = None if self.targets is None else self.targets.to(dtype)
+        return self._replace(activations=self.activations.to(dtype), targets=targets)
 
 
-def as_activation_batch(batch: Any, d_in: int | None = None) -> ActivationBatch:
+def as_activation_batch(
+    batch: Any, d_in: int | None = None, d_out: int | None = None
+) -> ActivationBatch:
     """What any loader delivers, as an `ActivationBatch`.
 
     Args:
         batch: An `ActivationBatch`, a float tensor [B, d_in], or a list or tuple of one.
         d_in: The width it must have; None for any.
+        d_out: The width that targets must have, which must be there then; None for any, or none.
 
     Raises:
         LightsaeError: If it is anything else.
@@ -58,16 +69,31 @@ def as_activation_batch(batch: Any, d_in: int | None = None) -> ActivationBatch:
             raise LightsaeError(f"a batch {_kind(batch)}, {_EXPECTED}")
         unknown = torch.full((len(rows),), -1, device=rows.device) if rows.dim() else rows
         taken = ActivationBatch(rows, unknown, unknown, None)
-    rows = taken.activations
-    if rows.dim() != 2:
-        raise LightsaeError(f"a batch has shape {list(rows.shape)}, expected [rows, d_in]")
-    if not rows.is_floating_point():
-        raise LightsaeError(f"a batch has dtype {rows.dtype}, expected a float dtype")
-    if d_in is not None and rows.shape[1] != d_in:
+    _require_rows("", taken.activations, "d_in", d_in)
+    if taken.targets is not None:
+        _require_rows(" of targets", taken.targets, "d_out", d_out)
+        if len(taken.targets) != len(taken.activations):
+            raise LightsaeError(
+                f"a batch has {len(taken.targets)} targets for {len(taken.activations)} rows"
+            )
+    elif d_out is not None:
         raise LightsaeError(
-            f"a batch has rows of width {rows.shape[1]}, the autoencoder has d_in = {d_in}"
+            "a batch has no targets, which a transcoder reconstructs: expected an ActivationBatch "
+            "with targets [rows, d_out], as ActivationDataModule(targets=FOLDER) gives them"
         )
     return taken
+
+
+def _require_rows(what: str, rows: Tensor, name: str, width: int | None) -> None:
+    """Refuse what is no float matrix of the width."""
+    if rows.dim() != 2:
+        raise LightsaeError(f"a batch{what} has shape {list(rows.shape)}, expected [rows, {name}]")
+    if not rows.is_floating_point():
+        raise LightsaeError(f"a batch{what} has dtype {rows.dtype}, expected a float dtype")
+    if width is not None and rows.shape[1] != width:
+        raise LightsaeError(
+            f"a batch{what} has rows of width {rows.shape[1]}, the autoencoder has {name} = {width}"
+        )
 
 
 def _kind(batch: Any) -> str:

@@ -60,13 +60,12 @@ class Assembly:
         # One thread of numpy: torch's would wait for a core that a reader occupies.
         np.copyto(_plain(self._activations)[filled : filled + len(rows)], _plain(rows))
 
-    def finish(self, dtype: torch.dtype | None) -> ActivationBatch:
-        """The batch in the dtype asked for; None leaves the stored one."""
+    def finish(self) -> ActivationBatch:
+        """The batch, in the stored dtype."""
         assert self._activations is not None
-        activations = self._activations if dtype is None else self._activations.to(dtype)
         columns = [torch.from_numpy(column) for column in np.concatenate(self._columns, axis=1)]
         label = columns[2] if len(columns) == 3 else None
-        return ActivationBatch(activations, columns[0], columns[1], label)
+        return ActivationBatch(self._activations, columns[0], columns[1], label)
 
 
 def _plain(rows: Tensor) -> Array:

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightsae.activations.loading.label_mixing import in_random_order, label_chi_square
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.target_rows import TargetRows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import (
     Split,
@@ -65,6 +66,8 @@ class ActivationDataModule(SplitDataModule):
         embeddings: Folder of shards of another model with a row for each sample, in any order;
             batches have them for `MonosemanticityLoss(embeddings="data")`. All of them are held in
             memory, as they are stored.
+        targets: Folder of shards of another layer, as the same extraction makes it, whose rows are
+            those of `path` in the same order; batches have them for a `Transcoder`.
 
     Example:
         >>> import tempfile
@@ -93,6 +96,7 @@ class ActivationDataModule(SplitDataModule):
         readers: int = 2,
         source: ActivationSource | None = None,
         embeddings: NameOption | None = None,
+        targets: NameOption | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -109,6 +113,7 @@ class ActivationDataModule(SplitDataModule):
         self.dtype = torch.float32 if dtype == "float32" else None
         self.verify, self.readers, self.source = verify, readers, source
         self.embeddings = None if embeddings is None else Path(expanded(embeddings))
+        self.targets = None if targets is None else Path(expanded(targets))
         self._shards: ShardSet | None = None
         self._counts: dict[Split, Array] = {}
 
@@ -125,6 +130,24 @@ class ActivationDataModule(SplitDataModule):
     def d_in(self) -> int:
         """Width of a row."""
         return self.manifest.d_in
+
+    @property
+    def target_manifest(self) -> Manifest | None:
+        """The manifest of the targets, or None where there are none.
+
+        Raises:
+            LightsaeError: If their folder is missing, empty or altered.
+        """
+        if self.targets is None:
+            return None
+        rows = self.target_rows
+        return Manifest.load(self.targets) if rows is None else rows.manifest
+
+    @property
+    def d_out(self) -> int | None:
+        """Width of a row of the targets, or None where there are none."""
+        manifest = self.target_manifest
+        return None if manifest is None else manifest.d_in
 
     @property
     def digest(self) -> str:
@@ -162,6 +185,9 @@ class ActivationDataModule(SplitDataModule):
             _tell_mixing(shards, self.buffer_rows)
         if self.embeddings is not None and self.sample_embeddings is None:
             self.sample_embeddings = SampleEmbeddings(str(self.embeddings), verify=self.verify)
+        if self.targets is not None and self.target_rows is None:
+            targets = ShardSet(self.targets, verify=self.verify)
+            self.target_rows = TargetRows(shards, targets)
         self._shards = shards
 
     def teardown(self, stage: str | None = None) -> None:
@@ -172,7 +198,9 @@ class ActivationDataModule(SplitDataModule):
         """
         if self._shards is not None:
             self._shards.close()
-            self._shards = self.sample_embeddings = None
+            if isinstance(self.target_rows, TargetRows):
+                self.target_rows.close()
+            self._shards = self.sample_embeddings = self.target_rows = None
 
     @property
     def _name(self) -> str:

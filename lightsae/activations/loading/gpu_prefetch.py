@@ -75,13 +75,11 @@ class CudaCopies:
         return memory
 
     def begin(self, source: ActivationBatch) -> Copy:
-        """Begin to copy a batch, the activations as they are stored: the GPU widens them."""
+        """Begin to copy a batch, the rows of layers as they are stored: the GPU widens them."""
         with torch.cuda.stream(self._stream):
-            activations, *columns = (self._copied(tensor) for tensor in source)
-            assert activations is not None
+            batch = ActivationBatch(*map(self._copied, source))  # type: ignore[arg-type]
             if self._dtype is not None:
-                activations = activations.to(self._dtype)
-            batch = ActivationBatch(activations, *columns)  # type: ignore[arg-type]
+                batch = batch.with_rows_in(self._dtype)
             return Copy(source, batch, self._stream.record_event())
 
     def _copied(self, tensor: Tensor | None) -> Tensor | None:

@@ -1,28 +1,23 @@
 """Shuffled batches from shards or from a running model, whole chunks at a time."""
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightsae.activations.loading.activation_batch import ActivationBatch
-from lightsae.activations.loading.batch_assembly import Assembly
-from lightsae.activations.loading.buffer_pool import Slabs
 from lightsae.activations.loading.epoch_plan import Group, Share, plan_epoch
 from lightsae.activations.loading.gpu_prefetch import Copies, ahead
-from lightsae.activations.loading.group_reader import GroupReader
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.row_stream import Batches, RowStream
 from lightsae.activations.loading.splits import Split, SplitRule
-from lightsae.activations.shards.checked_read import aligned
 from lightsae.activations.shards.dtypes import Array
 from lightsae.activations.shards.reading.row_source import RowSource
 from lightsae.errors import LightsaeError
-
-Allocate = Callable[[int], Array]
-Batches = Generator[ActivationBatch, None, None]
 
 
 class ActivationLoader:
@@ -61,6 +56,8 @@ class ActivationLoader:
         copies: Brings batches to a device, each while the one before it is used; they are then of
             its dtype.
         embeddings: Embeddings of the samples, which batches are to have too.
+        targets: Rows of another layer in the same chunks, which batches are to have too; held in
+            memory besides.
 
     Raises:
         LightsaeError: If an argument is out of range or the split is empty for a rank.
@@ -101,6 +98,7 @@ class ActivationLoader:
         progress: Callable[[], tuple[int, float]] | None = None,
         copies: Copies | None = None,
         embeddings: SampleEmbeddings | None = None,
+        targets: RowSource | None = None,
     ) -> None:
         if batch_size < 1 or buffer_rows < 1:
             raise LightsaeError(
@@ -130,16 +128,12 @@ class ActivationLoader:
                 f"{shards.name}: the {split} split has {total} rows, too few for a batch "
                 f"on each of {world_size} processes"
             )
-        manifest, in_split = shards.manifest, partial(rule.mask, split=split)
-        allocate = shards.allocator(readers)
-        pools, self._memory = (
-            Slabs(manifest.d_in, manifest.dtype, _for_copies(each, copies))
-            for each in (allocate, aligned)
-        )
-        ahead = 2 if allocate is aligned else 3
-        self._reader = GroupReader(
-            shards, in_split, rows_per_chunk, self._group_rows, readers, pools, ahead
-        )
+        in_split = partial(rule.mask, split=split)
+        self._streams = [
+            RowStream(source, in_split, rows_per_chunk, self._group_rows, readers, copies)
+            for source in (shards, targets)
+            if source is not None
+        ]
 
     @property
     def epoch(self) -> int:
@@ -202,24 +196,23 @@ class ActivationLoader:
         share = self._share
         groups, used = self._remaining(epoch, share.start(position))
         key = [self._seed, epoch, share.rank, share.world_size] if self._shuffle else None
-        loaded = self._reader.read(groups, key)
-        group = next(loaded)
-        try:
-            for batch in range(position, share.batches):
-                rows = share.start(batch + 1) - share.start(batch)
-                assembly = Assembly(rows, self._memory)
-                while assembly.missing:
-                    if used == len(group.rows):
-                        del group  # The threads need its memory for the group after the next.
-                        group, used = next(loaded), 0
-                    used += assembly.take(group, used)
-                yield self._finished(assembly)
-        finally:
-            loaded.close()
+        sizes = [
+            share.start(batch + 1) - share.start(batch) for batch in range(position, share.batches)
+        ]
+        with ExitStack() as ended:
+            batches, *targets = [
+                ended.enter_context(closing(stream.batches(groups, used, sizes, key)))
+                for stream in self._streams
+            ]
+            for batch in batches:
+                yield self._finished(batch, *(next(rows).activations for rows in targets))
+                del batch  # Its memory is needed for the next.
 
-    def _finished(self, assembly: Assembly) -> ActivationBatch:
-        """The batch, with the embeddings of its samples."""
-        batch = assembly.finish(self._dtype if self._copies is None else None)
+    def _finished(self, batch: ActivationBatch, targets: Tensor | None = None) -> ActivationBatch:
+        """The batch in its dtype, with its targets and the embeddings of its samples."""
+        batch = batch._replace(targets=targets)
+        if self._dtype is not None and self._copies is None:
+            batch = batch.with_rows_in(self._dtype)
         if self._embeddings is None:
             return batch
         return batch._replace(embeddings=self._embeddings.of(batch.sample_index))
@@ -239,15 +232,6 @@ class ActivationLoader:
         while len(groups) > 1 and rows_done >= groups[0].rows:
             rows_done -= groups.pop(0).rows
         return groups, rows_done
-
-
-def _for_copies(allocate: Allocate, copies: Copies | None) -> Allocate:
-    """What makes memory that can be copied to a device at full speed, if there is one."""
-    if copies is None:
-        return allocate
-    if allocate is aligned:
-        return copies.allocate
-    return lambda size: copies.register(allocate(size))
 
 
 def _group_rows(most: int, multiple: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightsae.activations.loading.gpu_prefetch import CudaCopies
 from lightsae.activations.loading.loader import ActivationLoader
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
 from lightsae.activations.loading.splits import Split, SplitRule
 from lightsae.activations.shards.dtypes import Array, as_float32
 from lightsae.activations.shards.manifest import Manifest
@@ -37,6 +37,7 @@ class SplitDataModule(LightningDataModule):
         dtype: Dtype of the activations delivered; None for the stored one.
         readers: Threads that read.
         sample_embeddings: What batches have of another model, or None.
+        target_rows: What batches have of another layer, or None; there once the data are set up.
 
     Raises:
         LightsaeError: If the seed is negative.
@@ -45,6 +46,7 @@ class SplitDataModule(LightningDataModule):
     dtype: torch.dtype | None = torch.float32
     readers: int = 1
     sample_embeddings: SampleEmbeddings | None = None
+    target_rows: RowSource | None = None
 
     def __init__(
         self,
@@ -115,6 +117,27 @@ class SplitDataModule(LightningDataModule):
             Float32 `[rows, d_in]`.
         """
         source, rule, counts = self._opened("train")
+        return self._sample(source, rule, counts, max_rows)
+
+    def training_targets(self, max_rows: int = 32_768) -> Tensor:
+        """Targets of the rows of `training_sample`, in its order; the same on every rank.
+
+        Args:
+            max_rows: At most this many.
+
+        Returns:
+            Float32 `[rows, d_out]`.
+
+        Raises:
+            LightsaeError: If there are none.
+        """
+        _, rule, counts = self._opened("train")
+        if self.target_rows is None:
+            raise LightsaeError(f"{self._name}: has no targets: give data.targets")
+        return self._sample(self.target_rows, rule, counts, max_rows)
+
+    def _sample(self, source: RowSource, rule: SplitRule, counts: Array, max_rows: int) -> Tensor:
+        """Rows of the training split, from chunks drawn by `seed`."""
         order = np.random.default_rng(self.seed).permutation(len(counts))
         chunks = order[: np.searchsorted(np.cumsum(counts[order]), max_rows) + 1]
         manifest, rows = source.manifest, source.stored_rows
@@ -157,11 +180,11 @@ class SplitDataModule(LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> ActivationLoader:
-        """Batches of every row, in stored order."""
-        return self._loader("all")
+        """Batches of every row, in stored order; without targets, which no code needs."""
+        return self._loader("all", targets=False)
 
     def split_dataloader(
-        self, split: Split, *, rank: int = 0, world_size: int = 1
+        self, split: Split, *, rank: int = 0, world_size: int = 1, targets: bool = False
     ) -> ActivationLoader:
         """Batches of a split in stored order, outside a trainer.
 
@@ -169,14 +192,19 @@ class SplitDataModule(LightningDataModule):
             split: The split.
             rank: Whose share.
             world_size: In how many shares its rows are cut.
+            targets: Read the targets too, where there are some.
 
         Raises:
             LightsaeError: If there is no such split.
         """
-        return self._loader(split, place=(rank, world_size))
+        return self._loader(split, place=(rank, world_size), targets=targets)
 
     def _loader(
-        self, split: Split, shuffle: bool = False, place: tuple[int, int] | None = None
+        self,
+        split: Split,
+        shuffle: bool = False,
+        place: tuple[int, int] | None = None,
+        targets: bool = True,
     ) -> ActivationLoader:
         """A loader for this process, or for a rank of so many."""
         self._require_split(split)
@@ -203,6 +231,7 @@ class SplitDataModule(LightningDataModule):
             progress=partial(_progress, trainer) if shuffle and trainer else None,
             copies=self._copies(),
             embeddings=None if split == "all" else self.sample_embeddings,
+            targets=self.target_rows if targets else None,
         )
 
     def _require_split(self, split: Split) -> None:

@@ -12,7 +12,7 @@ from lightsae.evaluation.comparison.run_groups import names_beside_sizes
 from lightsae.evaluation.result import EvaluationResult
 from lightsae.metrics import Interval, latent_differences, rank_differences, t_interval
 
-_SAME = ("split", "d_in")
+_SAME = ("split", "d_in", "d_out")
 _SCALARS = (
     "r2", "r2_uniform", "nmse", "l0", "hoyer", "dead", "uniqueness", "purity_binary",
     "purity_weighted", "probe_auc",

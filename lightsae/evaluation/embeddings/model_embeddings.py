@@ -14,7 +14,7 @@ from lightsae.activations.extraction.images.image_set import ImageSet, Item, loa
 from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.extraction.models import LayerTap, load_model
 from lightsae.activations.extraction.multi_process import run_in_processes
-from lightsae.activations.loading.online_datamodule import OnlineActivationDataModule
+from lightsae.activations.loading.online.online_datamodule import OnlineActivationDataModule
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.shards.checked_read import checksum
 from lightsae.activations.shards.dtypes import Array

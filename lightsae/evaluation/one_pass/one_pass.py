@@ -15,7 +15,7 @@ from lightsae.evaluation.one_pass.token_pooling import PooledImages
 from lightsae.evaluation.options import EvaluationOptions
 from lightsae.evaluation.split_images import SplitImages
 from lightsae.metrics import L0, FiringDensity, Hoyer, MoransI
-from lightsae.sae import SparseAutoencoder, SparseCode
+from lightsae.sae import SparseAutoencoder, SparseCode, Transcoder
 
 
 class OnePass:
@@ -42,7 +42,7 @@ class OnePass:
         self._sae, self._images, self._embeddings = sae, images, embeddings
         self._options, device = options, sae.W_enc.device
         d_sae, d_in = sae.d_sae, sae.d_in
-        self._of_reconstructions = ReconstructionMeasures(d_in).to(device)
+        self._of_reconstructions = ReconstructionMeasures(sae.d_out).to(device)
         self._of_codes = {"l0": L0().to(device), "hoyer": Hoyer(d_sae).to(device)}
         self._density = FiringDensity(d_sae).to(device)
         self._sample = self._row_sample()
@@ -68,8 +68,9 @@ class OnePass:
         """The sample of rows, unless nothing tells them apart."""
         if self._images is None or not self._images.told_apart:
             return None
-        device, d_in = self._sae.W_enc.device, self._sae.d_in
-        return RowSample(self._options.rank_rows, d_in, self._images.rows).to(device)
+        sae, most = self._sae, self._options.rank_rows
+        d_out = sae.d_out if isinstance(sae, Transcoder) else 0
+        return RowSample(most, sae.d_in, self._images.rows, d_out).to(sae.W_enc.device)
 
     def _left_out(self) -> list[str]:
         notes = []
@@ -89,18 +90,20 @@ class OnePass:
         """Add a batch.
 
         Args:
-            batch: The rows.
+            batch: The rows; of a transcoder with their targets.
             code: Their code, [B, k].
-            x_hat: Their reconstruction, [B, d_in].
+            x_hat: Their reconstruction, [B, d_out].
         """
-        x = batch.activations
-        self._of_reconstructions.update(x_hat=x_hat, x=x)
+        x, targets = batch.activations, None
+        if isinstance(self._sae, Transcoder):
+            targets = batch.targets
+        self._of_reconstructions.update(x_hat=x_hat, x=x if targets is None else targets)
         for metric in self._of_codes.values():
             metric.update(code)
         self._density.update(code)
         self._seen.update(rows=len(x))
         if self._sample is not None:
-            self._sample.update(x, batch.sample_index, batch.token_index)
+            self._sample.update(x, batch.sample_index, batch.token_index, targets)
         if self._morans_i is not None and self._images is not None:
             patches = batch.token_index - self._images.first_patch
             self._morans_i.update(code, batch.sample_index, patches)
@@ -138,7 +141,9 @@ class OnePass:
         if self._morans_i is not None:
             found.add_morans_i(self._morans_i)
         if self._sample is not None:
-            found.curves |= sampled_curves(self._sae, self._sample.compute())
+            rows, targets = self._sample.compute()
+            transcodes = isinstance(self._sae, Transcoder)
+            found.curves |= sampled_curves(self._sae, rows, targets if transcodes else None)
         return found
 
     def _add_images(self, batch: ImageBatch) -> None:

@@ -12,7 +12,9 @@ Curve = dict[str, list[float]]
 
 
 @torch.no_grad()
-def sampled_curves(sae: SparseAutoencoder, rows: Tensor) -> dict[str, Curve]:
+def sampled_curves(
+    sae: SparseAutoencoder, rows: Tensor, targets: Tensor | None = None
+) -> dict[str, Curve]:
     """Both curves from one encoding with 4 k latents a row.
 
     The leading places of a code with 4 k latents are the codes with fewer, and before Top-k the
@@ -21,6 +23,7 @@ def sampled_curves(sae: SparseAutoencoder, rows: Tensor) -> dict[str, Curve]:
     Args:
         sae: The autoencoder.
         rows: Inputs `[n, d_in]`.
+        targets: What is reconstructed of them `[n, d_out]`; the inputs if left out.
 
     Returns:
         `rank_profile` with columns rank and activation, and `k_robustness` with k, nmse and r2;
@@ -29,12 +32,14 @@ def sampled_curves(sae: SparseAutoencoder, rows: Tensor) -> dict[str, Curve]:
     k, d_sae = sae.selection.k, sae.d_sae
     ranks, points = min(_TIMES_K * k, d_sae), k_around(k, d_sae)
     total = torch.zeros(ranks, dtype=torch.float64, device=rows.device)
-    robustness = KRobustness(sae.d_in, points).to(rows.device)
-    for part in rows.split(_ROWS):
+    robustness = KRobustness(sae.d_out, points).to(rows.device)
+    wanted = rows if targets is None else targets
+    for part, of_part in zip(rows.split(_ROWS), wanted.split(_ROWS), strict=True):
         x = part.to(sae.W_enc)
         code = sae.encode(x, k=ranks)
         total += code.values.double().sum(0)
-        robustness.update(x_hat=_reconstructions(sae, code, points), x=x)
+        x_hat = _reconstructions(sae, code, x, points)
+        robustness.update(x_hat=x_hat, x=of_part.to(sae.W_enc))
     curve = robustness.compute()
     activation = total / len(rows)
     return {
@@ -50,15 +55,17 @@ def sampled_curves(sae: SparseAutoencoder, rows: Tensor) -> dict[str, Curve]:
     }
 
 
-def _reconstructions(sae: SparseAutoencoder, code: SparseCode, points: tuple[int, ...]) -> Tensor:
-    """Reconstructions with the k largest of a code, for several k, `[points, n, d_in]`.
+def _reconstructions(
+    sae: SparseAutoencoder, code: SparseCode, x: Tensor, points: tuple[int, ...]
+) -> Tensor:
+    """Reconstructions with the k largest of a code, for several k, `[points, n, d_out]`.
 
     Each adds what the places after the one before it contribute, so every place is decoded once.
     """
-    nothing = sae.decode(_places(code, 0, 1, times=0.0))
+    nothing = sae.decode(_places(code, 0, 1, times=0.0), x)
     found, x_hat, done = [], nothing, 0
     for k in points:
-        x_hat = x_hat + (sae.decode(_places(code, done, k)) - nothing)
+        x_hat = x_hat + (sae.decode(_places(code, done, k), x) - nothing)
         found.append(x_hat)
         done = k
     return torch.stack(found)

@@ -26,6 +26,7 @@ from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "dictionary_learning"
 FILES = "ae.pt and config.json with trainer.dict_class"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "config.json", "ae.pt"
 _BUFFERS = ("k", "threshold", "group_sizes")

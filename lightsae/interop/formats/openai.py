@@ -25,6 +25,7 @@ from lightsae.sae import JumpReLU, SparseAutoencoder, TopK
 
 NAME = "openai"
 FILES = "a .pt file with encoder.weight, decoder.weight, pre_bias and latent_bias"
+TRANSCODERS = False
 
 _SHAPES: dict[str, tuple[int | str, ...]] = {
     "encoder.weight": ("d_sae", "d_in"),

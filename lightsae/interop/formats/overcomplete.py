@@ -32,6 +32,7 @@ from lightsae.sae import JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "overcomplete"
 FILES = "a .pt file of a TopKSAE, BatchTopKSAE or JumpSAE, or state_dict.pt and module.json"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "module.json", "state_dict.pt"
 _CLASSES = ("TopKSAE", "BatchTopKSAE", "JumpSAE")

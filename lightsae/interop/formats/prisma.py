@@ -31,6 +31,7 @@ from lightsae.sae import JumpReLU, Normalization, Selection, SparseAutoencoder, 
 
 NAME = "prisma"
 FILES = "config.json with activation_fn_str and a .pt file, or a .pt file with both"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "config.json", "weights.pt"
 _SPARSITY = "_log_feature_sparsity.pt"

@@ -30,6 +30,7 @@ from lightsae.sae import BatchTopK, JumpReLU, Normalization, Selection, SparseAu
 
 NAME = "saelens"
 FILES = "cfg.json and sae_weights.safetensors"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "cfg.json", "sae_weights.safetensors"
 _SHAPES: dict[str, tuple[int | str, ...]] = {

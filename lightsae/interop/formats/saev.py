@@ -34,6 +34,7 @@ from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "saev"
 FILES = "sae.pt that begins with a line of JSON"
+TRANSCODERS = False
 
 _SCHEMAS = (None, 1, 2, 3, 4, 5)
 _SUBTRACTING = (None, 1)

@@ -34,6 +34,7 @@ from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "visaebench"
 FILES = "config.json with activation, and sae.pt, model.safetensors or model.pt"
+TRANSCODERS = False
 
 _CONFIGS = ("config.json", "config.yaml", "config.yml")
 _TENSORS = ("sae.pt", "model.safetensors", "model.pt")

@@ -25,7 +25,8 @@ _MAY_CHANGE = (
 )  # fmt: skip
 # Where what is trained on lies; what it is, a digest tells.
 _PLACES = (
-    "data.init_args.path", "data.init_args.embeddings", "data.init_args.source.init_args.encoders",
+    "data.init_args.path", "data.init_args.embeddings", "data.init_args.targets",
+    "data.init_args.source.init_args.encoders",
     "data.init_args.data.folder", "data.init_args.data.huggingface",
     "data.init_args.data.webdataset", "data.init_args.data.arrays",
     "data.init_args.model.weights",
@@ -33,7 +34,7 @@ _PLACES = (
 # Last words of the settings that are paths, in classes of the user's too.
 _PATHS = {
     "path", "dirpath", "folder", "root", "encoders", "huggingface", "webdataset", "arrays",
-    "weights", "embeddings",
+    "weights", "embeddings", "targets",
 }  # fmt: skip
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]

@@ -1,5 +1,6 @@
 """A module that writes into a checkpoint what builds it again, and checks what it reads."""
 
+from dataclasses import asdict
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +10,14 @@ from lightsae_kernels import raise_if_flagged
 
 from lightsae.errors import LightsaeError
 from lightsae.module_names import named_as, plain_name
-from lightsae.sae import AuxK, Normalization, Reconstruction, Regularizer, Selection
+from lightsae.sae import (
+    AuxK,
+    Normalization,
+    Reconstruction,
+    Regularizer,
+    Selection,
+    TranscoderOptions,
+)
 from lightsae.training.checkpoints.compatibility import require_resumable, require_same_model
 from lightsae.training.checkpoints.provenance import require_same_shards, require_same_source
 from lightsae.training.checkpoints.reading import read_checkpoint
@@ -29,12 +37,15 @@ class CheckpointedModule(LightningModule):
         regularizer: Penalty on the activations before selection, or None.
         aux_k: Auxiliary loss that revives dead latents, or None.
         reconstruction: Loss of nested parts of the code, or None.
+        transcoder: What makes the autoencoder a transcoder, its width included once that is known;
+            or None.
         normalization: What is done to inputs before they are encoded.
     """
 
     regularizer: Regularizer | None
     aux_k: AuxK | None
     reconstruction: Reconstruction | None
+    transcoder: TranscoderOptions | None
     normalization: Normalization
     _shards: dict[str, str]
 
@@ -53,6 +64,7 @@ class CheckpointedModule(LightningModule):
         checkpoint["selection"] = described_selection(self.selection)
         checkpoint |= described_losses(self.regularizer, self.aux_k, self.reconstruction)
         checkpoint["normalization"] = self.normalization
+        checkpoint["transcoder"] = None if self.transcoder is None else asdict(self.transcoder)
         checkpoint["shards"] = self._shards
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from lightsae.errors import LightsaeError
 
 
 def shards_of(data: object) -> dict[str, str]:
-    """What tells a data module's shards from others: their digest, model and layer.
+    """What tells a data module's shards from others: digest, model and layer, of targets too.
 
     Args:
         data: Any data module, or None; what it does not know is left out.
@@ -17,11 +17,14 @@ def shards_of(data: object) -> dict[str, str]:
     """
     manifest = getattr(data, "manifest", None)
     embeddings = getattr(getattr(data, "sample_embeddings", None), "manifest", None)
+    targets = getattr(data, "target_manifest", None)
     known = {
         "digest": getattr(data, "digest", None),
         "model": getattr(manifest, "model", None),
         "layer": getattr(manifest, "layer", None),
         "embeddings digest": embeddings and embeddings.digest(),
+        "targets digest": targets and targets.digest(),
+        "targets layer": targets and targets.layer,
     }
     return {name: str(value) for name, value in known.items() if value}
 
@@ -38,7 +41,7 @@ def require_same_shards(trained_on: Mapping[str, str], found: Mapping[str, str])
         ...
         lightsae.errors.LightsaeError: other shards (digest 'a', now 'b')
     """
-    for name in ("digest", "embeddings digest"):
+    for name in ("digest", "embeddings digest", "targets digest"):
         was, now = trained_on.get(name), found.get(name)
         if was and now and was != now:
             raise LightsaeError(f"other shards ({name} {was!r}, now {now!r})")
@@ -56,7 +59,7 @@ def require_same_source(trained_on: Mapping[str, str], found: Mapping[str, str])
         ...
         lightsae.errors.LightsaeError: layer 'blocks.3', not 'blocks.5'
     """
-    for name in ("model", "layer"):
+    for name in ("model", "layer", "targets layer"):
         was, now = trained_on.get(name), found.get(name)
         if was and now and was != now:
             raise LightsaeError(f"{name} {was!r}, not {now!r}")

@@ -21,8 +21,10 @@ from lightsae.sae import (
     Regularizer,
     Selection,
     SparseAutoencoder,
+    Transcoder,
+    TranscoderOptions,
 )
-from lightsae.sae.reconstruction import RECONSTRUCTIONS
+from lightsae.sae.losses.reconstruction import RECONSTRUCTIONS
 from lightsae.sae.selection import SELECTIONS
 
 _PREFIX = "sae."
@@ -33,7 +35,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "MonosemanticityLoss": MonosemanticityLoss,
 }
 _LOSSES = ("regularizer", "aux_k")
-_BUILT = (*_LOSSES, "reconstruction")
+_BUILT = (*_LOSSES, "reconstruction", "transcoder")
 
 
 def described_selection(selection: Selection) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def module_settings(
     if missing:
         names = " and ".join(missing)
         rank_zero_warn(f"{path}: does not say its {names}; give them, or the module has none")
-    builders = (_regularizer, _aux_k, _reconstruction)
+    builders = (_regularizer, _aux_k, _reconstruction, _transcoder)
     for name, build in zip(_BUILT, builders, strict=True):
         if name not in given:
             known[name] = build(settings.get(name), path)
@@ -160,11 +162,15 @@ def saved_autoencoder(content: Mapping[str, Any], path: Path) -> SparseAutoencod
     settings = _saved_settings(content, path)
     d_sae, d_in = _weights(content, path).shape
     rule, kind = _selection(settings, path), settings.get("normalization", "variance")
+    transcoder = _transcoder(settings.get("transcoder"), path)
     state = _plainly_named(content).items()
     tensors = {name.removeprefix(_PREFIX): t for name, t in state if name.startswith(_PREFIX)}
     try:
         with torch.device("meta"):  # no memory, no random numbers
-            sae = SparseAutoencoder(d_in, d_sae, rule, kind)
+            if transcoder is None:
+                sae = SparseAutoencoder(d_in, d_sae, rule, kind)
+            else:
+                sae = Transcoder(d_in, d_sae, rule, kind, transcoder.d_out, transcoder.skip)
         sae.load_state_dict(tensors, assign=True)
     except (TypeError, RuntimeError, LightsaeError) as error:
         raise LightsaeError(f"{path}: {str(error).splitlines()[-1].strip()}") from error
@@ -256,6 +262,14 @@ def _reconstruction(found: Any, path: Path) -> Reconstruction | None:
         return None
     loss: Reconstruction = _named(found, "class", "reconstruction", RECONSTRUCTIONS, path)
     return loss
+
+
+def _transcoder(found: Any, path: Path) -> TranscoderOptions | None:
+    if found is None:
+        return None
+    settings = _mapping(found, "transcoder", path)
+    options: TranscoderOptions = _built(TranscoderOptions, settings, "transcoder", path)
+    return options
 
 
 def _aux_k(found: Any, path: Path) -> AuxK | None:

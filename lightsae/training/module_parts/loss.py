@@ -18,8 +18,9 @@ class LossModule(BuiltModule):
         """Loss and its parts at a batch of training, this rank's share; counts who fired."""
         share = share_of_rows(batch.activations, self.process_group)
         return self._objective(
-            batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight()
-        ).weighted(share)
+            batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight(),
+            batch.targets,
+        ).weighted(share)  # fmt: skip
 
     def _objective(
         self,
@@ -27,6 +28,7 @@ class LossModule(BuiltModule):
         dead: Any = None,
         embeddings: Tensor | None = None,
         weight: float | Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Objective:
         regularizer, compared = self.regularizer, None
         if isinstance(regularizer, CodeRegularizer):
@@ -34,6 +36,7 @@ class LossModule(BuiltModule):
         return objective(
             self.sae,
             self.sae.normalize(activations).x,
+            self.normalized_targets(targets),
             regularizer=regularizer,
             aux_k=self.aux_k,
             dead=dead,

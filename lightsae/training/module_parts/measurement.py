@@ -30,7 +30,8 @@ class MeasuredModule(LossModule):
         """Metrics of the test split.
 
         Returns:
-            For callbacks: the activations "x", their "code" and the reconstruction "x_hat".
+            For callbacks: the activations "x", their "code", the reconstruction "x_hat" and the
+            "targets" that it is of, or None where these are the activations.
         """
         return self._evaluate(self.taken(batch), self.test_metrics, "test/")
 
@@ -40,7 +41,7 @@ class MeasuredModule(LossModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> SparseCode:
         """Code of a batch."""
-        return self.sae.encode(self.taken(batch).activations)
+        return self.sae.encode(self.taken(batch, with_targets=False).activations)
 
     def _evaluate(
         self, batch: ActivationBatch, metrics: EvaluationMetrics, prefix: str
@@ -53,21 +54,25 @@ class MeasuredModule(LossModule):
 
     def measure(self, batch: ActivationBatch, metrics: EvaluationMetrics) -> dict[str, Any]:
         """Add a batch of an evaluation to its metrics; its activations, code and x_hat."""
-        parts = self._objective(batch.activations, embeddings=batch.embeddings)
+        parts = self._objective(
+            batch.activations, embeddings=batch.embeddings, targets=batch.targets
+        )
         values, indices = parts.encoded.values, parts.encoded.indices
         x_hat = self._reconstruction(parts, batch)
-        metrics.r2.update(x_hat=x_hat, x=batch.activations)
+        metrics.r2.update(x_hat=x_hat, x=self.reconstructed_of(batch))
         metrics.l0.update(values)
         metrics.dead.update(values, indices)
         metrics.loss.update(parts.loss, len(values))
         metrics.reconstruction.update(parts.reconstruction, len(values))
         metrics.penalty.update(parts.penalty, len(values))
         code = SparseCode(values, indices, self.d_sae)
-        return {"x": batch.activations, "code": code, "x_hat": x_hat}
+        return {
+            "x": batch.activations, "code": code, "x_hat": x_hat, "targets": batch.targets
+        }  # fmt: skip
 
     def _reconstruction(self, parts: Objective, batch: ActivationBatch) -> Tensor:
-        """x_hat in the units of the activations."""
-        x = batch.activations
+        """x_hat in the units of the activations, or of the targets."""
+        x = self.reconstructed_of(batch)
         return x - self.sae.residual_in_units_of(x, parts.residual)
 
     @torch.no_grad()
@@ -77,7 +82,9 @@ class MeasuredModule(LossModule):
         share = share_of_rows(x, self.process_group)
         logged = {
             "train/loss": parts.loss,
-            "train/r2": self.train_r2(x_hat=self._reconstruction(parts, batch), x=x),
+            "train/r2": self.train_r2(
+                x_hat=self._reconstruction(parts, batch), x=self.reconstructed_of(batch)
+            ),
             "train/reconstruction": parts.reconstruction,
             "train/aux_k": parts.aux_k,
             "train/penalty": parts.penalty,

@@ -7,7 +7,7 @@ from lightsae_kernels.cpu.select import select_topk
 from torch import Tensor
 
 from lightsae.sae import AuxK
-from lightsae.sae.auxk import global_variance
+from lightsae.sae.losses.auxk import global_variance
 
 
 class Encodings(NamedTuple):

@@ -68,6 +68,8 @@ def can_join(module: SAEModule, x: Tensor) -> bool:
     sae = module.sae
     if not has_joint_gradient(module.regularizer) or module.reconstruction is not None:
         return False
+    if module.transcoder is not None:
+        return False
     if type(sae.selection) is not TopK or not x.is_cpu or torch.is_autocast_enabled("cpu"):
         return False
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != sae.W_enc.dtype:

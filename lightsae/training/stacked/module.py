@@ -35,17 +35,17 @@ from lightsae.training.stacked.penalty_gradient import has_joint_gradient
 from lightsae.training.untrained_check import is_untrained
 
 # What batched products take from the first member.
-_OF_ALL = ("aux_k", "normalization", "centre", "init_rows")
+_OF_ALL = ("aux_k", "normalization", "centre", "init_rows", "transcoder")
 
 
 class StackedModule(LightningModule):
     """Trains several autoencoders over the same batches of one read of the data.
 
-    d_in, d_sae, k, AuxK, normalization, centre and the kind of optimizer are those of all;
-    regularizer, learning rate and initial weights are each member's own. A member ends as a run of
-    its own with the same data would, to rounding. Batched products train them where there is a
-    Top-k on the CPU in one precision; in every other case they take turns at each batch, through
-    autograd.
+    d_in, d_sae, k, AuxK, normalization, centre, transcoder and the kind of optimizer are those of
+    all; regularizer, learning rate and initial weights are each member's own. A member ends as a
+    run of its own with the same data would, to rounding. Batched products train them where there is
+    a Top-k on the CPU in one precision, and no transcoder; in every other case they take turns at
+    each batch, through autograd.
 
     A member whose loss or weights are no longer finite, or whose own code raises an error, is
     marked as failed and left as it was; the others go on.
@@ -178,7 +178,7 @@ class StackedModule(LightningModule):
         taken = active[0].module.taken(batch)
         objectives, errors = self._gradients(stack, taken)
         losses = torch.stack([parts.loss for parts in objectives])
-        self._drop(self._failures(stack, losses, errors, taken.activations))
+        self._drop(self._failures(stack, losses, errors, taken))
         gone = [member.failure is not None for member in active]
         pairs = [pair for pair, out in zip(zip(active, objectives, strict=True), gone, strict=True)
                  if not out]  # fmt: skip
@@ -207,14 +207,14 @@ class StackedModule(LightningModule):
         return objectives, errors
 
     def _failures(
-        self, stack: ParameterStack, losses: Tensor, errors: dict[int, str], activations: Tensor
+        self, stack: ParameterStack, losses: Tensor, errors: dict[int, str], batch: ActivationBatch
     ) -> dict[Member, str]:
         """Members that raised an error, and those whose loss or weights are not finite."""
         active, found = self.active, dict(errors)
         sums = [value.flatten(1).sum(dim=1) for value in stack.values.values()]
         finite = torch.stack([losses.to(sums[0].dtype), *sums]).isfinite().all(dim=0)
         for place in [] if bool(finite.all()) else (~finite).nonzero().squeeze(1).tolist():
-            text = _diagnosis(active[place], activations, losses[place])
+            text = _diagnosis(active[place], batch, losses[place])
             if text is not None:
                 found.setdefault(place, text)
         return {active[place]: text for place, text in found.items()}
@@ -331,7 +331,9 @@ class StackedModule(LightningModule):
             x, compared = sae.normalize(batch.activations).x, None
             if isinstance(regularizer, CodeRegularizer):
                 compared = regularizer.chosen_embeddings(batch.activations, batch.embeddings)
-            penalty = objective(sae, x, regularizer=regularizer, embeddings=compared).penalty
+            targets = member.module.normalized_targets(batch.targets)
+            parts = objective(sae, x, targets, regularizer=regularizer, embeddings=compared)
+            penalty = parts.penalty
             means[name].update(penalty.cpu(), len(x))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -355,26 +357,27 @@ def _rank(regularizer: Regularizer | None) -> tuple[bool, bool]:
 def _build_like(first: Any, module: Any) -> None:
     """Build a module with the width, and if it is fresh the scale and centre, of another."""
     if not hasattr(module, "sae"):
-        module._build(first.sae.d_in)
+        module._build(first.sae.d_in, first.sae.d_out)
     module._shards = first._shards
     if is_untrained(module.sae):
         with torch.no_grad():
-            module.sae.scale.copy_(first.sae.scale)
-            module.sae.b_dec.copy_(first.sae.b_dec)
+            for name in ("scale", "b_dec", "target_scale", "b_in"):
+                if hasattr(first.sae, name):
+                    getattr(module.sae, name).copy_(getattr(first.sae, name))
 
 
-def _diagnosis(member: Member, activations: Tensor, loss: Tensor) -> str | None:
+def _diagnosis(member: Member, batch: ActivationBatch, loss: Tensor) -> str | None:
     """Why a member cannot go on, as its own run would say; None if it can.
 
     Raises:
         LightsaeError: If the batch itself is not finite.
     """
-    if not activations.isfinite().all():
-        raise LightsaeError("a batch has NaN or infinite values")
     module = member.module
+    if not (batch.activations.isfinite().all() and module.reconstructed_of(batch).isfinite().all()):
+        raise LightsaeError("a batch has NaN or infinite values")
     try:
-        x = module.sae.normalize(activations).x
-        objective(module.sae, x, regularizer=module.regularizer)
+        x, targets = module.sae.normalize(batch.activations).x, batch.targets
+        objective(module.sae, x, module.normalized_targets(targets), regularizer=module.regularizer)
     except (ArgumentError, LightsaeError) as error:
         return str(error)
     except Exception as error:

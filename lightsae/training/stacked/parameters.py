@@ -94,6 +94,10 @@ class ParameterStack:
         """Forget the gradients."""
         for gradient in self.gradients.values():
             gradient.zero_()
+        for module in self.modules:
+            for name, parameter in module.sae.named_parameters():
+                if name not in NAMES:
+                    parameter.grad = None
 
     def _lend(self) -> None:
         """Give every member its views."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lightsae.activations import DataOptions, Manifest, ModelOptions, extract
-from lightsae.activations.loading.online_datamodule import OnlineActivationDataModule
+from lightsae.activations.loading.online.online_datamodule import OnlineActivationDataModule
 from lightsae.errors import LightsaeError
 from tests.activations.extraction.extractions import rows_of
 

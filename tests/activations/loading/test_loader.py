@@ -215,7 +215,8 @@ def test_memory_is_used_again(make_loader: MakeLoader, shuffle: bool) -> None:
         for batch in loader:
             del batch
     gc.collect()
-    pools, batches = loader._reader.pools._waiting, loader._memory._waiting
+    (stream,) = loader._streams
+    pools, batches = stream.reader.pools._waiting, stream.memory._waiting
     # A thread that is done with a pool may let go of it a little late.
     assert len(pools) in (2, 3) and len(batches) == 1
 

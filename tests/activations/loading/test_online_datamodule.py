@@ -24,7 +24,7 @@ from lightsae.activations import (
     OnlineActivationDataModule,
     extract,
 )
-from lightsae.activations.loading.online_rows import RunningModel
+from lightsae.activations.loading.online.online_rows import RunningModel
 from lightsae.errors import LightsaeError
 
 from .test_datamodule import Recorder, _trainer

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardWriter
-from lightsae.activations.loading.sample_embeddings import SampleEmbeddings
+from lightsae.activations.loading.paired_rows.sample_embeddings import SampleEmbeddings
 from lightsae.errors import LightsaeError
 
 SAMPLES = 25

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightsae.sae import AuxK, L1L2Ratio, MonosemanticityLoss, OffSupportL1
+from lightsae.sae import AuxK, JumpReLU, L1L2Ratio, MonosemanticityLoss, OffSupportL1
 from lightsae.training import SAEAdam, WarmupDecay
 from lightsae.training.stacked import joint_gradients, parameters
 
@@ -39,6 +39,14 @@ def test_in_float64_to_1e_10_over_50_steps_with_every_regularizer_and_rate(
         for row, other in zip(mine, theirs, strict=True):
             assert other == pytest.approx(row, abs=1e-10, rel=1e-10)
         assert sum(row.get("train/aux_k", 0) > 0 for row in theirs) > 10  # AuxK acts
+
+
+def test_what_a_rule_learns_is_learned_as_in_a_run_of_its_own(shards: Path, tmp_path: Path) -> None:
+    makes = [maker(None, rate, selection=JumpReLU(3)) for rate in (0.01, 0.02)]
+    apart = train_apart(makes, shards, tmp_path / "apart", precision="64-true")
+    stacked, _ = train_stacked(makes, shards, tmp_path / "stacked", precision="64-true")
+    for one, member in zip(apart, stacked.members, strict=True):
+        assert largest_difference(one, member.module) < 1e-10
 
 
 def test_in_float32_losses_agree_to_1e_4(shards: Path, tmp_path: Path) -> None:

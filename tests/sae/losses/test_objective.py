@@ -15,7 +15,7 @@ from torch import Tensor
 from lightsae.sae import AuxK, L1L2Ratio, Objective, OffSupportL1, SparseAutoencoder, objective
 from lightsae.sae.regularizers import Regularizer
 
-from .helpers import assert_close, untied
+from ..helpers import assert_close, untied
 
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 K_AUX = 3

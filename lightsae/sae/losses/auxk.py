@@ -76,7 +76,8 @@ def aux_k_loss(
     Args:
         sae: The autoencoder; the loss reaches W_enc, b_enc, b_dec and W_dec of dead latents.
         x: Scaled inputs, [B, d_in].
-        residual: e = x - x_hat in the same units, [B, d_in]; taken as a constant.
+        residual: e = x - x_hat in the same units, [B, d_in], or that of a transcoder's scaled
+            targets, [B, d_out]; taken as a constant.
         dead: Dead latents, [d_sae] bool, the same on all ranks.
         k_aux: Dead latents used per row, at most.
         process_group: Ranks over which the means are taken.

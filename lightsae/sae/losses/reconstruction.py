@@ -21,7 +21,7 @@ class Reconstructed(NamedTuple):
 
     Attributes:
         encoded: The code that counts: for metrics, dead latents and the regularizer.
-        residual: x - x_hat by that code, at least float32, [B, d_in].
+        residual: target - x_hat by that code, at least float32, [B, d_out].
         loss: The reconstruction loss, a mean over samples.
     """
 
@@ -48,7 +48,8 @@ class Reconstruction(ABC):
         Args:
             sae: The autoencoder.
             x: Normalised inputs, [B, d_in].
-            target: What is to be reconstructed, [B, d_in]: x, less what a skip connection explains.
+            target: What the code is to reconstruct, [B, d_out]: x, or of a transcoder the
+                normalised targets less what its skip explains.
             regularizer: Penalty on the activations before selection.
             process_group: Ranks that share the batch.
         """

@@ -12,7 +12,7 @@ from torch.distributed import destroy_process_group, group, init_process_group
 from lightsae.errors import LightsaeError
 from lightsae.sae import CodeRegularizer, MonosemanticityLoss, OffSupportL1, objective
 
-from .helpers import assert_close, untied
+from ..helpers import assert_close, untied
 
 SHAPES = [(23, 6, 40, 4, 3), (60, 5, 9, 3, 7), (2, 5, 9, 2, 1), (6, 3, 7, 7, 2), (9, 4, 1, 1, 4)]
 IDS = ["B{}-D{}-N{}-K{}-E{}".format(*shape) for shape in SHAPES]

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.sae import AuxK, SparseAutoencoder, aux_k_loss, objective
 
-from .helpers import assert_close, untied
+from ..helpers import assert_close, untied
 
 D_IN, D_SAE, ROWS = 6, 24, 20
 

@@ -8,10 +8,12 @@ from lightsae_kernels import Encoded
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from lightsae.errors import LightsaeError
 from lightsae.sae.autoencoder import SparseAutoencoder
-from lightsae.sae.auxk import AuxK, aux_k_loss
-from lightsae.sae.reconstruction import Reconstructed, Reconstruction
+from lightsae.sae.losses.auxk import AuxK, aux_k_loss
+from lightsae.sae.losses.reconstruction import Reconstructed, Reconstruction
 from lightsae.sae.regularizers import CodeRegularizer, Regularizer
+from lightsae.sae.transcoder import Transcoder
 
 
 class Objective(NamedTuple):
@@ -20,11 +22,12 @@ class Objective(NamedTuple):
     Attributes:
         loss: reconstruction + alpha aux_k + lambda penalty + sparsity.
         reconstruction: Mean over samples of ||x - x_hat||^2 of normalised inputs, at least float32;
-            of a `Reconstruction` what that makes of it.
+            of a `Transcoder` of its targets; of a `Reconstruction` what that makes of it.
         aux_k: See `lightsae.sae.aux_k_loss`; 0 without AuxK.
         penalty: The regularizer; 0 without one.
         encoded: The code, with the batch-active mask.
-        residual: x - x_hat of normalised inputs, at least float32, [B, d_in].
+        residual: x - x_hat of normalised inputs, at least float32, [B, d_in]; of a `Transcoder`
+            that of its targets, [B, d_out].
         sparsity: What a selection rule with a loss of its own adds, weighted; None of others.
     """
 
@@ -54,6 +57,7 @@ class Objective(NamedTuple):
 def objective(
     sae: SparseAutoencoder,
     x: Tensor,
+    targets: Tensor | None = None,
     *,
     regularizer: Regularizer | None = None,
     aux_k: AuxK | None = None,
@@ -76,6 +80,7 @@ def objective(
     Args:
         sae: The autoencoder.
         x: Normalised inputs, `sae.normalize(...).x`, [B, d_in].
+        targets: Normalised targets of a `Transcoder`, `sae.normalize_targets(...)`, [B, d_out].
         regularizer: Penalty on the activations before selection, or on the code.
         aux_k: Settings of the auxiliary loss; needs `dead`.
         dead: Called with the code; returns the dead latents, [d_sae] bool.
@@ -83,6 +88,9 @@ def objective(
         embeddings: Embedding of each sample [B, d_e] for a `CodeRegularizer`; x if left out.
         regularizer_weight: lambda in place of the regularizer's `weight`, as in a warm-up.
         reconstruction: A loss of nested parts in place of ||x - x_hat||^2.
+
+    Raises:
+        LightsaeError: If a transcoder has no targets, or another autoencoder has some.
 
     Example:
         >>> import torch
@@ -94,8 +102,9 @@ def objective(
     """
     of_code = regularizer if isinstance(regularizer, CodeRegularizer) else None
     encoded, residual, of_reconstruction = _reconstruct(
-        sae, x, reconstruction, None if of_code else regularizer, process_group
-    )
+        sae, x, _left_to_code(sae, x, targets), reconstruction,
+        None if of_code else regularizer, process_group,
+    )  # fmt: skip
     penalty = encoded.penalty
     if of_code is not None:
         code = encoded.values, encoded.indices, sae.d_sae
@@ -115,14 +124,27 @@ def objective(
     return Objective(loss, of_reconstruction, auxiliary, penalty, encoded, residual, sparsity)
 
 
+def _left_to_code(sae: SparseAutoencoder, x: Tensor, targets: Tensor | None) -> Tensor | None:
+    """What the code of a transcoder is to reconstruct; None where that is the input."""
+    if isinstance(sae, Transcoder):
+        if targets is None:
+            raise LightsaeError("the loss of a transcoder is of its targets, got none")
+        return sae.left_to_code(x, targets)
+    if targets is not None:
+        raise LightsaeError(f"a {type(sae).__name__} reconstructs its inputs, got targets")
+    return None
+
+
 def _reconstruct(
-    sae: SparseAutoencoder, x: Tensor, reconstruction: Reconstruction | None,
-    regularizer: Regularizer | None, process_group: ProcessGroup | None,
+    sae: SparseAutoencoder, x: Tensor, target: Tensor | None,
+    reconstruction: Reconstruction | None, regularizer: Regularizer | None,
+    process_group: ProcessGroup | None,
 ) -> Reconstructed:  # fmt: skip
     """Code and residual, and the loss that goes with them."""
     if reconstruction is not None:
-        return reconstruction(sae, x, x, regularizer=regularizer, process_group=process_group)
+        wanted = x if target is None else target
+        return reconstruction(sae, x, wanted, regularizer=regularizer, process_group=process_group)
     encoded, (residual, error) = sae.encode_residual(
-        x, regularizer=regularizer, process_group=process_group
+        x, target, regularizer=regularizer, process_group=process_group
     )
     return Reconstructed(encoded, residual, error.sum() / max(len(x), 1))

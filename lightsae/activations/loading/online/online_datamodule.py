@@ -19,7 +19,7 @@ from lightsae.activations.extraction.models import (
     weights_hash,
 )
 from lightsae.activations.extraction.option_types import Compute, TokenKind
-from lightsae.activations.loading.online_rows import RunningModel, RunningRows, first_rows
+from lightsae.activations.loading.online.online_rows import RunningModel, RunningRows, first_rows
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split, SplitRule, split_rule
 from lightsae.activations.shards.checked_read import checksum

@@ -1,0 +1,1 @@
+"""Batches from a model that runs beside the training, without shards."""
