@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightsae_kernels import Encoded, PairOrder, nested_residual, reference
+from lightsae_kernels import Encoded, PairOrder, nested_residual, reference, sparse_residual
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -201,8 +201,11 @@ class MultiTopK(Reconstruction):
         )  # fmt: skip
         of_k, of_more = left.errors.sum(dim=1) / max(len(x), 1)
         with torch.no_grad():
-            x_hat = sae.decode_scaled(encoded.values, encoded.indices)
-        return Reconstructed(encoded, (target - x_hat).detach(), of_k + self.weight * of_more)
+            of_code = sparse_residual(
+                target, encoded.values, encoded.indices, sae.W_dec, sae.b_dec,
+                W_dec_narrow=sae.narrow("W_dec"),
+            )  # fmt: skip
+        return Reconstructed(encoded, of_code.residual, of_k + self.weight * of_more)
 
 
 def _leading(wide: Encoded, k: int, process_group: ProcessGroup | None) -> Encoded:

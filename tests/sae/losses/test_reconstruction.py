@@ -85,6 +85,13 @@ def test_code_and_residual_are_those_of_the_plain_loss(loss: Reconstruction) -> 
     torch.testing.assert_close(nested.residual, plain.residual)
 
 
+@pytest.mark.parametrize("loss", [Matryoshka([0.5]), MultiTopK()], ids=["matryoshka", "multi"])
+def test_the_residual_of_a_bfloat16_model_is_float32(loss: Reconstruction) -> None:
+    sae = SparseAutoencoder(6, 32, TopK(3)).to(torch.bfloat16)
+    residual = objective(sae, torch.randn(20, 6).bfloat16(), reconstruction=loss).residual
+    assert residual.dtype == torch.float32
+
+
 def hierarchy(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     """Samples of one of 4 parents and one of its 4 children, and the parents' directions."""
     generator = torch.Generator().manual_seed(seed)
