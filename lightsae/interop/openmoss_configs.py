@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import setting, shown
+from lightsae.interop.file_checks import setting
+from lightsae.interop.shown_values import shown
 from lightsae.interop.transcoders import require_place
 from lightsae.sae import SparseAutoencoder, Transcoder
 
@@ -73,4 +74,4 @@ def places(sae: SparseAutoencoder, format_name: str) -> tuple[str, str]:
 def _told(sae: SparseAutoencoder, key: str, default: str) -> str:
     """What the provenance says, if it is text."""
     found = sae.provenance.get(key)
-    return found if isinstance(found, str) else default
+    return found.encode(errors="replace").decode() if isinstance(found, str) else default

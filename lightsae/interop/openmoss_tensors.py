@@ -1,6 +1,5 @@
 """The tensors of OpenMOSS' files, by the names of today."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import shown
+from lightsae.interop.file_checks import number
 from lightsae.interop.safe_files import file_in, read_safetensors, read_torch
+from lightsae.interop.shown_values import shown
 
 TENSOR_FILES = ("sae_weights.safetensors", "sae_weights.pt")
 MEAN_NORM = "dataset_average_activation_norm."
@@ -77,7 +77,7 @@ def mean_norm(found: Mapping[str, Any], source: Path, place: str) -> float:
 'dataset_average_activation_norm.hook_mlp_out' is missing or no number above 0
     """
     name = MEAN_NORM + place
-    norm = found.get(name)
-    if not isinstance(norm, Tensor) or norm.numel() != 1 or not 0 < norm.item() < math.inf:
+    norm = number(found.get(name))
+    if norm is None or norm <= 0:
         raise LightsaeError(f"{source}: {shown(name)} is missing or no number above 0")
-    return norm.item()
+    return norm

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.interop.folding import require_no_row_statistics, weights_of
-from lightsae.interop.weights import Weights, filled
+from lightsae.interop.weights import Weights, filled, widened
 from lightsae.sae import Normalization, Selection, Transcoder
 
 
@@ -70,7 +70,7 @@ def without_centre(made: Transcoder) -> tuple[Weights, Tensor | None]:
         >>> torch.equal(without_centre(made)[0].b_enc, -made.W_enc.detach().sum(dim=1))
         True
     """
-    weights = weights_of(made)
+    weights = widened(weights_of(made)) if made.b_in.any() else weights_of(made)
     W_skip = None if made.W_skip is None else made.W_skip.detach()
     b_dec = weights.b_dec if W_skip is None else less(weights.b_dec, W_skip, made.b_in)
     b_enc = less(weights.b_enc, weights.W_enc, made.b_in)
@@ -101,8 +101,12 @@ def folded_transcoder(made: Transcoder) -> Transcoder:
         True
     """
     require_no_row_statistics(made, "folded")
-    (W_enc, b_enc, W_dec, b_dec), W_skip = without_centre(made)
-    scale, target_scale = made.scale, made.target_scale
+    weights, W_skip = without_centre(made)
+    scale, target_scale = made.scale.double(), made.target_scale.double()
+    if scale != 1 or target_scale != 1:
+        weights = widened(weights)
+        W_skip = None if W_skip is None else W_skip.to(weights.W_enc.dtype)
+    W_enc, b_enc, W_dec, b_dec = weights
     return transcoder(
         Weights(W_enc / scale, b_enc, W_dec * target_scale, b_dec * target_scale),
         made.selection,

@@ -38,6 +38,7 @@ def with_unit_rows(weights: Weights) -> Weights:
         >>> with_unit_rows(Weights(rows, torch.ones(1), rows, torch.zeros(2))).b_enc
         tensor([5.])
     """
+    weights = widened(weights)
     norms = torch.linalg.vector_norm(weights.W_dec, dim=1)
     norms = norms.where(norms > 0, 1)
     W_enc, b_enc, W_dec, b_dec = weights

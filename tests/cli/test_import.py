@@ -86,7 +86,7 @@ def test_there_and_back_by_commands(run: Path, tmp_path: Path) -> None:
         (("export", "{run}/sae", "{out}", "--out", "{out}"), 2, "give the folder to make once"),
         (("export", "{run}/sae", "--format", "saelens"), 2, "give the folder to make once"),
         (("export", "{run}/sae", "{out}", "--fold"), 2, "--fold needs --format"),
-        (("export", "{run}", "{out}", "--format", "saelens"), 1, "sae.json cannot be read"),
+        (("export", "{run}", "{out}", "--format", "saelens"), 1, "but in 'sae'"),
         (("export", "{run}/sae", "{run}", "--format", "saelens"), 1, "choose an empty folder"),
     ],
 )  # fmt: skip

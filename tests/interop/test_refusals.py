@@ -50,7 +50,7 @@ def _written(name: str, folder: Path, rule: str = "TopK", **settings: Any) -> Pa
         ("sparsify", {"activation": "groupmax", "k": 5}, "sparsify: .*5"),
         ("dictionary_learning", {"dict_class": "GatedAutoEncoder"}, "dict_class is 'GatedAuto"),
         ("dictionary_learning", {"k": 5}, "tensor 'k' is 4, config.json has k = 5"),
-        ("dictionary_learning", {"dict_class": "BatchTopKSAE"}, r"never learned \(-1.0\)"),
+        ("dictionary_learning", {"dict_class": "BatchTopKSAE"}, r"never learned \(-1\)"),
         ("dictionary_learning", {"dict_class": "JumpReluAutoEncoder"}, "unknown tensor"),
     ],
 )

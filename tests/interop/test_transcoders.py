@@ -43,12 +43,22 @@ def test_import_export_import_is_the_identity(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", TRANSCODER_FORMATS)
 def test_half_precision_stays(name: str, tmp_path: Path) -> None:
     made = transcoder_example(name).to(torch.bfloat16)
-    for scale in (made.scale, made.target_scale):  # Others are put into the weights and rounded.
+    for scale in (made.scale, made.target_scale):  # Others are put into the weights.
         scale.fill_(1)
+    made.b_in.zero_()
     export_foreign(made, tmp_path / "theirs", name)
     found = load_foreign(tmp_path / "theirs")
     assert found.W_dec.dtype == torch.bfloat16
     assert torch.equal(found.W_dec, made.W_dec)
+
+
+@pytest.mark.parametrize("name", TRANSCODER_FORMATS)
+def test_half_precision_is_not_rounded_again_where_it_is_folded(name: str, tmp_path: Path) -> None:
+    made = transcoder_example(name).to(torch.bfloat16)
+    export_foreign(made, tmp_path / "theirs", name)
+    found, x = load_foreign(tmp_path / "theirs"), rows(4)
+    assert found.W_dec.dtype == torch.float32
+    assert relative(found(x), made.float()(x)) < 1e-5
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in TRANSCODER_FORMATS])

@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, require_ones, setting
 from lightsae.interop.folding import folded, require_no_row_statistics, weights_of
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import (
     file_in,
@@ -30,6 +29,7 @@ from lightsae.interop.safe_files import (
     read_npz,
     read_safetensors,
 )
+from lightsae.interop.shown_values import shown
 from lightsae.interop.transcoders import folded_transcoder, transcoder
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, Transcoder
@@ -79,9 +79,7 @@ def read(path: Path) -> SparseAutoencoder:
         LightsaeError: If it is malformed, reads several layers, or has a scaling factor.
     """
     config, named, source = _content(path)
-    factor = named.pop("scaling_factor", torch.ones(()))
-    if not torch.allclose(factor, torch.ones_like(factor)):
-        raise LightsaeError(f"{source}: scaling_factor is not 1: a finetuned factor has no place")
+    require_ones(named.pop("scaling_factor", None), "scaling_factor", source)
     transcodes, skip = _kind(config, path / _CONFIG)
     shapes = _SHAPES | (_OF_TRANSCODERS if transcodes else {})
     tensors = checked(named, source, shapes | ({_SKIP: ("d_in", "d_out")} if skip else {}))
@@ -171,11 +169,10 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
 def _kept(sae: SparseAutoencoder) -> dict[str, Any]:
     """What Gemma Scope keeps beside the function: of its own files as it was."""
     known = sae.provenance
-    if known.get("format") == NAME and known["config"]:
-        return dict(known["config"])
     config = {"model_name": known.get("model"), "hf_hook_point_in": known.get("hook")}
     transcodes = isinstance(sae, Transcoder)
     config["hf_hook_point_out"] = known.get("target_hook" if transcodes else "hook")
-    if sae.selection.k < sae.d_sae:
+    original = original_config(sae, NAME)
+    if not original and sae.selection.k < sae.d_sae:
         config["l0"] = sae.selection.k
-    return config
+    return config | original

@@ -21,12 +21,13 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import folded, require_no_row_statistics, weights_of
 from lightsae.interop.openmoss_configs import places, require_plain, target_hook
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.shown_values import shown
 from lightsae.interop.transcoders import folded_transcoder, transcoder
 from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK, Transcoder
@@ -70,7 +71,7 @@ def read(path: Path) -> SparseAutoencoder:
     target = target_hook(config, config_path)
     weights = _in_units_of_data(_weights(tensors), config, config_path, target is not None)
     if setting(config, "sparsity_include_decoder_norm", bool, config_path, True):
-        weights = with_unit_rows(widened(weights))
+        weights = with_unit_rows(weights)
     selection, threshold = _rule(config, len(weights.b_enc), config_path)
     subtracts = setting(config, "apply_decoder_bias_to_pre_encoder", bool, config_path, True)
     hook = setting(config, "hook_point_in", str, config_path)
@@ -109,7 +110,7 @@ def _in_units_of_data(
     if not fit or (norm_in != norm_out and not transcodes):
         expected = "in and out above 0" if transcodes else "equal in and out above 0"
         raise LightsaeError(
-            f"{path}: dataset_average_activation_norm is {norms}, expected {expected}"
+            f"{path}: dataset_average_activation_norm is {shown(norms)}, expected {expected}"
         )
     (W_enc, b_enc, W_dec, b_dec), root = widened(weights), math.sqrt(weights.W_enc.shape[1])
     W_dec = W_dec * (norm_out / norm_in)
@@ -158,8 +159,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         kind, least = "jumprelu", each[0].item()
     # A mean norm of sqrt(d_in) says that inputs are used as they are, to readers that only scale.
     norm = math.sqrt(sae.d_in)
-    kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
-    config = kept | {
+    config = original_config(sae, NAME) | {
         "hook_point_in": hook,
         "hook_point_out": target,
         "d_model": sae.d_in,

@@ -21,7 +21,7 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of
 from lightsae.interop.openmoss_configs import places, require_plain, target_hook
 from lightsae.interop.openmoss_tensors import (
@@ -31,7 +31,7 @@ from lightsae.interop.openmoss_tensors import (
     mean_norm,
     tensors_by_name,
 )
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -40,6 +40,7 @@ from lightsae.interop.rules import (
     thresholds,
 )
 from lightsae.interop.safe_files import file_in, peek_json, read_json
+from lightsae.interop.shown_values import shown
 from lightsae.interop.transcoders import transcoder, without_centre
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
 from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
@@ -153,13 +154,13 @@ def _rule_and_weights(
     if kind == "jumprelu":
         threshold = tensors[LOG_THRESHOLD].float().exp()
         if gated_by_norm:
-            threshold = threshold / norms
+            threshold = torch.where(norms > 0, threshold / norms, torch.inf)
         return *threshold_rule(threshold.clamp_max(torch.finfo(torch.float32).max), k), weights
     if kind not in ("topk", "batchtopk"):
         raise LightsaeError(
             f"{path}: act_fn is {shown(kind)}, expected topk, batchtopk, jumprelu or relu"
         )
-    weights = with_unit_rows(widened(weights)) if gated_by_norm else weights
+    weights = with_unit_rows(weights) if gated_by_norm else weights
     if kind == "topk":
         return TopK(k), None, weights
     return BatchTopK(k), UNKNOWN_THRESHOLD, weights
@@ -205,8 +206,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         kind = "jumprelu" if least.any() else "relu"
         if kind == "jumprelu":
             tensors[LOG_THRESHOLD] = least.clamp_min(torch.finfo(least.dtype).tiny).log()
-    kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
-    config = kept | {
+    config = original_config(sae, NAME) | {
         "sae_type": "sae",
         "hook_point_in": hook,
         "hook_point_out": target,

@@ -19,6 +19,7 @@ from lightsae.interop.folding import require_no_row_statistics, subtracting, wei
 from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.shown_values import shown
 from lightsae.interop.transcoders import folded_transcoder, less, require_place, transcoder
 from lightsae.interop.weights import Weights, autoencoder, widened
 from lightsae.sae import GroupMax, SparseAutoencoder, TopK, Transcoder
@@ -56,7 +57,9 @@ def read(path: Path) -> SparseAutoencoder:
     activation = setting(config, "activation", str, config_path, "topk")
     if activation not in _RULES:
         known = ", ".join(_RULES)
-        raise LightsaeError(f"{config_path}: activation is {activation!r}, expected one of {known}")
+        raise LightsaeError(
+            f"{config_path}: activation is {shown(activation)}, expected one of {known}"
+        )
     d_in = setting(config, "d_in", int, config_path)
     d_sae = config.get("num_latents") or d_in * setting(
         config, "expansion_factor", int, config_path, 32

@@ -92,6 +92,10 @@ class BatchTopK(FusedSelection, nn.Module):
         untaught.training = False
         return untaught
 
+    def learned(self) -> dict[str, Tensor]:
+        """The threshold, which is -1 until there is one."""
+        return {"threshold": self.threshold}
+
     def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """See `FusedSelection.run`; also follows the threshold if gradients are made."""
         found, largest = self.select(operation, batch, options)

@@ -46,7 +46,7 @@ class SparseEncoded(Encoded):
         return found
 
 
-class JumpReLU(nn.Module):
+class JumpReLU(nn.Module, Selection):
     """Keep activations above a threshold that each latent learns; k of a row on average.
 
     The thresholds begin where the first training batch has k active latents a row. From then on
@@ -112,6 +112,10 @@ class JumpReLU(nn.Module):
             "bandwidth": self.bandwidth,
             "controller_rate": self.controller_rate,
         }
+
+    def learned(self) -> dict[str, Tensor]:
+        """The mean threshold and the multiplier."""
+        return {"threshold": self.threshold.mean(), "multiplier": self.multiplier}
 
     def inference(self) -> Selection:
         """The thresholds as a rule without a loss."""
