@@ -11,10 +11,12 @@ from lightsae.metrics import Interval, latent_differences, rank_differences, t_i
 
 Figure = Callable[[Score], float]
 Difference = Callable[[Score, Score], float]
+Scores = Mapping[Fit, Scored]
 
 FIGURES: dict[str, Figure] = {
     "R2": lambda s: s.r2,
     "R2 at 2k": lambda s: s.r2_at_2k,
+    "L0": lambda s: s.l0,
     "mean MS": lambda s: s.mean_ms,
     "mean MS, silent as 0": lambda s: s.mean_ms_with_zeros,
     "dead": lambda s: s.dead,
@@ -24,6 +26,7 @@ FIGURES: dict[str, Figure] = {
 DIFFERENCES: dict[str, Difference] = {
     "R2": lambda s, b: s.r2 - b.r2,
     "R2 at 2k": lambda s, b: s.r2_at_2k - b.r2_at_2k,
+    "L0": lambda s, b: s.l0 - b.l0,
     "mean MS": lambda s, b: s.mean_ms - b.mean_ms,
     "MS, scored in both": lambda s, b: float(latent_differences(s.ms, b.ms).mean),
     "MS at equal rank": lambda s, b: float(rank_differences(s.ms, b.ms).mean),
@@ -47,14 +50,25 @@ class Line(NamedTuple):
     differences: dict[str, Interval]
 
 
-def line(fit: Fit, scored: Mapping[Fit, Scored], seeds: Iterable[int], split: str = "test") -> Line:
-    """Figures of a variant, and their differences from the baseline of each seed."""
+def line(
+    fit: Fit, scored: Scores, seeds: Iterable[int], split: str = "test", base: Scores | None = None
+) -> Line:
+    """Figures of a variant, and their differences from the baseline of each seed.
+
+    Args:
+        fit: The variant, of any seed.
+        scored: What there is.
+        seeds: Seeds.
+        split: What they are measured on.
+        base: Where the baseline is, if elsewhere.
+    """
+    elsewhere = scored if base is None else base
     pairs = [
-        (scored[fit._replace(seed=seed)].scores[split], scored[Fit(seed=seed)].scores[split])
+        (scored[fit._replace(seed=seed)].scores[split], elsewhere[Fit(seed=seed)].scores[split])
         for seed in seeds
     ]
     figures = {name: t_interval([read(own) for own, _ in pairs]) for name, read in FIGURES.items()}
-    if fit == Fit(seed=fit.seed):
+    if elsewhere is scored and fit == Fit(seed=fit.seed):
         return Line(fit, figures, {})
     differences = {
         name: t_interval([compare(own, base) for own, base in pairs])

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from common import machine, versions
+from replication.comparison import Line
+from replication.scoring import Score
+from replication.sets import Pair
 from replication.study import Study, mean_curve
 from replication.tables import acceptance, markdown, table_1, table_2, table_3, table_4
+from replication.training import Setting
 
 from lightsae.files import replacing
 from lightsae.metrics import Interval
@@ -24,9 +28,8 @@ TITLES = {
 
 def write(studies: Sequence[Study], folder: Path) -> None:
     """Write paper_runs.csv, paper_tables.csv, paper_curves.csv and paper_tables.md."""
-    known = {**versions(), "cpu": machine()["cpu"], "cores": machine()["cores"]}
     for name, rows in (("runs", _runs), ("tables", _means), ("curves", _curves)):
-        _write(folder / f"paper_{name}.csv", [{**row, **known} for s in studies for row in rows(s)])
+        write_csv(folder / f"paper_{name}.csv", [row for s in studies for row in rows(s)])
     with replacing(folder / "paper_tables.md") as temporary:
         temporary.write_text("\n".join(_sections(found) for found in studies))
 
@@ -49,10 +52,10 @@ def _sections(found: Study) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _about(found: Study) -> dict[str, Any]:
-    setting = found.setting
+def about(pair: Pair, setting: Setting) -> dict[str, Any]:
+    """Columns that say what was trained on what."""
     return {
-        "set": found.pair.name, "embeddings": found.pair.e_name, "k": setting.k,
+        "set": pair.name, "embeddings": pair.e_name, "k": setting.k,
         "d_sae": setting.d_sae, "epochs": setting.epochs, "batch_size": setting.batch_size,
         "warmup_share": setting.warmup_share, "decay_share": setting.decay_share,
         "dead_after_rows": setting.aux_k.dead_after_rows(setting.d_sae, setting.k),
@@ -64,10 +67,9 @@ def _runs(found: Study) -> Iterable[dict[str, Any]]:
         own = found.details.get(fit.variant, {}).get(fit.seed) if fit.masked else None
         chosen = fit.variant not in found.choices or fit.weight == found.choices[fit.variant].weight
         for split, score in scored.scores.items():
-            row = _about(found) | {"variant": fit.variant, "lambda": fit.weight}
+            row = about(found.pair, found.setting) | {"variant": fit.variant, "lambda": fit.weight}
             row |= {"masked": fit.masked, "seed": fit.seed, "split": split}
-            row |= {name: getattr(score, name) for name in ("r2", "r2_at_2k", "dead", "undefined")}
-            row |= {"ms_mean": score.mean_ms, "ms_mean_with_dead_as_zero": score.mean_ms_with_zeros}
+            row |= measured(score)
             if own is not None and chosen and split == "test":
                 row |= {f"purity_{name}": value for name, value in own.purity.items()}
                 row |= {f"probe_{name}": value for name, value in own.probe.items()}
@@ -76,14 +78,27 @@ def _runs(found: Study) -> Iterable[dict[str, Any]]:
 
 def _means(found: Study) -> Iterable[dict[str, Any]]:
     for each in [*found.lines, *found.unmasked]:
-        about = _about(found) | {"variant": each.fit.variant, "lambda": each.fit.weight}
-        about |= {"masked": each.fit.masked, "split": "test"}
+        columns = about(found.pair, found.setting)
+        columns |= {"variant": each.fit.variant, "lambda": each.fit.weight}
+        columns |= {"masked": each.fit.masked, "split": "test"}
         if each.fit.variant in found.choices:
-            about["r2_tolerance"] = found.choices[each.fit.variant].r2_tolerance
-        kinds = {"figure": each.figures, "less the baseline's": each.differences}
-        for kind, intervals in kinds.items():
-            for name, interval in intervals.items():
-                yield about | {"of": kind, "metric": name, **_interval(interval)}
+            columns["r2_tolerance"] = found.choices[each.fit.variant].r2_tolerance
+        yield from (columns | row for row in intervals(each))
+
+
+def measured(score: Score) -> dict[str, Any]:
+    """Columns with what an autoencoder is on one split."""
+    names = ("r2", "r2_at_2k", "l0", "dead", "undefined")
+    figures = {name: getattr(score, name) for name in names}
+    means = {"ms_mean": score.mean_ms, "ms_mean_with_dead_as_zero": score.mean_ms_with_zeros}
+    return figures | means
+
+
+def intervals(found: Line) -> Iterable[dict[str, Any]]:
+    """A row for each figure of a variant and for each difference from the baseline."""
+    for kind, of in (("figure", found.figures), ("less the baseline's", found.differences)):
+        for name, interval in of.items():
+            yield {"of": kind, "metric": name, **_interval(interval)}
 
 
 def _curves(found: Study) -> Iterable[dict[str, Any]]:
@@ -97,7 +112,7 @@ def _curves(found: Study) -> Iterable[dict[str, Any]]:
         }
         for name, pairs in curves.items():
             for x, y in pairs:
-                yield _about(found) | {
+                yield about(found.pair, found.setting) | {
                     "variant": variant, "curve": name, "x": x, "mean": y, "seeds": len(by_seed)
                 }  # fmt: skip
 
@@ -107,7 +122,10 @@ def _interval(interval: Interval) -> dict[str, float]:
             "seeds": interval.seeds}  # fmt: skip
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows with the columns of all, and those of the versions and the machine."""
+    known = {**versions(), "cpu": machine()["cpu"], "cores": machine()["cores"]}
+    rows = [{**row, **known} for row in rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

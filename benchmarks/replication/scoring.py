@@ -7,18 +7,19 @@ from replication.sets import Rows
 from torch import Tensor
 
 from lightsae.metrics import R2, monosemanticity
-from lightsae.sae import SparseAutoencoder
+from lightsae.sae import SparseAutoencoder, SparseCode
 
 
 class Score(NamedTuple):
     """Figures of one autoencoder on one split.
 
     Attributes:
-        r2: 1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2 at the training k.
-        r2_at_2k: The same with twice as many latents kept.
+        r2: 1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2, the rule applied as to new inputs.
+        r2_at_2k: The same with the 2k largest of each row kept, whatever the rule.
         ms: Monosemanticity of each latent, float64 [d_sae]; NaN where it has none.
         dead: Latents that never fire.
         undefined: Latents that fire without a pair of samples to compare.
+        l0: Active latents of a row, a mean.
     """
 
     r2: float
@@ -26,6 +27,7 @@ class Score(NamedTuple):
     ms: Tensor
     dead: int
     undefined: int
+    l0: float
 
     @property
     def mean_ms(self) -> float:
@@ -41,14 +43,17 @@ class Score(NamedTuple):
 @torch.no_grad()
 def score(sae: SparseAutoencoder, rows: Rows) -> Score:
     """Figures over a split that is held in memory."""
-    k = sae.selection.k
-    scores = monosemanticity(sae.encode(rows.x), rows.e)
-    r2 = {at: r2_at(sae, rows.x, at) for at in (k, min(2 * k, sae.d_sae))}
-    return Score(*r2.values(), scores.scores, scores.n_dead, scores.n_undefined)
+    code = sae.encode(rows.x)
+    wider = sae.encode(rows.x, k=min(2 * sae.selection.k, sae.d_sae))
+    scores = monosemanticity(code, rows.e)
+    return Score(
+        r2_of(sae, code, rows.x), r2_of(sae, wider, rows.x), scores.scores, scores.n_dead,
+        scores.n_undefined, float(code.l0().double().mean()),
+    )  # fmt: skip
 
 
-def r2_at(sae: SparseAutoencoder, x: Tensor, k: int) -> float:
-    """R2 of rows x with k latents kept."""
+def r2_of(sae: SparseAutoencoder, code: SparseCode, x: Tensor) -> float:
+    """R2 of rows x by their code."""
     metric = R2(sae.d_in)
-    metric.update(x_hat=sae.decode(sae.encode(x, k=k)), x=x)
+    metric.update(x_hat=sae.decode(code), x=x)
     return float(metric.compute())

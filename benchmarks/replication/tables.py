@@ -22,7 +22,7 @@ def table_1(found: Study) -> Cells:
         both = each.differences.get("MS, scored in both")
         cells.append(
             [each.fit.variant, f"{each.fit.weight:g}", *figures,
-             "" if both is None else _signed(both), *counts]
+             "" if both is None else signed(both), *counts]
         )  # fmt: skip
     cells[0][-2] = f"dead of {d_sae}"
     return cells
@@ -35,7 +35,7 @@ def table_2(found: Study) -> Cells:
         purity = [each.purity for each in by_seed.values()]
         if purity and purity[0]:
             means = (fmean(each[name] for each in purity) for name in ("binary", "weighted"))
-            cells.append([variant, *map(_short, means)])
+            cells.append([variant, *map(short, means)])
     return cells
 
 
@@ -47,7 +47,7 @@ def table_3(found: Study) -> Cells:
         probes = [each.probe for each in by_seed.values()]
         if probes and probes[0]:
             means = (fmean(each[name] for each in probes) for name in names)
-            cells.append([variant, *map(_short, means)])
+            cells.append([variant, *map(short, means)])
     return cells
 
 
@@ -59,7 +59,7 @@ def table_4(found: Study) -> Cells:
     for without in found.unmasked:
         pair = masked[without.fit.variant], without
         counts = [f"{each.figures[n].mean:.0f}" for n in ("dead", "silent") for each in pair]
-        scores = [_short(each.figures["mean MS"].mean) for each in pair]
+        scores = [short(each.figures["mean MS"].mean) for each in pair]
         cells.append([without.fit.variant, f"{without.fit.weight:g}", *counts, *scores])
     return cells
 
@@ -70,8 +70,8 @@ def acceptance(found: Study) -> Cells:
     for each in found.lines:
         if each.fit.variant in ("Reg 1", "Reg 2"):
             for point in points(each, found.setting.d_sae):
-                short = "" if not point.short else _short(point.short)
-                cells.append([each.fit.variant, point.name, _signed(point.measured), short])
+                missed = short(point.short) if point.short else ""
+                cells.append([each.fit.variant, point.name, signed(point.measured), missed])
     return cells
 
 
@@ -93,17 +93,20 @@ def rich_table(title: str, cells: Cells) -> Table:
 
 
 def _figure(value: Interval, difference: Interval | None) -> str:
-    text = _short(value.mean)
-    return text if difference is None else f"{text} ({_signed(difference)})"
+    text = short(value.mean)
+    return text if difference is None else f"{text} ({signed(difference)})"
 
 
-def _signed(interval: Interval) -> str:
-    """A difference and the half width of its interval."""
+def signed(interval: Interval) -> str:
+    """A difference and, of more than one seed, the half width of its interval."""
     half = (interval.high - interval.low) / 2
     digits = 1 if max(abs(interval.mean), half) >= 1 else 4
-    text = f"{interval.mean:+.{digits}f} ± {half:.{digits}f}"
+    text = f"{interval.mean:+.{digits}f}"
+    if interval.seeds > 1:
+        text += f" ± {half:.{digits}f}"
     return re.sub(r"(?<!\d)0\.", ".", text)
 
 
-def _short(value: float) -> str:
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.1f}"
+def short(value: float, digits: int = 3) -> str:
+    """A share without its zero, another figure with one digit."""
+    return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.1f}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from lightsae_kernels import Encoded
+from replication.rules import RULES
 from torch import Tensor
 
 from lightsae.sae import (
@@ -15,7 +16,6 @@ from lightsae.sae import (
     OffSupportL1,
     Regularizer,
     SparseAutoencoder,
-    TopK,
     objective,
 )
 from lightsae.training import DeadLatentTracker, SAEAdam, WarmupDecay
@@ -41,6 +41,7 @@ class Setting:
         aux_k: Settings of the auxiliary loss.
         warmup_share: Share of the steps over which lambda rises from 0.
         decay_share: Share of the steps, the last ones, over which the learning rate falls to 0.
+        rule: Name of the selection rule and of the loss that goes with it, of `RULES`.
     """
 
     k: int
@@ -51,6 +52,7 @@ class Setting:
     aux_k: AuxK = field(default_factory=AuxK)
     warmup_share: float = 0.8
     decay_share: float = 0.2
+    rule: str = "TopK"
 
     def steps(self, rows: int) -> int:
         """Optimizer steps on so many training rows."""
@@ -81,43 +83,65 @@ class Fit(NamedTuple):
         return made
 
 
+class Training:
+    """The steps of one autoencoder.
+
+    Args:
+        sae: The autoencoder, as it is to begin.
+        fit: What it is trained with.
+        setting: What all autoencoders share.
+        rows: Training rows, from which the length of the run follows.
+    """
+
+    def __init__(self, sae: SparseAutoencoder, fit: Fit, setting: Setting, rows: int) -> None:
+        self.sae, self.setting = sae, setting
+        steps = setting.steps(rows)
+        self._optimizer = SAEAdam(sae.parameters(), lr=setting.learning_rate)
+        self._optimizer.keep_unit_rows(sae.W_dec)
+        decay_steps = round(setting.decay_share * steps)
+        self._schedule = WarmupDecay(self._optimizer, steps, decay_steps=decay_steps)
+        self._regularizer = fit.regularizer(round(setting.warmup_share * steps))
+        self._tracker = DeadLatentTracker(setting.d_sae)
+        self._step = 0
+
+    def step(self, batch: Tensor) -> None:
+        """One optimizer step on rows [B, d_in]."""
+        regularizer = self._regularizer
+        parts = objective(
+            self.sae,
+            self.sae.normalize(batch).x,
+            regularizer=regularizer,
+            aux_k=self.setting.aux_k,
+            dead=self._dead,
+            embeddings=batch,
+            regularizer_weight=None if regularizer is None else regularizer.weight_at(self._step),
+            reconstruction=RULES[self.setting.rule].reconstruction,
+        )
+        self._optimizer.zero_grad(set_to_none=True)
+        parts.loss.backward()
+        self._optimizer.step()
+        self._schedule.step()
+        self._step += 1
+
+    def _dead(self, encoded: Encoded) -> Tensor:
+        aux_k, setting = self.setting.aux_k, self.setting
+        self._tracker.update(encoded, aux_k.fired_above)
+        return self._tracker.dead(aux_k.dead_after_rows(setting.d_sae, setting.k))
+
+
 def train(fit: Fit, setting: Setting, x: Tensor) -> SparseAutoencoder:
     """An autoencoder on rows x [rows, d_in]; the seed decides its weights and the batches.
 
-    Variants of one seed start from the same weights and see the same batches.
+    Variants of one seed start from the same weights and see the same batches, whatever the rule.
     """
     torch.manual_seed(fit.seed)
-    sae = SparseAutoencoder(x.shape[1], setting.d_sae, TopK(setting.k))
+    selection = RULES[setting.rule].selection(setting.k, setting.d_sae)
+    sae = SparseAutoencoder(x.shape[1], setting.d_sae, selection)
     sae.initialize_(x)
-    tracker = DeadLatentTracker(setting.d_sae)
-    optimizer = SAEAdam(sae.parameters(), lr=setting.learning_rate)
-    optimizer.keep_unit_rows(sae.W_dec)
-    steps = setting.steps(len(x))
-    schedule = WarmupDecay(optimizer, steps, decay_steps=round(setting.decay_share * steps))
-    regularizer = fit.regularizer(round(setting.warmup_share * steps))
-    dead_after = setting.aux_k.dead_after_rows(setting.d_sae, setting.k)
-
-    def dead(encoded: Encoded) -> Tensor:
-        tracker.update(encoded, setting.aux_k.fired_above)
-        return tracker.dead(dead_after)
-
-    generator, step = torch.Generator().manual_seed(fit.seed), 0
+    training = Training(sae, fit, setting, len(x))
+    generator = torch.Generator().manual_seed(fit.seed)
     for _ in range(setting.epochs):
         order = torch.randperm(len(x), generator=generator)
         for chosen in order.split(setting.batch_size):
-            batch = x[chosen]
-            parts = objective(
-                sae,
-                sae.normalize(batch).x,
-                regularizer=regularizer,
-                aux_k=setting.aux_k,
-                dead=dead,
-                embeddings=batch,
-                regularizer_weight=None if regularizer is None else regularizer.weight_at(step),
-            )
-            optimizer.zero_grad(set_to_none=True)
-            parts.loss.backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
+            training.step(x[chosen])
     return sae.requires_grad_(False)

@@ -91,7 +91,7 @@ class Kept:
         found = {}
         for fit in fits:
             self.asked.append(fit)
-            score = self._score(self._r2(fit), 0.5, torch.zeros(2), 0, 0)
+            score = self._score(self._r2(fit), 0.5, torch.zeros(2), 0, 0, 3.0)
             found[fit] = self._fits.Scored(fit, {"validation": score})
         return found
 
@@ -140,8 +140,8 @@ def test_what_is_missed_is_said_by_how_much(beside) -> None:
         ms = torch.tensor([0.5, 0.6, 0.7, nan], dtype=torch.float64)
         better = torch.tensor([0.5 + gain, 0.6 + gain, nan, nan], dtype=torch.float64)
         for fit, score in (
-            (Fit(seed=seed), Score(0.9, 0.8, ms, 1, 0)),
-            (Fit("Reg 1", 1.0, seed), Score(0.897, 0.83, better, 2, 0)),
+            (Fit(seed=seed), Score(0.9, 0.8, ms, 1, 0, 3.0)),
+            (Fit("Reg 1", 1.0, seed), Score(0.897, 0.83, better, 2, 0, 3.0)),
         ):
             scored[fit] = Scored(fit, {"test": score})
     line = comparison.line(Fit("Reg 1", 1.0), scored, range(3))
@@ -161,4 +161,6 @@ def test_what_is_missed_is_said_by_how_much(beside) -> None:
 )
 def test_a_difference_is_shown_with_half_its_interval(mean, half, text, beside) -> None:
     tables, interval = beside("replication.tables"), beside("replication.comparison").Interval
-    assert tables._signed(interval(mean, mean - half, mean + half, 5)) == text
+    assert tables.signed(interval(mean, mean - half, mean + half, 5)) == text
+    alone = interval(mean, float("nan"), float("nan"), 1)
+    assert tables.signed(alone) == text.partition(" ")[0]
