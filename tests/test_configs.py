@@ -17,6 +17,7 @@ PAPER = CONFIGS / "paper"
 EXTRACT = sorted([*CONFIGS.glob("extract-*.yaml"), *PAPER.glob("extract-*.yaml")])
 ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
 SWEEP = sorted(CONFIGS.glob("sweep-*.yaml"))
+SELECTION = sorted((CONFIGS / "selection").glob("*.yaml"))
 TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
 FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -51,6 +52,31 @@ def test_fit(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.Mon
          "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
     )  # fmt: skip
     assert status == 0
+
+
+@pytest.mark.parametrize("config", SELECTION, ids=lambda path: path.stem)
+def test_fit_with_a_selection_rule_in_a_second_file(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = CONFIGS / "quickstart.yaml"
+    words = ["fit", "--config", str(quick), "--config", str(config), "--data.path", str(shards)]
+    options = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    schedule = ["--model.lr_scheduler.warmup_steps", "0", "--model.lr_scheduler.decay_steps", "0"]
+    run = [
+        "--run_dir",
+        "run",
+        "--model.aux_k.dead_after",
+        "100",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.log_every_n_steps",
+        "1",
+    ]
+    assert main([*words, *options, *schedule, *run]) == 0
+    given = yaml.safe_load(config.read_text())["model"]["init_args"]
+    found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["init_args"]
+    assert {key: found.get(key) for key in given} == given
 
 
 @pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
@@ -150,13 +176,15 @@ def test_the_grid_of_the_paper(
 
 @pytest.mark.parametrize(
     "config",
-    [*FIT, *TRANSCODER, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"],
+    [*FIT, *TRANSCODER, *SELECTION, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"],
     ids=lambda path: path.stem,
 )
 def test_every_key_is_explained(config: Path) -> None:
     lines = config.read_text().splitlines()
-    structural = ("class_path:", "init_args:", "model:", "data:", "trainer:", "selection:",
-                  "optimizer:", "source:", "lr_scheduler:", "sweep:")  # fmt: skip
+    structural = (
+        "class_path:", "init_args:", "model:", "data:", "trainer:", "selection:", "optimizer:",
+        "source:", "reconstruction:", "lr_scheduler:", "sweep:",
+    )  # fmt: skip
     unexplained = [
         line
         for before, line in zip(["", *lines], lines, strict=False)

@@ -122,11 +122,13 @@ def _check_bank(bank: int, k: int, d_sae: int) -> None:
 
 
 def check_encode_content(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, indices: Tensor | None
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, plan: EncodePlan
 ) -> None:
     """Range of the indices and finiteness of the arguments of encode_topk; waits for the device."""
-    if indices is not None:
-        require_in_dictionary(indices, len(W_enc))
+    if plan.indices is not None:
+        require_in_dictionary(plan.indices, len(W_enc))
+    if plan.above is not None and bool(plan.above.isnan().any()):
+        raise ArgumentError(f"above has {int(plan.above.isnan().sum())} NaN")
     for name, tensor in (("x", x), ("W_enc", W_enc), ("b_enc", b_enc), ("b_dec", b_dec)):
         require_finite(name, tensor)
 

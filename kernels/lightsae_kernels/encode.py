@@ -96,14 +96,17 @@ def encode_topk(
             is below 0 counts as 0. The result has as many places as the fullest row takes, in the
             order of the latents. For CPU tensors.
         narrow: Called with values and indices of what was selected, [B, k]; says which of it stays,
-            [B, k] bool. The others keep their places with a value of 0 and count as not selected.
-            A graph of torch.compile runs the definition with `bank`, `above` or `narrow`.
+            [B, k] bool. The others count as not selected; their places, where they keep them, have
+            a value of 0. Without a regularizer a CPU leaves them out, with as many places as the
+            fullest row takes. A graph of torch.compile runs the definition with `bank`, `above` or
+            `narrow`.
         W_enc_narrow: W_enc in the dtype of the product, where the caller has it; else it is cast.
         order: What the decode of this code also gets, to sort its pairs only once.
         backend: "auto", "reference" (the definition), "cpu" (fast, CPU tensors) or "triton".
 
     Returns:
-        `Encoded`: values [B, k], indices [B, k] int64, penalty scalar (mean over the B samples, so
+        `Encoded`: values [B, k], indices [B, k] int64 (fewer or more places with `above` or
+            `narrow`), penalty scalar (mean over the B samples, so
         a weight means the same at any batch size), batch_active [d_sae] bool.
 
     Raises:
@@ -140,7 +143,7 @@ def encode_topk(
             return operators.encode(chosen, x, W_enc, b_enc, b_dec, plan)
     looked_at = not torch.compiler.is_compiling() and not finds_faults(chosen, x)
     if looked_at:
-        check_encode_content(x, W_enc, b_enc, b_dec, indices)
+        check_encode_content(x, W_enc, b_enc, b_dec, plan)
     if chosen is reference:
         encoded = reference.encode_topk(x, W_enc, b_enc, b_dec, k, **plan.options)
     else:
@@ -247,7 +250,7 @@ def encode_residual(
         require_countable_pairs(chosen, len(x), k)
     looked_at = not finds_faults(chosen, x)
     if looked_at:
-        check_encode_content(x, W_enc, b_enc, b_dec, plan.indices)
+        check_encode_content(x, W_enc, b_enc, b_dec, plan)
         require_finite("W_dec", W_dec)
     if chosen is reference:
         found = reference.encode_residual(x, W_enc, b_enc, W_dec, b_dec, k, **options)

@@ -110,7 +110,7 @@ def encode_topk(
     """Encode; the norms of the rows and the activations that were kept come last."""
     plan, fused = _unpacked(packed)
     if not x.is_cuda:
-        check_encode_content(x, W_enc, b_enc, b_dec, plan.indices)
+        check_encode_content(x, W_enc, b_enc, b_dec, plan)
     backend = _backend(fused, x)
     with _alone(x):
         centred = backend.centre(x, b_dec, plan.dtype)

@@ -42,7 +42,7 @@ def select_topk(a: Tensor, k: int) -> Tensor:
 def select_bank_topk(a: Tensor, k: int, bank: int) -> Tensor:
     """Indices of the k * bank / d_sae largest of every `bank` consecutive latents, [B, k]."""
     (B, d_sae), banks = a.shape, a.shape[1] // bank
-    within = select_topk(a.reshape(B * banks, bank), k // banks).view(B, banks, -1)
+    within = select_topk(a.reshape(B * banks, bank), k // banks).view(B, banks, k // banks)
     first = torch.arange(0, d_sae, bank, device=a.device)
     return (within + first[:, None]).view(B, k)
 
@@ -58,12 +58,19 @@ def select_above(a: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
         Indices [B, W], of as many places as the fullest row takes, at least one, and a mask [B, W].
         Places without one repeat the first latent of their row, or are latent 0.
     """
-    marked = a.detach() > above.clamp_min(0).to(a.dtype)
+    marked = a.detach() > rounded_down(above.clamp_min(0), a.dtype)
     W = max(1, int(marked.sum(dim=1).max())) if len(a) else 1
     ordered = marked.to(torch.uint8).sort(dim=1, descending=True, stable=True)
     used, indices = ordered.values[:, :W].bool(), ordered.indices[:, :W]
     first = indices[:, :1].where(used[:, :1], 0)
     return torch.where(used, indices, first), used
+
+
+def rounded_down(bound: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bounds in a dtype such that the same of its numbers are above them."""
+    nearest = bound.to(dtype)
+    below = torch.nextafter(nearest, nearest.new_full((), -torch.inf))
+    return torch.where(nearest > bound, below, nearest)
 
 
 def batch_active_mask(

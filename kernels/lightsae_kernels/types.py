@@ -45,7 +45,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         values: Activations of the selected latents, descending along a row, [B, k]; with `bank`
-            descending within each bank.
+            descending within each bank, with `above` in the order of the latents.
         indices: Their latents, ties to the lowest index, [B, k] int64.
         penalty: Mean of the regularizer over the samples, a scalar; 0 without a regularizer.
         batch_active: Latents selected by at least one sample of the batch, [d_sae] bool.

@@ -34,6 +34,7 @@ _TOOLS = {
     "sweep": "a grid of autoencoders, trained stacked and compared: --config FILE --run_dir DIR",
     "extract": "write a frozen model's activations to HDF5 shards",
     "report": "one HTML page that compares evaluated runs and shows their latents",
+    "calibrate": "thresholds at which L0 over a set of shards is k: RUN_OR_FOLDER",
     "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
     "export": "write the autoencoder of a checkpoint as a folder, or as another library reads it",
     "import": "read an autoencoder of another library: PATH OUT",
@@ -49,7 +50,7 @@ _DISK = (
 )  # fmt: skip
 
 # Commands that are one process however they are started.
-_ALONE = {"shards", "export", "import", "push"}
+_ALONE = {"shards", "calibrate", "export", "import", "push"}
 
 # Commands over a run that is there: without --config its own is taken.
 _OF_TRAINED = {"validate", "test", "predict"}
@@ -172,7 +173,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         return RunCLI
     own_parser = {
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
-        "sweep": _sweep, "import": _import, "push": _push,
+        "sweep": _sweep, "import": _import, "push": _push, "calibrate": _calibrate,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -193,6 +194,14 @@ def _shards(words: list[str]) -> None:
 
     with answering_sigterm():
         shards(words[1:])
+
+
+def _calibrate(words: list[str]) -> None:
+    """The thresholds of an autoencoder."""
+    from lightsae.runs.calibrate import calibrate
+
+    with answering_sigterm():
+        calibrate(words[1:])
 
 
 def _export(words: list[str]) -> None:

@@ -44,6 +44,7 @@ def described(
         "d_out": sae.d_out if isinstance(sae, Transcoder) else None,
         "d_sae": sae.d_sae,
         "k": sae.selection.k,
+        "selection": type(sae.selection).__name__,
         "regularizer": None,
         "seed": None,
         "shards": _shards(data),

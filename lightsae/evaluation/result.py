@@ -35,6 +35,7 @@ _ABOUT: Mapping[str, tuple[type, ...]] = {
     "d_out": (int,),
     "d_sae": (int,),
     "k": (int,),
+    "selection": (str,),
     "regularizer": (dict,),
     "seed": (int,),
     "shards": (dict,),
@@ -54,10 +55,10 @@ class EvaluationResult:
 
     Attributes:
         about: What was evaluated, plain values: run_dir, checkpoint, step, split, rows, images,
-            d_in, d_out of a transcoder, d_sae, k, regularizer ({"name", "weight"} or None), seed,
-            shards ({"path", "digest"}), targets of a transcoder ({"path", "digest", "layer"}),
-            embeddings (of each its "name", width "d_e" and "source"), pooling, date,
-            versions. What does not apply is None.
+            d_in, d_out of a transcoder, d_sae, k, selection (the rule's name), regularizer
+            ({"name", "weight"} or None), seed, shards ({"path", "digest"}), targets of a transcoder
+            ({"path", "digest", "layer"}), embeddings (of each its "name", width "d_e" and
+            "source"), pooling, date, versions. What does not apply is None.
         scalars: One number each, None where it is undefined. With embeddings E, the keys are
             "ms_mean/E", "ms_scored/E", ...
         curves: Of each curve its columns, lists of one length; NaN where a point is undefined.

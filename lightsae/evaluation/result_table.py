@@ -88,6 +88,7 @@ def _heading(result: EvaluationResult) -> str:
         parts.append(f"{about['images']} images, their tokens pooled by {about.get('pooling')}")
     sizes = ("d_in", "d_out", "d_sae", "k")
     parts += [f"{name} {about[name]}" for name in sizes if about.get(name)]
+    parts += [about["selection"]] if about.get("selection") else []
     return ", ".join(parts)
 
 

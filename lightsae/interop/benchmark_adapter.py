@@ -147,7 +147,7 @@ def _require_codes_alone(sae: SparseAutoencoder) -> None:
             f"normalization is {sae.normalization}: a benchmark decodes codes alone, which do not "
             "have what each row was divided by; expected one scale for all rows"
         )
-    if inference_rule(sae.selection) is sae.selection and isinstance(sae.selection, BatchTopK):
+    if isinstance(inference_rule(sae.selection), BatchTopK):
         raise LightsaeError(
             "the threshold of BatchTopK was never learned: which latents of a row are active "
             "depends on its batch, and so would the benchmark"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.shown_values import shown
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -69,7 +70,7 @@ def _require_shape(
 ) -> None:
     if not isinstance(tensor, Tensor):
         raise LightsaeError(f"{what} is a {type(tensor).__name__}, expected a tensor")
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    if not _is_dense(tensor):
         raise LightsaeError(f"{what} is not a dense tensor")
     if tensor.dim() == len(shape):
         for size, name in zip(tensor.shape, shape, strict=True):
@@ -86,7 +87,7 @@ def _require_shape(
     if tensor.dtype not in _DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise LightsaeError(f"{what} is of {tensor.dtype}, expected one of {names}")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+    if _lacks_numbers(tensor):
         raise LightsaeError(f"{what} claims more numbers than it holds")
     if not torch.isfinite(tensor).all():
         raise LightsaeError(f"{what} has NaN or infinite values")
@@ -130,12 +131,42 @@ def setting(
     return value
 
 
-def shown(value: Any) -> str:
-    """What a file has in the place of something else, in a few words of one line.
+def number(value: Any) -> float | None:
+    """The number that a tensor of one element holds, if it is one and float32 can hold it.
 
     Example:
-        >>> shown(torch.zeros(2, 2))
-        'tensor([[0., 0.], [0., 0.]])'
+        >>> number(torch.tensor([2.5])), number(torch.tensor(torch.inf)), number(2.5)
+        (2.5, None, None)
     """
-    words = " ".join(repr(value).split())
-    return words if len(words) <= 80 else f"{words[:77]}..."
+    if not isinstance(value, Tensor) or not _is_dense(value) or value.numel() != 1:
+        return None
+    if value.is_complex() or _lacks_numbers(value):
+        return None
+    found = float(value.item())
+    return found if abs(found) <= torch.finfo(torch.float32).max else None
+
+
+def require_ones(factor: Any, name: str, path: Path) -> None:
+    """Refuse a factor that changes something; one that is absent or of ones does not.
+
+    Raises:
+        LightsaeError: Naming the file.
+
+    Example:
+        >>> require_ones(torch.ones(3), "scaling_factor", Path("sae.safetensors"))
+    """
+    if factor is None:
+        return
+    plain = isinstance(factor, Tensor) and _is_dense(factor) and factor.dtype in _DTYPES
+    if not plain or _lacks_numbers(factor) or not torch.allclose(factor, torch.ones_like(factor)):
+        raise LightsaeError(f"{path}: {name} is not 1: a finetuned factor has no place")
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    on_cpu = tensor.device.type == "cpu"
+    return tensor.layout == torch.strided and on_cpu and not tensor.is_quantized
+
+
+def _lacks_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor's shape claims more than its file has given."""
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()

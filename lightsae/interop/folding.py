@@ -1,7 +1,12 @@
-"""An autoencoder without its input scale and without subtracting b_dec: what every format holds."""
+"""An autoencoder without its input scale and without subtracting b_dec: what every format holds.
+
+What is of half precision comes out in float32: it would be rounded once more.
+"""
+
+import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.weights import Weights, autoencoder
+from lightsae.interop.weights import Weights, autoencoder, widened
 from lightsae.sae import SparseAutoencoder
 from lightsae.sae.normalization import ROW_WISE
 
@@ -29,7 +34,6 @@ def without_scale(sae: SparseAutoencoder) -> Weights:
         >>> from lightsae.sae import TopK
         >>> sae = SparseAutoencoder(2, 4, TopK(1))
         >>> _ = sae.scale.fill_(2.0)
-        >>> import torch
         >>> torch.equal(without_scale(sae).W_dec, 2 * sae.W_dec)
         True
     """
@@ -37,6 +41,7 @@ def without_scale(sae: SparseAutoencoder) -> Weights:
     weights, scale = weights_of(sae), sae.scale
     if scale == 1:
         return weights
+    weights, scale = widened(weights), scale.to(torch.promote_types(scale.dtype, torch.float32))
     return Weights(
         weights.W_enc / scale, weights.b_enc, weights.W_dec * scale, weights.b_dec * scale
     )
@@ -54,7 +59,6 @@ def folded(sae: SparseAutoencoder) -> Weights:
 
     Example:
         >>> from lightsae.sae import TopK
-        >>> import torch
         >>> sae, x = SparseAutoencoder(3, 6, TopK(2), "none"), torch.randn(5, 3)
         >>> _ = sae.b_dec.data.fill_(0.5)
         >>> W_enc, b_enc, _, _ = folded(sae)
@@ -99,7 +103,6 @@ def subtracting(sae: SparseAutoencoder, format_name: str) -> Weights:
 
     Example:
         >>> from lightsae.sae import TopK
-        >>> import torch
         >>> sae = SparseAutoencoder(3, 6, TopK(2), "none", apply_b_dec_to_input=False)
         >>> _ = sae.b_dec.data.fill_(0.5)
         >>> W_enc, b_enc, _, b_dec = subtracting(sae, "sparsify")
@@ -116,11 +119,13 @@ def shifted(weights: Weights, sign: int) -> Weights:
     """b_enc + sign W_enc b_dec in the place of b_enc, summed in float64.
 
     Example:
-        >>> import torch
         >>> rows = torch.eye(2)
         >>> shifted(Weights(rows, torch.zeros(2), rows, torch.tensor([1.0, 2.0])), -1).b_enc
         tensor([-1., -2.])
     """
+    if not weights.b_dec.any():
+        return weights
+    weights = widened(weights)
     shift = weights.W_enc.double() @ weights.b_dec.double()
     b_enc = (weights.b_enc.double() + sign * shift).to(weights.b_enc.dtype)
     return weights._replace(b_enc=b_enc)

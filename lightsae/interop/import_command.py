@@ -28,15 +28,20 @@ def import_foreign(words: Sequence[str]) -> None:
     parser.add_argument("--format", type=str, default="auto", help="docs/interop.md lists them.")
     given = parser.parse_args(list(words))
     # What follows needs torch; the options and their help do not.
-    from lightsae.interop.conversion import load_foreign, require_empty
+    from lightsae.interop.conversion import emptied_on_failure, load_foreign, require_empty
+    from lightsae.sae import Transcoder
 
     out = Path(expanded(given.out))
     require_empty(out)
     sae = load_foreign(expanded(given.path), given.format)
-    sae.save(out)
+    with emptied_on_failure(out):
+        sae.save(out)
+    widths = f"d_in {sae.d_in}"
+    if isinstance(sae, Transcoder):
+        widths = f"transcoder, {widths}, d_out {sae.d_out}"
     rule = f"{type(sae.selection).__name__} k = {sae.selection.k}"
     Console(stderr=True).print(
-        f"{out}: d_in {sae.d_in}, d_sae {sae.d_sae}, {rule}, {sae.normalization}, "
+        f"{out}: {widths}, d_sae {sae.d_sae}, {rule}, {sae.normalization}, "
         f"of {sae.provenance['format']}",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip

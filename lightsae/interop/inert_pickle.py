@@ -35,7 +35,7 @@ class Name(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Record:
     """What a file would have built by a call.
 
@@ -50,6 +50,14 @@ class Record:
     arguments: Any = ()
     state: Any = None
     items: list[Any] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<{self.named}>"
+
+    @property
+    def named(self) -> str:
+        """Name of the class or function; of what a call gave there is none."""
+        return str(self.made_by) if isinstance(self.made_by, Name) else "the result of a call"
 
 
 def read_inert(path: Path) -> Any:
@@ -152,8 +160,18 @@ class _Machine:
         self.memo[len(self.memo) if place is None else int(place)] = self.stack[-1]
 
     def call(self) -> None:
-        callee, arguments = self.take(2)
-        self.push(_called(callee, arguments))
+        self.push(_called(*self.take(2)))
+
+    def call_with_keywords(self) -> None:
+        callee, arguments, _ = self.take(3)
+        self.push(Record(callee, arguments))
+
+    def name(self) -> None:
+        match self.take(2):
+            case [str(module), str(name)]:
+                self.push(Name(module, name))
+            case _:
+                raise LightsaeError("its pickle has a name that is no text")
 
     def build(self) -> None:
         (state,) = self.take(1)
@@ -217,10 +235,10 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "SETITEM": lambda machine, _: machine.set_items(machine.take(2)),
     "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
     "GLOBAL": lambda machine, named: machine.push(Name(*named.split(" ", 1))),
-    "STACK_GLOBAL": lambda machine, _: machine.push(Name(*map(str, machine.take(2)))),
+    "STACK_GLOBAL": lambda machine, _: machine.name(),
     "REDUCE": lambda machine, _: machine.call(),
     "NEWOBJ": lambda machine, _: machine.call(),
-    "NEWOBJ_EX": lambda machine, _: machine.push(Record(*machine.take(3)[:2])),
+    "NEWOBJ_EX": lambda machine, _: machine.call_with_keywords(),
     "BUILD": lambda machine, _: machine.build(),
     "BINPERSID": lambda machine, _: machine.keep_storage(),
     "BINPUT": lambda machine, place: machine.remember(place),

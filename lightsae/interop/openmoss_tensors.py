@@ -7,9 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.file_checks import number
 from lightsae.interop.safe_files import file_in, read_safetensors, read_torch
+from lightsae.interop.shown_values import shown
 
 TENSOR_FILES = ("sae_weights.safetensors", "sae_weights.pt")
+MEAN_NORM = "dataset_average_activation_norm."
 LOG_THRESHOLD = "activation_function.log_jumprelu_threshold"
 # Names of 2025, whose matrices are those of linear layers: [out, in].
 _OLD_NAMES = {
@@ -53,3 +56,28 @@ def _now(name: str, value: Any) -> Any:
     """A tensor as the name of today means it."""
     transposed = name in ("encoder.weight", "decoder.weight") and isinstance(value, Tensor)
     return value.mT.contiguous() if transposed and value.dim() == 2 else value
+
+
+def mean_norm(found: Mapping[str, Any], source: Path, place: str) -> float:
+    """The mean norm of the activations of a place.
+
+    Args:
+        found: What the file of weights holds.
+        source: The file.
+        place: Name of the place.
+
+    Raises:
+        LightsaeError: If it is missing or no number above 0.
+
+    Example:
+        >>> mean_norm({}, Path("sae_weights.safetensors"), "hook_mlp_out")
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: sae_weights.safetensors: \
+'dataset_average_activation_norm.hook_mlp_out' is missing or no number above 0
+    """
+    name = MEAN_NORM + place
+    norm = number(found.get(name))
+    if norm is None or norm <= 0:
+        raise LightsaeError(f"{source}: {shown(name)} is missing or no number above 0")
+    return norm

@@ -12,6 +12,7 @@ def origin(
     *,
     model: str | None = None,
     hook: str | None = None,
+    target_hook: str | None = None,
     layer: int | None = None,
     version: str | None = None,
     notes: Iterable[str] = (),
@@ -23,6 +24,7 @@ def origin(
         config: The configuration as the files have it, JSON.
         model: Name of the model that was read.
         hook: Name of the place in it.
+        target_hook: Name of the place that a transcoder reconstructs.
         layer: Number of its layer.
         version: Of the library that wrote it.
         notes: In what it is not what the library makes of it, or not ready, and what to do.
@@ -35,6 +37,7 @@ def origin(
         "format": format_name,
         "model": model,
         "hook": hook,
+        "target_hook": target_hook,
         "layer": layer,
         "version": version,
         "notes": list(notes) or None,

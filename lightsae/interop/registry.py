@@ -3,6 +3,7 @@
 A format is a module of `lightsae.interop.formats` with what `Format` lists, entered in `FORMATS`.
 """
 
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,9 @@ from lightsae.interop.formats import (
 )
 from lightsae.sae import SparseAutoencoder
 
+# Folders beside what is of no format, and how many of them are named.
+_LOOKED_AT, _NAMED = 64, 3
+
 
 class Format(Protocol):
     """What a module of `lightsae.interop.formats` offers.
@@ -29,10 +33,12 @@ class Format(Protocol):
     Attributes:
         NAME: As the command line has it.
         FILES: What its files are, for people.
+        TRANSCODERS: Whether `files` takes a `Transcoder`.
     """
 
     NAME: str
     FILES: str
+    TRANSCODERS: bool
 
     def recognizes(self, path: Path) -> bool:
         """Whether a file or folder is of the format, from names and keys; never raises."""
@@ -100,5 +106,20 @@ def format_of(path: Path) -> Format:
     if found:
         names = ", ".join(form.NAME for form in found)
         raise LightsaeError(f"{path} may be of {names}: say which with --format")
+    near = _near(path)
+    if near:
+        raise LightsaeError(f"{path} is of no known format by itself, but there is {near}")
     known = "; ".join(f"{form.NAME}: {form.FILES}" for form in FORMATS.values())
     raise LightsaeError(f"{path} is of no known format: {known}")
+
+
+def _near(path: Path) -> str:
+    """Folders that are of a format where a file of one was given, or a folder of several."""
+    around = path.absolute().parents[:2] if path.is_file() else sorted(path.glob("*/"))
+    told = (
+        f"{form.NAME} in {folder}"
+        for folder in around[:_LOOKED_AT]
+        for form in FORMATS.values()
+        if form.recognizes(folder)
+    )
+    return ", ".join(islice(told, _NAMED))

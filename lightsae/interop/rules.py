@@ -36,7 +36,7 @@ def threshold_rule(
         >>> type(rule).__name__, rule.k, threshold
         ('JumpReLU', 2, tensor([0.5000, 0.0000]))
     """
-    threshold = threshold.detach().float().clamp_min(0)
+    threshold = threshold.detach().float().clamp(0, torch.finfo(torch.float32).max)
     known = isinstance(k, (int, float)) and 1 <= k <= threshold.numel()
     rounded = round(k) if known else min(_UNKNOWN_K, threshold.numel())
     if batch and known and bool((threshold == threshold.flatten()[0]).all()):

@@ -47,6 +47,8 @@ def file_in(folder: Path, name: str) -> Path:
         ...
         lightsae.errors.LightsaeError: sae: '../weights.pt' leaves the folder
     """
+    if folder.is_file():
+        raise LightsaeError(f"{folder} is a file, expected the folder that has {name}")
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts or not _inside(path, folder):
         raise LightsaeError(f"{folder}: {name!r} leaves the folder")
@@ -69,9 +71,8 @@ def files_in(folder: Path, pattern: str) -> list[Path]:
 
 def _inside(path: Path, folder: Path) -> bool:
     target = path.resolve()
-    blobs = [
-        above.parent / "blobs" for above in folder.absolute().parents if above.name == "snapshots"
-    ]
+    above = folder.resolve().parents
+    blobs = [each.parent / "blobs" for each in above if each.name == "snapshots"]
     return any(target.is_relative_to(root.resolve()) for root in (folder, *blobs))
 
 
@@ -90,13 +91,29 @@ def read_json(path: Path) -> dict[str, Any]:
         ...
         lightsae.errors.LightsaeError: cfg.json cannot be read: No such file or directory
     """
+    return parse_json(read_bounded(path, MAX_JSON_BYTES), path)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """All bytes of a file, which is no device or pipe: those may never end.
+
+    Raises:
+        LightsaeError: If it cannot be read, is no regular file or has more bytes than the limit.
+
+    Example:
+        >>> read_bounded(Path("/dev/zero"), 10)
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: /dev/zero is no regular file
+    """
     with _reading(path):
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise LightsaeError(
-                f"{path} has {size} bytes, expected JSON of at most {MAX_JSON_BYTES}"
-            )
-        return parse_json(path.read_bytes(), path)
+        if path.exists() and not path.is_file():
+            raise LightsaeError(f"{path} is no regular file")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise LightsaeError(f"{path} is larger than {limit} bytes")
+        return content
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
@@ -125,7 +142,7 @@ def peek_json(path: Path) -> dict[str, Any]:
         {}
     """
     try:
-        return read_json(path)
+        return read_json(file_in(path.parent, path.name))
     except LightsaeError:
         return {}
 

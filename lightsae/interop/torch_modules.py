@@ -38,7 +38,7 @@ def submodule(module: Record, name: str, path: Path) -> Record:
     """
     found = _held(module, "_modules").get(name)
     if not isinstance(found, Record) or not isinstance(found.state, dict):
-        raise LightsaeError(f"{path}: {module.made_by} has no module {name!r}")
+        raise LightsaeError(f"{path}: {module.named} has no module {name!r}")
     return found
 
 

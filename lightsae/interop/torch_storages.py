@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.interop.shown_values import shown
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -58,7 +59,7 @@ class Storages:
             case ("storage", (_, str(kind)), str(name), _, int(count)) if kind in _DTYPES:
                 pass
             case _:
-                raise LightsaeError(f"no storage {str(key)[:80]}")
+                raise LightsaeError(f"no storage {shown(key)}")
         if (kind, name) not in self._read:
             content = self._archive.read(f"{self._folder}/data/{name}")
             self._read[kind, name] = Storage(_numbers(content, _DTYPES[kind]))
@@ -91,8 +92,12 @@ def rebuilt_tensor(arguments: Any) -> Tensor:
             raise LightsaeError("a tensor has no storage, offset, shape and strides")
     plain = all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
     if not plain or len(shape) != len(strides) or prod(shape) > len(numbers):
-        raise LightsaeError(f"a tensor of shape {shape} is no part of {len(numbers)} numbers")
+        raise LightsaeError(
+            f"a tensor of shape {shown(shape)} is no part of {len(numbers)} numbers"
+        )
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if prod(shape) and last >= len(numbers):
-        raise LightsaeError(f"a tensor of shape {shape} is no part of {len(numbers)} numbers")
+        raise LightsaeError(
+            f"a tensor of shape {shown(shape)} is no part of {len(numbers)} numbers"
+        )
     return numbers.as_strided(shape, strides, offset)

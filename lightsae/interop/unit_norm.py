@@ -2,7 +2,7 @@
 
 import math
 
-from lightsae.interop.weights import Weights
+from lightsae.interop.weights import Weights, widened
 
 
 def from_mean_square_norm(weights: Weights) -> Weights:
@@ -23,5 +23,5 @@ def to_mean_square_norm(weights: Weights) -> Weights:
 
 
 def _scaled(weights: Weights, factor: float) -> Weights:
-    W_enc, b_enc, W_dec, b_dec = weights
+    W_enc, b_enc, W_dec, b_dec = widened(weights)
     return Weights(W_enc * factor, b_enc, W_dec / factor, b_dec / factor)

@@ -1,12 +1,15 @@
 """Weights of other formats, put into an autoencoder of ours."""
 
 import copy
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lightsae.sae import Normalization, Selection, SparseAutoencoder
+
+Made = TypeVar("Made", bound=SparseAutoencoder)
 
 
 class Weights(NamedTuple):
@@ -15,8 +18,8 @@ class Weights(NamedTuple):
     Attributes:
         W_enc: [d_sae, d_in].
         b_enc: [d_sae].
-        W_dec: [d_sae, d_in].
-        b_dec: [d_in].
+        W_dec: [d_sae, d_in]; [d_sae, d_out] of a transcoder.
+        b_dec: [d_in]; [d_out] of a transcoder.
     """
 
     W_enc: Tensor
@@ -35,6 +38,7 @@ def with_unit_rows(weights: Weights) -> Weights:
         >>> with_unit_rows(Weights(rows, torch.ones(1), rows, torch.zeros(2))).b_enc
         tensor([5.])
     """
+    weights = widened(weights)
     norms = torch.linalg.vector_norm(weights.W_dec, dim=1)
     norms = norms.where(norms > 0, 1)
     W_enc, b_enc, W_dec, b_dec = weights
@@ -82,17 +86,48 @@ def autoencoder(
         >>> sae(torch.tensor([[2.0, 5.0, 3.0]]))
         tensor([[0., 5., 0.]], grad_fn=<...>)
     """
-    dtype = weights.W_enc.dtype
-    for tensor in weights:
-        dtype = torch.promote_types(dtype, tensor.dtype)
     d_sae, d_in = weights.W_enc.shape
     with torch.device("meta"):  # no memory, no random numbers
         sae = SparseAutoencoder(
             d_in, d_sae, selection, normalization, apply_b_dec_to_input=apply_b_dec_to_input
         )
-    state = _tensors_of_rule(selection, d_sae)
-    state |= {name: _copied(tensor, dtype) for name, tensor in weights._asdict().items()}
-    state["scale"] = torch.ones((), dtype=dtype)
+    return filled(sae, weights._asdict(), selection, threshold, provenance)
+
+
+def filled(
+    sae: Made,
+    tensors: Mapping[str, Tensor],
+    selection: Selection,
+    threshold: Tensor | None,
+    provenance: dict[str, Any],
+) -> Made:
+    """Give an autoencoder that was built on meta its tensors, in the dtype that holds all of them.
+
+    Its scales become 1.
+
+    Args:
+        sae: The autoencoder.
+        tensors: By name; they are copied.
+        selection: The rule that it was built with.
+        threshold: As in `autoencoder`.
+        provenance: As in `autoencoder`.
+
+    Example:
+        >>> from lightsae.sae import TopK
+        >>> with torch.device("meta"):
+        ...     sae = SparseAutoencoder(3, 3, TopK(1))
+        >>> rows = torch.eye(3)
+        >>> weights = Weights(rows, torch.zeros(3), rows, torch.zeros(3))
+        >>> filled(sae, weights._asdict(), TopK(1), None, {}).W_enc.device
+        device(type='cpu')
+    """
+    dtype = next(iter(tensors.values())).dtype
+    for tensor in tensors.values():
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    state = _tensors_of_rule(selection, sae.d_sae)
+    state |= {name: _copied(tensor, dtype) for name, tensor in tensors.items()}
+    scales = sae.state_dict().keys() & {"scale", "target_scale"}
+    state |= {name: torch.ones((), dtype=dtype) for name in scales}
     if threshold is not None:
         state["selection.threshold"] = _copied(threshold, torch.float32)
     sae.load_state_dict(state, assign=True)

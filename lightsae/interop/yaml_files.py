@@ -8,6 +8,7 @@ import yaml
 
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
+from lightsae.interop.safe_files import file_in, read_bounded
 
 MAX_YAML_BYTES = 2**20
 
@@ -29,23 +30,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         lightsae.errors.LightsaeError: config.yaml cannot be read: No such file or directory
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_YAML_BYTES + 1)
-        if len(content) > MAX_YAML_BYTES:
-            raise LightsaeError(f"{path} is larger than {MAX_YAML_BYTES} bytes")
+        content = read_bounded(path, MAX_YAML_BYTES)
         events = yaml.parse(content, Loader=yaml.SafeLoader)
         if any(isinstance(event, yaml.AliasEvent) for event in events):
             raise LightsaeError(f"{path} has YAML aliases, which are not read")
         found = yaml.safe_load(content)
-    except OSError as error:
-        raise LightsaeError(f"{path} cannot be read: {error.strerror}") from error
+        plain = json.loads(json.dumps(found, default=str, skipkeys=True))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, LightsaeError):
             raise
         raise LightsaeError(f"{path} is not YAML: {reason(error)}") from error
-    if not isinstance(found, dict):
-        raise LightsaeError(f"{path} holds a {type(found).__name__}, expected a mapping")
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=str, skipkeys=True))
+    if not isinstance(plain, dict):
+        raise LightsaeError(f"{path} holds a {type(plain).__name__}, expected a mapping")
     return plain
 
 
@@ -57,6 +53,6 @@ def peek_yaml(path: Path) -> dict[str, Any]:
         {}
     """
     try:
-        return read_yaml(path)
+        return read_yaml(file_in(path.parent, path.name))
     except LightsaeError:
         return {}

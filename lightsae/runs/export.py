@@ -70,17 +70,27 @@ def export_checkpoint(path: Path, out: Path) -> None:
             holds shards or a run, or cannot be written.
     """
     # What follows needs torch and Lightning; the options and their help do not.
-    from lightsae.sae import save_load
     from lightsae.training.checkpoints.reading import read_checkpoint
     from lightsae.training.checkpoints.saved_settings import saved_autoencoder
 
-    if any((out / name).exists() for name in (save_load.TENSORS, save_load.SETTINGS)):
-        raise LightsaeError(f"{out}: holds an autoencoder already: choose another --out")
-    require_no_other(out, "an autoencoder")
+    require_free(out)
     content = read_checkpoint(path)
     sae = saved_autoencoder(content, path)
     sae.save(out)
     _tell(out, sae, f"{sae.normalization}, of step {content['global_step']}")
+
+
+def require_free(out: Path) -> None:
+    """Refuse a folder that an autoencoder cannot be written into.
+
+    Raises:
+        LightsaeError: If it has one, or holds shards or a run.
+    """
+    from lightsae.sae import save_load
+
+    if any((out / name).exists() for name in (save_load.TENSORS, save_load.SETTINGS)):
+        raise LightsaeError(f"{out}: holds an autoencoder already: choose another --out")
+    require_no_other(out, "an autoencoder")
 
 
 def export_to_format(path: Path, out: Path, format: str, *, fold: bool = False) -> None:
@@ -103,7 +113,7 @@ def export_to_format(path: Path, out: Path, format: str, *, fold: bool = False) 
 
     format_named(format)
     if path.is_dir():
-        sae = SparseAutoencoder.load(path)
+        sae = SparseAutoencoder.from_pretrained(path)
     else:
         sae = saved_autoencoder(read_checkpoint(path), path)
     export_foreign(sae, out, format, fold=fold)

@@ -1,4 +1,7 @@
-"""The progress bar of a run: batches, time left, R2, loss, dead latents and rows per second."""
+"""The progress bar of a run: batches, time left, R2, loss, dead latents and rows per second.
+
+Under a rule that learns thresholds L0 takes the place of the loss: both do not fit.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -92,11 +95,17 @@ def figures(metrics: Mapping[str, Tensor]) -> str:
         ...     "train/dead_fraction": 0.031, "train/tokens_per_second": 32810.0}
         >>> figures({name: torch.tensor(value) for name, value in logged.items()})
         'R2 .912 val .900 loss .088 dead 3% 33k rows/s'
+        >>> learned = {"train/l0": 31.96, "train/threshold": 0.4, "train/loss": 0.088}
+        >>> figures({name: torch.tensor(value) for name, value in learned.items()})
+        'L0 32'
     """
+    learns = "train/threshold" in metrics
     shown = (
         ("train/r2", lambda value: f"R2 {_short(value, 3)}"),
         ("val/r2", lambda value: f"val {_short(value, 3)}"),
-        ("train/loss", lambda value: f"loss {_short(value, 3)}"),
+        ("train/l0", lambda value: f"L0 {value:.3g}")
+        if learns
+        else ("train/loss", lambda value: f"loss {_short(value, 3)}"),
         ("train/dead_fraction", lambda value: f"dead {value:.0%}"),
         ("train/tokens_per_second", lambda value: f"{_thousands(value)} rows/s"),
     )

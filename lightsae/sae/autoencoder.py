@@ -119,7 +119,7 @@ class SparseAutoencoder(SavedAutoencoder):
         for name, size in (("d_in", d_in), ("d_sae", d_sae)):
             if size < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {size}")
-        self.selection: Selection = _built(TopK(32) if selection is None else selection, d_sae)
+        self.selection: Selection = built(TopK(32) if selection is None else selection, d_sae)
         if self.selection.k > d_sae:
             raise LightsaeError(f"k = {self.selection.k} is larger than d_sae = {d_sae}")
         rows = nn.functional.normalize(torch.randn(d_sae, d_in), dim=1)
@@ -399,8 +399,12 @@ class SparseAutoencoder(SavedAutoencoder):
 save_load.CLASSES[save_load.BASE] = SparseAutoencoder
 
 
-def _built(selection: Selection, d_sae: int) -> Selection:
-    """A rule for a dictionary; what has tensors of its own, or sizes, is copied."""
+def built(selection: Selection, d_sae: int) -> Selection:
+    """A rule for a dictionary; what has tensors of its own, or sizes, is copied.
+
+    Raises:
+        LightsaeError: If its sizes do not fit the dictionary.
+    """
     build = getattr(selection, "build", None)
     if build is not None or isinstance(selection, nn.Module):
         selection = copy.deepcopy(selection)

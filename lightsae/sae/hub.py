@@ -1,7 +1,7 @@
 """Autoencoders on the Hugging Face Hub: the folder that `save` writes, and a card."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -64,6 +64,8 @@ of the Hub is OWNER/NAME
         if revision is not None:
             raise LightsaeError(f"{folder} is a folder, revision {revision!r} is of repositories")
         return _local(folder if inside is None else folder / inside), None
+    if folder.exists():
+        raise LightsaeError(f"{folder} is a file, expected the folder that it is in")
     if revision is not None and (not revision or ".." in revision):
         raise LightsaeError(f"revision {revision!r} is no branch, tag or commit")
     repo = str(repo_or_folder)
@@ -143,9 +145,16 @@ def inner_path(subfolder: str) -> str:
 
 
 def _local(folder: Path) -> Path:
-    if not (folder / SETTINGS).is_file():
-        raise LightsaeError(f"{folder} has no {SETTINGS}, is no autoencoder; {_OTHER_FORMATS}")
-    return folder
+    if (folder / SETTINGS).is_file():
+        return folder
+    inner = [path.parent.name for path in sorted(folder.glob(f"*/{SETTINGS}"))]
+    if inner:
+        raise LightsaeError(f"{folder} has no autoencoder itself, but in {_listed(inner)}")
+    raise LightsaeError(f"{folder} has no {SETTINGS}, is no autoencoder; {_OTHER_FORMATS}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
 
 
 def _downloaded(repo: str, inside: str | None, revision: str | None) -> tuple[Path, HubOrigin]:
@@ -171,8 +180,7 @@ def _absent(api: Any, repo: str, inside: str | None, revision: str | None) -> Li
     place = repo if inside is None else f"{repo}/{inside}"
     homes = sorted({str(path.parent) for path in paths if path.name == SETTINGS} - {inside or "."})
     if homes:
-        shown = ", ".join(map(repr, homes[:_NAMED])) + (", ..." if len(homes) > _NAMED else "")
-        return LightsaeError(f"{place} has no autoencoder, {repo} has them in {shown}")
+        return LightsaeError(f"{place} has no autoencoder, {repo} has them in {_listed(homes)}")
     if inside is not None and not any(path.is_relative_to(inside) for path in paths):
         return LightsaeError(f"{place}: the repository has no such folder")
     return LightsaeError(f"{place} is no autoencoder of this package; {_OTHER_FORMATS}")

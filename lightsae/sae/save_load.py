@@ -115,7 +115,7 @@ def _tensors(path: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
         raise LightsaeError(f"{path} and {SETTINGS} are not as they were saved (hash differs)")
     try:
         tensors = parse_tensors(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # a KeyError is a dtype that torch has not
         raise LightsaeError(f"{path} is not a safetensors file: {error}") from error
     _require_finite(path, tensors)
     return tensors

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightsae.errors import LightsaeError
-from lightsae.sae import MonosemanticityLoss, Objective, Regularizer, Selection, TranscoderOptions
+from lightsae.sae import (
+    MonosemanticityLoss,
+    Objective,
+    Reconstruction,
+    Regularizer,
+    Selection,
+    TranscoderOptions,
+)
 from lightsae.training.optimizer import SAEAdam
 
 Step = Callable[[Tensor], Objective]
@@ -106,6 +113,7 @@ def require_capturable(
     aux_k: Any,
     regularizer: Regularizer | None = None,
     selection: Selection | None = None,
+    reconstruction: Reconstruction | None = None,
     transcoder: TranscoderOptions | None = None,
 ) -> None:
     """Refuse what a graph cannot hold, before anything is trained.
@@ -118,7 +126,12 @@ def require_capturable(
     obstacles = {
         "MonosemanticityLoss must take its embeddings from the input": reads_data,
         "the optimizer must be lightsae.training.SAEAdam": not isinstance(optimizer, SAEAdam),
-        "selection must keep as many latents of each row, as TopK does": learns,
+        f"selection must keep as many latents of each row, {type(selection).__name__} does not": (
+            learns
+        ),
+        f"reconstruction must be null, it is {type(reconstruction).__name__}": (
+            reconstruction is not None
+        ),
         "transcoder must be null: a recorded step takes no targets": transcoder is not None,
         "aux_k must be null: the number of dead latents changes shapes": aux_k is not None,
         "trainer.accumulate_grad_batches must be 1": trainer.accumulate_grad_batches != 1,

@@ -19,6 +19,7 @@ from lightsae.sae import (
     TopK,
     TranscoderOptions,
 )
+from lightsae.sae.autoencoder import built
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import (
     AveragedDecoder,
@@ -101,10 +102,10 @@ class SAEModule(OptimizedModule):
                 "lr_scheduler",
             ]
         )  # fmt: skip
-        self.give_selection(TopK(32) if selection is None else selection)
         for name, size in (("d_sae", d_sae), ("init_rows", init_rows)):
             if size < 1:
                 raise LightsaeError(f"{name} must be at least 1, got {size}")
+        self.give_selection(built(TopK(32) if selection is None else selection, d_sae))
         if self.selection.k > d_sae:
             raise LightsaeError(f"k = {self.selection.k} is larger than d_sae = {d_sae}")
         self.d_sae = d_sae

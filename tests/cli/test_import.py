@@ -10,7 +10,7 @@ from lightsae.interop import export_foreign, load_foreign
 from lightsae.sae import SparseAutoencoder
 
 from ..interop.helpers import relative, rows
-from ..interop.ours import ours
+from ..interop.ours import our_transcoder, ours
 from .helpers import Ask, files
 
 
@@ -26,6 +26,16 @@ def test_a_folder_of_another_library_becomes_one_of_ours(
     )
     x = rows(8)
     assert relative(SparseAutoencoder.load(out)(x), sae(x)) < 1e-5
+
+
+def test_of_a_transcoder_both_widths_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_foreign(our_transcoder("JumpReLU", d_out=6), tmp_path / "theirs", "gemma_scope")
+    assert main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
+    assert capsys.readouterr().err.split(": ")[1] == (
+        "transcoder, d_in 8, d_out 6, d_sae 32, JumpReLU k = 4, none, of gemma_scope\n"
+    )
 
 
 def test_what_differs_from_the_library_is_told(
@@ -76,7 +86,7 @@ def test_there_and_back_by_commands(run: Path, tmp_path: Path) -> None:
         (("export", "{run}/sae", "{out}", "--out", "{out}"), 2, "give the folder to make once"),
         (("export", "{run}/sae", "--format", "saelens"), 2, "give the folder to make once"),
         (("export", "{run}/sae", "{out}", "--fold"), 2, "--fold needs --format"),
-        (("export", "{run}", "{out}", "--format", "saelens"), 1, "sae.json cannot be read"),
+        (("export", "{run}", "{out}", "--format", "saelens"), 1, "but in 'sae'"),
         (("export", "{run}/sae", "{run}", "--format", "saelens"), 1, "choose an empty folder"),
     ],
 )  # fmt: skip

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from lightsae.errors import LightsaeError
 from lightsae.interop import FORMATS
-from lightsae.sae import SparseAutoencoder
+from lightsae.sae import SparseAutoencoder, Transcoder
 
-from .ours import RULES, ours
+from .ours import RULES, our_transcoder, ours
+
+TRANSCODER_FORMATS = [name for name, form in FORMATS.items() if form.TRANSCODERS]
 
 
 def example(name: str) -> SparseAutoencoder:
@@ -21,6 +23,19 @@ def example(name: str) -> SparseAutoencoder:
                 continue
             return sae
     raise AssertionError(f"{name} holds none of ours")
+
+
+def transcoder_example(name: str) -> Transcoder:
+    """A transcoder that a format can hold: of the first rule it has, with a skip if it can."""
+    for skip in (True, False):
+        for rule in RULES:
+            made = our_transcoder(rule, skip=skip, d_in=4, d_sae=12)
+            try:
+                FORMATS[name].files(made)
+            except LightsaeError:
+                continue
+            return made
+    raise AssertionError(f"{name} holds no transcoder of ours")
 
 
 def write(files: dict[str, bytes], folder: Path) -> Path:

@@ -47,7 +47,8 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 def assert_same(one: SparseAutoencoder, other: SparseAutoencoder) -> None:
-    """Weights, rule and normalisation, bit for bit."""
+    """Class, weights, rule and normalisation, bit for bit."""
+    assert type(one) is type(other)
     assert type(one.selection) is type(other.selection)
     assert one.selection.settings() == other.selection.settings()
     assert one.normalization == other.normalization

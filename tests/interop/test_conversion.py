@@ -60,6 +60,19 @@ def test_half_precision_stays(name: str, tmp_path: Path) -> None:
     assert torch.equal(found.W_enc, sae.W_enc)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in FORMATS if name not in ("openai", "overcomplete")]
+)
+def test_half_precision_is_not_rounded_again_where_it_is_folded(name: str, tmp_path: Path) -> None:
+    sae = ours("JumpReLU" if name == "gemma_scope" else "TopK", "variance", d_in=4, d_sae=12)
+    sae.scale.fill_(1.7)
+    sae.to(torch.bfloat16)
+    export_foreign(sae, tmp_path / "theirs", name)
+    found, x = load_foreign(tmp_path / "theirs"), rows(4)
+    assert found.W_enc.dtype == torch.float32
+    assert relative(found(x), sae.float()(x)) < 1e-5
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_folding_changes_nothing_but_the_weights(rule: str, tmp_path: Path) -> None:
     sae, x = ours(rule), rows(8)

@@ -18,7 +18,7 @@ from lightsae.cli import main
 from lightsae.errors import LightsaeError
 from lightsae.interop import FORMATS, load_foreign
 
-from .examples import example, write
+from .examples import TRANSCODER_FORMATS, example, transcoder_example, write
 
 FILES = [(name, file) for name in FORMATS for file in FORMATS[name].files(example(name))]
 STRANGE: list[Any] = ["text", -1, 0, 2**70, 1e300, True, None, [], {}, [[]], {"k": "k"}]
@@ -148,7 +148,16 @@ def test_numbers_that_are_none_are_refused(
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_strange_settings_are_read_or_refused(name: str, tmp_path: Path) -> None:
-    folder = _folder(name, tmp_path)
+    _settings_one_by_one(_folder(name, tmp_path), name)
+
+
+@pytest.mark.parametrize("name", TRANSCODER_FORMATS)
+def test_strange_settings_of_a_transcoder_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    files = FORMATS[name].files(transcoder_example(name))
+    _settings_one_by_one(write(files, tmp_path), name)
+
+
+def _settings_one_by_one(folder: Path, name: str) -> None:
     for path in folder.glob("*.json"):
         config = json.loads(path.read_text())
         for key in config:

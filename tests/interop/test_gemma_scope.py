@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
 from lightsae.interop.formats import gemma_scope
-from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
+from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK, Transcoder
 from tests.interop.helpers import assert_same
 from tests.interop.libraries.gemma_scope import GemmaScope
 from tests.interop.libraries.weights import (
@@ -66,6 +66,35 @@ def test_what_is_read_is_written_again_to_the_bit(tmp_path: Path, version: int):
     assert_same(load_foreign(out), sae)
 
 
+@pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
+def test_a_transcoder_is_read_as_gemma_scope_computes_it(tmp_path: Path, affine: bool):
+    library = GemmaScope("transcoder", affine=affine)
+    made = load_foreign(library.save_2(tmp_path))
+    assert isinstance(made, Transcoder) and (made.W_skip is not None) == affine
+    assert_agree(made, library, rows())
+    assert made.provenance["hook"] == "model.layers.17.pre_feedforward_layernorm.output"
+    assert made.provenance["target_hook"] == "model.layers.17.post_feedforward_layernorm.output"
+
+
+@pytest.mark.parametrize("changes", [{"type": "sae"}, {"hf_hook_point_out": None}])
+def test_a_transcoder_is_told_from_its_type_or_its_places(
+    tmp_path: Path, changes: dict[str, object]
+):
+    GemmaScope("transcoder").save_2(tmp_path, **changes)
+    assert isinstance(load_foreign(tmp_path), Transcoder)
+
+
+@pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
+def test_a_transcoder_that_is_read_is_written_again_to_the_bit(tmp_path: Path, affine: bool):
+    library, out = GemmaScope("transcoder", affine=affine), tmp_path / "out"
+    made = load_foreign(library.save_2(tmp_path / "in"))
+    export_foreign(made, out, "gemma_scope")
+    written = load_file(out / "params.safetensors")
+    assert same_tensors(written, {name.lower(): t for name, t in library.tensors().items()})
+    assert json.loads((out / "config.json").read_text()) == library.config()
+    assert_same(load_foreign(out), made)
+
+
 def test_a_batch_top_k_is_written_as_its_threshold(tmp_path: Path):
     torch.manual_seed(0)
     sae = SparseAutoencoder(24, 96, BatchTopK(8))
@@ -92,11 +121,9 @@ def test_what_gemma_scope_has_no_place_for_is_refused(sae: SparseAutoencoder, sa
     ("change", "said"),
     [
         ({"architecture": "topk"}, "architecture is 'topk', expected 'jump_relu'"),
-        ({"affine_connection": True}, "affine_connection is set: a skip connection has no place"),
-        (
-            {"hf_hook_point_out": "model.layers.17.mlp"},
-            "a transcoder from 'model.layers.17.output' to",
-        ),
+        ({"affine_connection": True}, "tensor 'affine_skip_connection' is missing"),
+        ({"affine_connection": "yes"}, "'affine_connection' is 'yes', expected bool"),
+        ({"type": "crosscoder"}, "type is 'crosscoder', expected 'sae' or 'transcoder'"),
     ],
 )
 def test_what_cannot_be_represented_is_refused(

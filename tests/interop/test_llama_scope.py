@@ -9,10 +9,17 @@ import torch
 from lightsae.errors import LightsaeError
 from lightsae.interop import export_foreign, load_foreign
 from lightsae.interop.formats import llama_scope
-from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
+from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK, Transcoder
 from tests.interop.helpers import assert_same
 from tests.interop.libraries.llama_scope import LlamaScope
 from tests.interop.libraries.weights import assert_agree, assert_same_function, rows
+
+_UNSCALED = {"in": 24**0.5, "out": 24**0.5}  # With them the loader's s is 1.
+_TRANSCODES: dict[str, object] = {
+    "hook_point_in": "blocks.8.ln2.hook_normalized",
+    "hook_point_out": "blocks.8.hook_mlp_out",
+    "dataset_average_activation_norm": {"in": 6.25, "out": 1.75},
+}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,38 @@ def test_an_autoencoder_is_read_as_its_loader_computes_it(
     library = LlamaScope(act_fn=str(changes.get("act_fn", "jumprelu")))
     library.changes = changes
     assert_agree(load_foreign(library.save(tmp_path / "L8R")), library, rows())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"apply_decoder_bias_to_pre_encoder": True},
+        {"sparsity_include_decoder_norm": False},
+        {"norm_activation": "inference", "dataset_average_activation_norm": _UNSCALED},
+    ],
+)
+@pytest.mark.parametrize("act_fn", ["jumprelu", "topk"])
+def test_a_transcoder_is_read_as_its_loader_computes_it(
+    tmp_path: Path, act_fn: str, changes: dict[str, object]
+):
+    library = LlamaScope(act_fn=act_fn)
+    library.changes = _TRANSCODES | changes
+    made = load_foreign(library.save(tmp_path / "L8TC"))
+    assert isinstance(made, Transcoder)
+    assert_agree(made, library, rows())
+    assert made.provenance["target_hook"] == "blocks.8.hook_mlp_out"
+
+
+@pytest.mark.parametrize("act_fn", ["jumprelu", "topk"])
+def test_a_transcoder_that_is_read_and_written_is_read_the_same(tmp_path: Path, act_fn: str):
+    library = LlamaScope(act_fn=act_fn)
+    library.changes = _TRANSCODES
+    made = load_foreign(library.save(tmp_path / "in"))
+    export_foreign(made, tmp_path / "out", "llama_scope")
+    assert_same(load_foreign(tmp_path / "out"), made)
+    config = json.loads((tmp_path / "out" / "hyperparams.json").read_text())
+    assert config["hook_point_out"] == "blocks.8.hook_mlp_out"
 
 
 def test_k_and_place_are_kept(tmp_path: Path):
@@ -72,8 +111,8 @@ def test_a_threshold_for_each_latent_is_refused():
     ("change", "said"),
     [
         (
-            {"hook_point_out": "blocks.8.hook_mlp_out"},
-            "a transcoder from 'blocks.8.hook_resid_post' to",
+            _TRANSCODES | {"dataset_average_activation_norm": {"in": 2.0, "out": 0.0}},
+            "expected in and out above 0",
         ),
         ({"use_glu_encoder": True}, "use_glu_encoder is set: a second encoder has no place"),
         (

@@ -51,7 +51,7 @@ def test_json_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "cfg.json").write_text(json.dumps({"k": 3}))
     assert read_json(tmp_path / "cfg.json") == {"k": 3}
     monkeypatch.setattr(safe_files, "MAX_JSON_BYTES", 7)
-    with pytest.raises(LightsaeError, match="has 8 bytes, expected JSON of at most 7"):
+    with pytest.raises(LightsaeError, match="is larger than 7 bytes"):
         read_json(tmp_path / "cfg.json")
 
 

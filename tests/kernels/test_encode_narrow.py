@@ -93,14 +93,54 @@ def test_group_maxima_are_selected_in_every_dtype(dtype: torch.dtype, make_probl
     assert torch.equal(ours.values, wanted.values)
 
 
-def test_unused_places_are_zero_and_told(make_problem: Make) -> None:
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("given", [False, True], ids=["selected", "given"])
+def test_unused_places_are_zero_and_told(given: bool, backend: Any, make_problem: Make) -> None:
     problem = make_problem(23, 7, D_SAE)
-    encoded = encode_topk(*problem.encoder, K, narrow=lambda values, indices: values > 1.2)
     whole = encode_topk(*problem.encoder, K)
+    stays = whole.indices % 3 == 0
+    options = {"indices": whole.indices} if given else {"regularizer": "off_support_l1"}
+    encoded = encode_topk(
+        *problem.encoder, K, narrow=lambda values, indices: indices % 3 == 0, backend=backend,
+        **options,
+    )  # fmt: skip
     assert whole.used is None and encoded.used is not None
-    assert torch.equal(encoded.used, whole.values > 1.2)
-    assert torch.equal(encoded.values, whole.values * encoded.used)
+    assert torch.equal(encoded.used, stays)
+    assert torch.equal(encoded.values, whole.values * stays)
     assert torch.equal(encoded.indices, whole.indices)
+
+
+def test_the_cpu_leaves_out_places_that_nothing_counts(make_problem: Make) -> None:
+    problem = make_problem(23, 7, D_SAE)
+    encoded = encode_topk(*problem.encoder, K, narrow=lambda values, indices: indices % 3 == 0)
+    whole = encode_topk(*problem.encoder, K)
+    assert encoded.used is not None
+    for row, used, wanted in zip(encoded.indices, encoded.used, whole.indices, strict=True):
+        assert row[used].tolist() == [j for j in wanted.tolist() if j % 3 == 0]
+    assert encoded.used.shape[1] == int((whole.indices % 3 == 0).sum(dim=1).max())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("each", [False, True], ids=["one-bound", "a-bound-each"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_bound_is_not_rounded_up_to_what_exceeds_it(
+    dtype: torch.dtype, each: bool, backend: Any
+) -> None:
+    at = torch.tensor([2.0, 1.0, 0.0], dtype=dtype)
+    encoder = torch.eye(3, dtype=dtype), torch.zeros(3, dtype=dtype), torch.zeros(3, dtype=dtype)
+    below, same, above = (at.float() * (1 + step) for step in (-1e-5, 0.0, 1e-5))
+    for bound, count in ((below, 2), (same, 0), (above, 0)):
+        if not each:
+            bound = bound[1]
+        encoded = encode_topk(at[None], *encoder, 1, above=bound, backend=backend)
+        assert encoded.used is not None
+        assert encoded.used.sum() == (count if each else max(count, 1))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_banks_of_an_empty_batch_are_no_error(backend: Any, make_problem: Make) -> None:
+    encoded = encode_topk(*make_problem(0, 7, D_SAE).encoder, K, bank=20, backend=backend)
+    assert encoded.values.shape == encoded.indices.shape == (0, K)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +195,7 @@ def test_rows_of_any_size_are_screened(make_problem: Make, monkeypatch: pytest.M
     [
         ({"above": torch.zeros(3)}, r"above must be a scalar or \[d_sae = 60\], got shape \(3,\)"),
         ({"above": torch.tensor(1.0), "bank": 20}, "above goes neither with bank nor with indices"),
+        ({"above": torch.tensor(float("nan"))}, "above has 1 NaN"),
     ],
 )
 def test_bounds_that_do_not_fit_are_named(

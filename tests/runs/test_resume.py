@@ -13,8 +13,16 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightsae.sae import AuxK, L1L2Ratio, MonosemanticityLoss
-from lightsae.training import SAEModule, WarmupDecay, read_checkpoint
+from lightsae.sae import (
+    AuxK,
+    BankTopK,
+    BatchTopK,
+    JumpReLU,
+    L1L2Ratio,
+    Matryoshka,
+    MonosemanticityLoss,
+)
+from lightsae.training import SAEAdam, SAEModule, WarmupDecay, read_checkpoint
 
 from ..training.helpers import (
     finish,
@@ -173,6 +181,28 @@ def test_a_run_that_was_stopped_again_and_again_ends_the_same(
     assert stopped >= 4
     go(shards, tmp_path, **PLANS[plan])
     require_same_run(tmp_path, uninterrupted[plan])
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "BatchTopK, Matryoshka": {
+        "selection": BatchTopK(3), "reconstruction": Matryoshka([0.25, 0.5])
+    },
+    "JumpReLU": {"selection": JumpReLU(3)},
+    "BankTopK": {"selection": BankTopK(keep=1, bank=8)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_so_does_one_under_another_rule(rule: str, shards: Path, tmp_path: Path) -> None:
+    ruled = partial(make_module, **RULES[rule], optimizer=lambda p: SAEAdam(p, lr=0.01))
+    go(shards, tmp_path / "whole", make=ruled)
+    with pytest.raises(Interrupted):
+        go(shards, tmp_path / "stopped", Stop("on_train_batch_end", BATCHES + 2), make=ruled)
+    go(shards, tmp_path / "stopped", make=ruled)
+    found, expected = tmp_path / "stopped", tmp_path / "whole"
+    assert metrics(found) == metrics(expected)
+    kept = [read_checkpoint(run / "last.ckpt")["state_dict"] for run in (found, expected)]
+    same(*kept)
 
 
 def test_a_finished_run_is_left_as_it_is(uninterrupted: dict[str, Path], shards: Path) -> None:

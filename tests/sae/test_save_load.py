@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae import files
@@ -381,3 +382,14 @@ def test_a_rule_that_no_reader_knows_is_not_saved(tmp_path: Path) -> None:
         with pytest.raises(LightsaeError, match="has no file format"):
             SparseAutoencoder(D_IN, D_SAE, rule).save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dtype_that_torch_cannot_read_is_one_line(tmp_path: Path) -> None:
+    narrow = torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    content = serialize_tensors(autoencoder().state_dict() | {"extra": narrow})
+    write(tmp_path)
+    described = json.loads((tmp_path / SETTINGS).read_text())
+    described["xxh3"] = save_load._pair_hash(described, content)
+    (tmp_path / SETTINGS).write_text(json.dumps(described))
+    (tmp_path / TENSORS).write_bytes(content)
+    assert_refused(tmp_path, TENSORS, "is not a safetensors file", "F4")

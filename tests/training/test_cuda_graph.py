@@ -11,10 +11,14 @@ import torch
 from lightsae.errors import LightsaeError
 from lightsae.sae import (
     AuxK,
+    BatchTopK,
+    JumpReLU,
     L1L2Ratio,
+    Matryoshka,
     MonosemanticityLoss,
     Objective,
     Regularizer,
+    TopK,
     TranscoderOptions,
 )
 from lightsae.training import SAEAdam, SAEModule, WarmupDecay
@@ -123,6 +127,9 @@ def test_training_equals_that_without_a_graph(
         ({"precision": "16-mixed"}, "trainer.precision must not be 16-mixed"),
         ({"world_size": 2}, "there must be one process"),
         ({"device": "cpu"}, "it needs a GPU"),
+        ({"selection": BatchTopK(2)}, "selection must keep .* of each row, BatchTopK does not"),
+        ({"selection": JumpReLU(2)}, "selection must keep .* of each row, JumpReLU does not"),
+        ({"reconstruction": Matryoshka([0.5])}, "reconstruction must be null, it is Matryoshka"),
         ({"transcoder": TranscoderOptions()}, "transcoder must be null"),
         (
             {"regularizer": MonosemanticityLoss(0.1, embeddings="data")},
@@ -135,14 +142,13 @@ def test_what_a_graph_cannot_hold_is_refused(change: dict[str, Any], says: str) 
     settings = {
         "optimizer": SAEAdam([torch.ones(1)]), "aux_k": None, "accumulate_grad_batches": 1,
         "precision": "bf16-mixed", "world_size": 1, "device": "cuda", "regularizer": None,
-        "transcoder": None,
+        "selection": TopK(2), "reconstruction": None, "transcoder": None,
     } | change  # fmt: skip
     strategy = SimpleNamespace(root_device=torch.device(settings["device"]))
     trainer: Any = SimpleNamespace(strategy=strategy, **settings)
     with pytest.raises(LightsaeError, match=f"cuda_graph: {says}"):
-        losses = settings["aux_k"], settings["regularizer"]
-        transcoder = settings["transcoder"]
-        require_capturable(trainer, settings["optimizer"], *losses, transcoder=transcoder)
+        told = ("optimizer", "aux_k", "regularizer", "selection", "reconstruction", "transcoder")
+        require_capturable(trainer, *(settings[name] for name in told))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -42,7 +42,8 @@ def encode_forward(x: Tensor, encoder: Encoder, plan: EncodePlan) -> Encoding:
         values, indices, candidates, a = product_and_select_above(x, encoder, plan)
     require_finite_activations(values)
     active, used = plan.batch_active, plan.used(values, indices, candidates)
-    if used is not None and used is not candidates and plan.regularizer is None:
+    selects = plan.regularizer is None and plan.indices is None
+    if used is not None and used is not candidates and selects:
         # Nothing counts candidates that are not used: the rest of the step is spared their places.
         values, indices, used = Pairs.of(values, indices, used).padded(len(x))
     if active is None:
@@ -99,7 +100,7 @@ def product_and_select_above(
     """
     assert plan.above is not None
     dtype, (rows, d_sae) = plan.dtype, (len(centred), len(encoder.W))
-    bound = plan.above.clamp_min(0).to(dtype)
+    bound = reference.rounded_down(plan.above.clamp_min(0), dtype)
     if plan.regularizer is None and screening_pays(centred, encoder.W, dtype):
         return *pairs_above_screened(centred, encoder, bound).padded(rows), None
     x, weight, bias = centred.to(dtype), encoder.weight(dtype).t(), encoder.b.to(dtype)

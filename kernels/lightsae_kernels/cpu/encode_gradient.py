@@ -58,7 +58,8 @@ def encode_backward(
     else:
         a, norms = found.kept, found.norms
         if a is None:
-            _, _, a = product_and_select(x, encoder, replace(plan, indices=indices))
+            given = replace(plan, k=indices.shape[1], indices=indices)
+            _, _, a = product_and_select(x, encoder, given)
             _, norms = evaluate_penalty(a, indices, plan.mask(found.active), plan)
         assert a is not None
         scale = d_penalty / max(len(a), 1)

@@ -16,16 +16,18 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
+from lightsae.interop.file_checks import checked, number, setting
 from lightsae.interop.folding import folded, subtracting
 from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_torch
+from lightsae.interop.shown_values import shown
 from lightsae.interop.weights import Weights, autoencoder, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "dictionary_learning"
 FILES = "ae.pt and config.json with trainer.dict_class"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "config.json", "ae.pt"
 _BUFFERS = ("k", "threshold", "group_sizes")
@@ -106,7 +108,7 @@ def read(path: Path) -> SparseAutoencoder:
     kind = setting(trainer, "dict_class", str, config_path)
     if kind not in _LAYOUTS:
         known = ", ".join(_LAYOUTS)
-        raise LightsaeError(f"{config_path}: dict_class is {kind!r}, expected one of {known}")
+        raise LightsaeError(f"{config_path}: dict_class is {shown(kind)}, expected one of {known}")
     tensors_path = file_in(folder, name)
     found = read_torch(tensors_path)
     if isinstance(found, dict) and "ae" in found:
@@ -145,18 +147,24 @@ def _rule(
     if kind in ("AutoEncoder", "AutoEncoderNew"):
         return threshold_rule(torch.zeros(len(found["encoder.bias"])))
     k = setting(trainer, "k", int, config_path)
-    held = found.get("k", torch.tensor(k))
-    if not isinstance(held, Tensor) or held.numel() != 1 or held.item() != k:
-        raise LightsaeError(f"{tensors_path}: tensor 'k' is {held}, {_CONFIG} has k = {k}")
+    if "k" in found and number(found["k"]) != k:
+        raise LightsaeError(
+            f"{tensors_path}: tensor 'k' is {_told(found['k'])}, {_CONFIG} has k = {k}"
+        )
     if kind == "AutoEncoderTopK":
         return TopK(k), None
-    threshold = found.get("threshold")
-    if not isinstance(threshold, Tensor) or threshold.numel() != 1 or not threshold >= 0:
+    least = number(found.get("threshold"))
+    if least is None or least < 0:
         raise LightsaeError(
-            f"{tensors_path}: its threshold was never learned ({threshold}): train it beyond "
-            "threshold_start_step"
+            f"{tensors_path}: its threshold was never learned ({_told(found.get('threshold'))}): "
+            "train it beyond threshold_start_step"
         )
-    return BatchTopK(k), threshold.reshape(())
+    return BatchTopK(k), torch.tensor(least)
+
+
+def _told(value: Any) -> str:
+    found = number(value)
+    return shown(value) if found is None else f"{found:g}"
 
 
 def files(sae: SparseAutoencoder) -> dict[str, bytes]:

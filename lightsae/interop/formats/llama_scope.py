@@ -5,8 +5,9 @@
 with encoder.weight [d_sae, d_in], decoder.weight [d_in, d_sae] and one threshold for all latents,
 after what their loader does: with s = sqrt(d_in) / mean norm of the data, both biases are divided
 by s; then every latent's decoder is brought to unit norm, W_enc and b_enc multiplied by what it is
-divided by. Read in OpenMOSS' Language-Model-SAEs of November 2024, src/lm_saes/sae.py (arXiv
-2410.20526).
+divided by. A transcoder has another hook_point_out than hook_point_in and an s of either: b_dec is
+divided by that of its targets, and W_dec multiplied by the first over the second. Read in OpenMOSS'
+Language-Model-SAEs of November 2024, src/lm_saes/sae.py (arXiv 2410.20526).
 """
 
 import json
@@ -20,17 +21,20 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
-from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.openmoss_configs import require_plain
-from lightsae.interop.provenance import origin
+from lightsae.interop.file_checks import checked, setting
+from lightsae.interop.folding import folded, require_no_row_statistics, weights_of
+from lightsae.interop.openmoss_configs import places, require_plain, target_hook
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.shown_values import shown
+from lightsae.interop.transcoders import folded_transcoder, transcoder
 from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
-from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
+from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK, Transcoder
 
 NAME = "llama_scope"
 FILES = "hyperparams.json and checkpoints/final.safetensors"
+TRANSCODERS = True
 
 _CONFIG, _TENSORS = "hyperparams.json", "checkpoints/final.safetensors"
 _SHAPES: dict[str, tuple[int | str, ...]] = {
@@ -47,11 +51,11 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path) -> SparseAutoencoder:
-    """The autoencoder of a folder, folded as its own loader does, then in float32 at least.
+    """The autoencoder or transcoder of a folder, folded as its loader does: in float32 at least.
 
     Raises:
-        LightsaeError: If it is malformed, a transcoder, has a second encoder, or its inputs are
-            normalised by row or by batch.
+        LightsaeError: If it is malformed, has a second encoder, or its inputs are normalised by row
+            or by batch.
     """
     config_path = file_in(path, _CONFIG)
     config = read_json(config_path)
@@ -64,17 +68,23 @@ def read(path: Path) -> SparseAutoencoder:
     has_bias = setting(config, "use_decoder_bias", bool, config_path, True)
     optional = () if has_bias else ("decoder.bias",)
     tensors = checked(read_safetensors(source), source, _SHAPES, optional=optional, sizes=sizes)
-    weights = _in_units_of_inputs(_weights(tensors), config, config_path)
+    target = target_hook(config, config_path)
+    weights = _in_units_of_data(_weights(tensors), config, config_path, target is not None)
     if setting(config, "sparsity_include_decoder_norm", bool, config_path, True):
-        weights = with_unit_rows(widened(weights))
+        weights = with_unit_rows(weights)
     selection, threshold = _rule(config, len(weights.b_enc), config_path)
     subtracts = setting(config, "apply_decoder_bias_to_pre_encoder", bool, config_path, True)
+    hook = setting(config, "hook_point_in", str, config_path)
+    provenance = origin(NAME, config, hook=hook, target_hook=target)
+    if target is not None:
+        b_in = weights.b_dec if subtracts else None
+        return transcoder(weights, selection, threshold=threshold, b_in=b_in, provenance=provenance)
     return autoencoder(
         weights,
         selection,
         threshold=threshold,
         apply_b_dec_to_input=subtracts,
-        provenance=origin(NAME, config, hook=setting(config, "hook_point_in", str, config_path)),
+        provenance=provenance,
     )
 
 
@@ -84,7 +94,9 @@ def _weights(tensors: Mapping[str, Tensor]) -> Weights:
     return Weights(tensors["encoder.weight"], tensors["encoder.bias"], W_dec, b_dec)
 
 
-def _in_units_of_inputs(weights: Weights, config: Mapping[str, Any], path: Path) -> Weights:
+def _in_units_of_data(
+    weights: Weights, config: Mapping[str, Any], path: Path, transcodes: bool
+) -> Weights:
     kind = setting(config, "norm_activation", str, path, "token-wise")
     if kind in ("inference", "none"):
         return weights
@@ -94,12 +106,15 @@ def _in_units_of_inputs(weights: Weights, config: Mapping[str, Any], path: Path)
         )
     norms = setting(config, "dataset_average_activation_norm", dict, path)
     norm_in, norm_out = (setting(norms, name, float, path) for name in ("in", "out"))
-    if not (norm_in == norm_out and 0 < norm_in < math.inf):
+    fit = all(0 < norm < math.inf for norm in (norm_in, norm_out))
+    if not fit or (norm_in != norm_out and not transcodes):
+        expected = "in and out above 0" if transcodes else "equal in and out above 0"
         raise LightsaeError(
-            f"{path}: dataset_average_activation_norm is {norms}, expected equal in and out above 0"
+            f"{path}: dataset_average_activation_norm is {shown(norms)}, expected {expected}"
         )
-    factor, weights = math.sqrt(weights.W_enc.shape[1]) / norm_in, widened(weights)
-    return weights._replace(b_enc=weights.b_enc / factor, b_dec=weights.b_dec / factor)
+    (W_enc, b_enc, W_dec, b_dec), root = widened(weights), math.sqrt(weights.W_enc.shape[1])
+    W_dec = W_dec * (norm_out / norm_in)
+    return Weights(W_enc, b_enc / (root / norm_in), W_dec, b_dec / (root / norm_out))
 
 
 def _rule(config: Mapping[str, Any], d_sae: int, path: Path) -> tuple[Selection, Tensor | None]:
@@ -118,14 +133,16 @@ def _rule(config: Mapping[str, Any], d_sae: int, path: Path) -> tuple[Selection,
 
 
 def files(sae: SparseAutoencoder) -> dict[str, bytes]:
-    """Both files; an input scale and subtracting b_dec are folded.
+    """Both files; scales and what is subtracted from inputs are folded.
 
     Raises:
-        LightsaeError: If it has a threshold for each latent, or is normalised by row.
+        LightsaeError: If it has a threshold for each latent, a skip or two widths, or is normalised
+            by row.
     """
     require_rule(sae, NAME, TopK, BatchTopK, JumpReLU)
     require_no_row_statistics(sae, f"written as {NAME}")
-    weights = folded(sae)
+    hook, target = places(sae, NAME)
+    weights = weights_of(folded_transcoder(sae)) if isinstance(sae, Transcoder) else folded(sae)
     tensors = {
         "encoder.weight": weights.W_enc,
         "encoder.bias": weights.b_enc,
@@ -142,11 +159,9 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         kind, least = "jumprelu", each[0].item()
     # A mean norm of sqrt(d_in) says that inputs are used as they are, to readers that only scale.
     norm = math.sqrt(sae.d_in)
-    hook = sae.provenance.get("hook", "unknown")
-    kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
-    config = kept | {
+    config = original_config(sae, NAME) | {
         "hook_point_in": hook,
-        "hook_point_out": hook,
+        "hook_point_out": target,
         "d_model": sae.d_in,
         "d_sae": sae.d_sae,
         "act_fn": kind,

@@ -15,16 +15,18 @@ from typing import Any
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of, without_scale
 from lightsae.interop.provenance import origin
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import files_in, read_torch
+from lightsae.interop.shown_values import shown
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import JumpReLU, SparseAutoencoder, TopK
 
 NAME = "openai"
 FILES = "a .pt file with encoder.weight, decoder.weight, pre_bias and latent_bias"
+TRANSCODERS = False
 
 _SHAPES: dict[str, tuple[int | str, ...]] = {
     "encoder.weight": ("d_sae", "d_in"),

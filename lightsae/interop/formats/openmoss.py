@@ -5,8 +5,9 @@
 with W_E [d_in, d_sae] and W_D [d_sae, d_in]. s is sqrt(d_in) over the mean norm of the data
 (dataset-wise) or over the norm of the row (token-wise), or 1 (inference); n is the norm of each
 latent's decoder where sparsity_include_decoder_norm says so, which multiplies activations here;
-jumprelu is active above exp(log_jumprelu_threshold). Read in src/llamascopium of May 2026 and
-src/lm_saes of 2025, whose tensors have the names of linear layers.
+jumprelu is active above exp(log_jumprelu_threshold). A transcoder has another hook_point_out than
+hook_point_in; x_hat is then divided by the s of its targets. Read in src/llamascopium of May 2026
+and src/lm_saes of 2025, whose tensors have the names of linear layers.
 """
 
 import json
@@ -20,11 +21,17 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of
-from lightsae.interop.openmoss_configs import require_plain
-from lightsae.interop.openmoss_tensors import LOG_THRESHOLD, TENSOR_FILES, tensors_by_name
-from lightsae.interop.provenance import origin
+from lightsae.interop.openmoss_configs import places, require_plain, target_hook
+from lightsae.interop.openmoss_tensors import (
+    LOG_THRESHOLD,
+    MEAN_NORM,
+    TENSOR_FILES,
+    mean_norm,
+    tensors_by_name,
+)
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -33,14 +40,17 @@ from lightsae.interop.rules import (
     thresholds,
 )
 from lightsae.interop.safe_files import file_in, peek_json, read_json
+from lightsae.interop.shown_values import shown
+from lightsae.interop.transcoders import transcoder, without_centre
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
 from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
-from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
+from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK, Transcoder
 
 NAME = "openmoss"
 FILES = "config.json and sae_weights.safetensors, or sae_weights.pt"
+TRANSCODERS = True
 
-_CONFIG, _NORM = "config.json", "dataset_average_activation_norm."
+_CONFIG = "config.json"
 _SHAPES: dict[str, tuple[int | str, ...]] = {
     "W_E": ("d_in", "d_sae"),
     "b_E": ("d_sae",),
@@ -56,13 +66,13 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path) -> SparseAutoencoder:
-    """The autoencoder of a folder; in float32 at least where it is folded or scaled.
+    """The autoencoder or transcoder of a folder; in float32 at least where folded or scaled.
 
     A batchtopk has no threshold in the files: `lightsae calibrate` finds one.
 
     Raises:
-        LightsaeError: If it is malformed, no plain autoencoder, or its inputs are normalised by
-            batch.
+        LightsaeError: If it is malformed, has several encoders, or its inputs are normalised by
+            batch, or those of a transcoder by row.
     """
     config_path = file_in(path, _CONFIG)
     config = read_json(config_path)
@@ -70,22 +80,35 @@ def read(path: Path) -> SparseAutoencoder:
     found, source = tensors_by_name(path)
     tensors = _checked(found, source, config, config_path)
     selection, threshold, weights = _rule_and_weights(config, config_path, tensors)
-    scale = _scale(config, config_path, found, source, weights.W_enc.shape[1])
+    hook = setting(config, "hook_point_in", str, config_path)
+    target = target_hook(config, config_path)
+    dataset_wise, root = _is_dataset_wise(config, config_path), math.sqrt(weights.W_enc.shape[1])
+    scale, target_scale = (
+        mean_norm(found, source, place) / root if dataset_wise else 1.0
+        for place in (hook, target or hook)
+    )
     by_row = config.get("norm_activation") == "token-wise"
-    if by_row or scale != 1:
+    if by_row or scale != 1 or target_scale != 1:
         weights = widened(weights)
+    notes = [NO_THRESHOLD] if threshold is UNKNOWN_THRESHOLD else []
+    provenance = origin(NAME, config, hook=hook, target_hook=target, notes=notes)
+    subtracts = bool(config.get("apply_decoder_bias_to_pre_encoder"))
+    if target is not None:
+        return transcoder(
+            weights,
+            selection,
+            threshold=threshold,
+            b_in=weights.b_dec if subtracts else None,
+            scales=(scale, target_scale),
+            provenance=provenance,
+        )
     sae = autoencoder(
         from_mean_square_norm(weights) if by_row else weights,
         selection,
         threshold=threshold,
         normalization="unit_norm" if by_row else "centre_scale",
-        apply_b_dec_to_input=bool(config.get("apply_decoder_bias_to_pre_encoder")),
-        provenance=origin(
-            NAME,
-            config,
-            hook=setting(config, "hook_point_in", str, config_path),
-            notes=[NO_THRESHOLD] if threshold is UNKNOWN_THRESHOLD else [],
-        ),
+        apply_b_dec_to_input=subtracts,
+        provenance=provenance,
     )
     sae.scale.fill_(scale)
     return sae
@@ -106,7 +129,7 @@ def _checked(
         source,
         _SHAPES | ({LOG_THRESHOLD: ("d_sae",)} if has_thresholds else {}),
         optional=() if has_bias else ("b_D",),
-        ignored=[name for name in found if name.startswith(_NORM)],
+        ignored=[name for name in found if name.startswith(MEAN_NORM)],
         sizes=sizes,
     )
 
@@ -131,66 +154,62 @@ def _rule_and_weights(
     if kind == "jumprelu":
         threshold = tensors[LOG_THRESHOLD].float().exp()
         if gated_by_norm:
-            threshold = threshold / norms
+            threshold = torch.where(norms > 0, threshold / norms, torch.inf)
         return *threshold_rule(threshold.clamp_max(torch.finfo(torch.float32).max), k), weights
     if kind not in ("topk", "batchtopk"):
         raise LightsaeError(
             f"{path}: act_fn is {shown(kind)}, expected topk, batchtopk, jumprelu or relu"
         )
-    weights = with_unit_rows(widened(weights)) if gated_by_norm else weights
+    weights = with_unit_rows(weights) if gated_by_norm else weights
     if kind == "topk":
         return TopK(k), None, weights
     return BatchTopK(k), UNKNOWN_THRESHOLD, weights
 
 
-def _scale(
-    config: Mapping[str, Any], path: Path, found: Mapping[str, Any], source: Path, d_in: int
-) -> float:
-    """What inputs are divided by."""
+def _is_dataset_wise(config: Mapping[str, Any], path: Path) -> bool:
+    """Whether inputs are divided by one scale."""
     kind = setting(config, "norm_activation", str, path, "dataset-wise")
-    if kind in ("inference", "token-wise"):
-        return 1.0
-    if kind != "dataset-wise":
+    if kind == "token-wise" and target_hook(config, path) is not None:
+        raise LightsaeError(
+            f"{path}: norm_activation is 'token-wise', which a transcoder undoes by the norms of "
+            "its targets: expected dataset-wise or inference"
+        )
+    if kind not in ("dataset-wise", "token-wise", "inference"):
         raise LightsaeError(
             f"{path}: norm_activation is {shown(kind)}, expected dataset-wise, token-wise "
             "or inference"
         )
-    name = _NORM + setting(config, "hook_point_in", str, path)
-    norm = found.get(name)
-    if not isinstance(norm, Tensor) or norm.numel() != 1 or not 0 < norm.item() < math.inf:
-        raise LightsaeError(f"{source}: {shown(name)} is missing or no number above 0")
-    return norm.item() / math.sqrt(d_in)
+    return bool(kind == "dataset-wise")
 
 
 def files(sae: SparseAutoencoder) -> dict[str, bytes]:
-    """Both files; the input scale stays, subtracting b_dec is folded.
+    """Both files; scales stay, what is subtracted from inputs is folded.
 
     A BatchTopK is written as the jumprelu it is at inference: OpenMOSS' own looks at the batch.
 
     Raises:
-        LightsaeError: If OpenMOSS has no such rule or normalisation.
+        LightsaeError: If OpenMOSS has no such rule or normalisation, or the transcoder has a skip
+            or two widths.
     """
     require_rule(sae, NAME, TopK, BatchTopK, JumpReLU)
-    hook = sae.provenance.get("hook", "unknown")
-    weights, normalization, norm = _normalized(sae)
+    hook, target = places(sae, NAME)
+    weights, normalization, norms = _normalized(sae)
     tensors = {
         "W_E": weights.W_enc.mT.contiguous(),
         "b_E": weights.b_enc,
         "W_D": weights.W_dec.contiguous(),
         "b_D": weights.b_dec,
-        _NORM + hook: norm,
-    }
+    } | {MEAN_NORM + place: norm for place, norm in zip((hook, target), norms, strict=True)}
     kind = "topk"
     if not isinstance(sae.selection, TopK):
         least = thresholds(sae)
         kind = "jumprelu" if least.any() else "relu"
         if kind == "jumprelu":
             tensors[LOG_THRESHOLD] = least.clamp_min(torch.finfo(least.dtype).tiny).log()
-    kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
-    config = kept | {
+    config = original_config(sae, NAME) | {
         "sae_type": "sae",
         "hook_point_in": hook,
-        "hook_point_out": hook,
+        "hook_point_out": target,
         "d_model": sae.d_in,
         "expansion_factor": _expansion_factor(sae),
         "act_fn": kind,
@@ -207,16 +226,20 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
     }
 
 
-def _normalized(sae: SparseAutoencoder) -> tuple[Weights, str, Tensor]:
-    """Weights without subtracting b_dec, OpenMOSS' word for a normalisation, the mean norm."""
-    weights = weights_of(sae)
-    if sae.apply_b_dec_to_input:
+def _normalized(sae: SparseAutoencoder) -> tuple[Weights, str, list[Tensor]]:
+    """Weights with which nothing is subtracted, OpenMOSS' word for a normalisation, mean norms."""
+    scales, weights = [sae.scale, sae.scale], weights_of(sae)
+    if isinstance(sae, Transcoder):
+        scales, weights = [sae.scale, sae.target_scale], without_centre(sae)[0]
+    elif sae.apply_b_dec_to_input:
         weights = shifted(weights, -1)
-    norm = sae.scale * math.sqrt(sae.d_in)
-    if sae.normalization == "unit_norm":
-        return to_mean_square_norm(weights), "token-wise", norm
+    # In float64 a norm is read as the very scale that it was.
+    norms = [scale.double() * math.sqrt(sae.d_in) for scale in scales]
+    if sae.normalization == "unit_norm" and not isinstance(sae, Transcoder):
+        return to_mean_square_norm(weights), "token-wise", norms
     require_no_row_statistics(sae, f"written as {NAME}")
-    return weights, "inference" if sae.scale == 1 else "dataset-wise", norm
+    plain = all(scale == 1 for scale in scales)
+    return weights, "inference" if plain else "dataset-wise", norms
 
 
 def _expansion_factor(sae: SparseAutoencoder) -> float:

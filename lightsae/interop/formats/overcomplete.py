@@ -20,18 +20,20 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
+from lightsae.interop.file_checks import checked, number, setting
 from lightsae.interop.folding import folded
 from lightsae.interop.inert_pickle import Name, Record, read_inert
 from lightsae.interop.provenance import origin
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_torch
+from lightsae.interop.shown_values import shown
 from lightsae.interop.torch_modules import buffers_and_parameters, submodule, torch_file_names
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "overcomplete"
 FILES = "a .pt file of a TopKSAE, BatchTopKSAE or JumpSAE, or state_dict.pt and module.json"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "module.json", "state_dict.pt"
 _CLASSES = ("TopKSAE", "BatchTopKSAE", "JumpSAE")
@@ -76,7 +78,7 @@ def read(path: Path) -> SparseAutoencoder:
         raise LightsaeError(
             f"{path} holds no module: a state dict says neither class nor k; save the module whole"
         )
-    kind = str(module.made_by).rpartition(".")[2]
+    kind = module.named.rpartition(".")[2]
     state = module.state if isinstance(module.state, dict) else {}
     dictionary = submodule(module, "dictionary", path)
     tensors = buffers_and_parameters(module)
@@ -86,7 +88,7 @@ def read(path: Path) -> SparseAutoencoder:
         normalization = "identity"
     else:
         named = dictionary.state.get("normalization")
-        name = named.name if isinstance(named, Name) else str(named)
+        name = named.name if isinstance(named, Name) else shown(named)
         normalization = name.removeprefix("normalize_")
     config = {
         "class": kind,
@@ -98,7 +100,7 @@ def read(path: Path) -> SparseAutoencoder:
 
 
 def _require_linear_encoder(encoder: Record, path: Path) -> None:
-    linear = str(encoder.made_by).endswith(".MLPEncoder")
+    linear = encoder.named.endswith(".MLPEncoder")
     settings = {"norm_layer": "Identity", "output_activation": "ReLU"}
     found = {key: getattr(encoder.state.get(key), "name", None) for key in settings}
     if not linear or found != settings or (encoder.state.get("nb_blocks") or 0) > 1:
@@ -124,7 +126,7 @@ def _built(
     kind = setting(config, "class", str, config_path)
     if kind not in _CLASSES:
         known = ", ".join(_CLASSES)
-        raise LightsaeError(f"{config_path}: its class is {kind}, expected one of {known}")
+        raise LightsaeError(f"{config_path}: its class is {shown(kind)}, expected one of {known}")
     shapes = _SHAPES | ({"thresholds": ("d_sae",)} if kind == "JumpSAE" else {})
     tensors = checked(found, tensors_path, shapes)
     W_enc, b_enc, D, multiplier = (tensors[name] for name in _SHAPES)
@@ -132,8 +134,8 @@ def _built(
     normalization = setting(parameters, "normalization", str, config_path, "l2")
     if normalization not in _NORMALIZATIONS:
         raise LightsaeError(
-            f"{config_path}: the dictionary's normalization is {normalization!r}, expected one of "
-            f"{', '.join(_NORMALIZATIONS)}"
+            f"{config_path}: the dictionary's normalization is {shown(normalization)}, "
+            f"expected one of {', '.join(_NORMALIZATIONS)}"
         )
     W_dec = _NORMALIZATIONS[normalization](D) * multiplier.exp()
     selection, threshold = _rule(kind, config, tensors, running, config_path)
@@ -154,13 +156,14 @@ def _rule(
         return TopK(setting(config, "top_k", int, config_path)), None
     if kind == "JumpSAE":
         return threshold_rule(_just_below(tensors["thresholds"].exp()))
-    if not isinstance(running, Tensor) or running.numel() != 1 or not running >= 0:
+    least = number(running)
+    if least is None or least < 0:
         raise LightsaeError(
             f"{config_path}: its running_threshold was never learned: train it before saving"
         )
     # top_k counts over a batch of unknown size.
     d_sae = len(tensors["encoder.final_block.0.bias"])
-    return threshold_rule(_just_below(running).expand(d_sae))
+    return threshold_rule(_just_below(torch.tensor(least)).expand(d_sae))
 
 
 def _just_below(threshold: Tensor) -> Tensor:

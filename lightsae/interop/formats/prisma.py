@@ -19,18 +19,20 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of, without_scale
-from lightsae.interop.inert_pickle import Record, read_inert
-from lightsae.interop.provenance import origin
+from lightsae.interop.inert_pickle import Name, Record, read_inert
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.safe_files import file_in, files_in, peek_json, read_json
+from lightsae.interop.shown_values import shown
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import JumpReLU, Normalization, Selection, SparseAutoencoder, TopK
 
 NAME = "prisma"
 FILES = "config.json with activation_fn_str and a .pt file, or a .pt file with both"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "config.json", "weights.pt"
 _SPARSITY = "_log_feature_sparsity.pt"
@@ -148,9 +150,12 @@ def _attributes(state: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _told(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
+    small = not isinstance(value, int) or value.bit_length() < 64
+    if value is None or (isinstance(value, (int, float, str)) and small):
         return value
-    return str(value.made_by if isinstance(value, Record) else value)[:200]
+    if isinstance(value, (Record, Name)):
+        return value.named if isinstance(value, Record) else str(value)
+    return shown(value)
 
 
 def _require_plain(config: Mapping[str, Any], path: Path) -> None:
@@ -223,6 +228,6 @@ def _kept(sae: SparseAutoencoder) -> dict[str, Any]:
     """What Prisma keeps beside the function: of its own files as it was."""
     known = sae.provenance
     if known.get("format") == NAME:
-        return dict(known["config"])
+        return original_config(sae, NAME)
     names = {"model": "model_name", "layer": "hook_point_layer"}
     return {name: known[key] for key, name in names.items() if key in known}

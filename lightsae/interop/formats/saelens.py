@@ -18,18 +18,20 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
+from lightsae.interop.file_checks import checked, require_ones, setting
 from lightsae.interop.folding import require_no_row_statistics, weights_of, without_scale
 from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import require_rule, threshold_rule, thresholds
 from lightsae.interop.saelens_configs import as_of_version_6, is_of_version_6
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.shown_values import shown
 from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
 from lightsae.interop.weights import Weights, autoencoder, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Normalization, Selection, SparseAutoencoder, TopK
 
 NAME = "saelens"
 FILES = "cfg.json and sae_weights.safetensors"
+TRANSCODERS = False
 
 _CONFIG, _TENSORS = "cfg.json", "sae_weights.safetensors"
 _SHAPES: dict[str, tuple[int | str, ...]] = {
@@ -67,13 +69,13 @@ def read(path: Path) -> SparseAutoencoder:
     architecture = setting(config, "architecture", str, config_path)
     if architecture not in ("standard", "topk", "jumprelu"):
         raise LightsaeError(
-            f"{config_path}: architecture is {architecture!r}, {_why(architecture)}"
+            f"{config_path}: architecture is {shown(architecture)}, {_why(architecture)}"
         )
     shapes = _SHAPES | ({"threshold": ("d_sae",)} if architecture == "jumprelu" else {})
     sizes = {name: setting(config, name, int, config_path) for name in ("d_in", "d_sae")}
     tensors_path = file_in(path, _TENSORS)
     found = read_safetensors(tensors_path)
-    _require_no_scaling(found, tensors_path)
+    require_ones(found.get("scaling_factor"), "scaling_factor", tensors_path)
     tensors = checked(found, tensors_path, shapes, ignored=("scaling_factor",), sizes=sizes)
     weights = Weights(
         tensors["W_enc"].mT, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
@@ -111,12 +113,6 @@ def _why(architecture: str) -> str:
     return "expected standard, topk or jumprelu"
 
 
-def _require_no_scaling(found: Mapping[str, Tensor], path: Path) -> None:
-    factor = found.get("scaling_factor")
-    if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
-        raise LightsaeError(f"{path}: scaling_factor is not 1: a finetuned factor has no place")
-
-
 def _rule(
     architecture: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path
 ) -> tuple[Selection, Tensor | None]:
@@ -135,8 +131,8 @@ def _normalization(config: Mapping[str, Any], path: Path) -> Normalization:
     if kind not in _NORMALIZATIONS:
         known = ", ".join(_NORMALIZATIONS)
         raise LightsaeError(
-            f"{path}: normalize_activations is {kind!r}, expected one of {known}; SAELens folds "
-            "others when it saves"
+            f"{path}: normalize_activations is {shown(kind)}, expected one of {known}; "
+            "SAELens folds others when it saves"
         )
     return _NORMALIZATIONS[kind]
 

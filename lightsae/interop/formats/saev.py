@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -29,11 +29,13 @@ from lightsae.interop.rules import (
     thresholds,
 )
 from lightsae.interop.safe_files import MAX_HEADER_BYTES, file_in, parse_json, read_torch
+from lightsae.interop.shown_values import shown
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "saev"
 FILES = "sae.pt that begins with a line of JSON"
+TRANSCODERS = False
 
 _SCHEMAS = (None, 1, 2, 3, 4, 5)
 _SUBTRACTING = (None, 1)
@@ -188,9 +190,9 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
 
 def _kept(sae: SparseAutoencoder) -> dict[str, Any]:
     """What saev keeps beside the function: of its own files as it was."""
-    known = sae.provenance
-    if known.get("format") == NAME and known["config"].get("schema") == 5:
-        return dict(known["config"])
+    known = original_config(sae, NAME)
+    if known.get("schema") == 5 and isinstance(known.get("cfg"), dict):
+        return known
     norms = torch.linalg.vector_norm(sae.W_dec, dim=1)
     unit = bool(torch.allclose(norms, torch.ones_like(norms)))
     return {"cfg": {"normalize_w_dec": unit}, "commit": "unknown", "lib": "unknown"}

@@ -17,9 +17,9 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting, shown
+from lightsae.interop.file_checks import checked, setting
 from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.provenance import origin
+from lightsae.interop.provenance import origin, original_config
 from lightsae.interop.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
@@ -28,12 +28,14 @@ from lightsae.interop.rules import (
     thresholds,
 )
 from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors, read_torch
+from lightsae.interop.shown_values import shown
 from lightsae.interop.weights import Weights, autoencoder
 from lightsae.interop.yaml_files import peek_yaml, read_yaml
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "visaebench"
 FILES = "config.json with activation, and sae.pt, model.safetensors or model.pt"
+TRANSCODERS = False
 
 _CONFIGS = ("config.json", "config.yaml", "config.yml")
 _TENSORS = ("sae.pt", "model.safetensors", "model.pt")
@@ -190,8 +192,7 @@ def files(sae: SparseAutoencoder) -> dict[str, bytes]:
         rule["k"] = sae.selection.k
     if isinstance(sae.selection, BatchTopK):
         rule["threshold"] = _just_above(thresholds(sae)[0]).item()
-    kept = sae.provenance["config"] if sae.provenance.get("format") == NAME else {}
-    config = kept | rule | {"input_dim": sae.d_in, "hidden_dim": sae.d_sae}
+    config = original_config(sae, NAME) | rule | {"input_dim": sae.d_in, "hidden_dim": sae.d_sae}
     content = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return {
         "config.json": json.dumps(config, indent=2).encode(),

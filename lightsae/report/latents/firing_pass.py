@@ -30,7 +30,8 @@ class Firings:
         begins: Where the pairs of each latent begin, int64 `[d_sae + 1]`.
         images: Of each pair the image, int32 `[pairs]`, a place in `keys`.
         values: Of each pair the largest activation among the image's rows, float32 `[pairs]`.
-        rows: Latents of rows drawn at random, int64 `[rows, k]`, -1 where fewer fire.
+        rows: Latents of rows drawn at random, int32 `[rows, k]`, -1 where fewer fire; k is that of
+            the fullest row.
         of_images: Images of the whole split.
     """
 
@@ -180,16 +181,25 @@ def firing_pass(
         image = np.broadcast_to(places[:, None].astype(np.int32), values.shape)
         parts.append(_strongest(latents[fires].astype(np.int32), image[fires], values[fires]))
         chosen = generator.random(len(places)) < MOST_ROWS / max(rows, 1)
-        drawn.append(np.where(fires, latents, -1)[chosen])
+        drawn.append(np.where(fires, latents, -1)[chosen].astype(np.int32))
     latent, image, value = _merged(parts)
     order = np.lexsort((image, -value, latent))
     begins = np.concatenate([[0], np.cumsum(np.bincount(latent, minlength=sae.d_sae))])
-    found = np.concatenate(drawn) if drawn else np.zeros((0, 1), np.int64)
+    found = _below_each_other(drawn)
     has_labels = bool((labels >= 0).any())
     return Firings(
         keys, labels if has_labels else None, begins, image[order], value[order], found,
         of_images,
     )  # fmt: skip
+
+
+def _below_each_other(parts: list[Array]) -> Array:
+    """Latents of rows, -1 beyond the places of their batch."""
+    width = max((part.shape[1] for part in parts), default=1)
+    padded = [
+        np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1) for part in parts
+    ]
+    return np.concatenate(padded) if padded else np.zeros((0, width), np.int32)
 
 
 def _merged(parts: list[tuple[Array, Array, Array]]) -> tuple[Array, Array, Array]:

@@ -81,7 +81,7 @@ def nearest_by_co_firing(rows: Array, d_sae: int, n: int = 6, least: int = 2) ->
     """Latents that fire on the same rows: shared rows over the rows of either (Jaccard).
 
     Args:
-        rows: Latents of each row, int64 `[rows, k]`, -1 where fewer fire.
+        rows: Latents of each row, integers `[rows, k]`, -1 where fewer fire.
         d_sae: Size of the dictionary.
         n: How many.
         least: Rows that two latents share at least.

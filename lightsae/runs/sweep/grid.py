@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from lightsae.errors import LightsaeError
+from lightsae.runs.sweep.latents_per_row import k_of, with_k
 from lightsae.runs.sweep.settings import SweepSettings
 from lightsae.training.checkpoints.saved_settings import REGULARIZERS
 
@@ -73,12 +74,11 @@ class Grid:
     def __init__(self, settings: SweepSettings, base: Mapping[str, Any]) -> None:
         self.settings, self._base = settings, base
         model = base["model"].get("init_args") or {}
-        selection = model.get("selection") or {}
+        self._selection = model.get("selection") or {"class_path": "lightsae.sae.TopK"}
         seed = base.get("seed_everything")
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise LightsaeError(f"seed_everything is {seed}, a sweep needs a number")
         rate = ((model.get("optimizer") or {}).get("init_args") or {}).get("lr")
-        self._k = settings.k or [(selection.get("init_args") or {}).get("k", 32)]
         self._d_sae = settings.d_sae or [model["d_sae"]]
         self._lr: Sequence[float | None] = settings.lr or [rate]
         self._seeds = settings.seed or [seed]
@@ -86,7 +86,10 @@ class Grid:
 
     def settings_of_points(self) -> list[tuple[int, int, float | None]]:
         """k, d_sae and learning rate of every comparison."""
-        return list(product(self._k, self._d_sae, self._lr))
+        if self.settings.k is not None:
+            return list(product(self.settings.k, self._d_sae, self._lr))
+        sizes = product(self._d_sae, self._lr)
+        return [(k_of(self._selection, d_sae), d_sae, lr) for d_sae, lr in sizes]
 
     def baselines(self) -> list[Point]:
         """The baseline of every comparison and seed."""
@@ -128,9 +131,8 @@ class Grid:
         """Settings of `fit` for one autoencoder, as plain values."""
         found = deepcopy(dict(self._base))
         model = found["model"].setdefault("init_args", {})
-        selection = model.get("selection") or {"class_path": "lightsae.sae.TopK"}
-        selection["init_args"] = {**(selection.get("init_args") or {}), "k": point.k}
-        model["selection"], model["d_sae"] = selection, point.d_sae
+        model["selection"] = with_k(self._selection, point.k, point.d_sae)
+        model["d_sae"] = point.d_sae
         model["regularizer"] = self._regularizer(point)
         if point.lr is not None:
             optimizer = model.get("optimizer") or {"class_path": "lightsae.training.SAEAdam"}

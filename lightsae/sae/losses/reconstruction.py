@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightsae_kernels import Encoded, PairOrder, nested_residual, reference
+from lightsae_kernels import Encoded, PairOrder, nested_residual, reference, sparse_residual
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -81,15 +81,14 @@ class Matryoshka(Reconstruction):
     """
 
     def __init__(self, prefixes: Sequence[float], combine: Literal["sum", "mean"] = "sum") -> None:
-        self.prefixes, self.combine = list(prefixes), combine
         if combine not in ("sum", "mean"):
             raise LightsaeError(f"combine is {combine!r}, expected 'sum' or 'mean'")
-        if not self.prefixes or not all(
-            each > 0 and (each <= 1 or each == int(each)) for each in self.prefixes
-        ):
+        listed = isinstance(prefixes, Sequence) and not isinstance(prefixes, str)
+        if not listed or not prefixes or not all(_is_size(each) for each in prefixes):
             raise LightsaeError(
-                f"prefixes are {self.prefixes}, expected numbers of latents or shares up to 1"
+                f"prefixes are {prefixes!r}, expected numbers of latents or shares up to 1"
             )
+        self.prefixes, self.combine = list(prefixes), combine
 
     def settings(self) -> dict[str, Any]:
         """Arguments that build the same loss again."""
@@ -125,8 +124,10 @@ class Matryoshka(Reconstruction):
         encoded = sae.encode_scaled(
             x, regularizer=regularizer, process_group=process_group, order=order
         )
-        bounds = torch.tensor(sizes, device=x.device)
-        levels = torch.bucketize(encoded.indices, bounds, right=True)
+        # Compared with numbers: a tensor of them would have to be copied to a GPU.
+        levels = torch.zeros_like(encoded.indices)
+        for size in sizes[:-1]:
+            levels += encoded.indices >= size
         left = nested_residual(
             target, encoded.values, encoded.indices, levels, len(sizes), sae.W_dec, sae.b_dec,
             used=encoded.used, W_dec_narrow=sae.narrow("W_dec"), order=order,
@@ -135,6 +136,13 @@ class Matryoshka(Reconstruction):
         return Reconstructed(
             encoded, left.residual, total / len(sizes) if self.combine == "mean" else total
         )
+
+
+def _is_size(given: object) -> bool:
+    """Whether it is a number of latents, or a share."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return False
+    return given > 0 and (given <= 1 or float(given).is_integer())
 
 
 class MultiTopK(Reconstruction):
@@ -193,8 +201,11 @@ class MultiTopK(Reconstruction):
         )  # fmt: skip
         of_k, of_more = left.errors.sum(dim=1) / max(len(x), 1)
         with torch.no_grad():
-            x_hat = sae.decode_scaled(encoded.values, encoded.indices)
-        return Reconstructed(encoded, (target - x_hat).detach(), of_k + self.weight * of_more)
+            of_code = sparse_residual(
+                target, encoded.values, encoded.indices, sae.W_dec, sae.b_dec,
+                W_dec_narrow=sae.narrow("W_dec"),
+            )  # fmt: skip
+        return Reconstructed(encoded, of_code.residual, of_k + self.weight * of_more)
 
 
 def _leading(wide: Encoded, k: int, process_group: ProcessGroup | None) -> Encoded:

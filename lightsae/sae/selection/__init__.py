@@ -8,6 +8,7 @@ from lightsae.sae.selection.fused_selection import (
     Selection,
     fused_options,
     inference_rule,
+    learned_figures,
 )
 from lightsae.sae.selection.jumprelu import JumpReLU
 from lightsae.sae.selection.threshold import Threshold
@@ -35,4 +36,5 @@ __all__ = [
     "TopK",
     "fused_options",
     "inference_rule",
+    "learned_figures",
 ]

@@ -1,6 +1,6 @@
 """Batch Top-k: the k B largest activations of a batch of B rows (arXiv 2412.06410)."""
 
-import math
+import copy
 from typing import Any
 
 import torch
@@ -23,10 +23,11 @@ from lightsae.sae.selection.threshold import Threshold
 
 # Candidates of a row on a GPU: a multiple of these, and so many times what the fullest row used.
 _STEP, _SPARE = 16, 1.25
-# On the CPU candidates are above so much of the last threshold; what is too much is halved.
+# On the CPU candidates are above so much of the last threshold.
 _BELOW = 0.93
+# Shares of the bound that are tried one after the other.
+_LOWERED = (1.0, 0.5, 0.25, 0.0)
 _SAMPLED_ROWS = 64
-_LEAST = 1e-20
 
 
 class BatchTopK(FusedSelection, nn.Module):
@@ -85,19 +86,32 @@ class BatchTopK(FusedSelection, nn.Module):
         return {"k": self.k, "threshold_rate": self.threshold_rate}
 
     def inference(self) -> Selection:
-        """The threshold as a rule; the rule itself while there is none."""
-        return Threshold(self.k, self.threshold) if float(self.threshold) >= 0 else self
+        """The threshold as a rule; while there is none, a copy of this one that learns nothing."""
+        if float(self.threshold) >= 0:
+            return Threshold(self.k, self.threshold)
+        untaught = copy.copy(self)
+        untaught.training = False
+        return untaught
+
+    def learned(self) -> dict[str, Tensor]:
+        """The threshold, which is -1 until there is one."""
+        return {"threshold": self.threshold}
 
     def run(self, operation: Operation[Found], batch: Batch, options: EncodeOptions) -> Found:
         """See `FusedSelection.run`; also follows the threshold if gradients are made."""
-        group = options.get("process_group")
-        if batch.x.is_cpu:
-            found, largest = self._by_bound(operation, batch, options, group)
-        else:
-            found, largest = self._by_rank(operation, batch.d_sae, options, group)
+        found, largest = self.select(operation, batch, options)
         if self.training and torch.is_grad_enabled():
             self._follow(largest.threshold)
         return found
+
+    def select(
+        self, operation: Operation[Found], batch: Batch, options: EncodeOptions
+    ) -> tuple[Found, BatchLargest]:
+        """What the operation finds, and how it was narrowed; the arguments are those of `run`."""
+        group = options.get("process_group")
+        if batch.x.is_cpu:
+            return self._by_bound(operation, batch, options, group)
+        return self._by_rank(operation, batch.d_sae, options, group)
 
     def _by_rank(
         self, operation: Operation[Found], d_sae: int, options: EncodeOptions,
@@ -118,18 +132,20 @@ class BatchTopK(FusedSelection, nn.Module):
         group: ProcessGroup | None,
     ) -> tuple[Found, BatchLargest]:  # fmt: skip
         """From all activations above a bound, as low as leaves enough of them."""
-        bound = _BELOW * self._expected_threshold(batch, group)
+        expected, k = _BELOW * self._expected_threshold(batch, group), min(self.k, batch.d_sae)
+        shares = iter(_LOWERED)
         while True:
+            bound = next(shares) * expected
             largest, above = BatchLargest(self.k, group), batch.x.new_tensor(bound)
-            found = operation(min(self.k, batch.d_sae), above=above, narrow=largest, **options)
+            found = operation(k, above=above, narrow=largest, **options)
             if largest.enough or bound == 0:
-                self._last_threshold = float(largest.threshold)
+                # A batch that keeps all its activations says that the next may, too.
+                self._last_threshold = float(largest.threshold) if largest.enough else 0.0
                 return found, largest
-            bound = bound / 2 if bound > _LEAST else 0.0
 
     def _expected_threshold(self, batch: Batch, group: ProcessGroup | None) -> float:
         """That of the last batch; at first that of a few rows, the same on all ranks."""
-        if self._last_threshold is not None and math.isfinite(self._last_threshold):
+        if self._last_threshold is not None:
             return self._last_threshold
         largest = BatchLargest(self.k)
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """What an autoencoder asks of a selection rule, and the rules that the fused operations run."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -41,7 +41,9 @@ class Selection(Protocol):
 
     A rule with tensors of its own is an `nn.Module`; an autoencoder takes a copy of it, and calls
     its `build(d_sae)` if it has one. Where a rule is applied to new inputs in another way than in
-    training, its `inference` returns the rule that does.
+    training, its `inference` returns the rule that does; figures of what it learns, which training
+    logs, are those of its `learned`, by name. A subclass that was imported can be named
+    in a configuration without its package.
     """
 
     k: int
@@ -63,7 +65,7 @@ class Selection(Protocol):
         ...
 
 
-class FusedSelection(ABC):
+class FusedSelection(Selection):
     """A rule in terms of the options of `lightsae_kernels.encode_topk`, on every fast path.
 
     A subclass writes `run`, and `settings` if k is not its only one.
@@ -154,6 +156,18 @@ def inference_rule(selection: Selection) -> Selection:
     """
     found: Callable[[], Selection] | None = getattr(selection, "inference", None)
     return selection if found is None else found()
+
+
+def learned_figures(selection: Selection) -> dict[str, Tensor]:
+    """What a rule has learned, in scalars by name.
+
+    Example:
+        >>> from lightsae.sae import BatchTopK
+        >>> learned_figures(BatchTopK(2))
+        {'threshold': tensor(-1.)}
+    """
+    found: Callable[[], dict[str, Tensor]] | None = getattr(selection, "learned", None)
+    return {} if found is None else found()
 
 
 def with_dense_penalty(

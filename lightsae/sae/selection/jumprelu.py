@@ -7,19 +7,25 @@ with the rectangle K(u) = 1 for |u| < 1/2: straight-through, from what lies near
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightsae_kernels import Encoded, encode_topk, reference
+from lightsae_kernels import Encoded, EncodeOptions, encode_topk, reference
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
 from lightsae.sae.regularizers import Regularizer
-from lightsae.sae.selection.batch_largest import BatchLargest
-from lightsae.sae.selection.fused_selection import Selection, positive, with_dense_penalty
+from lightsae.sae.selection.batch_topk import BatchTopK
+from lightsae.sae.selection.fused_selection import (
+    Batch,
+    Selection,
+    positive,
+    with_dense_penalty,
+)
 from lightsae.sae.selection.threshold import Threshold, encode_above
 
 
@@ -40,7 +46,7 @@ class SparseEncoded(Encoded):
         return found
 
 
-class JumpReLU(nn.Module):
+class JumpReLU(nn.Module, Selection):
     """Keep activations above a threshold that each latent learns; k of a row on average.
 
     The thresholds begin where the first training batch has k active latents a row. From then on
@@ -107,6 +113,10 @@ class JumpReLU(nn.Module):
             "controller_rate": self.controller_rate,
         }
 
+    def learned(self) -> dict[str, Tensor]:
+        """The mean threshold and the multiplier."""
+        return {"threshold": self.threshold.mean(), "multiplier": self.multiplier}
+
     def inference(self) -> Selection:
         """The thresholds as a rule without a loss."""
         return Threshold(self.k, self.threshold)
@@ -122,12 +132,11 @@ class JumpReLU(nn.Module):
     ) -> Encoded:
         """Encode a batch for training; see `FusedSelection.encode`."""
         if k is not None:
-            return encode_topk(x, *encoder, k, process_group=process_group)
-        if self.eps == 0:
-            self._begin(x, encoder, process_group)
-        elif self.training:
-            self._correct()
-        theta = self.threshold.clamp_min(0)
+            return self.inference().encode(
+                x, encoder, k=k, regularizer=regularizer, process_group=process_group
+            )
+        learns = self.training and torch.is_grad_enabled()
+        theta, multiplier = self._of_batch(x, encoder, process_group, learns=learns)
         lowest = (theta.detach() - self.eps / 2).clamp_min(0)
         near = encode_above(x, encoder, lowest, 2 * self.k)
         own = theta[near.indices]
@@ -140,20 +149,35 @@ class JumpReLU(nn.Module):
         # Decoding passes gradients on to what is just off, too: thresholds learn from it.
         code = code._replace(used=near.used)
         l0 = _Step.apply(near.values, own, self.eps).sum() / max(len(x), 1)
-        sparsity = self.multiplier.clone().to(l0) * l0 / self.k
-        if self.training:
-            self._follow(l0.detach(), len(x), process_group)
-            self.fired.copy_(code.batch_active)
+        sparsity = multiplier.to(l0) * l0 / self.k
+        if learns:
+            self._follow(l0.detach(), len(x), code.batch_active, process_group)
         return SparseEncoded.of(code, sparsity)
+
+    @torch.compiler.disable
+    def _of_batch(
+        self, x: Tensor, encoder: tuple[Tensor, Tensor, Tensor], group: ProcessGroup | None, *,
+        learns: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Thresholds and lambda, copies: the next batch may move them before this one's gradient.
+
+        In a graph a copy would be made again from what has moved.
+        """
+        if self.eps == 0:
+            self._begin(x, encoder, group)
+        elif learns:
+            self._correct()
+        return self.threshold.clone().clamp_min(0), self.multiplier.clone()
 
     @torch.no_grad()
     def _begin(
         self, x: Tensor, encoder: tuple[Tensor, Tensor, Tensor], group: ProcessGroup | None
     ) -> None:
         """Thresholds with k active latents a row in this batch, unless there are some already."""
-        if not self.threshold.any():
-            largest = BatchLargest(self.k, group)
-            encode_topk(x, *encoder, len(encoder[0]), narrow=largest)
+        if not (self.threshold > 0).any():
+            operation = partial(encode_topk, x, *encoder)
+            options: EncodeOptions = {"process_group": group}
+            _, largest = BatchTopK(self.k).select(operation, Batch(x, encoder), options)
             if largest.threshold.isinf():
                 return
             # The smallest activation that is to stay must exceed it.
@@ -171,15 +195,18 @@ class JumpReLU(nn.Module):
         self.threshold.add_(_CORRECTION * self.excess * self.eps * moved)
         self.threshold.mul_(torch.where(self.fired, 1.0, 1.0 - _SINKING))
 
+    @torch.compiler.disable
     @torch.no_grad()
-    def _follow(self, l0: Tensor, rows: int, group: ProcessGroup | None) -> None:
-        """Move lambda by the excess of a batch over all ranks."""
+    def _follow(self, l0: Tensor, rows: int, active: Tensor, group: ProcessGroup | None) -> None:
+        """Move lambda by the excess of a batch over all ranks; one without rows says nothing."""
         counts = torch.stack([l0.double() * rows, l0.new_tensor(rows, dtype=torch.float64)])
         if group is not None:
             dist.all_reduce(counts, group=group)
+        there = counts[1] > 0
         excess = (counts[0] / counts[1].clamp_min(1) / self.k - 1).clamp(-1, 1)
-        self.excess.copy_(excess)
+        self.excess.copy_(excess * there)
         self.multiplier += self.controller_rate * self.excess
+        self.fired.copy_(active | ~there)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "JumpReLU":
         """Move; thresholds and what belongs to them stay in float32."""
@@ -189,6 +216,8 @@ class JumpReLU(nn.Module):
             moved = getattr(self, name)
             if moved.dtype not in (torch.float32, torch.bool):
                 moved.data = moved.data.float() if moved.is_meta else tensor.to(moved.device)
+        if self.threshold.grad is not None:
+            self.threshold.grad = self.threshold.grad.float()
         return self
 
 

@@ -80,7 +80,7 @@ def encode_above(
     W_enc, b_enc, b_dec = encoder
     d_sae = len(W_enc)
     if x.is_cpu:
-        return encode_topk(x, *encoder, min(k, d_sae), above=threshold.to(b_enc.dtype))
+        return encode_topk(x, *encoder, min(k, d_sae), above=threshold)
     lowered = threshold.to(b_enc.dtype).expand(d_sae)
     count = min(d_sae, -(-2 * k // _STEP) * _STEP)
     while True:

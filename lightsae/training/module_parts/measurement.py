@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from lightsae.activations import ActivationBatch
 from lightsae.sae import Objective, SparseCode
+from lightsae.sae.selection import learned_figures
 from lightsae.training.evaluation_metrics import EvaluationMetrics
 from lightsae.training.module_parts.loss import LossModule
 from lightsae.training.module_parts.throughput import Throughput
@@ -94,6 +95,8 @@ class MeasuredModule(LossModule):
         }
         if parts.sparsity is not None:
             logged["train/sparsity"] = parts.sparsity
+        for name, figure in learned_figures(self.selection).items():
+            logged[f"train/{name}"] = figure
         weight = self._regularizer_weight()
         if weight is not None:
             logged["train/regularizer_weight"] = torch.tensor(weight)

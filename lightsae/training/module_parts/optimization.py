@@ -72,7 +72,9 @@ class OptimizedModule(MeasuredModule):
         }
 
     def _record_steps(self, optimizer: Optimizer) -> None:
-        told = self.aux_k, self.regularizer, self.selection, self.transcoder
+        told = (
+            self.aux_k, self.regularizer, self.selection, self.reconstruction, self.transcoder
+        )  # fmt: skip
         require_capturable(self.trainer, optimizer, *told)
         read_lr_on_device(optimizer, self.device)
         if self._regularizer_weight() is not None:

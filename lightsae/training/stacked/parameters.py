@@ -91,7 +91,7 @@ class ParameterStack:
         self._lend()
 
     def zero_gradients(self) -> None:
-        """Forget the gradients."""
+        """Forget the gradients, also those of thresholds, which are no part of the stack."""
         for gradient in self.gradients.values():
             gradient.zero_()
         for module in self.modules:

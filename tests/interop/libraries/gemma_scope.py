@@ -13,10 +13,16 @@ from tests.interop.libraries.weights import random_weights
 
 
 class GemmaScope:
-    """h = x W_enc + b_enc; f = relu(h) where h > threshold; x_hat = f W_dec + b_dec."""
+    """h = x W_enc + b_enc; f = relu(h) where h > threshold; x_hat = f W_dec + b_dec.
 
-    def __init__(self) -> None:
-        self.weights = random_weights()
+    A transcoder with a skip adds x times affine_skip_connection.
+    """
+
+    def __init__(self, kind: str = "sae", *, affine: bool = False) -> None:
+        self.weights, self.kind = random_weights(), kind
+        d_in = self.weights.W_enc.shape[1]
+        draw = torch.Generator().manual_seed(3)
+        self.affine = torch.randn(d_in, d_in, generator=draw) if affine else None
         draw = torch.Generator().manual_seed(2)
         self.threshold = torch.rand(len(self.weights.b_enc), generator=draw) * 3
 
@@ -25,11 +31,14 @@ class GemmaScope:
         return torch.where(h > self.threshold.double(), h.relu(), 0.0)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        return self.encode(x) @ self.weights.W_dec.double() + self.weights.b_dec.double()
+        x_hat = self.encode(x) @ self.weights.W_dec.double() + self.weights.b_dec.double()
+        return x_hat if self.affine is None else x_hat + x @ self.affine.double()
 
     def tensors(self) -> dict[str, Tensor]:
         W_enc, b_enc, W_dec, b_dec = self.weights
         named = {"W_enc": W_enc.T.contiguous(), "W_dec": W_dec, "b_enc": b_enc, "b_dec": b_dec}
+        if self.affine is not None:
+            named["affine_skip_connection"] = self.affine
         return {**named, "threshold": self.threshold}
 
     def save_1(self, folder: Path) -> Path:
@@ -38,16 +47,19 @@ class GemmaScope:
         return folder
 
     def config(self) -> dict[str, Any]:
-        place = "model.layers.17.output"
+        place = target = "model.layers.17.output"
+        if self.kind == "transcoder":
+            place = "model.layers.17.pre_feedforward_layernorm.output"
+            target = "model.layers.17.post_feedforward_layernorm.output"
         return {
             "hf_hook_point_in": place,
-            "hf_hook_point_out": place,
+            "hf_hook_point_out": target,
             "width": len(self.weights.b_enc),
             "model_name": "google/gemma-3-4b-it",
             "architecture": "jump_relu",
             "l0": 20,
-            "affine_connection": False,
-            "type": "sae",
+            "affine_connection": self.affine is not None,
+            "type": self.kind,
         }
 
     def save_2(self, folder: Path, **changes: Any) -> Path:

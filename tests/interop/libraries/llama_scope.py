@@ -15,7 +15,8 @@ class LlamaScope:
     """The loader folds, then h = x W_enc + b_enc; f = h where h > threshold, one for all latents.
 
     With s = sqrt(d_in) / mean norm, it divides both biases by s; then it brings the decoder to unit
-    norm, multiplying W_enc and b_enc by what the decoder is divided by.
+    norm, multiplying W_enc and b_enc by what the decoder is divided by. Of a transcoder the decoder
+    and its bias have an s of the targets, and W_dec is multiplied by the first over the second.
     """
 
     def __init__(self, mean_norm: float = 6.3125, act_fn: str = "jumprelu", threshold: float = 1.2):
@@ -26,7 +27,9 @@ class LlamaScope:
 
     def _folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         W_enc, b_enc, W_dec, b_dec = (tensor.double() for tensor in self.weights)
-        factor = W_enc.shape[1] ** 0.5 / self.mean_norm
+        means, root = self.config()["dataset_average_activation_norm"], W_enc.shape[1] ** 0.5
+        factor, factor_out = root / means["in"], root / means["out"]
+        W_dec = W_dec * factor / factor_out
         norms = (
             W_dec.norm(dim=1) if self.config()["sparsity_include_decoder_norm"] else 1.0 + 0 * b_enc
         )
@@ -34,7 +37,7 @@ class LlamaScope:
             W_enc * norms[:, None],
             b_enc / factor * norms,
             W_dec / norms[:, None],
-            b_dec / factor,
+            b_dec / factor_out,
         )
 
     def encode(self, x: Tensor) -> Tensor:

@@ -10,26 +10,27 @@ from torch import Tensor
 
 from tests.interop.libraries.weights import random_weights
 
-HOOK = "blocks.3.hook_resid_post"
+HOOK, TARGET = "blocks.3.hook_resid_post", "blocks.3.hook_mlp_out"
 
 
 class OpenMOSS:
     """h = (s x) W_E + b_E; f = h where activation(h n) is not 0; x_hat = (f W_D + b_D) / s.
 
     s is sqrt(d_in) over the mean norm of the data (dataset-wise) or of the row (token-wise), or 1
-    (inference). n is the norm of each decoder row if sparsity_include_decoder_norm, else 1.
+    (inference). n is the norm of each decoder row if sparsity_include_decoder_norm, else 1. Of a
+    transcoder x_hat is divided by the s of its targets.
     """
 
     def __init__(self, act_fn: str = "topk", norm: str = "dataset-wise", **changes: Any):
         self.weights, self.act_fn, self.norm, self.changes = random_weights(), act_fn, norm, changes
-        self.mean_norm = 7.5
+        self.mean_norm, self.target_norm = 7.5, 7.5
         draw = torch.Generator().manual_seed(2)
         self.threshold = torch.rand(len(self.weights.b_enc), generator=draw) + 0.2
 
-    def _factor(self, x: Tensor) -> Tensor:
+    def _factor(self, x: Tensor, mean_norm: float) -> Tensor:
         if self.norm == "token-wise":
             return x.shape[1] ** 0.5 / x.norm(dim=1, keepdim=True)
-        norm = self.mean_norm if self.norm == "dataset-wise" else x.shape[1] ** 0.5
+        norm = mean_norm if self.norm == "dataset-wise" else x.shape[1] ** 0.5
         return torch.tensor(x.shape[1] ** 0.5 / norm, dtype=x.dtype)
 
     def norms(self) -> Tensor:
@@ -37,7 +38,10 @@ class OpenMOSS:
         return n if self.config()["sparsity_include_decoder_norm"] else torch.ones_like(n)
 
     def encode(self, x: Tensor) -> Tensor:
-        h = self._factor(x) * x @ self.weights.W_enc.double().T + self.weights.b_enc.double()
+        scaled = self._factor(x, self.mean_norm) * x
+        if self.config().get("apply_decoder_bias_to_pre_encoder"):
+            scaled = scaled - self.weights.b_dec.double()
+        h = scaled @ self.weights.W_enc.double().T + self.weights.b_enc.double()
         gate = h * self.norms()
         if self.act_fn == "topk":
             kept = gate.relu().topk(self.config()["top_k"]).indices
@@ -49,7 +53,7 @@ class OpenMOSS:
         x_hat = self.encode(x) @ self.weights.W_dec.double()
         if self.config()["use_decoder_bias"]:
             x_hat = x_hat + self.weights.b_dec.double()
-        return x_hat / self._factor(x)
+        return x_hat / self._factor(x, self.target_norm)
 
     def config(self) -> dict[str, Any]:
         d_sae, d_in = self.weights.W_enc.shape
@@ -79,8 +83,13 @@ class OpenMOSS:
         if self.act_fn == "jumprelu":
             state["activation_function.log_jumprelu_threshold"] = self.threshold.log()
         # Without the norm of a data set, its place holds whatever the memory held.
-        norm = self.mean_norm if self.norm == "dataset-wise" else torch.nan
-        return state | {f"dataset_average_activation_norm.{HOOK}": torch.tensor(norm)}
+        means = {HOOK: self.mean_norm}
+        if self.config()["hook_point_out"] == TARGET:
+            means[TARGET] = self.target_norm
+        for place, mean in means.items():
+            held = mean if self.norm == "dataset-wise" else torch.nan
+            state[f"dataset_average_activation_norm.{place}"] = torch.tensor(held)
+        return state
 
     def save(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

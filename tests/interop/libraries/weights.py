@@ -50,7 +50,8 @@ def assert_agree(sae: SparseAutoencoder, library: Library, x: Tensor, tolerance:
     found, expected = code.to_dense().double(), library.encode(x.double())
     assert torch.equal(found != 0, expected != 0)
     assert _relative_error(found, expected) < tolerance
-    assert _relative_error(sae.decode(code).double(), library.reconstruct(x.double())) < tolerance
+    found = sae.decode(code, x).double()
+    assert _relative_error(found, library.reconstruct(x.double())) < tolerance
 
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:
@@ -74,4 +75,4 @@ def assert_same_function(found: SparseAutoencoder, expected: SparseAutoencoder, 
     code, wanted = found.encode(x), expected.encode(x)
     assert torch.equal(code.to_dense() != 0, wanted.to_dense() != 0)
     assert _relative_error(code.to_dense(), wanted.to_dense()) < tolerance
-    assert _relative_error(found.decode(code), expected.decode(wanted)) < tolerance
+    assert _relative_error(found.decode(code, x), expected.decode(wanted, x)) < tolerance

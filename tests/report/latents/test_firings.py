@@ -17,7 +17,7 @@ from lightsae.report.latents.neighbours import (
     nearest_by_decoder,
     nearest_in_other,
 )
-from lightsae.sae import SparseAutoencoder, TopK
+from lightsae.sae import BatchTopK, SparseAutoencoder, TopK
 
 D_IN, D_SAE, K, IMAGES, PATCHES = 6, 20, 3, 31, 4
 
@@ -222,6 +222,18 @@ def test_heat_maps_hold_every_patch_that_fires(sae, batches):
             assert found.keys() == expected.keys()
             for token, value in found.items():
                 assert abs(value - expected[token]) <= 1
+
+
+def test_rows_of_a_rule_with_a_threshold_have_unequal_numbers_of_latents(batches):
+    sae = SparseAutoencoder(D_IN, D_SAE, BatchTopK(K)).double()
+    sae.selection.threshold.fill_(1.2)
+    firings = passed(sae, batches)
+    codes = [sae.encode(batch.activations) for batch in batches]
+    assert len({code.values.shape[1] for code in codes}) > 1
+    fires = [(code.to_dense() > 0).sum(dim=1) for code in codes]
+    assert np.array_equal((firings.rows >= 0).sum(axis=1), torch.cat(fires))
+    assert firings.rows.shape[1] == max(map(int, torch.cat(fires)))
+    assert nearest_by_co_firing(firings.rows, D_SAE).latents.shape == (D_SAE, 6)
 
 
 def test_too_many_patches_leave_the_last_examples_without_a_map(sae, batches):

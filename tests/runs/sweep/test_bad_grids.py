@@ -66,6 +66,15 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "several processes": ({"trainer__devices": 2}, "one process"),
     "half precision": ({"trainer__precision": "16-mixed"}, "precision"),
+    "groups that do not divide": (
+        {"model__init_args__selection": {"class_path": "GroupMax", "init_args": {"k": 7}}},
+        "k = 7 groups do not divide d_sae = 24",
+    ),
+    "banks that do not divide": (
+        {"model__init_args__selection":
+         {"class_path": "BankTopK", "init_args": {"keep": 1, "bank": 7}}},
+        "bank = 7 does not divide d_sae = 24",
+    ),
     "a recorded step": ({"model__init_args__cuda_graph": True}, "cuda_graph"),
     "a seed that is none": ({"seed_everything": False}, "seed_everything"),
 }  # fmt: skip
@@ -80,6 +89,19 @@ def test_so_does_what_a_stack_cannot_do(
     assert main(["sweep", "--config", str(path), "--run_dir", str(tmp_path / "sweep")]) == 1
     errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
     assert len(errors) == 1 and told in errors[0], errors
+
+
+def test_a_k_that_banks_cannot_keep_is_named(
+    shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    banks = {"class_path": "BankTopK", "init_args": {"keep": 1, "bank": 12}}
+    path = write_sweep(
+        tmp_path / "sweep.yaml", shards, {"k": [2, 3], "weight": [0.1]},
+        model__init_args__selection=banks,
+    )  # fmt: skip
+    assert main(["sweep", "--config", str(path), "--run_dir", str(tmp_path / "sweep")]) == 1
+    told = "k3-d_sae24-baseline-lr0.01-seed3: k = 3 of d_sae = 24 are 1.5 of every bank of 12"
+    assert told in capfd.readouterr().err
 
 
 def test_settings_of_a_sweep_that_cannot_be_read_are_named(

@@ -47,8 +47,11 @@ def test_prefixes_that_do_not_ascend_within_the_dictionary_are_refused(
         Matryoshka(prefixes).sizes(64)
 
 
-@pytest.mark.parametrize("prefixes", [[], [-1], [0], [2.5], [float("nan")]])
-def test_prefixes_that_are_no_sizes_are_refused(prefixes: list[float]) -> None:
+@pytest.mark.parametrize(
+    "prefixes",
+    [[], [-1], [0], [2.5], [float("nan")], [0.5, float("inf")], ["8"], [None], [True], 8, "8"],
+)
+def test_prefixes_that_are_no_sizes_are_refused(prefixes: Any) -> None:
     with pytest.raises(LightsaeError, match="expected numbers of latents or shares up to 1"):
         Matryoshka(prefixes)
 
@@ -80,6 +83,13 @@ def test_code_and_residual_are_those_of_the_plain_loss(loss: Reconstruction) -> 
     assert torch.equal(nested.encoded.indices, plain.encoded.indices)
     assert torch.equal(nested.encoded.batch_active, plain.encoded.batch_active)
     torch.testing.assert_close(nested.residual, plain.residual)
+
+
+@pytest.mark.parametrize("loss", [Matryoshka([0.5]), MultiTopK()], ids=["matryoshka", "multi"])
+def test_the_residual_of_a_bfloat16_model_is_float32(loss: Reconstruction) -> None:
+    sae = SparseAutoencoder(6, 32, TopK(3)).to(torch.bfloat16)
+    residual = objective(sae, torch.randn(20, 6).bfloat16(), reconstruction=loss).residual
+    assert residual.dtype == torch.float32
 
 
 def hierarchy(rows: int, seed: int) -> tuple[Tensor, Tensor]:

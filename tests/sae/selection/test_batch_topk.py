@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.sae import BatchTopK, OffSupportL1, SparseAutoencoder, objective
+from lightsae.sae.selection import Batch
 from lightsae.sae.selection.batch_largest import BatchLargest
 
 from ..helpers import assert_close
@@ -52,7 +53,7 @@ def test_a_batch_of_equal_activations_is_filled_from_the_first_row() -> None:
     assert found[1].tolist() == [1, 1, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("guess", [1e-12, 0.5, 1.0, 2.9, 1e9, float("inf")])
+@pytest.mark.parametrize("guess", [0.0, 1e-12, 0.5, 1.0, 2.9, 1e9])
 def test_the_result_does_not_depend_on_the_threshold_of_the_last_batch(guess: float) -> None:
     a = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
     rule, fresh = BatchTopK(3), BatchTopK(3)
@@ -114,11 +115,38 @@ def test_the_threshold_is_the_mean_of_the_batches_at_first_and_follows_them_late
 def test_new_inputs_go_by_the_threshold_once_there_is_one() -> None:
     a = torch.tensor([[1.0, 5.0, 3.0], [2.5, 0.0, 0.1]])
     rule, encoder = BatchTopK(1), of_activations(a)
-    assert rule.inference() is rule
+    untaught = rule.inference()
+    assert isinstance(untaught, BatchTopK)
+    assert dense(untaught.encode(a, encoder), 3).tolist() == [[0, 5, 3], [0, 0, 0]]
     rule.threshold.fill_(2.5)
     found = rule.inference().encode(a, encoder)
     # What equals the threshold does not exceed it.
     assert dense(found, 3).tolist() == [[0, 5, 3], [0, 0, 0]]
+
+
+def test_a_code_of_new_inputs_teaches_no_threshold() -> None:
+    """In training mode and where gradients are made, too."""
+    torch.manual_seed(0)
+    sae, x = SparseAutoencoder(6, 24, BatchTopK(3), "none"), torch.randn(11, 6)
+    first, second = sae.encode(x).to_dense(), sae.encode(x).to_dense()
+    assert torch.equal(first, second) and (first > 0).sum() == 33
+    assert sae.selection.threshold == -1  # type: ignore[comparison-overlap]
+
+
+def test_a_batch_with_too_few_activations_is_encoded_a_few_times_and_the_next_once() -> None:
+    a = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+    rule, encoder = BatchTopK(19), of_activations(a)
+    calls: list[float] = []
+
+    def operation(k: int, *, above: Tensor, **options: Any) -> Any:
+        calls.append(float(above))
+        return encode_topk(a, *encoder, k, above=above, **options)
+
+    for tries in (4, 1):
+        calls.clear()
+        found = rule.run(operation, Batch(a, encoder), {})
+        assert torch.equal(dense(found, 20), a.relu())
+        assert len(calls) == tries and calls[-1] == 0
 
 
 def test_a_trained_threshold_gives_the_l0_it_was_trained_to() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.sae import JumpReLU, L1L2Ratio, SparseAutoencoder, objective
+from lightsae.sae.selection.jumprelu import SparseEncoded
 
 from ..helpers import assert_close
 
@@ -98,6 +99,59 @@ def test_thresholds_that_are_there_are_kept() -> None:
     assert float(rule.eps) == pytest.approx(0.5 * float(before.clamp_min(0).mean()))
 
 
+def test_thresholds_of_which_none_is_positive_begin_anew() -> None:
+    sae = autoencoder()
+    rule = rule_of(sae)
+    rule.threshold.data.fill_(-0.5)
+    rule.eps.fill_(0.0)
+    parts = objective(sae, torch.randn(ROWS, D_IN).double())
+    assert (parts.encoded.values > 0).sum() == 3 * ROWS
+    assert rule.eps > 0 and torch.autograd.grad(parts.loss, rule.threshold)[0].any()
+
+
+@pytest.mark.parametrize("batch", ["without gradients", "empty"])
+def test_a_batch_that_says_nothing_moves_nothing(batch: str) -> None:
+    sae, x = autoencoder(), torch.randn(ROWS, D_IN).double()
+    objective(sae, x)
+    rule_of(sae).excess.fill_(0.0)
+    rule_of(sae).fired.fill_(True)
+    before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    with torch.set_grad_enabled(batch == "empty"):
+        objective(sae, x[:0] if batch == "empty" else x)
+    assert all(torch.equal(before[name], tensor) for name, tensor in sae.state_dict().items())
+
+
+def test_the_gradient_is_of_the_thresholds_that_a_batch_was_encoded_with() -> None:
+    """Whatever the next batch has moved before it is made."""
+    first, second = torch.randn(2, ROWS, D_IN).double()
+    alone, together = autoencoder(), autoencoder()
+    wanted = sum(
+        torch.autograd.grad(objective(alone, x).loss, rule_of(alone).threshold)[0]
+        for x in (first, second)
+    )
+    loss = objective(together, first).loss + objective(together, second).loss
+    (found,) = torch.autograd.grad(loss, rule_of(together).threshold)
+    torch.testing.assert_close(found, wanted)
+
+
+# Torch looks for it on tensors that one graph hands to the next.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_graph_has_the_gradient_of_thresholds_that_the_controller_moves_behind_it() -> None:
+    sae, x = autoencoder(), torch.randn(ROWS, D_IN).double()
+    rule, encoder = rule_of(sae), sae.encoder
+
+    def loss() -> Tensor:
+        encoded = rule.encode(x, encoder)
+        assert isinstance(encoded, SparseEncoded)
+        return encoded.sparsity + encoded.values.sum()
+
+    before = {name: tensor.clone() for name, tensor in rule.state_dict().items()}
+    (wanted,) = torch.autograd.grad(loss(), rule.threshold)
+    rule.load_state_dict(before)
+    (found,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(), rule.threshold)
+    torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("fires", ["too often", "too rarely"])
 def test_lambda_and_thresholds_move_against_the_excess(fires: str) -> None:
     sae = autoencoder(multiplier=0.0)
@@ -130,6 +184,13 @@ def test_training_reaches_its_l0_within_five_percent(regularizer: Any) -> None:
         optimizer.zero_grad()
         sae.normalize_decoder_()
     assert sae.encode(x).l0().float().mean() == pytest.approx(5, rel=0.05)
+
+
+def test_a_gradient_of_thresholds_stays_in_their_dtype() -> None:
+    sae = autoencoder()
+    objective(sae, torch.randn(ROWS, D_IN).double()).loss.backward()
+    gradient = rule_of(sae.to(torch.bfloat16)).threshold.grad
+    assert gradient is not None and gradient.dtype == torch.float32 and gradient.any()
 
 
 @pytest.mark.parametrize("name", ["bandwidth", "controller_rate"])

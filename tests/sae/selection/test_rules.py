@@ -1,5 +1,6 @@
 """What every selection rule must do, whatever it selects."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from lightsae.sae import (
     AuxK,
     BatchTopK,
     JumpReLU,
+    L1L2Ratio,
     Selection,
     SparseAutoencoder,
+    TopK,
     aux_k_loss,
     objective,
 )
@@ -31,6 +34,7 @@ from .dense_rules import (
     K,
     activations,
     dense_parts,
+    dense_penalty,
     support_of,
 )
 
@@ -130,6 +134,58 @@ def test_another_k_keeps_the_largest_of_each_row_whatever_the_rule(rule: str) ->
     a = activations(sae, dense_leaves(sae), x).detach()
     assert torch.equal(code.indices, a.argsort(dim=1, descending=True, stable=True)[:, :5])
     assert sae.selection.k == RULES[rule]().k or rule == "BankTopK"
+
+
+@pytest.mark.parametrize("regularizer", ["reg1", "reg2-unmasked"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_regularizer_counts_at_another_k_too(rule: str, regularizer: str) -> None:
+    sae, x = autoencoder(rule), batch()
+    found = sae.encode_scaled(x, k=5, regularizer=REGULARIZERS[regularizer])
+    a = activations(sae, dense_leaves(sae), x).detach()
+    wanted = dense_penalty(regularizer, a, support_of(TopK(5), a))
+    torch.testing.assert_close(found.penalty.detach(), wanted)
+
+
+@pytest.mark.parametrize("regularizer", ["reg1", "reg1-unmasked", "reg2", "reg2-unmasked"])
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_can_be_made_twice(rule: str, regularizer: str) -> None:
+    sae = autoencoder(rule)
+    parts = objective(sae, batch(), regularizer=REGULARIZERS[regularizer])
+    first, second = (
+        torch.autograd.grad(parts.loss, sae.W_enc, retain_graph=True)[0] for _ in range(2)
+    )
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize(("rule", "loss"), LOSSES)
+def test_an_empty_batch_costs_and_teaches_nothing(rule: str, loss: str) -> None:
+    sae = autoencoder(rule)
+    before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    parts = objective(
+        sae, batch()[:0], regularizer=L1L2Ratio(0.1), reconstruction=RECONSTRUCTIONS[loss]
+    )
+    parts.loss.backward()
+    assert parts.loss == 0
+    assert all(p.grad is None or not p.grad.any() for p in sae.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in sae.state_dict().items())
+
+
+@pytest.mark.parametrize(("rule", "loss"), LOSSES)
+def test_products_in_bfloat16_give_nearly_the_losses_of_float32(rule: str, loss: str) -> None:
+    torch.manual_seed(0)
+    wide = autoencoder(rule).float()
+    mixed, x = copy.deepcopy(wide), batch(60).float()
+    settings: dict[str, Any] = {
+        "regularizer": L1L2Ratio(0.1), "reconstruction": RECONSTRUCTIONS[loss]
+    }  # fmt: skip
+    wanted = objective(wide, x, **settings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = objective(mixed, x, **settings)
+    for one, other in zip(found[:4], wanted[:4], strict=True):
+        # Bfloat16 has 8 bits; a support that flips at a near-tie changes the loss hardly.
+        torch.testing.assert_close(one.detach(), other.detach(), rtol=2e-2, atol=1e-3)
+    found.loss.backward()
+    assert all(p.grad is not None and p.grad.dtype == p.dtype for p in mixed.parameters())
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -54,7 +54,8 @@ class MyTopK(TopK):
     """A rule of a user that has the name of one of this package."""
 
 
-MyTopK.__name__ = MyTopK.__qualname__ = "TopK"
+# Short names in configurations of other tests do not find what is local.
+MyTopK.__name__, MyTopK.__qualname__ = "TopK", "own.<locals>.TopK"
 
 
 class Weighted(TopK):
@@ -147,7 +148,8 @@ def test_a_selection_of_one_s_own_is_not_taken_for_ours_of_that_name(
     shards: Path, tmp_path: Path
 ) -> None:
     _, path = saved(tmp_path, shards, selection=MyTopK(K))
-    says = rf"^{path}: its selection is {MyTopK.__module__}\.TopK, which is not of this package: gi"
+    name = rf"{MyTopK.__module__}\.{MyTopK.__qualname__}"
+    says = rf"^{path}: its selection is {name}, which is not of this package: gi"
     with pytest.raises(LightsaeError, match=says):
         SAEModule.load_from_checkpoint(path)
     with pytest.raises(LightsaeError, match=f"^{path} is a checkpoint of another model: .*TopK"):
