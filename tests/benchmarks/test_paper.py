@@ -162,5 +162,9 @@ def test_what_is_missed_is_said_by_how_much(beside) -> None:
 def test_a_difference_is_shown_with_half_its_interval(mean, half, text, beside) -> None:
     tables, interval = beside("replication.tables"), beside("replication.comparison").Interval
     assert tables.signed(interval(mean, mean - half, mean + half, 5)) == text
-    alone = interval(mean, float("nan"), float("nan"), 1)
-    assert tables.signed(alone) == text.partition(" ")[0]
+
+
+def test_a_difference_of_one_seed_has_no_interval(beside) -> None:
+    interval = beside("replication.comparison").Interval
+    alone = interval(-0.0123, float("nan"), float("nan"), 1)
+    assert beside("replication.tables").signed(alone) == "-.0123"
