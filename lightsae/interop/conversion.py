@@ -9,9 +9,9 @@ import torch
 
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded, replacing
-from lightsae.interop.folding import folded_autoencoder
 from lightsae.interop.registry import FORMATS, format_named, format_of
-from lightsae.interop.transcoders import folded_transcoder
+from lightsae.interop.translation.folding import folded_autoencoder
+from lightsae.interop.translation.transcoders import folded_transcoder
 from lightsae.sae import SparseAutoencoder, Transcoder, save_load
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
+from lightsae.interop.files.file_checks import checked, setting
 
 SHAPES: dict[str, tuple[int | str, ...]] = {
     "W_enc": ("d_in", "d_sae"),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lightsae.errors import LightsaeError
 from lightsae.interop import FORMATS, export_foreign, load_foreign
-from lightsae.interop.shown_values import shown
+from lightsae.interop.files.shown_values import shown
 
 from .examples import example, write
 from .ours import ours

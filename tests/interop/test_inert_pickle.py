@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.inert_pickle import Name, Record, read_inert
+from lightsae.interop.files.inert_pickle import Name, Record, read_inert
 
 
 class _Config:

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from lightsae.errors import LightsaeError
-from lightsae.interop import safe_files
-from lightsae.interop.safe_files import (
+from lightsae.interop.files import safe_files
+from lightsae.interop.files.safe_files import (
     file_in,
     files_in,
     read_json,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.provenance import origin
-from lightsae.interop.rules import UNKNOWN_THRESHOLD
-from lightsae.interop.weights import Weights, autoencoder
+from lightsae.interop.translation.provenance import origin
+from lightsae.interop.translation.rules import UNKNOWN_THRESHOLD
+from lightsae.interop.translation.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, TopK
 
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, number, setting
-from lightsae.interop.folding import folded, subtracting
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.safe_files import file_in, peek_json, read_json, read_torch
-from lightsae.interop.shown_values import shown
-from lightsae.interop.weights import Weights, autoencoder, with_unit_rows
+from lightsae.interop.files.file_checks import checked, number, setting
+from lightsae.interop.files.safe_files import file_in, peek_json, read_json, read_torch
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.translation.folding import folded, subtracting
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.translation.weights import Weights, autoencoder, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "dictionary_learning"

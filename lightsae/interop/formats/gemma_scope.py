@@ -18,20 +18,20 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, require_ones, setting
-from lightsae.interop.folding import folded, require_no_row_statistics, weights_of
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.safe_files import (
+from lightsae.interop.files.file_checks import checked, require_ones, setting
+from lightsae.interop.files.safe_files import (
     file_in,
     peek_json,
     read_json,
     read_npz,
     read_safetensors,
 )
-from lightsae.interop.shown_values import shown
-from lightsae.interop.transcoders import folded_transcoder, transcoder
-from lightsae.interop.weights import Weights, autoencoder
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.translation.folding import folded, require_no_row_statistics, weights_of
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.translation.transcoders import folded_transcoder, transcoder
+from lightsae.interop.translation.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, Transcoder
 
 NAME = "gemma_scope"

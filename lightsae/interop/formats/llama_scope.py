@@ -21,15 +21,15 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
-from lightsae.interop.folding import folded, require_no_row_statistics, weights_of
-from lightsae.interop.openmoss_configs import places, require_plain, target_hook
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
-from lightsae.interop.shown_values import shown
-from lightsae.interop.transcoders import folded_transcoder, transcoder
-from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
+from lightsae.interop.files.file_checks import checked, setting
+from lightsae.interop.files.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.formats.parts.openmoss_configs import places, require_plain, target_hook
+from lightsae.interop.translation.folding import folded, require_no_row_statistics, weights_of
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.translation.transcoders import folded_transcoder, transcoder
+from lightsae.interop.translation.weights import Weights, autoencoder, widened, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK, Transcoder
 
 NAME = "llama_scope"

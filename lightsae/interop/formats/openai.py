@@ -15,13 +15,18 @@ from typing import Any
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
-from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of, without_scale
-from lightsae.interop.provenance import origin
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.safe_files import files_in, read_torch
-from lightsae.interop.shown_values import shown
-from lightsae.interop.weights import Weights, autoencoder
+from lightsae.interop.files.file_checks import checked, setting
+from lightsae.interop.files.safe_files import files_in, read_torch
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.translation.folding import (
+    require_no_row_statistics,
+    shifted,
+    weights_of,
+    without_scale,
+)
+from lightsae.interop.translation.provenance import origin
+from lightsae.interop.translation.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.translation.weights import Weights, autoencoder
 from lightsae.sae import JumpReLU, SparseAutoencoder, TopK
 
 NAME = "openai"

@@ -21,29 +21,29 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
-from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of
-from lightsae.interop.openmoss_configs import places, require_plain, target_hook
-from lightsae.interop.openmoss_tensors import (
+from lightsae.interop.files.file_checks import checked, setting
+from lightsae.interop.files.safe_files import file_in, peek_json, read_json
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.formats.parts.openmoss_configs import places, require_plain, target_hook
+from lightsae.interop.formats.parts.openmoss_tensors import (
     LOG_THRESHOLD,
     MEAN_NORM,
     TENSOR_FILES,
     mean_norm,
     tensors_by_name,
 )
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import (
+from lightsae.interop.translation.folding import require_no_row_statistics, shifted, weights_of
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
     require_rule,
     threshold_rule,
     thresholds,
 )
-from lightsae.interop.safe_files import file_in, peek_json, read_json
-from lightsae.interop.shown_values import shown
-from lightsae.interop.transcoders import transcoder, without_centre
-from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
-from lightsae.interop.weights import Weights, autoencoder, widened, with_unit_rows
+from lightsae.interop.translation.transcoders import transcoder, without_centre
+from lightsae.interop.translation.unit_norm import from_mean_square_norm, to_mean_square_norm
+from lightsae.interop.translation.weights import Weights, autoencoder, widened, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK, Transcoder
 
 NAME = "openmoss"

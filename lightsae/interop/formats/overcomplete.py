@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, number, setting
-from lightsae.interop.folding import folded
-from lightsae.interop.inert_pickle import Name, Record, read_inert
-from lightsae.interop.provenance import origin
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.safe_files import file_in, peek_json, read_json, read_torch
-from lightsae.interop.shown_values import shown
-from lightsae.interop.torch_modules import buffers_and_parameters, submodule, torch_file_names
-from lightsae.interop.weights import Weights, autoencoder
+from lightsae.interop.files.file_checks import checked, number, setting
+from lightsae.interop.files.inert_pickle import Name, Record, read_inert
+from lightsae.interop.files.safe_files import file_in, peek_json, read_json, read_torch
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.files.torch_modules import buffers_and_parameters, submodule, torch_file_names
+from lightsae.interop.translation.folding import folded
+from lightsae.interop.translation.provenance import origin
+from lightsae.interop.translation.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.translation.weights import Weights, autoencoder
 from lightsae.sae import JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "overcomplete"

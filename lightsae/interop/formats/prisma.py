@@ -19,15 +19,20 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
-from lightsae.interop.folding import require_no_row_statistics, shifted, weights_of, without_scale
-from lightsae.interop.inert_pickle import Name, Record, read_inert
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.safe_files import file_in, files_in, peek_json, read_json
-from lightsae.interop.shown_values import shown
-from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
-from lightsae.interop.weights import Weights, autoencoder
+from lightsae.interop.files.file_checks import checked, setting
+from lightsae.interop.files.inert_pickle import Name, Record, read_inert
+from lightsae.interop.files.safe_files import file_in, files_in, peek_json, read_json
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.translation.folding import (
+    require_no_row_statistics,
+    shifted,
+    weights_of,
+    without_scale,
+)
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.translation.unit_norm import from_mean_square_norm, to_mean_square_norm
+from lightsae.interop.translation.weights import Weights, autoencoder
 from lightsae.sae import JumpReLU, Normalization, Selection, SparseAutoencoder, TopK
 
 NAME = "prisma"

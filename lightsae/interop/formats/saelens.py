@@ -18,15 +18,19 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, require_ones, setting
-from lightsae.interop.folding import require_no_row_statistics, weights_of, without_scale
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import require_rule, threshold_rule, thresholds
-from lightsae.interop.saelens_configs import as_of_version_6, is_of_version_6
-from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
-from lightsae.interop.shown_values import shown
-from lightsae.interop.unit_norm import from_mean_square_norm, to_mean_square_norm
-from lightsae.interop.weights import Weights, autoencoder, with_unit_rows
+from lightsae.interop.files.file_checks import checked, require_ones, setting
+from lightsae.interop.files.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.formats.parts.saelens_configs import as_of_version_6, is_of_version_6
+from lightsae.interop.translation.folding import (
+    require_no_row_statistics,
+    weights_of,
+    without_scale,
+)
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import require_rule, threshold_rule, thresholds
+from lightsae.interop.translation.unit_norm import from_mean_square_norm, to_mean_square_norm
+from lightsae.interop.translation.weights import Weights, autoencoder, with_unit_rows
 from lightsae.sae import BatchTopK, JumpReLU, Normalization, Selection, SparseAutoencoder, TopK
 
 NAME = "saelens"

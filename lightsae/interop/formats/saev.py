@@ -18,19 +18,19 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
-from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import (
+from lightsae.interop.files.file_checks import checked, setting
+from lightsae.interop.files.safe_files import MAX_HEADER_BYTES, file_in, parse_json, read_torch
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.translation.folding import folded, require_no_row_statistics
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
     require_rule,
     threshold_rule,
     thresholds,
 )
-from lightsae.interop.safe_files import MAX_HEADER_BYTES, file_in, parse_json, read_torch
-from lightsae.interop.shown_values import shown
-from lightsae.interop.weights import Weights, autoencoder
+from lightsae.interop.translation.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "saev"

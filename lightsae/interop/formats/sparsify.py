@@ -14,14 +14,19 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
-from lightsae.interop.folding import require_no_row_statistics, subtracting, weights_of
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import require_rule
-from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors
-from lightsae.interop.shown_values import shown
-from lightsae.interop.transcoders import folded_transcoder, less, require_place, transcoder
-from lightsae.interop.weights import Weights, autoencoder, widened
+from lightsae.interop.files.file_checks import checked, setting
+from lightsae.interop.files.safe_files import file_in, peek_json, read_json, read_safetensors
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.translation.folding import require_no_row_statistics, subtracting, weights_of
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import require_rule
+from lightsae.interop.translation.transcoders import (
+    folded_transcoder,
+    less,
+    require_place,
+    transcoder,
+)
+from lightsae.interop.translation.weights import Weights, autoencoder, widened
 from lightsae.sae import GroupMax, SparseAutoencoder, TopK, Transcoder
 
 NAME = "sparsify"

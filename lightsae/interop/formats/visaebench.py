@@ -17,20 +17,26 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import checked, setting
-from lightsae.interop.folding import folded, require_no_row_statistics
-from lightsae.interop.provenance import origin, original_config
-from lightsae.interop.rules import (
+from lightsae.interop.files.file_checks import checked, setting
+from lightsae.interop.files.safe_files import (
+    file_in,
+    peek_json,
+    read_json,
+    read_safetensors,
+    read_torch,
+)
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.files.yaml_files import peek_yaml, read_yaml
+from lightsae.interop.translation.folding import folded, require_no_row_statistics
+from lightsae.interop.translation.provenance import origin, original_config
+from lightsae.interop.translation.rules import (
     NO_THRESHOLD,
     UNKNOWN_THRESHOLD,
     require_rule,
     threshold_rule,
     thresholds,
 )
-from lightsae.interop.safe_files import file_in, peek_json, read_json, read_safetensors, read_torch
-from lightsae.interop.shown_values import shown
-from lightsae.interop.weights import Weights, autoencoder
-from lightsae.interop.yaml_files import peek_yaml, read_yaml
+from lightsae.interop.translation.weights import Weights, autoencoder
 from lightsae.sae import BatchTopK, JumpReLU, Selection, SparseAutoencoder, TopK
 
 NAME = "visaebench"

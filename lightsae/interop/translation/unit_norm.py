@@ -2,7 +2,7 @@
 
 import math
 
-from lightsae.interop.weights import Weights, widened
+from lightsae.interop.translation.weights import Weights, widened
 
 
 def from_mean_square_norm(weights: Weights) -> Weights:

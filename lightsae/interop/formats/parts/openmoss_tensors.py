@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import number
-from lightsae.interop.safe_files import file_in, read_safetensors, read_torch
-from lightsae.interop.shown_values import shown
+from lightsae.interop.files.file_checks import number
+from lightsae.interop.files.safe_files import file_in, read_safetensors, read_torch
+from lightsae.interop.files.shown_values import shown
 
 TENSOR_FILES = ("sae_weights.safetensors", "sae_weights.pt")
 MEAN_NORM = "dataset_average_activation_norm."

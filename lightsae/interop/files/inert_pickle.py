@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.interop.safe_files import require_stored
-from lightsae.interop.torch_storages import Storage, Storages, rebuilt_tensor
+from lightsae.interop.files.safe_files import require_stored
+from lightsae.interop.files.torch_storages import Storage, Storages, rebuilt_tensor
 
 MAX_PROGRAM_BYTES = 64 * 2**20
 

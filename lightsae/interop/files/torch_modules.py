@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.inert_pickle import MAX_PROGRAM_BYTES, Record
+from lightsae.interop.files.inert_pickle import MAX_PROGRAM_BYTES, Record
 
 
 def buffers_and_parameters(module: Record, prefix: str = "") -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import setting
+from lightsae.interop.files.file_checks import setting
 
 # What moved into `metadata`.
 _METADATA = ("model_name", "hook_name", "hook_layer", "sae_lens_version", "dataset_path")

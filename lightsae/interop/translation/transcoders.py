@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.folding import require_no_row_statistics, weights_of
-from lightsae.interop.weights import Weights, filled, widened
+from lightsae.interop.translation.folding import require_no_row_statistics, weights_of
+from lightsae.interop.translation.weights import Weights, filled, widened
 from lightsae.sae import Normalization, Selection, Transcoder
 
 

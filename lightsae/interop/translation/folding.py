@@ -6,7 +6,7 @@ What is of half precision comes out in float32: it would be rounded once more.
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.weights import Weights, autoencoder, widened
+from lightsae.interop.translation.weights import Weights, autoencoder, widened
 from lightsae.sae import SparseAutoencoder
 from lightsae.sae.normalization import ROW_WISE
 

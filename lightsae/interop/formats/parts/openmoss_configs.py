@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.file_checks import setting
-from lightsae.interop.shown_values import shown
-from lightsae.interop.transcoders import require_place
+from lightsae.interop.files.file_checks import setting
+from lightsae.interop.files.shown_values import shown
+from lightsae.interop.translation.transcoders import require_place
 from lightsae.sae import SparseAutoencoder, Transcoder
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interop.shown_values import shown
+from lightsae.interop.files.shown_values import shown
 
 _DTYPES = {
     "DoubleStorage": torch.float64,

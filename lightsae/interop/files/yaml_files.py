@@ -8,7 +8,7 @@ import yaml
 
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.interop.safe_files import file_in, read_bounded
+from lightsae.interop.files.safe_files import file_in, read_bounded
 
 MAX_YAML_BYTES = 2**20
 

@@ -1,0 +1,1 @@
+"""Reading files of strangers: bounded, checked, and without running anything in them."""

@@ -1,0 +1,1 @@
+"""Parts that some formats are read by: configurations and tensor names of several versions."""
