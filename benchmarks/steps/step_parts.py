@@ -38,7 +38,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("products", torch, "addmm"),
     ("products", torch, "mm"),
     ("rounding of the weight", bf16_screen.Screen, "of"),
-    ("selection", encode, "select_topk"),
+    ("selection", encode, "select_in_banks"),
     ("selection", bf16_screen, "shortlist_topk"),
     ("candidates in float32", bf16_screen, "_products"),
     ("penalty", encode, "evaluate_penalty"),
