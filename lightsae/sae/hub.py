@@ -73,7 +73,14 @@ of the Hub is OWNER/NAME
         raise LightsaeError(
             f"{folder}: there is no such folder, and a repository of the Hub is OWNER/NAME"
         )
-    return _downloaded(repo, inside, revision)
+    try:
+        return _downloaded(repo, inside, revision)
+    except LightsaeError as error:
+        owner = repo.partition("/")[0]
+        if not Path(owner).is_dir():
+            raise
+        # It may have been meant as a folder.
+        raise LightsaeError(f"{error}; the folder {owner} is here, without {folder}") from error
 
 
 def upload(

@@ -28,6 +28,8 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 # Classes that a file can name, the first for files that name none; subclasses come later.
 CLASSES: dict[str, type[Any]] = {}
 BASE = "SparseAutoencoder"
+# A provenance with the configuration of another library has a few KiB.
+_MOST_SETTINGS = 16 << 20
 
 
 def write(folder: Path, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
@@ -92,7 +94,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         LightsaeError: If the file is missing, malformed or of another format.
     """
     try:
-        settings = json.loads(_bytes(path))
+        settings = json.loads(_bytes(path, most=_MOST_SETTINGS))
     except LightsaeError:
         raise
     except (ValueError, RecursionError) as error:
@@ -136,8 +138,13 @@ def _pair_hash(settings: dict[str, Any], content: bytes) -> str:
     return digest.hexdigest()
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path, most: int | None = None) -> bytes:
+    """A file, refused if it has more bytes than `most`."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read() if most is None else file.read(most + 1)
     except OSError as error:
         raise LightsaeError(f"{path} cannot be read: {error.strerror}") from error
+    if most is not None and len(content) > most:
+        raise LightsaeError(f"{path} has more than {most} bytes, far more than any settings")
+    return content

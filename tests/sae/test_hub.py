@@ -295,3 +295,13 @@ def test_the_address_of_the_hub_is_an_environment_variable(hub: Hub, tmp_path: P
     )
     assert done.returncode == 0, done.stderr
     assert set(hub.repos["me/vit"].commits[-1][1]) == NAMES
+
+
+def test_a_mistyped_folder_is_told_beside_what_the_hub_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(LightsaeError, match="the folder runs is here, without runs/sea"):
+        SparseAutoencoder.from_pretrained("runs/sea")

@@ -393,3 +393,11 @@ def test_a_dtype_that_torch_cannot_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / SETTINGS).write_text(json.dumps(described))
     (tmp_path / TENSORS).write_bytes(content)
     assert_refused(tmp_path, TENSORS, "is not a safetensors file", "F4")
+
+
+def test_settings_of_any_size_are_not_read(tmp_path: Path) -> None:
+    autoencoder().save(tmp_path)
+    with (tmp_path / SETTINGS).open("ab") as file:
+        file.write(b" " * (16 << 20))
+    with pytest.raises(LightsaeError, match="has more than 16777216 bytes"):
+        SparseAutoencoder.load(tmp_path)
