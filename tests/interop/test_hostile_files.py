@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lightsae.errors import LightsaeError
 from lightsae.interop import FORMATS, export_foreign, load_foreign
 from lightsae.interop.files.shown_values import shown
+from lightsae.sae import SparseAutoencoder
 
 from .examples import example, write
 from .ours import ours
@@ -153,7 +154,10 @@ def test_a_threshold_beyond_float32_is_the_largest_number(tmp_path: Path) -> Non
     tensors = tmp_path / "sae" / "model.safetensors"
     huge = {"_running_threshold": torch.tensor(1e300, dtype=torch.float64)}
     save_file(load_file(tensors) | huge, tensors)
-    load_foreign(tmp_path / "sae").save(tmp_path / "ours")
+    sae = load_foreign(tmp_path / "sae")
+    sae.save(tmp_path / "ours")
+    largest = torch.finfo(torch.float32).max
+    assert SparseAutoencoder.load(tmp_path / "ours").selection.threshold.max() == largest
 
 
 PROVENANCES: list[dict[str, Any]] = [
@@ -174,4 +178,5 @@ def test_provenance_of_any_kind_stops_no_export(
         sae = example(name)
         sae.provenance = told
         export_foreign(sae, tmp_path / str(number), name)
-        load_foreign(tmp_path / str(number))
+        again = load_foreign(tmp_path / str(number))
+        assert (again.d_in, again.d_sae) == (sae.d_in, sae.d_sae)

@@ -120,7 +120,7 @@ def test_provenance_that_makes_no_sense_stops_nothing(tmp_path: Path) -> None:
             sae.provenance = {"format": name, "config": config, "version": 4}
             folder = tmp_path / f"{name} {len(list(tmp_path.iterdir()))}"
             export_foreign(sae, folder, name)
-            load_foreign(folder)
+            assert load_foreign(folder).selection.k == sae.selection.k
 
 
 def test_a_benchmark_takes_no_transcoder() -> None:

@@ -32,8 +32,7 @@ class UsedPlaces(NamedTuple):
         """Those that are marked, [B, k] bool."""
         B, k = used.shape
         places = marked(used)
-        # Of bytes as wide as a vector, where a sum of bools would go one by one.
-        counts = torch.from_numpy(np.count_nonzero(used.numpy(), axis=1))
+        counts = used.sum(dim=1)
         rows = torch.arange(B).repeat_interleave(counts, output_size=len(places))
         return cls((B, k), places, rows, counts.cumsum(0) - counts)
 

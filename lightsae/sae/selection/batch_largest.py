@@ -80,9 +80,8 @@ class BatchLargest:
 
     def _mark_over_ranks(self, bits: Tensor) -> Tensor:
         """Where ranks share it."""
-        counts = self._summed(torch.tensor([len(bits), 0], device=bits.device))
+        wanted = self.k * self._summed(torch.tensor(len(bits), device=bits.device))
         total = self._summed((bits > 0).sum())
-        wanted = counts[0] * self.k
         self.enough = bool(total >= wanted)
         bound, room = self._bound(bits, torch.minimum(wanted, total))
         equal = bits == bound

@@ -48,8 +48,8 @@ class BatchTopK(FusedSelection, nn.Module):
     Args:
         k: Latents kept per row on average.
         threshold_rate: Weight of a training batch in the running mean, above 0, at most 1; the
-            first 1 / threshold_rate batches are averaged with equal weights. A rate of 0.01 came
-            too late in runs of a few hundred steps, where activations shrink: L0 7.4 at k = 8.
+            first 1 / threshold_rate batches are averaged with equal weights. A small rate comes too
+            late in short runs, in which activations shrink.
 
     Attributes:
         threshold: What an activation must exceed, float32 scalar buffer; -1 until it is learned.
