@@ -1,0 +1,1 @@
+"""Acting on a model through its autoencoders: hooks, edits, finding latents, steering."""

@@ -1,0 +1,1 @@
+"""Finding latents: contrast, probes, attribution, effects of ablation."""

@@ -1,0 +1,1 @@
+"""Autoencoders inside the forward pass of any nn.Module: recording and editing their codes."""

@@ -1,0 +1,1 @@
+"""Steering reports: a grid of strengths and numbers of latents, beside controls."""
