@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interventions.class_effects.result import ClassEffects, LogitChange
 from lightsae.interventions.finding.model_calls import Inputs, call, tracked
 from lightsae.interventions.finding.scaled_pairs import firing_pairs, scaled_outputs
-from lightsae.interventions.hooks.attach import attach
+from lightsae.interventions.hooks.attach import Attached, attach
 from lightsae.interventions.hooks.layer_code import Latents, checked_latents
 from lightsae.sae import SparseAutoencoder
 
@@ -76,15 +77,10 @@ def measure_class_effects(
     """
     wanted = checked_latents(latents, sae.d_sae).cpu()
     _require_settings(batches, amplify, n_random, batch_size)
-    read = _Logits(logits)
+    read = partial(_logits, logits)
     with attach(model, {layer: sae}) as attached:
-        images, firing = 0, torch.zeros(sae.d_sae, dtype=torch.long)
-        for batch in tracked(batches, "firing", show_progress):
-            with attached.record() as recording:
-                call(model, batch)
-            pairs = firing_pairs(recording[layer], torch.arange(sae.d_sae))
-            images += pairs.batch
-            firing += torch.bincount(pairs.latents.cpu(), minlength=sae.d_sae)
+        firing_batches = tracked(batches, "firing", show_progress)
+        images, firing = _firing_images(attached, model, layer, firing_batches, sae.d_sae)
         controls = _controls(wanted, firing, n_random, seed)
         run = torch.cat([wanted, controls.flatten()]).unique()
         sums = {factor: _Sums(run, sae.d_sae) for factor in (0.0, amplify)}
@@ -116,6 +112,20 @@ def _require_settings(
             raise LightsaeError(f"{name} is {number}, expected 1 or more")
 
 
+def _firing_images(
+    attached: Attached, model: nn.Module, layer: str, batches: Iterable[Inputs], d_sae: int
+) -> tuple[int, Tensor]:
+    """Number of images, and on how many of them each latent fires, [d_sae] int64."""
+    images, firing = 0, torch.zeros(d_sae, dtype=torch.long)
+    for batch in batches:
+        with attached.record() as recording:
+            call(model, batch)
+        pairs = firing_pairs(recording[layer], torch.arange(d_sae))
+        images += pairs.batch
+        firing += torch.bincount(pairs.latents.cpu(), minlength=d_sae)
+    return images, firing
+
+
 def _controls(latents: Tensor, firing: Tensor, n_random: int, seed: int) -> Tensor:
     """Random latents of similar firing rate for each, [m, n_random] int64."""
     rate = firing.clamp(min=1).double().log()
@@ -136,20 +146,15 @@ def _controls(latents: Tensor, firing: Tensor, n_random: int, seed: int) -> Tens
     return torch.from_numpy(np.stack(found))
 
 
-class _Logits(NamedTuple):
-    """Reads logits, [B, classes] float64 on the CPU."""
-
-    given: Callable[[Any], Tensor] | None
-
-    def __call__(self, result: Any, batch: int) -> Tensor:
-        if self.given is not None:
-            found = self.given(result)
-        else:
-            found = result if isinstance(result, Tensor) else getattr(result, "logits", None)
+def _logits(given: Callable[[Any], Tensor] | None, result: Any, batch: int) -> Tensor:
+    """Logits of the model's output, [B, classes] float64 on the CPU."""
+    found: Any = result if given is None else given(result)
+    if given is None and not isinstance(result, Tensor):
+        found = getattr(result, "logits", None)
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != batch:
         shape = list(found.shape) if isinstance(found, Tensor) else type(result).__name__
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != batch:
-            raise LightsaeError(f"logits gives {shape}, expected [{batch}, classes]")
-        return found.double().cpu()
+        raise LightsaeError(f"logits gives {shape}, expected [{batch}, classes]")
+    return found.double().cpu()
 
 
 class _Sums:

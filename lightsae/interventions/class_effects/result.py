@@ -83,7 +83,7 @@ class ClassEffects:
     amplification: LogitChange
 
     def save(self, folder: str | Path) -> None:
-        """Write class_effects.safetensors, replaced as a whole; its header has the settings as JSON.
+        """Write class_effects.safetensors, replaced as a whole, with the settings in its header.
 
         Args:
             folder: Where, such as that of a run's evaluation; made if it is not there.
@@ -138,11 +138,11 @@ measure_class_effects(...).save writes it
         except (OSError, SafetensorError) as error:
             raise LightsaeError(f"{path} cannot be read as safetensors: {error}") from error
         _require_shapes(tensors, settings["d_sae"], path)
-        changes = {
-            edit: LogitChange(*(tensors.pop(f"{edit}.{name}") for name in LogitChange._fields))
+        ablation, amplification = (
+            LogitChange(*(tensors.pop(f"{edit}.{name}") for name in LogitChange._fields))
             for edit in ("ablation", "amplification")
-        }
-        return cls(**settings, **tensors, **changes)
+        )
+        return cls(**settings, **tensors, ablation=ablation, amplification=amplification)
 
 
 def _settings(text: str, path: Path) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _require_shapes(tensors: dict[str, Tensor], d_sae: int, path: Path) -> None:
     controls = tensors["controls"].shape[-1:].numel()
     wanted = {
         "latents": [m], "firing": [m], "controls": [m, controls],
-    } | dict.fromkeys(changes, [m, classes])  # fmt: skip
+    } | {name: [m, classes] for name in changes}  # fmt: skip
     for name, shape in wanted.items():
         dtype = torch.int64 if name in numbers else torch.float32
         tensor = tensors[name]
