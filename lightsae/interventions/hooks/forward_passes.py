@@ -35,8 +35,8 @@ class ForwardPasses:
         self._thread = threading.get_ident()
         self._running: list[ForwardPass] = []
         self._handles = (
-            model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.register_forward_hook(self._end, always_call=True),
+            model.register_forward_pre_hook(torch.compiler.disable(self._begin), with_kwargs=True),
+            model.register_forward_hook(torch.compiler.disable(self._end), always_call=True),
         )
 
     @property

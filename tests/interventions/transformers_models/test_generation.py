@@ -16,7 +16,8 @@ def llama():
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=None,
+        num_attention_heads=4, num_key_value_heads=2, pad_token_id=0,
+        bos_token_id=1, eos_token_id=None,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).eval()
 
@@ -51,9 +52,12 @@ def test_a_cache_changes_nothing_about_an_edit(llama, sae, places):
 
 def test_a_position_among_the_new_tokens_is_edited_when_it_comes(llama, sae):
     bare = torch.stack(generated(llama).logits)
-    with torch.no_grad(), attach(llama, {"model.layers.1": sae}) as attached:
-        with attached.edit(Scale(None, 4.0), positions=[6], must_touch=True):
-            found = torch.stack(generated(llama).logits)
+    with (
+        torch.no_grad(),
+        attach(llama, {"model.layers.1": sae}) as attached,
+        attached.edit(Scale(None, 4.0), positions=[6], must_touch=True),
+    ):
+        found = torch.stack(generated(llama).logits)
     same = [torch.equal(one, two) for one, two in zip(found, bare, strict=True)]
     assert same[:2] == [True, True] and not same[2]
 
@@ -69,7 +73,7 @@ def test_nothing_edited_generates_the_same_bits(llama, sae):
 def test_positions_from_the_end_are_refused_with_a_cache(llama, sae):
     with (
         pytest.raises(
-            LightsaeError, match="position -1 of layer .* every new token would be edited"
+            LightsaeError, match=r"position -1 of layer .* every new token would be edited"
         ),
         attach(llama, {"model.layers.1": sae}) as attached,
         attached.edit(Scale(None, 4.0), positions=[-1]),
