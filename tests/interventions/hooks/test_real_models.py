@@ -76,6 +76,7 @@ def test_a_model_compiled_before_runs_as_it_was_written_and_says_so():
 
 
 @pytest.mark.slow
+@torch.no_grad()
 def test_a_model_compiled_inside_the_block_is_edited_and_runs_bare_after_it():
     torch.manual_seed(0)
     model, x = Tokens(), torch.randn(2, 3, 6)
