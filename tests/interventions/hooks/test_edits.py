@@ -15,8 +15,9 @@ from lightsae.interventions import (
     ZeroAblate,
     attach,
 )
+from lightsae.sae import SparseCode
 
-from .models import Tokens, identity_sae
+from .models import Tokens, identity_sae, random_sae
 
 LATENTS = [1, 4]
 VALUES = torch.tensor([0.25, 1.5], dtype=torch.float64)
@@ -115,6 +116,21 @@ def test_swap_refuses_other_places_and_dictionaries(model, x):
             other.edit(Swap([1], recording["layer"]))
     finally:
         other.remove()
+
+
+@pytest.mark.parametrize("normalization", ["variance", "layer_norm_unbiased", "unit_norm"])
+def test_an_edit_is_the_difference_of_two_decoded_codes(model, x, normalization):
+    sae = random_sae(8, 32, 4, normalization=normalization).double()
+    with torch.no_grad():
+        rows = model.layer(x).flatten(0, 1)
+        code = sae.encode(rows)
+        latents = code.indices[:2, 0].unique()
+        values = torch.where(torch.isin(code.indices, latents), 3 * code.values, code.values)
+        other = SparseCode(values, code.indices, code.d_sae, code.statistics)
+        new = rows + (sae.decode(other) - sae.decode(code))
+        with attach(model, {"layer": sae}) as attached, attached.edit(Scale(latents, 3.0)):
+            found = model(x)
+    torch.testing.assert_close(found, model.head(new.unflatten(0, (3, 5))), rtol=0, atol=1e-10)
 
 
 def test_edits_act_in_their_order_where_their_latents_overlap(model, x):
