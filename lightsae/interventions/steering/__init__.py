@@ -7,6 +7,7 @@ from lightsae.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from lightsae.interventions.steering.options import SteeringOptions
     from lightsae.interventions.steering.result import Comparison, Estimate, Point, SteeringResult
+    from lightsae.interventions.steering.steering_run import steer
     from lightsae.interventions.steering.task import (
         Examples,
         GuardLimit,
@@ -26,6 +27,7 @@ else:
             "SteeringOptions": ".options",
             "SteeringResult": ".result",
             "SteeringTask": ".task",
+            "steer": ".steering_run",
         },
     )
 
@@ -39,4 +41,5 @@ __all__ = [
     "SteeringOptions",
     "SteeringResult",
     "SteeringTask",
+    "steer",
 ]

@@ -13,6 +13,7 @@ from lightsae.interventions.steering.task import GuardLimit, Split
 FILE = "steering.json"
 FORMAT = 1
 BASELINE, RECONSTRUCTION, RANKED = "baseline", "reconstruction only", "ranked latents"
+Rule = Literal["equal damage", "within limits"]
 Outcome = Literal["works", "controls", "guards", "nothing", "no point"]
 
 
@@ -75,7 +76,8 @@ class Comparison:
         control: Name of the arm.
         rule: "equal damage": no more damage on the choice split than the chosen point has there;
             "within limits": every guard within its limit there.
-        strength: Of the control's point; 0 if none is so harmless, and the baseline stands for it.
+        found: Whether the control has such a point; if not, the baseline stands for it.
+        strength: Of the control's point.
         count: Its latents per layer.
         difference: The chosen point's target less the control's.
         low: Lower end of the paired 95% interval.
@@ -84,7 +86,8 @@ class Comparison:
     """
 
     control: str
-    rule: Literal["equal damage", "within limits"]
+    rule: Rule
+    found: bool
     strength: float
     count: int
     difference: float

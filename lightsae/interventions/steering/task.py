@@ -110,6 +110,7 @@ class SteeringTask(ABC):
         guards: Metrics that must not be damaged, and how far each may move.
         pooling: How the values of a latent over a sample's positions become one, for `features`.
         positions: Positions of a sample that are edited; None for all.
+        layouts: Axes of layers' outputs where they are not the usual, as `attach` takes them.
 
     Example:
         >>> import torch
@@ -140,6 +141,7 @@ class SteeringTask(ABC):
     guards: Mapping[str, GuardLimit]
     pooling: ClassVar[Literal["mean_nonzero", "mean", "max", "none"]] = "mean_nonzero"
     positions: Sequence[int] | None = None
+    layouts: Mapping[str, str] | None = None
 
     @abstractmethod
     def examples(self) -> Examples:
