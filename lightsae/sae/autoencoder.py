@@ -367,6 +367,21 @@ class SparseAutoencoder(SavedAutoencoder):
             )
         return (x_hat * code.statistics[:, 1:] + code.statistics[:, :1]).to(x_hat.dtype)
 
+    def decoded_change(self, change: Tensor, latents: Tensor | None, code: SparseCode) -> Tensor:
+        """What a change of some activations changes in the reconstruction, [B, d_out].
+
+        Args:
+            change: Of each latent, [B, m].
+            latents: Which, [m] int64; None for all.
+            code: That of the rows, which has what they were normalised by.
+        """
+        rows = self.W_dec if latents is None else self.W_dec[latents]
+        return (change @ rows) * self.output_factor(code)
+
+    def output_factor(self, code: SparseCode) -> Tensor:
+        """What decoded rows are multiplied by: a scalar, or [B, 1] where rows have their own."""
+        return self.scale if code.statistics is None else code.statistics[:, 1:]
+
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction of x, [B, d_in]; of a `Transcoder` that of its target, [B, d_out]."""
         return self.decode(self.encode(x), x)

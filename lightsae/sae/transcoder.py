@@ -193,6 +193,10 @@ class Transcoder(SparseAutoencoder):
             y_hat = y_hat + self._skipped(self.normalize(x).x)
         return y_hat * self.target_scale
 
+    def output_factor(self, code: SparseCode) -> Tensor:
+        """What decoded rows are multiplied by, a scalar."""
+        return self.target_scale
+
     def _settings(self) -> dict[str, Any]:
         kept = {"class": "Transcoder", "d_out": self.d_out, "skip": self.W_skip is not None}
         return {**super()._settings(), **kept}

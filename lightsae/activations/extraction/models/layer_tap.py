@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightsae.activations.extraction.models.name_lookup import closest, layer_names
+from lightsae.activations.extraction.models.named_layers import named_layers, unwrapped
 from lightsae.activations.extraction.models.uncompiled import uncompiled
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
-from lightsae.module_names import plain_name
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -40,33 +39,9 @@ class LayerTap:
     """
 
     def __init__(self, module: nn.Module, layers: str | int | Sequence[str | int]) -> None:
-        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            module = module.module
-        if isinstance(module, torch.jit.ScriptModule):
-            raise LightsaeError(
-                f"model: {type(module).__name__} is a program of TorchScript, whose layers cannot "
-                "be watched; give the nn.Module that it was made of"
-            )
-        self.module = module
-        self.layers = layer_names(layers)
-        modules: dict[str, nn.Module] = {}
-        for name, item in module.named_modules():
-            # Of a compiled module what was compiled comes after it.
-            modules[plain_name(name)] = item
-        del modules[""]
-        for layer in self.layers:
-            if layer not in modules:
-                kind = type(module).__name__
-                raise LightsaeError(
-                    f"layer: {kind} has no module {layer!r}{closest(layer, modules)}"
-                )
-            if isinstance(modules[layer], nn.ModuleList | nn.ModuleDict):
-                kind = type(modules[layer]).__name__
-                raise LightsaeError(
-                    f"layer: {layer!r} is a {kind}, which does not run itself: name one of its "
-                    "modules"
-                )
-        self._targets = {layer: modules[layer] for layer in self.layers}
+        self.module = unwrapped(module)
+        self._targets = named_layers(self.module, layers)
+        self.layers = list(self._targets)
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """The output of the only layer; see `all`."""

@@ -1,0 +1,115 @@
+"""What is known of the forward pass that a hook runs in: thread, batch, cache."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class ForwardPass(NamedTuple):
+    """A pass of the whole model.
+
+    Attributes:
+        samples: Size of the batch, or None where no tensor is among the inputs.
+        cached: How many places of the sequence a cache holds already.
+    """
+
+    samples: int | None
+    cached: int
+
+
+_UNKNOWN = ForwardPass(None, 0)
+
+
+class ForwardPasses:
+    """Watches the passes of a model in the thread that made this.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._thread = threading.get_ident()
+        self._running: list[ForwardPass] = []
+        self._handles = (
+            model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            model.register_forward_hook(self._end, always_call=True),
+        )
+
+    @property
+    def current(self) -> ForwardPass:
+        """The innermost pass that is running; parts of a model may be called without one."""
+        return self._running[-1] if self._running else _UNKNOWN
+
+    @property
+    def ours(self) -> bool:
+        """Whether the pass belongs to the thread, or repeats one of its for the backward pass.
+
+        Threads of the autograd engine, which repeat passes where activations are checkpointed, are
+        none that Python knows.
+        """
+        return threading.get_ident() == self._thread or self.repeats
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a thread of the autograd engine runs the pass."""
+        known = not isinstance(threading.current_thread(), threading._DummyThread)
+        return not known and torch._C._current_graph_task_id() != -1
+
+    def remove(self) -> None:
+        """Watch no longer."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        tensors = (part for part in (*args, *kwargs.values()) if isinstance(part, Tensor))
+        first = next((tensor for tensor in tensors if tensor.ndim), None)
+        samples = None if first is None else len(first)
+        self._running.append(ForwardPass(samples, _cached(kwargs.get("past_key_values"))))
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread and self._running:
+            self._running.pop()
+
+
+def _cached(cache: Any) -> int:
+    """How many places a cache of keys and values holds, as transformers' models are given it."""
+    if cache is None:
+        return 0
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    return int(cache[0][0].shape[-2]) if len(cache) else 0
+
+
+@contextmanager
+def as_written(model: nn.Module) -> Iterator[bool]:
+    """Let a model that was compiled before run as it was written.
+
+    Code that was compiled before a hook came does not call it.
+
+    Args:
+        model: The model; it is as before afterwards.
+
+    Yields:
+        Whether any part of it was compiled.
+    """
+    undo = []
+    for part in list(model.modules()):
+        original = part._modules.get("_orig_mod")
+        if original is not None and "forward" in part.__dict__:
+            undo.append((part, "forward", part.__dict__["forward"]))
+            part.__dict__["forward"] = original.__call__
+        call = part.__dict__.get("_compiled_call_impl")
+        if call is not None:
+            undo.append((part, "_compiled_call_impl", call))
+            part.__dict__["_compiled_call_impl"] = None
+    try:
+        yield bool(undo)
+    finally:
+        for part, name, value in undo:
+            part.__dict__[name] = value

@@ -1,0 +1,119 @@
+"""Where an edit acts: tokens, a mask, samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightsae.errors import LightsaeError
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Which rows of a layer an edit changes; all of them where nothing is given.
+
+    Attributes:
+        positions: Token positions, counted over a whole sequence where a cache holds its start;
+            negative ones count from the end. Of a map its places row by row.
+        mask: Where to edit, bool, [B] or [B, places].
+        samples: Numbers of samples.
+
+    Example:
+        >>> Places(positions=[0, -1]).rows((2, 3), 0, "layer")
+        tensor([[ True, False,  True],
+                [ True, False,  True]])
+    """
+
+    positions: Sequence[int] | None = None
+    mask: Tensor | None = None
+    samples: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and (
+            self.mask.dtype != torch.bool or self.mask.ndim not in (1, 2)
+        ):
+            raise LightsaeError(
+                f"mask is {self.mask.dtype} {list(self.mask.shape)}, expected bool, [B] or "
+                "[B, places]"
+            )
+        for name in ("positions", "samples"):
+            given = getattr(self, name)
+            if given is not None and len(given) == 0:
+                raise LightsaeError(f"{name} is empty, expected one or more")
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether all rows are meant."""
+        return self.positions is None and self.mask is None and self.samples is None
+
+    def rows(self, lead: Sequence[int], cached: int, layer: str) -> Tensor:
+        """The rows that are meant in one pass.
+
+        Args:
+            lead: Sizes of samples and places.
+            cached: How many places before these a cache holds.
+            layer: Name, for messages.
+
+        Returns:
+            bool, [B, places].
+
+        Raises:
+            LightsaeError: If they do not fit the pass.
+        """
+        samples = lead[0]
+        places = int(torch.Size(lead[1:]).numel())
+        found = torch.ones(samples, places, dtype=torch.bool)
+        if self.positions is not None:
+            if len(lead) == 1:
+                raise LightsaeError(
+                    f"layer {layer!r} gives a row for each sample: it has no positions"
+                )
+            found &= self._at_positions(places, cached, layer)
+        if self.samples is not None:
+            chosen = torch.zeros(samples, dtype=torch.bool)
+            chosen[self._inside(self.samples, samples, f"samples of layer {layer!r}")] = True
+            found &= chosen.unsqueeze(1)
+        if self.mask is not None:
+            found &= self._masked(samples, places, cached, layer)
+        return found
+
+    def _at_positions(self, places: int, cached: int, layer: str) -> Tensor:
+        assert self.positions is not None
+        if cached and min(self.positions) < 0:
+            raise LightsaeError(
+                f"position {min(self.positions)} of layer {layer!r} counts from an end that moves "
+                "while a cache is in use, so that every new token would be edited: count from the "
+                "start, or generate with use_cache=False"
+            )
+        total = cached + places
+        if cached:
+            wanted = [place for place in self.positions if cached <= place < total]
+        else:
+            wanted = self._inside(self.positions, total, f"positions of layer {layer!r}")
+        found = torch.zeros(total, dtype=torch.bool)
+        found[wanted] = True
+        return found[cached:]
+
+    def _masked(self, samples: int, places: int, cached: int, layer: str) -> Tensor:
+        assert self.mask is not None
+        mask = self.mask.cpu()
+        if mask.ndim == 1:
+            mask = mask.unsqueeze(1).expand(-1, cached + places)
+        if len(mask) != samples or (not cached and mask.shape[1] != places):
+            raise LightsaeError(
+                f"mask is {list(self.mask.shape)}, layer {layer!r} has {samples} samples of "
+                f"{places} places: expected [{samples}] or [{samples}, {places}]"
+            )
+        # What a cache adds to the sequence that the mask was made for is not meant.
+        found = torch.zeros(samples, places, dtype=torch.bool)
+        inside = mask[:, cached : cached + places]
+        found[:, : inside.shape[1]] = inside
+        return found
+
+    @staticmethod
+    def _inside(numbers: Sequence[int], size: int, what: str) -> list[int]:
+        outside = [number for number in numbers if not -size <= number < size]
+        if outside:
+            raise LightsaeError(f"{what} must lie in [{-size}, {size}), got {outside[0]}")
+        return list(numbers)
