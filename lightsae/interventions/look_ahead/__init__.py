@@ -1,0 +1,1 @@
+"""Look-ahead bias: dated questions, the leak rate, and steering against it."""
