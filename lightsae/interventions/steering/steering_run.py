@@ -200,9 +200,7 @@ class _Run:
         metrics = {
             name: bootstrap.estimate(each, baseline[name]) for name, each in measurement.items()
         }
-        damages = [
-            limit.damage(metrics[name].change) for name, limit in self.task.guards.items()
-        ]
+        damages = [limit.damage(metrics[name].change) for name, limit in self.task.guards.items()]
         return Point(arm, split, metrics, max(damages, default=0.0), *cell)
 
     def _measurement(self, arm: str, split: Split, cell: Cell) -> Measurement:

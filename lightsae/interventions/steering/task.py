@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 from lightsae.sae import SparseAutoencoder
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 Split = Literal["choice", "test"]
 Batch = Tensor | Mapping[str, Tensor]
-Labels = NDArray[np.int64]
 
 
 class Measured(NamedTuple):
@@ -94,7 +92,7 @@ class Examples(NamedTuple):
     """
 
     batches: Iterable[Batch]
-    labels: Labels
+    labels: Array
 
 
 class SteeringTask(ABC):
@@ -180,7 +178,7 @@ class SteeringTask(ABC):
             self.model, self.saes, batches, pooling=self.pooling, forward=self.forward
         )
 
-    def ranking(self, features: "LayerFeatures", labels: Labels) -> "LatentRanking":
+    def ranking(self, features: "LayerFeatures", labels: Array) -> "LatentRanking":
         """Latents of a layer, those first that tell the labels apart; by default by a probe.
 
         It is asked for again with shuffled labels, so it must not know the labels otherwise.
@@ -194,4 +192,4 @@ class SteeringTask(ABC):
         """
         from lightsae.interventions.finding import fit_probe, ranking_of_probe
 
-        return ranking_of_probe(fit_probe(features, labels), features)
+        return ranking_of_probe(fit_probe(features.codes, labels), features.codes)
