@@ -1,7 +1,7 @@
 """What is known of the forward pass that a hook runs in: thread, batch, cache."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ class ForwardPass(NamedTuple):
 
     Attributes:
         samples: Size of the batch, or None where no tensor is among the inputs.
-        cached: How many places of the sequence a cache holds already.
+        cached: How many places of the sequence a cache holds already, or None without a cache.
     """
 
     samples: int | None
-    cached: int
+    cached: int | None
 
 
-_UNKNOWN = ForwardPass(None, 0)
+_UNKNOWN = ForwardPass(None, None)
 
 
 class ForwardPasses:
@@ -35,8 +35,8 @@ class ForwardPasses:
         self._thread = threading.get_ident()
         self._running: list[ForwardPass] = []
         self._handles = (
-            model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.register_forward_hook(self._end, always_call=True),
+            model.register_forward_pre_hook(torch.compiler.disable(self._begin), with_kwargs=True),
+            model.register_forward_hook(torch.compiler.disable(self._end), always_call=True),
         )
 
     @property
@@ -67,23 +67,26 @@ class ForwardPasses:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
             return
-        tensors = (part for part in (*args, *kwargs.values()) if isinstance(part, Tensor))
-        first = next((tensor for tensor in tensors if tensor.ndim), None)
+        given = (*args, *kwargs.values())
+        tensors = (part for part in given if isinstance(part, Tensor) and part.ndim)
+        first = next(tensors, None)
         samples = None if first is None else len(first)
-        self._running.append(ForwardPass(samples, _cached(kwargs.get("past_key_values"))))
+        self._running.append(ForwardPass(samples, _cached(given)))
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() == self._thread and self._running:
             self._running.pop()
 
 
-def _cached(cache: Any) -> int:
-    """How many places a cache of keys and values holds, as transformers' models are given it."""
-    if cache is None:
-        return 0
-    if hasattr(cache, "get_seq_length"):
-        return int(cache.get_seq_length())
-    return int(cache[0][0].shape[-2]) if len(cache) else 0
+def _cached(given: Iterable[Any]) -> int | None:
+    """How many places the cache among a model's inputs holds; None where there is none.
+
+    transformers has called the argument past_key_values and cache, so its kind tells.
+    """
+    for part in given:
+        if hasattr(part, "get_seq_length"):
+            return int(part.get_seq_length())
+    return None
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class LayerEdit:
         """Whether any activation became another."""
         return self._changed is not None and bool(self._changed)
 
-    def applied(self, old: Tensor, cached: int) -> Tensor:
+    def applied(self, old: Tensor, cached: int | None) -> Tensor:
         """New activations, [*lead, m].
 
         Raises:
@@ -61,12 +61,12 @@ class LayerEdit:
         self.passes += 1
         return new
 
-    def _require_same_sequence(self, lead: tuple[int, ...], cached: int) -> None:
+    def _require_same_sequence(self, lead: tuple[int, ...], cached: int | None) -> None:
         """Refuse numbers of places and samples where a pass may have others under them."""
         before, self._lead = self._lead, tuple(lead)
         if not before or self.places.everywhere:
             return
-        counted = self.places.positions is not None and not cached and len(lead) > 1
+        counted = self.places.positions is not None and cached is None and len(lead) > 1
         if counted and lead[1] == 1 < before[1]:
             raise LightsaeError(
                 f"layer {self.layer!r} ran on {before[1]} positions, then on 1, as with a cache "

@@ -1,6 +1,7 @@
 """The tensor in a layer's output that an autoencoder reads, in one order of axes and back."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -79,11 +80,20 @@ def _with_part(output: Any, key: Any, new: Tensor) -> Any:
         return new
     if isinstance(output, Mapping):
         # transformers' ModelOutput is a dataclass too.
-        return replace(output, **{key: new}) if is_dataclass(output) else {**output, key: new}
+        return (
+            replace(output, **{key: new}) if is_dataclass(output) else _with_item(output, key, new)
+        )
     if isinstance(output, tuple | list):
         parts = [new if place == key else part for place, part in enumerate(output)]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     return replace(output, **{key: new})
+
+
+def _with_item(output: Mapping[Any, Any], key: Any, new: Tensor) -> Any:
+    """A copy of a mapping, of its own kind, with another value."""
+    found: Any = copy(output)
+    found[key] = new
+    return found
 
 
 def arranged(

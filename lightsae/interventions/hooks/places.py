@@ -20,7 +20,7 @@ class Places:
         samples: Numbers of samples.
 
     Example:
-        >>> Places(positions=[0, -1]).rows((2, 3), 0, "layer")
+        >>> Places(positions=[0, -1]).rows((2, 3), None, "layer")
         tensor([[ True, False,  True],
                 [ True, False,  True]])
     """
@@ -47,12 +47,12 @@ class Places:
         """Whether all rows are meant."""
         return self.positions is None and self.mask is None and self.samples is None
 
-    def rows(self, lead: Sequence[int], cached: int, layer: str) -> Tensor:
+    def rows(self, lead: Sequence[int], cached: int | None, layer: str) -> Tensor:
         """The rows that are meant in one pass.
 
         Args:
             lead: Sizes of samples and places.
-            cached: How many places before these a cache holds.
+            cached: How many places before these a cache holds, or None without a cache.
             layer: Name, for messages.
 
         Returns:
@@ -78,36 +78,36 @@ class Places:
             found &= self._masked(samples, places, cached, layer)
         return found
 
-    def _at_positions(self, places: int, cached: int, layer: str) -> Tensor:
+    def _at_positions(self, places: int, cached: int | None, layer: str) -> Tensor:
         assert self.positions is not None
-        if cached and min(self.positions) < 0:
+        if cached is None:
+            wanted = self._inside(self.positions, places, f"positions of layer {layer!r}")
+        elif min(self.positions) < 0:
             raise LightsaeError(
                 f"position {min(self.positions)} of layer {layer!r} counts from an end that moves "
                 "while a cache is in use, so that every new token would be edited: count from the "
                 "start, or generate with use_cache=False"
             )
-        total = cached + places
-        if cached:
-            wanted = [place for place in self.positions if cached <= place < total]
         else:
-            wanted = self._inside(self.positions, total, f"positions of layer {layer!r}")
-        found = torch.zeros(total, dtype=torch.bool)
+            # Other positions have been, or are to come.
+            wanted = [at - cached for at in self.positions if cached <= at < cached + places]
+        found = torch.zeros(places, dtype=torch.bool)
         found[wanted] = True
-        return found[cached:]
+        return found
 
-    def _masked(self, samples: int, places: int, cached: int, layer: str) -> Tensor:
+    def _masked(self, samples: int, places: int, cached: int | None, layer: str) -> Tensor:
         assert self.mask is not None
-        mask = self.mask.cpu()
+        mask, before = self.mask.cpu(), cached or 0
         if mask.ndim == 1:
-            mask = mask.unsqueeze(1).expand(-1, cached + places)
-        if len(mask) != samples or (not cached and mask.shape[1] != places):
+            mask = mask.unsqueeze(1).expand(-1, before + places)
+        if len(mask) != samples or (not before and mask.shape[1] != places):
             raise LightsaeError(
                 f"mask is {list(self.mask.shape)}, layer {layer!r} has {samples} samples of "
                 f"{places} places: expected [{samples}] or [{samples}, {places}]"
             )
         # What a cache adds to the sequence that the mask was made for is not meant.
         found = torch.zeros(samples, places, dtype=torch.bool)
-        inside = mask[:, cached : cached + places]
+        inside = mask[:, before : before + places]
         found[:, : inside.shape[1]] = inside
         return found
 
