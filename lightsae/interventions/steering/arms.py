@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightsae.interventions.finding import LatentRanking
+from lightsae.interventions.finding.latent_ranking import LatentRanking
 from lightsae.interventions.hooks.attach import attach
 from lightsae.interventions.hooks.edits import Add, Clamp, Edit, Scale
 from lightsae.interventions.steering.options import SteeringOptions

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.interventions.finding import LatentRanking, LayerFeatures
+from lightsae.interventions.finding.latent_ranking import LatentRanking
+from lightsae.interventions.finding.layer_features import LayerFeatures
 from lightsae.interventions.steering.arms import (
     Arm,
     Cell,
