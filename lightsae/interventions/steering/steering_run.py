@@ -1,5 +1,6 @@
 """`steer`: the grid of a steering beside its controls, the choice, and the test of it."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -42,7 +43,7 @@ _NONE: Cell = (0.0, 0)
 
 def steer(
     task: SteeringTask,
-    folder: Path,
+    folder: str | Path,
     options: SteeringOptions,
     *,
     about: Mapping[str, Any] | None = None,
@@ -76,16 +77,18 @@ def steer(
         LightsaeError: If the task is not whole, the folder holds something else or other settings,
             or a measurement is not finite.
     """
-    layers = _layers(task, options)
+    layers, folder = _layers(task, options), Path(folder)
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
     try:
+        name = f"{type(task).__module__}.{type(task).__name__}"
         settings = {
-            "task": dict(about or {"class_path": f"{type(task).__module__}.{type(task).__name__}"}),
+            "task": dict(about or {"class_path": name}),
             "options": asdict(options),
             "saes": {layer: digest(task.saes[layer]) for layer in layers},
         }
+        settings = json.loads(json.dumps(settings))  # as they are read again
         kept = SteeringFolder(folder, settings)
         return _Run(task, layers, options, kept).result(settings)
     finally:
