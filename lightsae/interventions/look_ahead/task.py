@@ -14,6 +14,7 @@ from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 from lightsae.interventions.finding.collect_features import collect_features
 from lightsae.interventions.finding.contrast import contrast
+from lightsae.interventions.finding.labelled_rows import Labels
 from lightsae.interventions.finding.latent_ranking import LatentRanking, ranking_of_contrast
 from lightsae.interventions.finding.layer_features import LayerFeatures
 from lightsae.interventions.look_ahead.contrast_pairs import contrast_pairs
@@ -36,7 +37,6 @@ from lightsae.interventions.steering.task import (
     Batch,
     Examples,
     GuardLimit,
-    Labels,
     Measured,
     Split,
     SteeringTask,

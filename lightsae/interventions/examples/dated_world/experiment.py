@@ -35,7 +35,7 @@ class Experiment:
         steering: Grid and controls.
     """
 
-    entities: int = 48
+    entities: int = 32
     mixture: Mixture = field(default_factory=Mixture)
     training: Training = field(default_factory=Training)
     block: int = 1
