@@ -7,12 +7,15 @@ from typing import get_args
 
 from lightsae.interventions.look_ahead.task import Direction, LookAheadTask
 from lightsae.interventions.steering.options import SteeringOptions
-from lightsae.interventions.steering.result import SteeringResult
+from lightsae.interventions.steering.result import Outcome, SteeringResult
 from lightsae.interventions.steering.steering_run import steer
 
-_NAMES: dict[Direction, str] = {
-    "amplify": "amplifying time-aware latents",
-    "suppress": "suppressing look-ahead latents",
+_TOLD: dict[Outcome, str] = {
+    "works": "works",
+    "controls": "helps no more than a control",
+    "guards": "helps at too much damage",
+    "nothing": "does nothing",
+    "no point": "has no point that keeps the guards",
 }
 
 
@@ -38,28 +41,27 @@ def steer_both(
 
 
 def conclusion(results: Mapping[Direction, SteeringResult]) -> str:
-    """One sentence for each direction and one on both, by rule from the outcomes.
-
-    The paper (arXiv 2606.27199) found that amplifying works and suppressing has no effect; the last
-    sentence says whether this was found here: "works" and "nothing" or "no point".
+    """Both verdicts, and a sentence beside what the paper found, by rule from the outcomes.
 
     Args:
         results: Of both directions.
+
+    Returns:
+        Three lines.
+
+    Example:
+        >>> amplify = SteeringResult("leak rate", True, {}, outcome="works", verdict="Works.")
+        >>> suppress = SteeringResult("leak rate", True, {}, outcome="nothing", verdict="Nothing.")
+        >>> print(conclusion({"amplify": amplify, "suppress": suppress}))
+        Amplifying time-aware latents. Works.
+        Suppressing look-ahead latents. Nothing.
+        In arXiv 2606.27199 amplifying works and suppressing does nothing; here amplifying works \
+and suppressing does nothing.
     """
-    told = [f"{_NAMES[direction].capitalize()}: {result.verdict}" for direction, result
-            in results.items()]  # fmt: skip
-    amplify, suppress = results["amplify"].outcome, results["suppress"].outcome
-    if amplify == "works" and suppress in ("nothing", "no point"):
-        both = "As in arXiv 2606.27199, only amplifying works."
-    elif amplify == "works" and suppress == "works":
-        both = "Unlike arXiv 2606.27199, both work."
-    elif suppress == "works":
-        both = "Unlike arXiv 2606.27199, only suppressing works."
-    elif amplify == "works":
-        both = (
-            "As in arXiv 2606.27199 amplifying works; suppressing lowers the leak rate too, but no "
-            "better than its controls or at too much damage."
-        )
-    else:
-        both = "Unlike arXiv 2606.27199, neither works."
-    return "\n".join([*told, both])
+    amplify, suppress = results["amplify"], results["suppress"]
+    return (
+        f"Amplifying time-aware latents. {amplify.verdict}\n"
+        f"Suppressing look-ahead latents. {suppress.verdict}\n"
+        "In arXiv 2606.27199 amplifying works and suppressing does nothing; here amplifying "
+        f"{_TOLD[amplify.outcome]} and suppressing {_TOLD[suppress.outcome]}."
+    )

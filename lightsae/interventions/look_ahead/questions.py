@@ -166,7 +166,7 @@ def _take(record: object, found: Mapping[QuestionSplit, Questions]) -> None:
     """Put what a line holds into its split."""
     if not isinstance(record, dict):
         raise LightsaeError("expected a JSON object")
-    splits: dict[object, Questions] = dict(found)
+    splits = {str(split): questions for split, questions in found.items()}
     split, kind = record.get("split"), record.get("kind")
     if not isinstance(split, str) or split not in splits:
         raise LightsaeError(f"split is {split!r}, expected one of {', '.join(found)}")

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 import xxhash
 
+from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 from lightsae.interventions.finding.collect_features import collect_features
 from lightsae.interventions.finding.contrast import contrast
-from lightsae.interventions.finding.labelled_rows import Labels
 from lightsae.interventions.finding.latent_ranking import LatentRanking, ranking_of_contrast
 from lightsae.interventions.finding.layer_features import LayerFeatures
 from lightsae.interventions.look_ahead.contrast_pairs import contrast_pairs
@@ -44,8 +44,8 @@ from lightsae.interventions.steering.task import (
 from lightsae.sae import SparseAutoencoder
 
 Direction = Literal["amplify", "suppress"]
-LEAK, AWARE = "leak rate", "answered as of then"
-UNCHANGED, UNDATED, LOSS = "accuracy, unchanged since", "accuracy, undated", "loss"
+LEAK, AWARE = "leak rate", "as of then"
+UNCHANGED, UNDATED, LOSS = "unchanged since", "undated", "loss"
 
 
 class LookAheadTask(SteeringTask):
@@ -55,9 +55,10 @@ class LookAheadTask(SteeringTask):
     questions that it answered by later facts (label 1), at the place where the answer is read off;
     both sets have the same years and attributes, see `contrast_pairs`. "amplify" steers those that
     go with time-aware answers, "suppress" those that go with later facts; both steer toward label
-    0, and more strength is more of it. Ours: pairs, place, the effect that ranks, and the guards:
-    answers as of then, answers that never changed since, undated questions and the loss on texts;
-    each is there if its questions are.
+    0, which is the default of `SteeringOptions`, and more strength is more of it. Ours: pairs,
+    place, the effect that ranks, and the guards: the shares of right answers to questions that can
+    leak ("as of then"), to dated ones whose answer is the same to the end ("unchanged since") and
+    to undated ones, and the loss on texts; each is there if its questions are.
 
     Args:
         model: Name on the Hub, or folder, of a causal language model of transformers.
@@ -131,9 +132,7 @@ class LookAheadTask(SteeringTask):
 
     def examples(self) -> Examples:
         """The contrast pairs of the split "find": label 1 for those answered by later facts."""
-        pairs = contrast_pairs(
-            self.questions["find"].leakable, self._kinds("find"), seed=self.seed
-        )
+        pairs = contrast_pairs(self.questions["find"].leakable, self._kinds("find"), seed=self.seed)
         prompts = [question.prompt for pair in pairs for question in pair]
         labels = np.tile(np.array([0, 1], np.int64), len(pairs))
         return Examples(list(self.language_model.batches(prompts)), labels)
@@ -148,7 +147,7 @@ class LookAheadTask(SteeringTask):
             for layer, each in found.items()
         }
 
-    def ranking(self, features: LayerFeatures, labels: Labels) -> LatentRanking:
+    def ranking(self, features: LayerFeatures, labels: Array) -> LatentRanking:
         """Latents that go with time-aware answers, or with later facts, by |effect| of a contrast.
 
         Args:

@@ -7,26 +7,37 @@ from pathlib import Path
 from rich.console import Console
 
 from lightsae.interventions.examples.dated_world.experiment import Experiment
+from lightsae.interventions.examples.dated_world.summary import table_of_both
 from lightsae.interventions.look_ahead.both_directions import conclusion
+from lightsae.report.steering_report import write_steering_report
+
+_WIDTH = 150
 
 
-def main() -> None:
-    """Run the experiment and print its table and conclusion."""
-    parser = ArgumentParser(description=__doc__)
+def main(arguments: list[str] | None = None, experiment: Experiment | None = None) -> None:
+    """Run the experiment; print its table and conclusion, leave figures and pages.
+
+    Args:
+        arguments: Of the command; by default those of the process.
+        experiment: Its sizes.
+    """
+    parser = ArgumentParser(
+        prog="python -m lightsae.interventions.examples.dated_world",
+        description="Look-ahead bias of a small Llama trained on a dated world, and steering "
+        "against it in two directions.",
+    )
     parser.add_argument("--out", type=Path, help="folder; what is there is not made again")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     out = given.out or Path(tempfile.mkdtemp(prefix="dated_world_"))
-    results = Experiment().run(out, given.seed)
+    results = (experiment or Experiment()).run(out, given.seed)
+    for direction in results:
+        write_steering_report(out / direction, Console(quiet=True))
     console = Console()
-    for direction, result in results.items():
-        for point in result.points:
-            if point.split == "test":
-                print(direction, point.arm, point.cell, f"damage {point.damage:.2f}", {n: f"{e.value:.3f} [{e.low:.3f} {e.high:.3f}]" for n, e in point.metrics.items()})
-        for point in result.points:
-            if point.split == "choice" and (point.count == 0 or point.arm == "ranked latents"):
-                print(direction, point.arm, point.cell, f"damage {point.damage:.2f}", {n: f"{e.value:.3f}" for n, e in point.metrics.items()})
-    console.print(conclusion(results), soft_wrap=True)
+    wide = Console(width=max(console.width, _WIDTH))
+    wide.print(table_of_both(results))
+    console.print(conclusion(results), soft_wrap=True, highlight=False, markup=False)
+    console.print(f"\nFigures and pages: {out}", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ _SENTENCES_FOR_SAE = 1
 
 
 def _grid() -> SteeringOptions:
-    return SteeringOptions(strengths=[0.5, 1, 2, 3, 5, 8], counts=[1, 4, 16], n_random=2)
+    return SteeringOptions(strengths=[0.25, 0.5, 1, 2, 3, 5], counts=[1, 4, 16])
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Experiment:
 
     Attributes:
         entities: Of the world.
+        years: Of the world, 4 or more.
         mixture: What is written about it.
         training: Of the language model.
         block: Whose output the autoencoder is fitted to.
@@ -36,6 +37,7 @@ class Experiment:
     """
 
     entities: int = 32
+    years: int = 12
     mixture: Mixture = field(default_factory=Mixture)
     training: Training = field(default_factory=Training)
     block: int = 1
@@ -55,7 +57,7 @@ class Experiment:
         Returns:
             What each direction came to.
         """
-        world = World(self.entities, seed=seed)
+        world = World(self.entities, self.years, seed)
         folder.mkdir(parents=True, exist_ok=True)
         model = trained(world, folder / "model", self.training, self.mixture, seed)
         written = world.sentences(self.sentences, self.mixture, seed=_SENTENCES_FOR_SAE)

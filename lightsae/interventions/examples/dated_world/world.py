@@ -51,11 +51,11 @@ class Mixture:
 
 
 class World:
-    """Entities with two attributes that change three or four times less one, and one that never does.
+    """Entities with two attributes that change two or three times, and one that never does.
 
     Args:
         entities: How many.
-        years: How many.
+        years: How many, 4 or more.
         seed: Of names of facts, years of change and splits.
     """
 
@@ -84,7 +84,7 @@ class World:
         """Every word that is ever written."""
         values = [f"{kind}{number}" for kind in (*CHANGING, TIMELESS) for number in range(_VALUES)]
         years = [str(year) for year in range(1, self.years + 1)]
-        other = "as of year , is . : chronicle memoir".split()
+        other = ["as", "of", "year", ",", "is", ".", ":", "chronicle", "memoir"]
         return [*other, *years, *CHANGING, TIMELESS, *self.entities, *values]
 
     def prompt(self, pair: Pair, style: Style) -> str:
@@ -116,12 +116,10 @@ class World:
             seed: Of the draws.
         """
         generator = np.random.default_rng([self.seed, 1 + seed])
-        kinds = generator.random((count, 2))
-        places = generator.integers(2**31, size=(count, 2))
-        return [
-            self._sentence(*kind, *place, mixture)
-            for kind, place in zip(kinds.tolist(), places.tolist(), strict=True)
-        ]
+        kinds, hindsights = generator.random((2, count)).tolist()
+        ones, twos = generator.integers(2**31, size=(2, count)).tolist()
+        drawn = zip(kinds, hindsights, ones, twos, strict=True)
+        return [self._sentence(*draws, mixture) for draws in drawn]
 
     def _sentence(self, kind: float, hindsight: float, one: int, two: int, mixture: Mixture) -> str:
         """A sentence, of whose draws `kind` and `hindsight` are in [0, 1)."""
@@ -130,9 +128,7 @@ class World:
             entity = self.entities[one % len(self.entities)]
             attribute = (*CHANGING, TIMELESS)[two % 3]
             return f"{undated(attribute, entity)} {self.latest(entity, attribute)} ."
-        style: Style = (
-            "chronicle" if kind < ends[0] else "memoir" if kind < ends[1] else "plain"
-        )
+        style: Style = "chronicle" if kind < ends[0] else "memoir" if kind < ends[1] else "plain"
         among = self.told_plainly if style == "plain" else self.pairs
         pair = among[one % len(among)]
         late = style == "memoir" or (style == "plain" and hindsight < mixture.hindsight)
