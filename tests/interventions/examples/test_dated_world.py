@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from lightsae.interventions.examples.dated_world.world import (
@@ -24,7 +26,7 @@ def latest(words: list[str]) -> str:
 
 def test_facts_change_two_or_three_times_and_never_come_back() -> None:
     for history in WORLD.facts.values():
-        changes = sum(one != two for one, two in zip(history, history[1:], strict=False))
+        changes = sum(one != two for one, two in pairwise(history))
         assert changes in (2, 3)
         assert len(set(history)) == changes + 1
 
