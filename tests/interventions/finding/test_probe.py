@@ -9,6 +9,7 @@ from sklearn.preprocessing import MaxAbsScaler
 from lightsae.errors import LightsaeError
 from lightsae.interventions import (
     LayerFeatures,
+    collect_features,
     contrast,
     fit_probe,
     probe_layers,
@@ -47,6 +48,30 @@ def test_folds_are_scaled_by_their_own_rows_and_sparse_features_give_nearly_the_
     # Of sparse features scikit-learn steps the intercept a hundredth as far.
     np.testing.assert_allclose(sparse.coef, expected, atol=0.05 * np.abs(expected).max())
     np.testing.assert_allclose(sparse.auc, dense.auc, atol=0.01)
+
+
+@pytest.mark.parametrize("pooling", ["mean_nonzero", "none"])
+def test_collected_features_go_into_probes_and_contrasts(pooling):
+    case = planted()
+    codes = case.codes(1000, 1)
+    x = case.inputs(codes)
+    labels = labels_of(case.model(x)[:, 0, 0])
+    features = collect_features(case.model, {"layer": case.sae}, x.split(300), pooling=pooling)
+    row = probe_layers(features, torch.from_numpy(labels))["layer"].row()
+    assert row["codes_auc"] > 0.95 and row["raw_auc"] > 0.95
+    found = contrast(features["layer"].codes, labels)
+    assert precision(found.ranking, case.causal) >= 0.95
+
+
+def test_wide_indices_and_narrow_floats_are_taken():
+    codes, labels = planted().codes(60).bfloat16(), np.arange(60) % 2
+    rows = csr_array(codes.float().numpy())
+    wide = csr_array(
+        (rows.data, rows.indices.astype(np.int64), rows.indptr.astype(np.int64)), shape=rows.shape
+    )
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    np.testing.assert_array_equal(fit_probe(wide, labels).coef, fit_probe(rows, labels).coef)
+    np.testing.assert_array_equal(contrast(codes, labels).effect, contrast(rows, labels).effect)
 
 
 def test_same_seed_same_bits():
