@@ -34,7 +34,8 @@ SMALL = SteeringOptions([1.0], [1], controls=[], bootstrap=100)
         ({"strengths": [float("nan")]}, "expected finite"),
         ({"strengths": [1.0, 1.0]}, "expected each once"),
         ({"counts": []}, "counts is empty"),
-        ({"counts": [0]}, r"counts = \[0\], expected at least 1"),
+        ({"counts": [0]}, r"counts = \[0\], expected whole, at least 1"),
+        ({"counts": [1.5]}, r"counts = \[1.5\], expected whole, at least 1"),
         ({"kind": "more"}, "kind = 'more', expected one of"),
         ({"toward": 2}, "toward = 2"),
         ({"controls": ["none"]}, "controls: 'none', expected of"),
@@ -172,19 +173,29 @@ def test_a_target_that_is_its_own_guard_and_a_task_without_autoencoders(tmp_path
     task.guards = {"alarm": GuardLimit(rise=1.0)}
     with pytest.raises(LightsaeError, match="guards: 'alarm' is the target"):
         steer(task, tmp_path, SMALL)
-    task.saes = {}
+    task.guards, task.saes = {}, {}
     with pytest.raises(LightsaeError, match="saes of the task are empty"):
         steer(task, tmp_path, SMALL)
 
 
+def test_a_task_that_lacks_something(tmp_path: Path) -> None:
+    task = PlantedTask()
+    task.guards = {"useful": 0.1}
+    with pytest.raises(LightsaeError, match=r"guards: 'useful' has 0\.1, expected a GuardLimit"):
+        steer(task, tmp_path, SMALL)
+    del task.guards
+    with pytest.raises(LightsaeError, match="PlantedTask has no guards, expected it of a task"):
+        steer(task, tmp_path, SMALL)
+    with pytest.raises(LightsaeError, match="about: expected plain values: "):
+        steer(PlantedTask(), tmp_path, SMALL, about={"model": torch.nn.Identity()})
+
+
 def test_a_model_that_does_not_run_the_layer(tmp_path: Path) -> None:
     task = PlantedTask()
-    x, measured = task.data["choice"][0], {}
-    measured |= PlantedTask.measure(task, "choice")
+    measured = task.measure("choice")
     task.measure = lambda split: measured
     with pytest.raises(LightsaeError, match="layer 'layer' did not run"):
         steer(task, tmp_path, SMALL)
-    assert len(x) == 200
 
 
 def test_a_transcoder_has_no_raw_direction(tmp_path: Path) -> None:
