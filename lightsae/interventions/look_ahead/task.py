@@ -17,7 +17,6 @@ from lightsae.interventions.finding.collect_features import collect_features
 from lightsae.interventions.finding.contrast import contrast
 from lightsae.interventions.finding.latent_ranking import LatentRanking, ranking_of_contrast
 from lightsae.interventions.finding.layer_features import LayerFeatures
-from lightsae.interventions.look_ahead.contrast_pairs import contrast_pairs
 from lightsae.interventions.look_ahead.language_model import LanguageModel, last_places
 from lightsae.interventions.look_ahead.leak_rate import (
     AnswerKind,
@@ -26,6 +25,7 @@ from lightsae.interventions.look_ahead.leak_rate import (
     rate,
     share,
 )
+from lightsae.interventions.look_ahead.matched_pairs import contrast_pairs
 from lightsae.interventions.look_ahead.questions import (
     DatedQuestion,
     Questions,

@@ -1,8 +1,8 @@
 import pytest
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions.look_ahead.contrast_pairs import contrast_pairs
 from lightsae.interventions.look_ahead.leak_rate import AnswerKind
+from lightsae.interventions.look_ahead.matched_pairs import contrast_pairs
 from lightsae.interventions.look_ahead.questions import DatedQuestion
 
 KINDS: tuple[AnswerKind, ...] = ("as of then", "later", "other")
