@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from lightsae.errors import LightsaeError
 from lightsae.interventions.examples.dated_world.__main__ import main
 from lightsae.interventions.examples.dated_world.experiment import Experiment
 from lightsae.interventions.examples.dated_world.training import Training
@@ -35,3 +36,5 @@ def test_the_example_at_a_reduced_size(tmp_path: Path, capsys: pytest.CaptureFix
         assert re.search(rf"{row} .*\d \(\d.* to .*\d\)", printed), row
     assert printed.count("raw direction") >= 2
     assert "In arXiv 2606.27199 amplifying works" in printed
+    with pytest.raises(LightsaeError, match=r"experiment.json has another seed or size"):
+        main(["--out", str(tmp_path), "--seed", "1"], SMALL)

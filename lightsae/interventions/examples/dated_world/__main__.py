@@ -10,6 +10,7 @@ from lightsae.interventions.examples.dated_world.experiment import Experiment
 from lightsae.interventions.examples.dated_world.summary import table_of_both
 from lightsae.interventions.look_ahead.both_directions import conclusion
 from lightsae.report.steering_report import write_steering_report
+from lightsae.report.steering_summary import explained_choice
 
 _WIDTH = 150
 
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None, experiment: Experiment | None = Non
     console = Console()
     wide = Console(width=max(console.width, _WIDTH))
     wide.print(table_of_both(results))
+    told = explained_choice(results["amplify"])
+    console.print(f"{told}\n", soft_wrap=True, highlight=False, markup=False)
     console.print(conclusion(results), soft_wrap=True, highlight=False, markup=False)
     console.print(f"\nFigures and pages: {out}", soft_wrap=True, highlight=False, markup=False)
 

@@ -1,8 +1,11 @@
 """World, model, autoencoder, and steering in both directions."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from lightsae.errors import LightsaeError
+from lightsae.files import replacing
 from lightsae.interventions.examples.dated_world.training import Training, activations, trained
 from lightsae.interventions.examples.dated_world.world import Mixture, World
 from lightsae.interventions.examples.sae_fitting import fit_sae
@@ -51,14 +54,19 @@ class Experiment:
         """Train what is not in the folder yet, and steer.
 
         Args:
-            folder: Gets `model`, `shards`, `sae`, `questions.jsonl`, `amplify` and `suppress`.
+            folder: Gets `experiment.json`, `model`, `shards`, `sae`, `questions.jsonl`, `amplify`
+                and `suppress`.
             seed: Of everything.
 
         Returns:
             What each direction came to.
+
+        Raises:
+            LightsaeError: If the folder holds an experiment of another seed or size.
         """
         world = World(self.entities, self.years, seed)
         folder.mkdir(parents=True, exist_ok=True)
+        self._require_same(folder / "experiment.json", seed)
         model = trained(world, folder / "model", self.training, self.mixture, seed)
         written = world.sentences(self.sentences, self.mixture, seed=_SENTENCES_FOR_SAE)
         rows, sentence = activations(model, self.block, written)
@@ -72,3 +80,12 @@ class Experiment:
             str(folder / "questions.jsonl"), accuracy_fall=0.05, batch_size=512, seed=seed,
         )  # fmt: skip
         return steer_both(task, folder, self.steering)
+
+    def _require_same(self, path: Path, seed: int) -> None:
+        """Keep seed and sizes beside what is made of them, and refuse others."""
+        told = json.dumps({"seed": seed, **asdict(self)}, indent=1)
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_text(told)
+        elif path.read_text() != told:
+            raise LightsaeError(f"{path} has another seed or size, expected another folder")

@@ -65,7 +65,7 @@ def trained(
 
     Args:
         world: The world.
-        folder: Gets model and tokenizer.
+        folder: Gets model and tokenizer, both at once.
         training: Size and steps.
         mixture: What is written.
         seed: Of weights and sentences.
@@ -73,13 +73,15 @@ def trained(
     Returns:
         The model with its tokenizer.
     """
-    if not (folder / "model.safetensors").exists():
+    if not folder.exists():
         tokenizer = word_tokenizer(world.words)
         model = _llama(len(tokenizer), training, seed)
         written = world.sentences(training.steps * training.batch_size, mixture, seed)
         _train(model, tokenizer(written, padding=True, return_tensors="pt")["input_ids"], training)
-        tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder)
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        tokenizer.save_pretrained(unfinished)
+        model.save_pretrained(unfinished)
+        unfinished.rename(folder)
     return LanguageModel.load(str(folder), batch_size=512)
 
 
