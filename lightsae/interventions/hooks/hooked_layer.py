@@ -237,7 +237,8 @@ class LayerRecorder:
 
 def _shifted(y: Tensor, shift: Tensor) -> Tensor:
     """Sum of both, in which rows whose shift is 0 keep their bits, even those of -0."""
-    new = (y.to(shift.dtype) + shift).to(y.dtype)
+    exact = torch.promote_types(y.dtype, shift.dtype)
+    new = (y.to(exact) + shift.to(exact)).to(y.dtype)
     moves = (shift.detach() != 0).any(dim=-1, keepdim=True)
     # Rows that stay have gradients too: less a zero that has those of new.
     return torch.where(moves, new, y.detach() - (new.detach() - new))

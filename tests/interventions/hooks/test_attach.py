@@ -56,6 +56,21 @@ def test_rows_that_no_edit_changes_keep_even_the_sign_of_zero():
             assert out[1].tolist() == [0.0, 4.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "narrow"), [(torch.float32, torch.bfloat16), (torch.float64, torch.float32)]
+)
+def test_an_autoencoder_in_a_narrower_dtype_leaves_other_features_as_they_are(dtype, narrow):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Identity()), torch.rand(4, 8, dtype=dtype) + 0.1
+    with (
+        attach(model, {"0": identity_sae(8, narrow)}) as attached,
+        attached.edit(ZeroAblate([1])),
+    ):
+        out = model(x)
+    others = torch.arange(8) != 1
+    assert torch.equal(out[:, others], x[:, others])
+
+
 def test_without_error_term_the_output_is_the_reconstruction():
     torch.manual_seed(0)
     model, sae = Tokens(), random_sae(8, 32, 4)
