@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions.hooks.edits import Edit
-from lightsae.interventions.hooks.forward_passes import ForwardPasses
+from lightsae.interventions.hooks.edits import Edit, Swap
+from lightsae.interventions.hooks.forward_passes import UNTOLD, ForwardPass, ForwardPasses
 from lightsae.interventions.hooks.layer_code import LayerCode, columns_of
 from lightsae.interventions.hooks.layer_output import Arranged, arranged, wanted_tensor
 from lightsae.interventions.hooks.places import Places
@@ -41,12 +41,15 @@ class LayerEdit:
         """Whether any activation became another."""
         return self._changed is not None and bool(self._changed)
 
-    def applied(self, old: Tensor, cached: int | None) -> Tensor:
+    def applied(self, old: Tensor, current: ForwardPass) -> Tensor:
         """New activations, [*lead, m].
 
         Raises:
             LightsaeError: If the places do not fit the pass, or the edit gives another shape.
         """
+        cached = current.cached
+        self._require_known_start(cached)
+        self._require_same_samples(len(old), current.samples)
         self._require_same_sequence(old.shape[:-1], cached)
         new = self.edit.new(old)
         if new.shape != old.shape:
@@ -60,6 +63,29 @@ class LayerEdit:
         self._changed = changed if self._changed is None else self._changed | changed
         self.passes += 1
         return new
+
+    def _require_known_start(self, cached: int | None) -> None:
+        """Refuse places that are counted from where nobody knows, or from elsewhere."""
+        swap = self.edit if isinstance(self.edit, Swap) else None
+        if cached == UNTOLD and (swap or self.places.counted):
+            raise LightsaeError(
+                f"layer {self.layer!r} runs with a cache that does not say how many positions it "
+                "holds: generate with use_cache=False, or edit without positions"
+            )
+        if swap is not None and swap.source.start != (cached or 0):
+            raise LightsaeError(
+                f"the source of Swap starts at position {swap.source.start}, the pass of layer "
+                f"{self.layer!r} at {cached or 0}, where a cache holds those before: expected the "
+                "same"
+            )
+
+    def _require_same_samples(self, found: int, given: int | None) -> None:
+        """Refuse numbers of samples where a layer sees beams, windows or crops of them."""
+        if self.places.samples is not None and given is not None and found != given:
+            raise LightsaeError(
+                f"layer {self.layer!r} sees {found} samples where the model was given {given}, as "
+                "with beams, windows or crops: say which rows of the layer with mask"
+            )
 
     def _require_same_sequence(self, lead: tuple[int, ...], cached: int | None) -> None:
         """Refuse numbers of places and samples where a pass may have others under them."""
@@ -142,13 +168,25 @@ class HookedLayer:
                 f"layer {self.layer!r} gives a tensor on {tensor.device}, its autoencoder is on "
                 f"{self.sae.W_enc.device}: move one to the other"
             )
-        samples = self._passes.current.samples
-        first = self._sequence_first or (
-            samples is not None
-            and tensor.ndim == 3
-            and tensor.shape[0] != samples == tensor.shape[1]
-        )
+        first = self._sequence_first or (self._layout is None and self._tokens_before(tensor))
         return arranged(tensor, width, self.layer, self._layout, first)
+
+    def _tokens_before(self, tensor: Tensor) -> bool:
+        """Whether the batch of the model says that tokens come before samples.
+
+        Raises:
+            LightsaeError: If there may be windows of each sample as well.
+        """
+        batch = self._passes.current.first
+        if batch is None or tensor.ndim != 3 or not tensor.shape[0] != batch == tensor.shape[1]:
+            return False
+        if batch > 1 and tensor.shape[0] % batch == 0:
+            raise LightsaeError(
+                f"layer {self.layer!r} gives {list(tensor.shape)} in a batch of {batch}: tokens "
+                "come first, or there are windows of each sample; say which with "
+                f"layouts={{{self.layer!r}: 'TBD'}} or 'BTD'"
+            )
+        return True
 
     def _input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """What the module was given, as a transcoder encodes it."""
@@ -188,7 +226,7 @@ class HookedLayer:
 
     def _recorded(self, code: SparseCode, lead: tuple[int, ...], x: Tensor) -> SparseCode:
         """Hand the code to the recordings; where one wants gradients, the code is a leaf."""
-        if self._passes.repeats or not self.recorders:
+        if not self.recorders:
             return code
         used = code
         if any(recorder.gradients for recorder in self.recorders):
@@ -198,10 +236,11 @@ class HookedLayer:
                 )
             values = code.values.detach().clone().requires_grad_()
             used = SparseCode(values, code.indices, code.d_sae, _detached(code.statistics))
-        for recorder in self.recorders:
+        for recorder in () if self._passes.repeats else self.recorders:
             seen = used if recorder.gradients else code.detach()
             kept = x.detach().clone() if recorder.activations else None
-            recorder.passes.append(LayerCode(seen, lead, kept))
+            start = max(self._passes.current.cached or 0, 0)
+            recorder.passes.append(LayerCode(seen, lead, kept, start))
         return used
 
     def _change(self, code: SparseCode, lead: tuple[int, ...]) -> Tensor | None:
@@ -210,14 +249,17 @@ class HookedLayer:
             return None
         latents = _union([edit.latents for edit in self.edits], code.values.device)
         old = columns_of(code, latents)
-        new, cached = old, self._passes.current.cached
+        new, current = old, self._passes.current
+        if self._sequence_first or (self._layout or "B")[0] != "B":
+            # The inputs of the model may have tokens first, too.
+            current = current._replace(samples=None)
         for edit in self.edits:
             if edit.latents is None or latents is None:
                 places = None if edit.latents is None else edit.latents.to(old.device)
             else:
                 places = torch.searchsorted(latents, edit.latents.to(old.device))
             part = new if places is None else new[:, places]
-            found = edit.applied(part.unflatten(0, lead), cached).flatten(0, len(lead) - 1)
+            found = edit.applied(part.unflatten(0, lead), current).flatten(0, len(lead) - 1)
             new = found if places is None else new.index_copy(1, places, found)
         return self.sae.decoded_change(new - old, latents, code)
 

@@ -21,6 +21,7 @@ class LayerCode:
         code: A row for each place, in row-major order of `lead`.
         lead: Sizes of the axes before the features: samples, then tokens or rows and columns.
         activations: What was encoded, [*lead, d_in], where it was asked for.
+        start: Position of the first place in the whole sequence, where a cache holds its start.
 
     Example:
         >>> code = SparseCode(torch.tensor([[2.0], [0.5]]), torch.tensor([[3], [0]]), d_sae=4)
@@ -32,10 +33,11 @@ class LayerCode:
     code: SparseCode
     lead: tuple[int, ...]
     activations: Tensor | None = None
+    start: int = 0
 
     def to_dense(self) -> Tensor:
         """Activations of all latents, [*lead, d_sae]."""
-        return self.code.to_dense().reshape(*self.lead, -1)
+        return self.code.to_dense().reshape(*self.lead, self.code.d_sae)
 
     def columns(self, latents: Latents) -> Tensor:
         """Activations of some latents, [*lead, m].
@@ -44,7 +46,7 @@ class LayerCode:
             LightsaeError: If a latent is not in the dictionary, or there twice.
         """
         wanted = checked_latents(latents, self.code.d_sae).to(self.code.values.device)
-        return columns_of(self.code, wanted).reshape(*self.lead, -1)
+        return columns_of(self.code, wanted).reshape(*self.lead, len(wanted))
 
 
 def columns_of(code: SparseCode, latents: Tensor | None) -> Tensor:

@@ -47,6 +47,11 @@ class Places:
         """Whether all rows are meant."""
         return self.positions is None and self.mask is None and self.samples is None
 
+    @property
+    def counted(self) -> bool:
+        """Whether places are counted along a sequence."""
+        return self.positions is not None or (self.mask is not None and self.mask.ndim == 2)
+
     def rows(self, lead: Sequence[int], cached: int | None, layer: str) -> Tensor:
         """The rows that are meant in one pass.
 
@@ -97,7 +102,7 @@ class Places:
 
     def _masked(self, samples: int, places: int, cached: int | None, layer: str) -> Tensor:
         assert self.mask is not None
-        mask, before = self.mask.cpu(), cached or 0
+        mask, before = self.mask.cpu(), max(cached or 0, 0)
         if mask.ndim == 1:
             mask = mask.unsqueeze(1).expand(-1, before + places)
         if len(mask) != samples or (not before and mask.shape[1] != places):
