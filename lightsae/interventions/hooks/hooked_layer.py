@@ -23,14 +23,18 @@ class LayerEdit:
         places: Where.
         layer: Name of the layer.
         d_sae: Size of its dictionary.
+        must_touch: Some activation has to become another.
 
     Attributes:
         latents: Which latents, [m], or None for all.
         passes: How often the layer has run.
     """
 
-    def __init__(self, edit: Edit, places: Places, layer: str, d_sae: int) -> None:
+    def __init__(
+        self, edit: Edit, places: Places, layer: str, d_sae: int, must_touch: bool
+    ) -> None:
         self.edit, self.places, self.layer = edit, places, layer
+        self._must_touch = must_touch
         self.latents = edit.latents(d_sae)
         self.passes = 0
         self._changed: Tensor | None = None
@@ -40,6 +44,20 @@ class LayerEdit:
     def touched(self) -> bool:
         """Whether any activation became another."""
         return self._changed is not None and bool(self._changed)
+
+    def require_done(self) -> None:
+        """Refuse an end at which nothing has happened.
+
+        Raises:
+            LightsaeError: If the layer has not run, or no activation that had to became another.
+        """
+        if not self.passes:
+            raise LightsaeError(f"layer {self.layer!r} did not run during its edit")
+        if self._must_touch and not self.touched:
+            raise LightsaeError(
+                f"{self.edit!r} at layer {self.layer!r} changed nothing: the activations are as "
+                "it wants them at the places it is about"
+            )
 
     def applied(self, old: Tensor, current: ForwardPass) -> Tensor:
         """New activations, [*lead, m].
@@ -121,6 +139,7 @@ class HookedLayer:
         edits: In force, in their order.
         recorders: Of each running recording where its codes go.
         runs: How often the layer has run.
+        open: Whether the hook is in place.
     """
 
     def __init__(
@@ -138,18 +157,18 @@ class HookedLayer:
         self.edits: list[LayerEdit] = []
         self.recorders: list[LayerRecorder] = []
         self.runs = 0
-        self._open = True
+        self.open = True
         self._handle = module.register_forward_hook(
             torch.compiler.disable(self._hook), with_kwargs=True
         )
 
     def remove(self) -> None:
         """Take the hook away; code that was compiled with it runs on without it."""
-        self._open = False
+        self.open = False
         self._handle.remove()
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any) -> Any:
-        if not self._open or not self._passes.ours:
+        if not self.open or not self._passes.ours:
             return None
         tensor, put_back = wanted_tensor(output, self.sae.d_out, self.layer)
         own = self._arranged(tensor, self.sae.d_out)

@@ -80,9 +80,7 @@ def checked_latents(latents: Latents, d_sae: int) -> Tensor:
         ...
         lightsae.errors.LightsaeError: latents must lie in [0, d_sae = 4), got 4
     """
-    given = torch.as_tensor(latents)
-    if given.ndim == 0:
-        given = given.unsqueeze(0)
+    given = latent_numbers(latents)
     if given.ndim != 1 or given.numel() == 0:
         raise LightsaeError(f"latents has shape {list(given.shape)}, expected one latent or more")
     found = integers("latents", given)
@@ -92,3 +90,20 @@ def checked_latents(latents: Latents, d_sae: int) -> Tensor:
     if len(found.unique()) < len(found):
         raise LightsaeError(f"latents are {found.tolist()}, expected different ones")
     return found
+
+
+def latent_numbers(latents: Latents | int) -> Tensor:
+    """Latents as a tensor, one as [1].
+
+    Raises:
+        LightsaeError: If they are no numbers.
+
+    Example:
+        >>> latent_numbers(3)
+        tensor([3])
+    """
+    try:
+        found = torch.as_tensor(latents)
+    except (TypeError, ValueError, RuntimeError):
+        raise LightsaeError(f"latents is {latents!r}, expected a list of whole numbers") from None
+    return found if found.ndim else found.unsqueeze(0)

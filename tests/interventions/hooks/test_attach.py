@@ -358,6 +358,13 @@ def test_what_is_given_is_checked_before_the_model_runs():
         attach(model, {"layer": "saes/mine"})
     with pytest.raises(LightsaeError, match="layouts: no autoencoder at 'head'"):
         attach(model, {"layer": sae}, layouts={"head": "BD"})
+    for layout in ("NTD", "BTH", "BTCD", "BTTD", "btd", 3):
+        with pytest.raises(LightsaeError, match=f"layouts: 'layer' has {layout!r}, expected B, T"):
+            attach(model, {"layer": sae}, layouts={"layer": layout})
+    with pytest.raises(LightsaeError, match="saes is a SparseAutoencoder, expected layers and"):
+        attach(model, sae)
+    with pytest.raises(LightsaeError, match=r"model is a str, expected an nn\.Module"):
+        attach("vit", {"layer": sae})
     assert not model._forward_hooks and not model._forward_pre_hooks
 
 
