@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightsae.error_messages import one_line
 from lightsae.errors import LightsaeError
 from lightsae.interventions.hooks.edits import Edit, Swap
 from lightsae.interventions.hooks.forward_passes import UNTOLD, ForwardPass, ForwardPasses
@@ -229,7 +230,7 @@ class HookedLayer:
         # The autoencoder works in its own dtype, whatever the model's.
         with torch.autocast(x.device.type, enabled=False):
             rows = x.reshape(-1, x.shape[-1]).to(self.sae.W_enc.dtype)
-            code = self.sae.encode(rows)
+            code = self._encoded(rows)
             used = self._recorded(code, lead, x)
             change = self._change(used, lead)
             if not self._error_term:
@@ -243,16 +244,29 @@ class HookedLayer:
                 shift = zero if change is None else zero + change
         return None if shift is None else _shifted(y, shift.reshape(y.shape))
 
+    def _encoded(self, rows: Tensor) -> SparseCode:
+        """The code of the rows, or a message that says which layer has none."""
+        try:
+            return self.sae.encode(rows)
+        except ValueError as error:
+            raise LightsaeError(
+                f"layer {self.layer!r} gives what cannot be encoded: {one_line(str(error))}"
+            ) from error
+
     def _recorded(self, code: SparseCode, lead: tuple[int, ...], x: Tensor) -> SparseCode:
         """Hand the code to the recordings; where one wants gradients, the code is a leaf."""
         if not self.recorders:
             return code
         used = code
         if any(recorder.gradients for recorder in self.recorders):
-            if not torch.is_grad_enabled():
-                raise LightsaeError(
-                    "codes are recorded with gradients, but these are off: leave torch.no_grad"
-                )
+            for off, block in (
+                (torch.is_inference_mode_enabled(), "inference_mode"),
+                (not torch.is_grad_enabled(), "no_grad"),
+            ):
+                if off:
+                    raise LightsaeError(
+                        f"codes are recorded with gradients, but these are off: leave torch.{block}"
+                    )
             values = code.values.detach().clone().requires_grad_()
             used = SparseCode(values, code.indices, code.d_sae, _detached(code.statistics))
         for recorder in () if self._passes.repeats else self.recorders:

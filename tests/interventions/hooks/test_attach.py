@@ -134,15 +134,41 @@ def test_recorded_values_are_leaves_whose_gradient_is_that_of_the_decoder():
     torch.testing.assert_close(code.values.grad, expected)
 
 
-def test_gradients_are_refused_where_they_are_off():
+@pytest.mark.parametrize("block", ["no_grad", "inference_mode"])
+def test_gradients_are_refused_where_they_are_off(block):
     model, sae = Tokens(), random_sae(8, 32, 4)
     with (
-        pytest.raises(LightsaeError, match="codes are recorded with gradients"),
+        pytest.raises(
+            LightsaeError, match=f"^codes are recorded with gradients, .* torch.{block}$"
+        ),
         attach(model, {"layer": sae}) as attached,
         attached.record(gradients=True),
-        torch.no_grad(),
+        getattr(torch, block)(),
     ):
         model(torch.randn(2, 3, 6))
+
+
+def test_what_cannot_be_encoded_is_told_with_its_layer():
+    model, x = Tokens(), torch.randn(2, 3, 6)
+    x[1, 2, 0] = torch.nan
+    with (
+        pytest.raises(LightsaeError, match=r"^layer 'layer' gives what cannot be encoded: .* NaN"),
+        attach(model, {"layer": random_sae(8, 32, 4)}) as attached,
+        attached.record(),
+    ):
+        model(x)
+
+
+def test_an_empty_batch_has_an_empty_code():
+    model = Tokens()
+    with (
+        attach(model, {"layer": random_sae(8, 32, 4)}) as attached,
+        attached.record(activations=True) as recording,
+        attached.edit(Scale(None, 2.0), positions=[1], must_touch=False),
+    ):
+        assert model(torch.randn(0, 3, 6)).shape == (0, 3, 4)
+    assert recording["layer"].to_dense().shape == (0, 3, 32)
+    assert recording["layer"].columns([4, 5]).shape == (0, 3, 2)
 
 
 def test_a_transcoder_reads_the_input_of_the_module_and_replaces_its_output():
