@@ -175,6 +175,15 @@ def test_mistakes_are_told_in_a_line(codes, labels, message):
     assert str(error.value) == message
 
 
+def test_tensors_may_be_sparse_and_what_is_no_matrix_is_told():
+    codes = torch.eye(3)
+    np.testing.assert_array_equal(
+        contrast(codes.to_sparse(), [0, 1, 1]).effect, contrast(codes, [0, 1, 1]).effect
+    )
+    with pytest.raises(LightsaeError, match=r"^codes is no matrix of numbers: ValueError: "):
+        contrast([["a"], ["b"]], [0, 1])
+
+
 def test_alpha_and_width_are_checked():
     with pytest.raises(LightsaeError, match=r"^alpha is 5, expected a rate in \(0, 1\)$"):
         contrast(ROWS, [0, 1, 1], alpha=5)
