@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightsae.errors import LightsaeError
 from lightsae.interventions.finding.model_calls import Inputs, Output, call, scalars
 from lightsae.interventions.finding.scaled_pairs import firing_pairs, scaled_outputs
-from lightsae.interventions.hooks.attach import attach
+from lightsae.interventions.hooks.attach import attach, require_saes
 from lightsae.interventions.hooks.layer_code import Latents, checked_latents
 from lightsae.sae import SparseAutoencoder
 
@@ -56,6 +56,7 @@ def ablation_effects(
     """
     if batch_size < 1:
         raise LightsaeError(f"batch_size is {batch_size}, expected 1 or more")
+    require_saes({layer: sae})
     wanted = torch.arange(sae.d_sae) if latents is None else checked_latents(latents, sae.d_sae)
     column = torch.full((sae.d_sae,), -1)
     column[wanted.cpu()] = torch.arange(len(wanted))

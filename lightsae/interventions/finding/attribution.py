@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
 from lightsae.interventions.finding.model_calls import Inputs, Output, call, scalars
-from lightsae.interventions.hooks.attach import Attached, attach
+from lightsae.interventions.hooks.attach import Attached, attach, require_saes
 from lightsae.interventions.hooks.edits import Scale
 from lightsae.interventions.hooks.layer_code import LayerCode
 from lightsae.sae import SparseAutoencoder
@@ -63,6 +63,7 @@ def attribution(
         raise LightsaeError(f"method is {method!r}, expected one of {known}")
     if steps < 1:
         raise LightsaeError(f"steps is {steps}, expected 1 or more")
+    require_saes(saes)
     with torch.enable_grad():
         if method == "integrated_gradients":
             return {
@@ -121,4 +122,6 @@ def _summed(seen: LayerCode, gradient: Tensor) -> Tensor:
     shares = seen.code.values.detach() * gradient
     samples, d_sae = seen.lead[0], seen.code.d_sae
     sums = shares.new_zeros(samples, d_sae)
+    if not len(shares):
+        return sums
     return sums.scatter_add_(1, seen.code.indices.reshape(samples, -1), shares.reshape(samples, -1))

@@ -16,7 +16,7 @@ from lightsae.interventions.finding.layer_features import (
     require_pooling,
 )
 from lightsae.interventions.finding.model_calls import call, tracked
-from lightsae.interventions.hooks.attach import attach
+from lightsae.interventions.hooks.attach import attach, require_saes
 from lightsae.sae import SparseAutoencoder
 
 
@@ -61,6 +61,7 @@ def collect_features(
         ((50, 16), (50, 8))
     """
     require_pooling(pooling)
+    require_saes(saes)
     run = call if forward is None else forward
     parts: dict[str, list[LayerFeatures]] = {layer: [] for layer in saes}
     with attach(model, saes) as attached:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightsae.activations.shards.dtypes import Array
+from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
 
@@ -64,7 +65,10 @@ def checked_features(features: "csr_array | Array | Tensor", name: str) -> "csr_
         found = _narrow_indices(sparse.csr_array(features))
         numbers = found.data
     else:
-        given = torch.as_tensor(features).detach().cpu()
+        try:
+            given = torch.as_tensor(features).detach().to_dense().cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise LightsaeError(f"{name} is no matrix of numbers: {reason(error)}") from error
         # numpy has no bfloat16.
         found = numbers = (given if given.dtype.itemsize > 2 else given.float()).numpy()
     if found.ndim != 2:

@@ -50,7 +50,7 @@ def pooled(seen: LayerCode, pooling: FeaturePooling) -> LayerFeatures:
     require_pooling(pooling)
     assert seen.activations is not None
     rows, samples = len(seen.code), seen.lead[0]
-    places = 1 if pooling == "none" else rows // max(samples, 1)
+    places = 1 if pooling == "none" or not rows else rows // samples
     values = seen.code.values.detach().cpu().double().numpy()
     fires = values > 0
     row = np.nonzero(fires)[0] // places

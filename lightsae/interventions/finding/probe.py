@@ -123,7 +123,7 @@ def _fitted(features: "csr_array | Array", ones: Array, seed: int) -> "Pipeline"
 
 
 def _require_folds(ones: Array, folds: int) -> None:
-    if folds < 2:
+    if not isinstance(folds, int) or folds < 2:
         raise LightsaeError(f"folds is {folds}, expected 2 or more")
     for label, rows in enumerate((int((~ones).sum()), int(ones.sum()))):
         if rows < folds:

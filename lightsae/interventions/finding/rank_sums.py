@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csc_array
 
 _TERMS_AT_ONCE = 1 << 20
-# So far from its mean the number of firing rows has no probability that float64 could hold.
+# So far from its mean the number of rows in the set has no probability that float64 could hold.
 _DEVIATIONS, _LEAST = 12, 40
 
 
@@ -25,9 +25,12 @@ class RankSums(NamedTuple):
         total: Sum of the ranks of the set, [d] float64.
         firing: Rows where the latent fires, [d] int64.
         firing_ones: Those of the set among them, [d] int64.
-        mean: Mean rank of the firing rows, [d] float64; 0 where there is none.
+        apart: Rows outside one tie, [d] int64: that where the latent does not fire, or the value
+            that more than half of the rows have.
+        apart_ones: Those of the set among them, [d] int64.
+        mean: Their mean rank, [d] float64; 0 where there is none.
         variance: Their variance about it, divided by their number, [d] float64.
-        silent: Rank of the rows where the latent does not fire, [d] float64.
+        tied: Rank of the rows in that tie, [d] float64.
     """
 
     rows: int
@@ -35,9 +38,11 @@ class RankSums(NamedTuple):
     total: Array
     firing: Array
     firing_ones: Array
+    apart: Array
+    apart_ones: Array
     mean: Array
     variance: Array
-    silent: Array
+    tied: Array
 
     def auroc(self) -> Array:
         """Share of pairs in which the row of the set has more, ties counting half, [d]."""
@@ -55,7 +60,7 @@ def rank_sums(codes: "csc_array", ones: Array) -> RankSums:
     Example:
         >>> from scipy.sparse import csc_array
         >>> found = rank_sums(csc_array([[0.0], [0.0], [3.0], [2.0]]), np.array([0, 0, 1, 1]) == 1)
-        >>> float(found.total[0]), float(found.silent[0]), float(found.auroc()[0])
+        >>> float(found.total[0]), float(found.tied[0]), float(found.auroc()[0])
         (7.0, 1.5, 1.0)
     """
     rows, d = codes.shape
@@ -71,11 +76,22 @@ def rank_sums(codes: "csc_array", ones: Array) -> RankSums:
     rank = _ranks_within(column, values, codes.indptr) + np.where(values > 0, zeros[column], 0)
     silent = sums(values < 0) + (zeros + 1) / 2
     firing_ones = sums(in_set).astype(np.int64)
-    mean = sums(rank) / np.maximum(firing, 1)
-    variance = sums((rank - mean[column]) ** 2) / np.maximum(firing, 1)
     size = int(ones.sum())
     total = sums(rank * in_set) + (size - firing_ones) * silent
-    return RankSums(rows, size, total, firing, firing_ones, mean, variance, silent)
+    # Of sorted values that more than half of the rows have one is in the middle.
+    middle = np.minimum(codes.indptr[:-1] + firing // 2, max(len(rank) - 1, 0))
+    tied = rank[middle] if len(rank) else silent
+    in_tie = rank == tied[column]
+    swapped = 2 * sums(in_tie) > rows
+    in_tie &= swapped[column]
+    out, quiet = ~in_tie, np.where(swapped, zeros, 0)
+    apart = sums(out).astype(np.int64) + quiet
+    apart_ones = sums(out & in_set).astype(np.int64) + np.where(swapped, size - firing_ones, 0)
+    mean = (sums(rank * out) + quiet * silent) / np.maximum(apart, 1)
+    squares = sums((rank - mean[column]) ** 2 * out) + quiet * (silent - mean) ** 2
+    variance = squares / np.maximum(apart, 1)
+    tied = np.where(swapped, tied, silent)
+    return RankSums(rows, size, total, firing, firing_ones, apart, apart_ones, mean, variance, tied)
 
 
 def _ranks_within(column: Array, values: Array, starts: Array) -> Array:
@@ -96,7 +112,9 @@ def p_values(ranks: RankSums) -> Array:
     the set, which is hypergeometric and exact; within each number it is normal with the variance of
     the ranks, ties included, and a correction for continuity. A latent that fires everywhere gets
     the usual asymptotic p-value. One that fires on few rows gets one that holds for it: there the
-    usual one is too small by orders of magnitude, and false discoveries would be rare latents.
+    usual one is too small by orders of magnitude, and false discoveries would be rare latents. If
+    more than half of the rows share another value than 0, the rows apart from it take the place of
+    the firing ones.
 
     Args:
         ranks: Of the rows.
@@ -108,14 +126,14 @@ def p_values(ranks: RankSums) -> Array:
         >>> round(float(p_values(rank_sums(fires_once, ones))[0]), 6)  # 10 of 1,000 rows
         0.01
     """
-    least = np.maximum(0, ranks.firing + ranks.ones - ranks.rows)
-    most = np.minimum(ranks.firing, ranks.ones)
-    share = ranks.firing / ranks.rows
+    least = np.maximum(0, ranks.apart + ranks.ones - ranks.rows)
+    most = np.minimum(ranks.apart, ranks.ones)
+    share = ranks.apart / ranks.rows
     expected = share * ranks.ones
     reach = _LEAST + _DEVIATIONS * np.sqrt(expected * (1 - share))
     near, far = (np.rint(expected + side * reach).astype(np.int64) for side in (-1, 1))
-    low = np.maximum(least, np.minimum(near, ranks.firing_ones))
-    high = np.minimum(most, np.maximum(far, ranks.firing_ones))
+    low = np.maximum(least, np.minimum(near, ranks.apart_ones))
+    high = np.minimum(most, np.maximum(far, ranks.apart_ones))
     width = high - low + 1
     part = np.cumsum(width) // _TERMS_AT_ONCE
     bounds = [0, *(np.flatnonzero(np.diff(part)) + 1), len(width)]
@@ -135,11 +153,11 @@ def p_values(ranks: RankSums) -> Array:
 def _terms(ranks: RankSums, latent: Array, number: Array) -> Array:
     """Probability that so many firing rows are in the set and the rank sum is as far off."""
     ndtr = require("scipy.special", extra="evaluation").ndtr
-    firing, silent = ranks.firing[latent], ranks.silent[latent]
+    apart, tied = ranks.apart[latent], ranks.tied[latent]
     middle = ranks.ones * (ranks.rows + 1) / 2
     off = np.abs(ranks.total - middle)[latent] - 0.5
-    shift = number * ranks.mean[latent] + (ranks.ones - number) * silent - middle
-    spread = number * (firing - number) / np.maximum(firing - 1, 1) * ranks.variance[latent]
+    shift = number * ranks.mean[latent] + (ranks.ones - number) * tied - middle
+    spread = number * (apart - number) / np.maximum(apart - 1, 1) * ranks.variance[latent]
     with np.errstate(divide="ignore", invalid="ignore"):
         above, below = ((shift - off) / np.sqrt(spread), (-shift - off) / np.sqrt(spread))
     # Without spread the rank sum is known; its own rounding must not decide.
@@ -149,7 +167,7 @@ def _terms(ranks: RankSums, latent: Array, number: Array) -> Array:
         ndtr(above) + ndtr(below),
         (shift >= off - slack).astype(float) + (-shift >= off - slack),
     )
-    found: Array = _hypergeometric(ranks.rows, firing, ranks.ones, number) * np.minimum(tails, 1)
+    found: Array = _hypergeometric(ranks.rows, apart, ranks.ones, number) * np.minimum(tails, 1)
     return found
 
 

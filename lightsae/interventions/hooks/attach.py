@@ -15,6 +15,7 @@ from lightsae.interventions.hooks.edits import Edit
 from lightsae.interventions.hooks.forward_passes import ForwardPasses, as_written
 from lightsae.interventions.hooks.hooked_layer import HookedLayer, LayerEdit, LayerRecorder
 from lightsae.interventions.hooks.layer_code import LayerCode
+from lightsae.interventions.hooks.layer_output import require_layout
 from lightsae.interventions.hooks.places import Places
 from lightsae.sae import SparseAutoencoder
 
@@ -69,8 +70,8 @@ class Recording:
 class EditHandle:
     """An edit in force, until its `with` block ends or it is removed; see `Attached.edit`."""
 
-    def __init__(self, layer: HookedLayer, edit: LayerEdit, must_touch: bool) -> None:
-        self._layer, self._edit, self._must_touch = layer, edit, must_touch
+    def __init__(self, layer: HookedLayer, edit: LayerEdit) -> None:
+        self._layer, self._edit = layer, edit
         layer.edits.append(edit)
 
     @property
@@ -88,15 +89,8 @@ class EditHandle:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.remove()
-        if kind is not None:
-            return
-        if not self._edit.passes:
-            raise LightsaeError(f"layer {self._layer.layer!r} did not run during its edit")
-        if self._must_touch and not self._edit.touched:
-            raise LightsaeError(
-                f"{self._edit.edit!r} at layer {self._layer.layer!r} changed nothing: the "
-                "activations are as it wants them at the places it is about"
-            )
+        if kind is None:
+            self._edit.require_done()
 
 
 class Attached:
@@ -145,15 +139,21 @@ class Attached:
             must_touch: Raise LightsaeError at the end of the block if nothing became another.
 
         Returns:
-            A handle with `remove`, and a context manager that checks.
+            A handle with `remove`, and a context manager that checks; an edit that is still in
+            force where the block of the autoencoders ends is checked there.
 
         Raises:
-            LightsaeError: If there is no such layer or latent, or amounts do not fit.
+            LightsaeError: If there is no such layer or latent, amounts do not fit, or the
+                autoencoder has been removed.
         """
+        if not isinstance(edit, Edit):
+            raise LightsaeError(f"edit is a {type(edit).__name__}, expected an Edit, such as Scale")
         found = self._layer(layer)
+        if not found.open:
+            raise LightsaeError(f"the autoencoder of layer {found.layer!r} has been removed")
         places = Places(positions, mask, samples)
-        made = LayerEdit(edit, places, found.layer, found.sae.d_sae)
-        return EditHandle(found, made, must_touch)
+        made = LayerEdit(edit, places, found.layer, found.sae.d_sae, must_touch)
+        return EditHandle(found, made)
 
     def _layer(self, layer: str | int | None) -> HookedLayer:
         if layer is None:
@@ -185,6 +185,9 @@ class Attached:
             raise LightsaeError(
                 f"layer {silent[0]!r} did not run while its autoencoder was attached"
             )
+        if kind is None:
+            for edit in (edit for layer in self._layers.values() for edit in layer.edits):
+                edit.require_done()
 
 
 def attach(
@@ -236,16 +239,16 @@ def attach(
         >>> same, changed, recording["1"].to_dense().shape
         (True, True, torch.Size([5, 16]))
     """
+    if not isinstance(model, nn.Module):
+        raise LightsaeError(f"model is a {type(model).__name__}, expected an nn.Module")
     bare = unwrapped(model)
-    if not saes:
-        raise LightsaeError("saes is empty, expected an autoencoder for one layer or more")
-    for name, sae in saes.items():
-        _require_sae(name, sae)
+    require_saes(saes)
     modules = named_layers(bare, list(saes))
     told = {plain: layout for key, layout in (layouts or {}).items() for plain in layer_names(key)}
     for name in told:
         if name not in modules:
             raise LightsaeError(f"layouts: no autoencoder at {name!r}{closest(name, modules)}")
+        require_layout(name, told[name])
     cleanup = ExitStack()
     with ExitStack() as undo:
         if undo.enter_context(as_written(model)):
@@ -264,8 +267,26 @@ def attach(
     return Attached(layers, cleanup)
 
 
-def _require_sae(name: str, sae: object) -> None:
-    """Refuse what is no autoencoder, such as the folder of one."""
-    if not isinstance(sae, SparseAutoencoder):
-        kind = type(sae).__name__
-        raise LightsaeError(f"saes: {name!r} has a {kind}, expected a SparseAutoencoder")
+def require_saes(saes: object) -> None:
+    """Refuse what is no mapping of layers to autoencoders, such as the folder of one.
+
+    Raises:
+        LightsaeError: If it is something else, or empty.
+
+    Example:
+        >>> require_saes({})
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: saes is empty, expected an autoencoder for one layer or more
+    """
+    if not isinstance(saes, Mapping):
+        kind = type(saes).__name__
+        raise LightsaeError(
+            f"saes is a {kind}, expected layers and their autoencoders: {{layer: sae}}"
+        )
+    if not saes:
+        raise LightsaeError("saes is empty, expected an autoencoder for one layer or more")
+    for name, sae in saes.items():
+        if not isinstance(sae, SparseAutoencoder):
+            kind = type(sae).__name__
+            raise LightsaeError(f"saes: {name!r} has a {kind}, expected a SparseAutoencoder")

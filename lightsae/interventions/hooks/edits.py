@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions.hooks.layer_code import Latents, LayerCode, checked_latents
+from lightsae.interventions.hooks.layer_code import (
+    Latents,
+    LayerCode,
+    checked_latents,
+    latent_numbers,
+)
 
 Amount = float | Tensor
 
@@ -19,12 +24,14 @@ class Edit(ABC):
         amounts: What a subclass needs by name: numbers, or tensors with one for each latent, [m].
     """
 
-    def __init__(self, latents: Latents | int | None, **amounts: Amount | None) -> None:
-        self._given = [latents] if isinstance(latents, int) else latents
+    def __init__(self, latents: Latents | int | None, **amounts: Amount) -> None:
+        self._given = None if latents is None else latent_numbers(latents)
         self._amounts = amounts
+        for name, amount in amounts.items():
+            _require_number(name, amount)
 
     def __repr__(self) -> str:
-        latents = "all latents" if self._given is None else _listed(torch.as_tensor(self._given))
+        latents = "all latents" if self._given is None else _listed(self._given)
         return f"{type(self).__name__} of {latents}"
 
     def latents(self, d_sae: int) -> Tensor | None:
@@ -101,7 +108,7 @@ class Clamp(Edit):
         high: Largest value, or one for each latent, [m].
 
     Raises:
-        LightsaeError: If neither is given, or low is above high.
+        LightsaeError: If neither is given; when it begins, if low is above high.
 
     Example:
         >>> Clamp([0, 2], low=0.5, high=0.5).new(torch.tensor([[1.0, 0.0]]))
@@ -114,13 +121,20 @@ class Clamp(Edit):
         low: Amount | None = None,
         high: Amount | None = None,
     ) -> None:
-        super().__init__(latents, low=low, high=high)
+        given = {"low": low, "high": high}
+        super().__init__(latents, **{name: at for name, at in given.items() if at is not None})
         if low is None and high is None:
             raise LightsaeError("Clamp has neither low nor high, expected one of them or both")
-        bounds = [torch.as_tensor(bound) for bound in (low, high) if bound is not None]
-        if len(bounds) == 2 and bool((bounds[0] > bounds[1]).any()):
-            raise LightsaeError(f"Clamp has low = {low} above high = {high}")
         self.low, self.high = low, high
+
+    def latents(self, d_sae: int) -> Tensor | None:
+        """Latents of a dictionary, with bounds that are in their order."""
+        found = super().latents(d_sae)
+        if self.low is not None and self.high is not None:
+            low, high = (torch.as_tensor(bound).detach().cpu() for bound in (self.low, self.high))
+            if bool((low > high).any()):
+                raise LightsaeError(f"Clamp has low = {self.low} above high = {self.high}")
+        return found
 
     def new(self, old: Tensor) -> Tensor:
         """Activations between the bounds."""
@@ -221,10 +235,16 @@ def _like(amount: Amount, old: Tensor) -> Tensor:
     return torch.as_tensor(amount, dtype=old.dtype, device=old.device)
 
 
-def _require_amount(name: str, amount: Amount | None, m: int) -> None:
+def _require_number(name: str, amount: Amount) -> None:
+    """Refuse what is no amount."""
+    try:
+        torch.as_tensor(amount)
+    except (TypeError, ValueError, RuntimeError):
+        raise LightsaeError(f"{name} is {amount!r}, expected a number or a tensor") from None
+
+
+def _require_amount(name: str, amount: Amount, m: int) -> None:
     """Refuse what is neither one number nor one for each latent, or not finite."""
-    if amount is None:
-        return
     tensor = torch.as_tensor(amount)
     if tensor.ndim > 1 or (tensor.ndim == 1 and len(tensor) != m):
         raise LightsaeError(

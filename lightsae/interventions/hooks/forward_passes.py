@@ -8,20 +8,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightsae.interventions.hooks.generation import GenerateCalls
+
+UNTOLD = -1
+
 
 class ForwardPass(NamedTuple):
     """A pass of the whole model.
 
     Attributes:
-        samples: Size of the batch, or None where no tensor is among the inputs.
-        cached: How many places of the sequence a cache holds already, or None without a cache.
+        samples: Size of the batch, or None where no tensor is among the inputs; while a model
+            generates that of its prompts, which beams multiply.
+        first: Length of the first tensor among the inputs, or None.
+        cached: How many places of the sequence a cache holds already, or None without a cache;
+            UNTOLD where a cache does not say.
     """
 
     samples: int | None
+    first: int | None
     cached: int | None
 
 
-_UNKNOWN = ForwardPass(None, None)
+_UNKNOWN = ForwardPass(None, None, None)
 
 
 class ForwardPasses:
@@ -34,6 +42,8 @@ class ForwardPasses:
     def __init__(self, model: nn.Module) -> None:
         self._thread = threading.get_ident()
         self._running: list[ForwardPass] = []
+        self._last = _UNKNOWN
+        self._generate = GenerateCalls(model)
         self._handles = (
             model.register_forward_pre_hook(torch.compiler.disable(self._begin), with_kwargs=True),
             model.register_forward_hook(torch.compiler.disable(self._end), always_call=True),
@@ -41,8 +51,13 @@ class ForwardPasses:
 
     @property
     def current(self) -> ForwardPass:
-        """The innermost pass that is running; parts of a model may be called without one."""
-        return self._running[-1] if self._running else _UNKNOWN
+        """The innermost pass that is running; parts of a model may be called without one.
+
+        While a part of a pass is repeated for the backward pass, that is the last one.
+        """
+        if self._running:
+            return self._running[-1]
+        return self._last if self.repeats else _UNKNOWN
 
     @property
     def ours(self) -> bool:
@@ -55,12 +70,15 @@ class ForwardPasses:
 
     @property
     def repeats(self) -> bool:
-        """Whether a thread of the autograd engine runs the pass."""
+        """Whether the pass is one within a backward pass, by the thread or one of the engine."""
         known = not isinstance(threading.current_thread(), threading._DummyThread)
-        return not known and torch._C._current_graph_task_id() != -1
+        if known and threading.get_ident() != self._thread:
+            return False
+        return torch._C._current_graph_task_id() != -1
 
     def remove(self) -> None:
         """Watch no longer."""
+        self._generate.remove()
         for handle in self._handles:
             handle.remove()
 
@@ -70,8 +88,11 @@ class ForwardPasses:
         given = (*args, *kwargs.values())
         tensors = (part for part in given if isinstance(part, Tensor) and part.ndim)
         first = next(tensors, None)
-        samples = None if first is None else len(first)
-        self._running.append(ForwardPass(samples, _cached(given)))
+        length = None if first is None else len(first)
+        prompts = self._generate.samples
+        samples = length if prompts is None else prompts
+        self._last = ForwardPass(samples, length, _cached(given))
+        self._running.append(self._last)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() == self._thread and self._running:
@@ -85,7 +106,10 @@ def _cached(given: Iterable[Any]) -> int | None:
     """
     for part in given:
         if hasattr(part, "get_seq_length"):
-            return int(part.get_seq_length())
+            try:
+                return int(part.get_seq_length())
+            except ValueError:  # transformers' answer where all layers keep a state instead.
+                return UNTOLD
     return None
 
 

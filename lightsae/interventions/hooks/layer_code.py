@@ -21,6 +21,7 @@ class LayerCode:
         code: A row for each place, in row-major order of `lead`.
         lead: Sizes of the axes before the features: samples, then tokens or rows and columns.
         activations: What was encoded, [*lead, d_in], where it was asked for.
+        start: Position of the first place in the whole sequence, where a cache holds its start.
 
     Example:
         >>> code = SparseCode(torch.tensor([[2.0], [0.5]]), torch.tensor([[3], [0]]), d_sae=4)
@@ -32,10 +33,11 @@ class LayerCode:
     code: SparseCode
     lead: tuple[int, ...]
     activations: Tensor | None = None
+    start: int = 0
 
     def to_dense(self) -> Tensor:
         """Activations of all latents, [*lead, d_sae]."""
-        return self.code.to_dense().reshape(*self.lead, -1)
+        return self.code.to_dense().reshape(*self.lead, self.code.d_sae)
 
     def columns(self, latents: Latents) -> Tensor:
         """Activations of some latents, [*lead, m].
@@ -44,7 +46,7 @@ class LayerCode:
             LightsaeError: If a latent is not in the dictionary, or there twice.
         """
         wanted = checked_latents(latents, self.code.d_sae).to(self.code.values.device)
-        return columns_of(self.code, wanted).reshape(*self.lead, -1)
+        return columns_of(self.code, wanted).reshape(*self.lead, len(wanted))
 
 
 def columns_of(code: SparseCode, latents: Tensor | None) -> Tensor:
@@ -78,9 +80,7 @@ def checked_latents(latents: Latents, d_sae: int) -> Tensor:
         ...
         lightsae.errors.LightsaeError: latents must lie in [0, d_sae = 4), got 4
     """
-    given = torch.as_tensor(latents)
-    if given.ndim == 0:
-        given = given.unsqueeze(0)
+    given = latent_numbers(latents)
     if given.ndim != 1 or given.numel() == 0:
         raise LightsaeError(f"latents has shape {list(given.shape)}, expected one latent or more")
     found = integers("latents", given)
@@ -90,3 +90,20 @@ def checked_latents(latents: Latents, d_sae: int) -> Tensor:
     if len(found.unique()) < len(found):
         raise LightsaeError(f"latents are {found.tolist()}, expected different ones")
     return found
+
+
+def latent_numbers(latents: Latents | int) -> Tensor:
+    """Latents as a tensor, one as [1].
+
+    Raises:
+        LightsaeError: If they are no numbers.
+
+    Example:
+        >>> latent_numbers(3)
+        tensor([3])
+    """
+    try:
+        found = torch.as_tensor(latents)
+    except (TypeError, ValueError, RuntimeError):
+        raise LightsaeError(f"latents is {latents!r}, expected a list of whole numbers") from None
+    return found if found.ndim else found.unsqueeze(0)

@@ -13,6 +13,25 @@ from lightsae.errors import LightsaeError
 _PLACES = "THW"
 
 
+def require_layout(layer: str, layout: object) -> None:
+    """Refuse letters that do not say what each axis is.
+
+    Raises:
+        LightsaeError: If there is another one than B, T, H, W, C and D, or one twice; or no B, or
+            not one of C and D.
+
+    Example:
+        >>> require_layout("layer", "NCHW")
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: layouts: 'layer' has 'NCHW', expected B, T, H, W, and C or D
+    """
+    letters = list(layout) if isinstance(layout, str) else []
+    known = set(letters) <= set("BCD" + _PLACES) and len(set(letters)) == len(letters)
+    if not known or "B" not in letters or len({"C", "D"} & set(letters)) != 1:
+        raise LightsaeError(f"layouts: {layer!r} has {layout!r}, expected B, T, H, W, and C or D")
+
+
 class Arranged(NamedTuple):
     """A tensor with the samples first and the features last.
 
@@ -118,7 +137,7 @@ def arranged(
         torch.Size([2, 4, 5, 8])
     """
     letters = layout or _assumed(tensor, width, layer, sequence_first)
-    features = next((letters.index(letter) for letter in "CD" if letter in letters), -1)
+    features = next(letters.index(letter) for letter in "CD" if letter in letters)
     if len(letters) != tensor.ndim or tensor.shape[features] != width:
         raise LightsaeError(
             f"layer {layer!r} gives {list(tensor.shape)}, its layout is {letters!r} and the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -30,22 +31,28 @@ class Places:
     samples: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.mask is not None and (
-            self.mask.dtype != torch.bool or self.mask.ndim not in (1, 2)
-        ):
+        mask = self.mask
+        if mask is not None and not isinstance(mask, Tensor):
+            raise LightsaeError(f"mask is a {type(mask).__name__}, expected a bool tensor")
+        if mask is not None and (mask.dtype != torch.bool or mask.ndim not in (1, 2)):
             raise LightsaeError(
-                f"mask is {self.mask.dtype} {list(self.mask.shape)}, expected bool, [B] or "
-                "[B, places]"
+                f"mask is {mask.dtype} {list(mask.shape)}, expected bool, [B] or [B, places]"
             )
         for name in ("positions", "samples"):
             given = getattr(self, name)
-            if given is not None and len(given) == 0:
-                raise LightsaeError(f"{name} is empty, expected one or more")
+            if given is not None:
+                # The class is frozen.
+                object.__setattr__(self, name, _whole_numbers(name, given))
 
     @property
     def everywhere(self) -> bool:
         """Whether all rows are meant."""
         return self.positions is None and self.mask is None and self.samples is None
+
+    @property
+    def counted(self) -> bool:
+        """Whether places are counted along a sequence."""
+        return self.positions is not None or (self.mask is not None and self.mask.ndim == 2)
 
     def rows(self, lead: Sequence[int], cached: int | None, layer: str) -> Tensor:
         """The rows that are meant in one pass.
@@ -97,7 +104,7 @@ class Places:
 
     def _masked(self, samples: int, places: int, cached: int | None, layer: str) -> Tensor:
         assert self.mask is not None
-        mask, before = self.mask.cpu(), cached or 0
+        mask, before = self.mask.cpu(), max(cached or 0, 0)
         if mask.ndim == 1:
             mask = mask.unsqueeze(1).expand(-1, before + places)
         if len(mask) != samples or (not before and mask.shape[1] != places):
@@ -117,3 +124,16 @@ class Places:
         if outside:
             raise LightsaeError(f"{what} must lie in [{-size}, {size}), got {outside[0]}")
         return list(numbers)
+
+
+def _whole_numbers(name: str, given: Sequence[int]) -> list[int]:
+    """Numbers of a sequence, array or tensor, refused where they are none."""
+    numbers = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(numbers, Sequence) or isinstance(numbers, str):
+        raise LightsaeError(f"{name} is {given!r}, expected a list of whole numbers")
+    if not numbers:
+        raise LightsaeError(f"{name} is empty, expected one or more")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, Integral):
+            raise LightsaeError(f"{name} holds {number!r}, expected whole numbers")
+    return [int(number) for number in numbers]

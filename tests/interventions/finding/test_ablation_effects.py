@@ -70,6 +70,8 @@ def test_mistakes_are_told_in_a_line():
         ablation_effects(model, "layer", sae, x, last, latents=[24])
     with pytest.raises(LightsaeError, match=r"^batch_size is 0, expected 1 or more$"):
         ablation_effects(model, "layer", sae, x, last, batch_size=0)
+    with pytest.raises(LightsaeError, match=r"^saes: 'layer' has a str, expected a Sparse"):
+        ablation_effects(model, "layer", "saes/mine", x, last)
     with pytest.raises(LightsaeError, match=r"laier"):
         ablation_effects(model, "laier", sae, x, last)
     with pytest.raises(LightsaeError, match=r"^output gives \[15\], expected a number for each"):

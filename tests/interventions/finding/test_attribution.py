@@ -87,6 +87,15 @@ def test_a_code_without_latents_has_no_shares():
         assert not attribution(model, {"layer": sae}, x, output, method=method)["layer"].any()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_an_empty_batch_has_no_rows(method):
+    model, sae, x = nonlinear()
+    assert attribution(model, {"layer": sae}, x[:0], output, method=method)["layer"].shape == (
+        0,
+        24,
+    )
+
+
 def test_mistakes_are_told_in_a_line():
     model, sae, x = nonlinear()
     saes = {"layer": sae}
@@ -100,6 +109,10 @@ def test_mistakes_are_told_in_a_line():
         attribution(model, saes, x, output, method=METHODS[1], steps=0)
     with pytest.raises(LightsaeError, match=r"^a batch is a list, expected a tensor or a mapping"):
         attribution(model, saes, [x], output)
+    with pytest.raises(LightsaeError, match=r"^saes is a SparseAutoencoder, expected layers and"):
+        attribution(model, sae, x, output, method=METHODS[1])
+    with pytest.raises(LightsaeError, match=r"^saes is empty"):
+        attribution(model, {}, x, output, method=METHODS[1])
 
 
 def test_more_steps_come_closer():

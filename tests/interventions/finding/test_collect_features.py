@@ -74,6 +74,17 @@ def test_samples_where_nothing_fires_have_a_row():
     assert found.codes.shape == (7, D_SAE) and found.codes.nnz == 0
 
 
+@pytest.mark.parametrize("pooling", ["mean_nonzero", "mean", "max", "none"])
+def test_an_empty_batch_adds_no_rows(pooling):
+    model, saes, x = case()
+    whole, parts = (
+        collect_features(model, saes, batches, pooling=pooling)["layer"]
+        for batches in ([x], [x[:0], x, x[:0]])
+    )
+    np.testing.assert_array_equal(parts.codes.toarray(), whole.codes.toarray())
+    np.testing.assert_array_equal(parts.activations, whole.activations)
+
+
 def test_mistakes_are_told_in_a_line():
     model, saes, x = case()
     with pytest.raises(LightsaeError, match=r"^batches is empty, expected one batch or more$"):
@@ -82,3 +93,5 @@ def test_mistakes_are_told_in_a_line():
         collect_features(model, saes, [x], pooling="sum")
     with pytest.raises(LightsaeError, match=r"^a batch is a list, expected a tensor or a mapping"):
         collect_features(model, saes, [[x, x]])
+    with pytest.raises(LightsaeError, match=r"^saes is a SparseAutoencoder, expected layers and"):
+        collect_features(model, saes["layer"], [x])

@@ -53,6 +53,27 @@ def test_permuted_labels_give_no_more_false_discoveries_than_said(n, ones, low, 
     assert np.mean(any_found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 100)
 
 
+@pytest.mark.parametrize("fires", [1.0, 0.7])
+def test_a_value_that_most_rows_share_gives_no_false_discoveries_either(fires):
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random((1000, 300)) < 0.03, 2.0, 1.0) * (rng.random((1000, 300)) < fires)
+    codes = csr_array(values)
+    any_found = [contrast(codes, permuted(1000, 10, i)).discoveries.any() for i in range(100)]
+    assert np.mean(any_found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 100)
+
+
+def test_a_shared_value_is_as_good_a_tie_as_silence():
+    rng = np.random.default_rng(1)
+    values = np.where(rng.random((200, 20)) < 0.2, rng.exponential(size=(200, 20)), 0)
+    ones = rng.random(200) < 0.3
+    expected = p_values(rank_sums(csr_array(values).tocsc(), ones))
+    found = p_values(rank_sums(csr_array(values + 1).tocsc(), ones))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    # The order of values turned round, zeros among those apart.
+    found = p_values(rank_sums(csr_array(values.max() - values).tocsc(), ones))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 def test_the_usual_p_values_would_find_rare_latents_everywhere():
     codes = random_codes(1000, 300, 0.001, 0.2)
     dense, found = codes.toarray(), 0
@@ -152,6 +173,15 @@ def test_mistakes_are_told_in_a_line(codes, labels, message):
     with pytest.raises(LightsaeError) as error:
         contrast(codes, labels)
     assert str(error.value) == message
+
+
+def test_tensors_may_be_sparse_and_what_is_no_matrix_is_told():
+    codes = torch.eye(3)
+    np.testing.assert_array_equal(
+        contrast(codes.to_sparse(), [0, 1, 1]).effect, contrast(codes, [0, 1, 1]).effect
+    )
+    with pytest.raises(LightsaeError, match=r"^codes is no matrix of numbers: ValueError: "):
+        contrast([["a"], ["b"]], [0, 1])
 
 
 def test_alpha_and_width_are_checked():

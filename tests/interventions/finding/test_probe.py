@@ -128,6 +128,8 @@ def test_mistakes_are_told_in_a_line():
     assert str(error.value) == "labels: 3 rows with label 1, 5 folds need 5 or more"
     with pytest.raises(LightsaeError, match=r"^folds is 1, expected 2 or more$"):
         fit_probe(codes, [0] * 6 + [1] * 3, folds=1)
+    with pytest.raises(LightsaeError, match=r"^folds is 2.5, expected 2 or more$"):
+        fit_probe(codes, [0] * 6 + [1] * 3, folds=2.5)
     with pytest.raises(LightsaeError, match=r"^labels: no row has label 1, expected rows of both"):
         fit_probe(codes, [0] * 9)
     with pytest.raises(LightsaeError, match=r"^features holds NaN or inf"):

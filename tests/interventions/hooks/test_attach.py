@@ -56,6 +56,21 @@ def test_rows_that_no_edit_changes_keep_even_the_sign_of_zero():
             assert out[1].tolist() == [0.0, 4.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "narrow"), [(torch.float32, torch.bfloat16), (torch.float64, torch.float32)]
+)
+def test_an_autoencoder_in_a_narrower_dtype_leaves_other_features_as_they_are(dtype, narrow):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Identity()), torch.rand(4, 8, dtype=dtype) + 0.1
+    with (
+        attach(model, {"0": identity_sae(8, narrow)}) as attached,
+        attached.edit(ZeroAblate([1])),
+    ):
+        out = model(x)
+    others = torch.arange(8) != 1
+    assert torch.equal(out[:, others], x[:, others])
+
+
 def test_without_error_term_the_output_is_the_reconstruction():
     torch.manual_seed(0)
     model, sae = Tokens(), random_sae(8, 32, 4)
@@ -119,15 +134,41 @@ def test_recorded_values_are_leaves_whose_gradient_is_that_of_the_decoder():
     torch.testing.assert_close(code.values.grad, expected)
 
 
-def test_gradients_are_refused_where_they_are_off():
+@pytest.mark.parametrize("block", ["no_grad", "inference_mode"])
+def test_gradients_are_refused_where_they_are_off(block):
     model, sae = Tokens(), random_sae(8, 32, 4)
     with (
-        pytest.raises(LightsaeError, match="codes are recorded with gradients"),
+        pytest.raises(
+            LightsaeError, match=f"^codes are recorded with gradients, .* torch.{block}$"
+        ),
         attach(model, {"layer": sae}) as attached,
         attached.record(gradients=True),
-        torch.no_grad(),
+        getattr(torch, block)(),
     ):
         model(torch.randn(2, 3, 6))
+
+
+def test_what_cannot_be_encoded_is_told_with_its_layer():
+    model, x = Tokens(), torch.randn(2, 3, 6)
+    x[1, 2, 0] = torch.nan
+    with (
+        pytest.raises(LightsaeError, match=r"^layer 'layer' gives what cannot be encoded: .* NaN"),
+        attach(model, {"layer": random_sae(8, 32, 4)}) as attached,
+        attached.record(),
+    ):
+        model(x)
+
+
+def test_an_empty_batch_has_an_empty_code():
+    model = Tokens()
+    with (
+        attach(model, {"layer": random_sae(8, 32, 4)}) as attached,
+        attached.record(activations=True) as recording,
+        attached.edit(Scale(None, 2.0), positions=[1], must_touch=False),
+    ):
+        assert model(torch.randn(0, 3, 6)).shape == (0, 3, 4)
+    assert recording["layer"].to_dense().shape == (0, 3, 32)
+    assert recording["layer"].columns([4, 5]).shape == (0, 3, 2)
 
 
 def test_a_transcoder_reads_the_input_of_the_module_and_replaces_its_output():
@@ -209,7 +250,8 @@ def test_other_threads_see_the_bare_model():
     assert not torch.equal(reconstructed, bare)
 
 
-def test_a_pass_repeated_for_the_backward_pass_is_edited_again_and_recorded_once():
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_pass_repeated_for_the_backward_pass_is_edited_again_and_recorded_once(gradients):
     torch.manual_seed(0)
     model, x = Tokens(), torch.randn(2, 3, 6, requires_grad=True)
 
@@ -217,16 +259,78 @@ def test_a_pass_repeated_for_the_backward_pass_is_edited_again_and_recorded_once
         with (
             attach(model, {"layer": identity_sae(8, torch.float32)}) as attached,
             attached.edit(Scale([1], 3.0)),
-            attached.record() as recording,
+            attached.record(gradients=gradients) as recording,
         ):
-            (found,) = torch.autograd.grad(run(x).square().sum(), x)
-        assert len(recording.passes("layer")) >= 1
-        return found
+            run(x).square().sum().backward()
+        found, x.grad = x.grad, None
+        values = recording["layer"].code.values.grad
+        assert (values is not None) == gradients
+        return found if values is None else torch.cat([found.flatten(), values.flatten()])
 
     def checkpointed(x: torch.Tensor) -> torch.Tensor:
         return torch.utils.checkpoint.checkpoint(model, x, use_reentrant=False)
 
     torch.testing.assert_close(gradient(checkpointed), gradient(model))
+
+
+def test_a_repeated_pass_has_its_tokens_first_where_the_pass_had():
+    class TokensFirst(Tokens):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            turned = x.transpose(0, 1)
+            run = torch.utils.checkpoint.checkpoint
+            return (
+                run(self.part, turned, use_reentrant=False)
+                if self.training
+                else (self.part(turned))
+            )
+
+        def part(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layer(x)).square()
+
+    torch.manual_seed(0)
+    model, x, found = TokensFirst(), torch.randn(2, 3, 6), []
+    for training in (True, False):
+        model.train(training).zero_grad()
+        with (
+            attach(model, {"layer": identity_sae(8, torch.float32)}) as attached,
+            attached.edit(Scale(None, 3.0), positions=[2]),
+        ):
+            model(x).sum().backward()
+        found.append(model.head.weight.grad.clone())
+    torch.testing.assert_close(*found)
+
+
+class Windows(Tokens):
+    """Halves of each sample, one after the other, go through the layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        halves = x.reshape(2 * len(x), -1, 6)
+        return super().forward(halves).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize(("tokens", "layouts"), [(6, None), (4, {"layer": "BTD"})])
+def test_samples_are_refused_where_a_layer_sees_windows_of_them(tokens, layouts):
+    model, x = Windows(), torch.randn(2, tokens, 6)
+    sae = identity_sae(8, torch.float32)
+    with attach(model, {"layer": sae}, layouts=layouts) as attached:
+        with (
+            pytest.raises(LightsaeError, match="sees 4 samples where the model was given 2, as"),
+            attached.edit(ZeroAblate([1]), samples=[1]),
+        ):
+            model(x)
+        with attached.edit(ZeroAblate([1]), mask=torch.tensor([False, False, True, True])):
+            found = model(x)
+    assert torch.equal(found[0], model(x)[0]) and not torch.equal(found[1], model(x)[1])
+
+
+def test_windows_of_as_many_tokens_as_there_are_samples_are_not_taken_for_a_sequence():
+    model, x = Windows(), torch.randn(2, 4, 6)
+    with (
+        pytest.raises(LightsaeError, match=r"gives \[4, 2, 8\] in a batch of 2: tokens come first"),
+        attach(model, {"layer": random_sae(8, 16, 4)}) as attached,
+        attached.record(),
+    ):
+        model(x)
 
 
 def test_a_layer_that_does_not_run_is_told_at_the_end():
@@ -280,6 +384,13 @@ def test_what_is_given_is_checked_before_the_model_runs():
         attach(model, {"layer": "saes/mine"})
     with pytest.raises(LightsaeError, match="layouts: no autoencoder at 'head'"):
         attach(model, {"layer": sae}, layouts={"head": "BD"})
+    for layout in ("NTD", "BTH", "BTCD", "BTTD", "btd", 3):
+        with pytest.raises(LightsaeError, match=f"layouts: 'layer' has {layout!r}, expected B, T"):
+            attach(model, {"layer": sae}, layouts={"layer": layout})
+    with pytest.raises(LightsaeError, match="saes is a SparseAutoencoder, expected layers and"):
+        attach(model, sae)
+    with pytest.raises(LightsaeError, match=r"model is a str, expected an nn\.Module"):
+        attach("vit", {"layer": sae})
     assert not model._forward_hooks and not model._forward_pre_hooks
 
 

@@ -152,6 +152,7 @@ def test_edits_act_in_their_order_where_their_latents_overlap(model, x):
 PLACES = {
     "positions": ({"positions": [0, -1]}, (slice(None), [0, 4])),
     "samples": ({"samples": [2]}, (2,)),
+    "tensor": ({"positions": torch.tensor([0, 4])}, (slice(None), [0, 4])),
     "mask-samples": ({"mask": torch.tensor([True, False, True])}, ([0, 2],)),
     "mask-tokens": (
         {"mask": torch.arange(15).reshape(3, 5) % 4 == 0},
@@ -197,6 +198,17 @@ def test_an_edit_that_touches_nothing_is_told_unless_it_may(model, x):
         assert handle.touched
 
 
+def test_an_edit_in_force_is_checked_where_the_block_of_the_autoencoders_ends(model, x):
+    with (
+        pytest.raises(LightsaeError, match=r"^Scale of latent 1 at layer 'layer' changed nothing"),
+        attach(model, {"layer": identity_sae(8)}) as attached,
+    ):
+        attached.edit(Scale(torch.tensor(1), 1.0))
+        model(x)
+    with pytest.raises(LightsaeError, match="autoencoder of layer 'layer' has been removed"):
+        attached.edit(Scale([1], 2.0))
+
+
 def test_a_handle_ends_its_edit(model, x):
     bare = model(x)
     with attach(model, {"layer": identity_sae(8)}) as attached:
@@ -220,6 +232,12 @@ def test_a_handle_ends_its_edit(model, x):
         (lambda: MeanAblate(None, torch.ones(3)), r"means has shape \[3\], .* \[m = 8\]"),
         (lambda: Clamp([1]), "Clamp has neither low nor high"),
         (lambda: Clamp([1], 2.0, 1.0), "Clamp has low = 2.0 above high = 1.0"),
+        (lambda: Clamp([1, 2], torch.zeros(2), torch.ones(3)), r"high has shape \[3\]"),
+        (lambda: ZeroAblate("1"), "latents is '1', expected a list of whole numbers"),
+        (lambda: ZeroAblate({1, 2}), r"latents is \{1, 2\}, expected a list of whole numbers"),
+        (lambda: Add([1], None), "value is None, expected a number or a tensor"),
+        (lambda: Scale([1], "2"), "factor is '2', expected a number or a tensor"),
+        (lambda: "zero", "edit is a str, expected an Edit, such as Scale"),
     ],
 )
 def test_bad_edits_are_refused_before_the_model_runs(model, make, message):
@@ -241,6 +259,11 @@ def test_bad_edits_are_refused_before_the_model_runs(model, make, message):
         ({"mask": torch.ones(3, 4, dtype=torch.bool)}, r"mask is \[3, 4\], .* expected \[3\] or"),
         ({"mask": torch.ones(3, 5)}, r"mask is torch.float32 \[3, 5\], expected bool"),
         ({"positions": []}, "positions is empty"),
+        ({"positions": 0}, "positions is 0, expected a list of whole numbers"),
+        ({"samples": "0"}, "samples is '0', expected a list of whole numbers"),
+        ({"positions": [1.5]}, "positions holds 1.5, expected whole numbers"),
+        ({"positions": [True, False]}, "positions holds True, expected whole numbers"),
+        ({"mask": [True, False, True]}, "mask is a list, expected a bool tensor"),
     ],
 )
 def test_places_that_do_not_fit_are_told(model, x, places, message):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions import Scale, ZeroAblate, attach
+from lightsae.interventions import Scale, Swap, ZeroAblate, attach
 
 from ..hooks.models import random_sae
 
@@ -81,14 +81,62 @@ def test_positions_from_the_end_are_refused_with_a_cache(llama, sae):
         generated(llama)
 
 
-def test_samples_are_refused_where_beams_multiply_them(llama, sae):
+@pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_return_sequences": 2}])
+def test_samples_are_refused_where_beams_multiply_them(llama, sae, options):
     with (
-        pytest.raises(LightsaeError, match="ran on 2 samples, then on 4"),
+        pytest.raises(LightsaeError, match="sees 4 samples where the model was given 2"),
         attach(llama, {"model.layers.1": sae}) as attached,
         attached.edit(Scale(None, 4.0), samples=[1]),
     ):
-        llama(PROMPT)
-        generated(llama, num_beams=2)
+        llama.generate(PROMPT, max_new_tokens=2, do_sample=True, **options)
+
+
+def test_samples_are_those_of_the_prompts(llama, sae):
+    bare = torch.stack(generated(llama).logits)
+    with (
+        attach(llama, {"model.layers.1": sae}) as outer,
+        attach(llama, {"model.layers.0": sae}),
+        outer.edit(Scale(None, 4.0), samples=[1]),
+    ):
+        found = torch.stack(generated(llama).logits)
+    assert torch.equal(found[:, 0], bare[:, 0]) and not torch.equal(found[:, 1], bare[:, 1])
+    assert "generate" not in vars(llama)
+
+
+def test_hooks_that_end_out_of_order_leave_generate_as_it_was(llama, sae):
+    first, second, third = (attach(llama, {"model.layers.1": sae}) for _ in range(3))
+    for attached in (second, first, third):
+        generated(llama)
+        attached.remove()
+    assert "generate" not in vars(llama)
+
+
+def test_a_swap_does_not_go_on_over_the_new_tokens(llama, sae):
+    with attach(llama, {"model.layers.1": sae}) as attached:
+        with attached.record() as recording:
+            llama(PROMPT[:, :1])
+        with (
+            pytest.raises(LightsaeError, match=r"Swap starts at position 0, the pass .* at 1,"),
+            attached.edit(Swap(None, recording["model.layers.1"])),
+        ):
+            llama.generate(PROMPT[:, :1], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_positions_are_refused_where_a_state_does_not_count_them(sae, length):
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, state_size=4
+    )
+    model = transformers.MambaForCausalLM(config).eval()
+    with attach(model, {"backbone.layers.0": sae}) as attached:
+        with attached.edit(Scale(None, 4.0)):
+            model.generate(PROMPT[:, :length], max_new_tokens=2)
+        with (
+            pytest.raises(LightsaeError, match="a cache that does not say how many positions"),
+            attached.edit(Scale(None, 4.0), positions=[0]),
+        ):
+            model.generate(PROMPT[:, :length], max_new_tokens=2)
 
 
 def test_the_encoder_of_whisper_is_edited_once_per_input():
