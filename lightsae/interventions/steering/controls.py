@@ -19,7 +19,7 @@ from lightsae.interventions.steering.arms import (
 )
 from lightsae.interventions.steering.options import SteeringOptions
 from lightsae.interventions.steering.result import RANKED
-from lightsae.interventions.steering.task import SteeringTask
+from lightsae.interventions.steering.task import Examples, SteeringTask
 from lightsae.sae import SparseAutoencoder, Transcoder
 from lightsae.sae.normalization import row_statistics
 
@@ -44,7 +44,10 @@ def make_arms(task: SteeringTask, layers: list[str], options: SteeringOptions) -
         LightsaeError: If labels, features or a ranking are not what they should be, or too few
             latents are left for a control.
     """
-    batches, given = task.examples()
+    examples = task.examples()
+    if not isinstance(examples, Examples):
+        raise LightsaeError(f"examples gives a {type(examples).__name__}, expected Examples")
+    batches, given = examples
     labels = np.asarray(given)
     _require_labels(labels)
     found = task.features(batches)

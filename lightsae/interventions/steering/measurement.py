@@ -45,15 +45,23 @@ def checked(measurement: Measurement, task: SteeringTask, where: str) -> Measure
         where: Which point, for messages.
 
     Raises:
-        LightsaeError: If the target or a guard is missing, or amounts and counts are not finite
-            numbers of the same samples.
+        LightsaeError: If it is not metrics by name, the target or a guard is missing, or amounts
+            and counts are not finite numbers of the same samples.
     """
+    if not isinstance(measurement, Mapping):
+        raise LightsaeError(
+            f"measure gives a {type(measurement).__name__} ({where}), expected metrics by name"
+        )
     for name in (task.target, *task.guards):
         if name not in measurement:
             raise LightsaeError(
                 f"measure gives no {name!r} ({where}), there are {', '.join(measurement)}"
             )
     for name, each in measurement.items():
+        if not isinstance(each, Measured):
+            raise LightsaeError(
+                f"metric {name!r} ({where}) is a {type(each).__name__}, expected a Measured"
+            )
         amounts, counts = each
         if not isinstance(amounts, Tensor) or not isinstance(counts, Tensor):
             raise LightsaeError(f"metric {name!r} ({where}): amounts and counts must be tensors")

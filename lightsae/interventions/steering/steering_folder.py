@@ -109,7 +109,7 @@ folder
     def cell(
         self, arm: str, split: Split, cell: Cell, measure: Callable[[], Measurement]
     ) -> Measurement:
-        """What was measured in a cell before, or is measured and kept now.
+        """What was measured in a cell before, or is measured and kept now, metrics by name.
 
         Args:
             arm: Its name.
@@ -128,9 +128,11 @@ folder
                     for part in Measured._fields
                 },
             )
-            return found
+            return dict(sorted(found.items()))
         tensors = _load(file)
-        names = [key.removeprefix("amounts/") for key in tensors if key.startswith("amounts/")]
+        names = sorted(
+            key.removeprefix("amounts/") for key in tensors if key.startswith("amounts/")
+        )
         return {name: Measured(tensors[f"amounts/{name}"], tensors[f"counts/{name}"])
                 for name in names}  # fmt: skip
 

@@ -135,9 +135,14 @@ def _only_steered(found: dict[str, Measured]) -> dict[str, Measured]:
          "all counts are 0"),
         (lambda found: found | {"alarm": Measured(torch.ones(2), -torch.ones(2))},
          "counts at least 0"),
+        (lambda found: None,
+         r"measure gives a NoneType \(baseline on choice\), expected metrics by name"),
+        (lambda found: found | {"alarm": 0.5},
+         r"metric 'alarm' \(baseline on choice\) is a float, expected a Measured"),
         (_only_steered, r"ranked latents, strength 1, 1 latents, on choice\) gives samples"),
     ],
-    ids=["guard", "target", "nan", "sizes", "empty", "counts", "negative", "other-samples"],
+    ids=["guard", "target", "nan", "sizes", "empty", "counts", "negative", "none", "float",
+         "other-samples"],
 )  # fmt: skip
 def test_measurements(change: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(LightsaeError, match=message):
@@ -161,6 +166,20 @@ def test_rankings(ranking: Any, message: str, tmp_path: Path) -> None:
         steer(task, tmp_path, replace(SMALL, counts=[2]))
 
 
+def test_samples_that_were_refused_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(LightsaeError, match="gives samples"):
+        steer(Measures(_only_steered), tmp_path, SMALL, about={"task": "same"})
+    again = steer(PlantedTask(), tmp_path, SMALL, about={"task": "same"})
+    assert again.outcome == "works"
+
+
+def test_examples_that_are_none(tmp_path: Path) -> None:
+    task = PlantedTask()
+    task.examples = lambda: None
+    with pytest.raises(LightsaeError, match="examples gives a NoneType, expected Examples"):
+        steer(task, tmp_path, SMALL)
+
+
 def test_a_layer_without_features(tmp_path: Path) -> None:
     task = PlantedTask()
     task.features = lambda batches: {}
@@ -182,6 +201,9 @@ def test_a_task_that_lacks_something(tmp_path: Path) -> None:
     task = PlantedTask()
     task.guards = {"useful": 0.1}
     with pytest.raises(LightsaeError, match=r"guards: 'useful' has 0\.1, expected a GuardLimit"):
+        steer(task, tmp_path, SMALL)
+    task.guards = ["useful"]
+    with pytest.raises(LightsaeError, match=r"guards = \['useful'\], expected limits by name"):
         steer(task, tmp_path, SMALL)
     del task.guards
     with pytest.raises(LightsaeError, match="PlantedTask has no guards, expected it of a task"):

@@ -39,6 +39,18 @@ def test_after_an_interrupt_nothing_is_measured_twice(
     assert again.looked == (at <= 2)
 
 
+def test_the_order_of_metrics_is_the_same_after_a_stop(tmp_path: Path) -> None:
+    def reversed_metrics(task: Counted) -> Counted:
+        measure = task.measure
+        task.measure = lambda split: dict(sorted(measure(split).items(), reverse=True))
+        return task
+
+    steer(reversed_metrics(Counted()), tmp_path, GRID, about=ABOUT)
+    first = (tmp_path / "steering.json").read_bytes()
+    steer(reversed_metrics(Counted()), tmp_path, GRID, about=ABOUT)
+    assert (tmp_path / "steering.json").read_bytes() == first
+
+
 def test_done_it_is_not_done_again(whole: bytes, tmp_path: Path) -> None:
     steer(Counted(), tmp_path, GRID, about=ABOUT)
     again = Counted()
