@@ -12,6 +12,8 @@ from lightsae.interventions.steering.options import SteeringOptions
 from lightsae.interventions.steering.task import Measured, Split, SteeringTask
 
 Measurement = Mapping[str, Measured]
+# Fewer samples that all change the same way are no evidence at 95%: 2 / 2^5 > 0.05.
+_LEAST = 6
 
 
 def measured_bare(task: SteeringTask, split: Split) -> Measurement:
@@ -46,7 +48,7 @@ def checked(measurement: Measurement, task: SteeringTask, where: str) -> Measure
 
     Raises:
         LightsaeError: If it is not metrics by name, the target or a guard is missing, or amounts
-            and counts are not finite numbers of the same samples.
+            and counts are not finite numbers of the same samples, or the target has too few.
     """
     if not isinstance(measurement, Mapping):
         raise LightsaeError(
@@ -79,6 +81,12 @@ def checked(measurement: Measurement, task: SteeringTask, where: str) -> Measure
             )
         if not counts.sum() > 0:
             raise LightsaeError(f"metric {name!r} ({where}): all counts are 0")
+    size = len(measurement[task.target].amounts)
+    if size < _LEAST:
+        raise LightsaeError(
+            f"metric {task.target!r} ({where}) has {size} samples, expected at least {_LEAST} of "
+            "the target: an interval of fewer says nothing"
+        )
     return measurement
 
 

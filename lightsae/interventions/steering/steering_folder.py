@@ -9,16 +9,15 @@ import torch
 import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.folder_contents import require_no_other
 from lightsae.interventions.steering.arms import Arm, Cell, LatentArm, RawArm
-from lightsae.interventions.steering.controls import RAW
 from lightsae.interventions.steering.measurement import Measurement
+from lightsae.interventions.steering.result import RAW
 from lightsae.interventions.steering.task import Measured, Split
-from lightsae.sae import SparseAutoencoder
 
 
 class SteeringFolder:
@@ -148,12 +147,14 @@ folder
             raise LightsaeError(f"{file} cannot be written: {error}") from error
 
 
-def digest(sae: SparseAutoencoder) -> str:
-    """Hash of an autoencoder's tensors."""
+def digest(module: nn.Module) -> str:
+    """Hash of a module's tensors."""
     state = xxhash.xxh3_64()
-    for name, tensor in sorted(sae.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, Tensor):
+            continue
         state.update(name.encode())
-        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

@@ -67,8 +67,9 @@ def steer(
         folder: Gets settings.json, arms.safetensors, cells/ and steering.json. What was measured
             there is not measured again: after a stop the same call goes on, to the same bits.
         options: The grid, the way of steering, the controls.
-        about: What else makes the steering what it is, as plain values, such as the settings of the
-            task; a folder with others is refused.
+        about: What else makes the steering what it is, as plain values: the task's own settings,
+            such as a seed of its data, which are not seen otherwise; a folder with others is
+            refused.
 
     Returns:
         What it came to; steering.json has it too.
@@ -87,6 +88,8 @@ def steer(
         settings = {
             "task": dict(about or {"class_path": name}),
             "options": asdict(options),
+            "steered": _steered(task),
+            "model": digest(task.model),
             "saes": {layer: digest(task.saes[layer]) for layer in layers},
         }
         settings = _as_read(settings)
@@ -236,6 +239,18 @@ class _Run:
         where = f"{arm}, strength {cell[0]:g}, {cell[1]} latents, on {split}"
         require_same_samples(found, self._measurement(BASELINE, split, _NONE), where)
         return found
+
+
+def _steered(task: SteeringTask) -> dict[str, Any]:
+    """What a task says of itself, as plain values."""
+    return {
+        "target": task.target,
+        "target_falls": task.target_falls,
+        "guards": {name: asdict(limit) for name, limit in task.guards.items()},
+        "pooling": task.pooling,
+        "positions": None if task.positions is None else list(task.positions),
+        "layouts": None if task.layouts is None else dict(task.layouts),
+    }
 
 
 def _as_read(settings: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ SMALL = SteeringOptions([1.0], [1], controls=[], bootstrap=100)
         ({"kind": "more"}, "kind = 'more', expected one of"),
         ({"toward": 2}, "toward = 2"),
         ({"controls": ["none"]}, "controls: 'none', expected of"),
-        ({"n_random": 0}, "n_random = 0, expected at least 1"),
+        ({"draws": 0}, "draws = 0, expected at least 1"),
         ({"bootstrap": 10}, "bootstrap = 10, expected at least 100"),
         ({"layers": []}, "layers is empty"),
     ],
@@ -139,9 +139,11 @@ def _only_steered(found: dict[str, Measured]) -> dict[str, Measured]:
          r"measure gives a NoneType \(baseline on choice\), expected metrics by name"),
         (lambda found: found | {"alarm": 0.5},
          r"metric 'alarm' \(baseline on choice\) is a float, expected a Measured"),
+        (lambda found: found | {"alarm": Measured(torch.ones(5), torch.ones(5))},
+         r"metric 'alarm' \(baseline on choice\) has 5 samples, expected at least 6"),
         (_only_steered, r"ranked latents, strength 1, 1 latents, on choice\) gives samples"),
     ],
-    ids=["guard", "target", "nan", "sizes", "empty", "counts", "negative", "none", "float",
+    ids=["guard", "target", "nan", "sizes", "empty", "counts", "negative", "none", "float", "few",
          "other-samples"],
 )  # fmt: skip
 def test_measurements(change: Any, message: str, tmp_path: Path) -> None:
@@ -241,6 +243,12 @@ def test_a_file_that_is_no_steering(text: str, message: str, tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(LightsaeError, match=message):
         SteeringResult.load(path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    result = SteeringResult("wer", True, {})
+    with pytest.raises(LightsaeError, match=r"steering.json cannot be written: No such file"):
+        result.save(tmp_path / "none")
 
 
 def test_altered_numbers_are_refused(tmp_path: Path) -> None:
