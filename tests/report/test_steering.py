@@ -42,7 +42,7 @@ class Odd(PlantedTask):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("steering") / "odd"
-    steer(Odd(), path, SteeringOptions([0.25, 1.0], [1, 2], n_random=2, bootstrap=100))
+    steer(Odd(), path, SteeringOptions([0.25, 1.0], [1, 2], draws=2, bootstrap=100))
     return path
 
 
@@ -60,7 +60,8 @@ def test_rows_hold_the_numbers_of_both_splits(result: SteeringResult) -> None:
     assert list(rows) == [
         ("baseline", ""), ("reconstruction only", ""), ("ranked latents", "chosen"),
         ("random latents 1", "equal damage"), ("random latents 2", "equal damage"),
-        ("shuffled labels", "equal damage"), ("raw direction", "equal damage"),
+        ("shuffled labels 1", "equal damage"), ("shuffled labels 2", "equal damage"),
+        ("raw direction", "equal damage"),
     ]  # fmt: skip
     chosen = rows["ranked latents", "chosen"]
     assert steering_columns(result) == [
@@ -93,10 +94,10 @@ def test_charts_show_every_arm_and_every_number_of_latents(result: SteeringResul
     front, target, damage = steering_charts(result)
     assert [series.name for series in front.series] == [
         "baseline", "reconstruction only", "ranked latents", "random latents 1",
-        "random latents 2", "shuffled labels", "raw direction",
+        "random latents 2", "shuffled labels 1", "shuffled labels 2", "raw direction",
     ]  # fmt: skip
     entries = list(dict.fromkeys(series.entry for series in front.series))
-    assert entries[2:4] == ["ranked latents", "random latents"]
+    assert entries[2:] == ["ranked latents", "random latents", "shuffled labels", "raw direction"]
     ranked = front.series[2]
     assert (ranked.x, ranked.y, ranked.labels) == ([0.0], [0.0], ["chosen"])
     for chart, value in ((target, lambda each: each.metrics[NAME].value),
@@ -120,7 +121,7 @@ def test_a_page_of_steerings_alone(folder: Path, result: SteeringResult, tmp_pat
         "steering/0/front", "steering/0/target", "steering/0/damage"
     ]  # fmt: skip
     assert {chart["group"] for chart in charts} == {"Steering"}
-    assert [page.count(f"<td>{text}") for text in (f"1 {TIMES} 1", f"1 {TIMES} 0.25")] == [1, 3]
+    assert [page.count(f"<td>{text}") for text in (f"1 {TIMES} 1", f"1 {TIMES} 0.25")] == [1, 4]
 
 
 def test_a_section_beside_runs(made, folder: Path, tmp_path: Path) -> None:
@@ -161,6 +162,6 @@ def test_figures_are_drawn_and_the_page_complains_of_nothing(chromium, folder, t
         "baseline", "reconstruction only", "ranked latents", "random latents", "shuffled labels",
         "raw direction",
     ]  # fmt: skip
-    assert chromium.ask("document.querySelectorAll('#steering tbody tr').length") == 7
+    assert chromium.ask("document.querySelectorAll('#steering tbody tr').length") == 8
     chromium.resize(390, 844, phone=True)
     assert chromium.ask("document.documentElement.scrollWidth") == 390

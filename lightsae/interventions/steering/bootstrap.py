@@ -62,8 +62,9 @@ class Bootstrap:
         found = np.empty(len(draws))
         for start in range(0, len(draws), _AT_ONCE):
             part = draws[start : start + _AT_ONCE]
-            with np.errstate(invalid="ignore"):
-                found[start : start + _AT_ONCE] = amounts[part].sum(1) / counts[part].sum(1)
+            whole = counts[part].sum(1)
+            whole[whole == 0] = np.nan
+            found[start : start + _AT_ONCE] = amounts[part].sum(1) / whole
         return found
 
     def _draws_of(self, n: int) -> Array:

@@ -18,12 +18,11 @@ from lightsae.interventions.steering.arms import (
     steering_edit,
 )
 from lightsae.interventions.steering.options import SteeringOptions
-from lightsae.interventions.steering.result import RANKED
-from lightsae.interventions.steering.task import SteeringTask
+from lightsae.interventions.steering.result import RANDOM, RANKED, RAW, SHUFFLED
+from lightsae.interventions.steering.task import Examples, SteeringTask
 from lightsae.sae import SparseAutoencoder, Transcoder
 from lightsae.sae.normalization import row_statistics
 
-SHUFFLED, RAW, RANDOM = "shuffled labels", "raw direction", "random latents"
 # From how many latents of nearest density one is drawn.
 _NEAREST = 10
 _SHUFFLE, _DRAW = 1, 2
@@ -44,20 +43,24 @@ def make_arms(task: SteeringTask, layers: list[str], options: SteeringOptions) -
         LightsaeError: If labels, features or a ranking are not what they should be, or too few
             latents are left for a control.
     """
-    batches, given = task.examples()
+    examples = task.examples()
+    if not isinstance(examples, Examples):
+        raise LightsaeError(f"examples gives a {type(examples).__name__}, expected Examples")
+    batches, given = examples
     labels = np.asarray(given)
     _require_labels(labels)
     found = task.features(batches)
     features = {layer: _checked(found, layer, task.saes[layer], labels) for layer in layers}
     ranked = _ranked(RANKED, task, features, labels, options)
     arms: list[Arm] = [ranked]
+    draws = range(1, options.draws + 1)
     if "random" in options.controls:
-        arms += [
-            _random(ranked, features, options, draw) for draw in range(1, options.n_random + 1)
-        ]
+        arms += [_random(ranked, features, options, draw) for draw in draws]
     if "shuffled" in options.controls:
-        shuffled = np.random.default_rng([options.seed, _SHUFFLE]).permutation(labels)
-        arms.append(_ranked(SHUFFLED, task, features, shuffled, options))
+        for draw in draws:
+            generator = np.random.default_rng([options.seed, _SHUFFLE, draw])
+            shuffled = generator.permutation(labels)
+            arms.append(_ranked(f"{SHUFFLED} {draw}", task, features, shuffled, options))
     if "raw" in options.controls:
         arms.append(_raw(ranked, task, features, labels, options))
     return arms

@@ -12,6 +12,8 @@ from lightsae.interventions.steering.options import SteeringOptions
 from lightsae.interventions.steering.task import Measured, Split, SteeringTask
 
 Measurement = Mapping[str, Measured]
+# Fewer samples that all change the same way are no evidence at 95%: 2 / 2^5 > 0.05.
+_LEAST = 6
 
 
 def measured_bare(task: SteeringTask, split: Split) -> Measurement:
@@ -45,15 +47,23 @@ def checked(measurement: Measurement, task: SteeringTask, where: str) -> Measure
         where: Which point, for messages.
 
     Raises:
-        LightsaeError: If the target or a guard is missing, or amounts and counts are not finite
-            numbers of the same samples.
+        LightsaeError: If it is not metrics by name, the target or a guard is missing, or amounts
+            and counts are not finite numbers of the same samples, or the target has too few.
     """
+    if not isinstance(measurement, Mapping):
+        raise LightsaeError(
+            f"measure gives a {type(measurement).__name__} ({where}), expected metrics by name"
+        )
     for name in (task.target, *task.guards):
         if name not in measurement:
             raise LightsaeError(
                 f"measure gives no {name!r} ({where}), there are {', '.join(measurement)}"
             )
     for name, each in measurement.items():
+        if not isinstance(each, Measured):
+            raise LightsaeError(
+                f"metric {name!r} ({where}) is a {type(each).__name__}, expected a Measured"
+            )
         amounts, counts = each
         if not isinstance(amounts, Tensor) or not isinstance(counts, Tensor):
             raise LightsaeError(f"metric {name!r} ({where}): amounts and counts must be tensors")
@@ -71,6 +81,12 @@ def checked(measurement: Measurement, task: SteeringTask, where: str) -> Measure
             )
         if not counts.sum() > 0:
             raise LightsaeError(f"metric {name!r} ({where}): all counts are 0")
+    size = len(measurement[task.target].amounts)
+    if size < _LEAST:
+        raise LightsaeError(
+            f"metric {task.target!r} ({where}) has {size} samples, expected at least {_LEAST} of "
+            "the target: an interval of fewer says nothing"
+        )
     return measurement
 
 

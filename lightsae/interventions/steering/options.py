@@ -32,7 +32,8 @@ class SteeringOptions:
         error_term: Add what the autoencoder does not reconstruct back to its output.
         controls: Which controls run beside reconstruction only: random latents of equal density,
             the ranking of shuffled labels, the direction of raw activations.
-        n_random: Draws of random latents.
+        draws: Draws of random latents, and of shuffled labels. A ranking of no worth is better than
+            all n of them 1 time in n + 1.
         bootstrap: Resamples of an interval.
         seed: Of draws, shuffles and resamples.
 
@@ -55,7 +56,7 @@ class SteeringOptions:
     layers: Sequence[str] | None = None
     error_term: bool = True
     controls: Sequence[Control] = ("random", "shuffled", "raw")
-    n_random: int = 3
+    draws: int = 5
     bootstrap: int = 1000
     seed: int = 0
 
@@ -74,7 +75,7 @@ class SteeringOptions:
         unknown = [each for each in self.controls if each not in get_args(Control)]
         if unknown:
             raise LightsaeError(f"controls: {unknown[0]!r}, expected of {get_args(Control)}")
-        for name, least in (("n_random", 1), ("bootstrap", 100), ("seed", 0)):
+        for name, least in (("draws", 1), ("bootstrap", 100), ("seed", 0)):
             if getattr(self, name) < least:
                 raise LightsaeError(f"{name} = {getattr(self, name)}, expected at least {least}")
         if self.layers is not None:

@@ -13,6 +13,7 @@ from lightsae.interventions.steering.task import GuardLimit, Split
 FILE = "steering.json"
 FORMAT = 1
 BASELINE, RECONSTRUCTION, RANKED = "baseline", "reconstruction only", "ranked latents"
+RANDOM, SHUFFLED, RAW = "random latents", "shuffled labels", "raw direction"
 Rule = Literal["equal damage", "within limits"]
 Outcome = Literal["works", "controls", "guards", "nothing", "no point"]
 
@@ -44,7 +45,7 @@ class Point:
 
     Attributes:
         arm: "baseline", "reconstruction only", "ranked latents", or a control: "random latents 1",
-            "shuffled labels", "raw direction".
+            "shuffled labels 1", "raw direction".
         split: "choice" or "test".
         metrics: Target and guards, by name.
         damage: Of the guard that suffers most, as a share of its limit: above 1 it is beyond.
@@ -112,8 +113,9 @@ class SteeringResult:
         chosen: Strength and number of latents of the chosen point, or None if no point keeps the
             guards within their limits.
         comparisons: The chosen point beside each control.
-        outcome: works; controls: helps, but a control does as well; guards: helps, but a guard is
-            beyond its limit on test; nothing: does not help on test; no point: none within limits.
+        outcome: works; controls: helps, but a control does as well at equal damage, or better with
+            more damage within the limits; guards: helps, but a guard is beyond its limit on test;
+            nothing: does not help on test; no point: none within limits.
         verdict: The outcome as a sentence, made by rule from the numbers.
 
     Example:
@@ -152,11 +154,18 @@ class SteeringResult:
 
         Returns:
             The file.
+
+        Raises:
+            LightsaeError: If it cannot be written.
         """
         path = folder / FILE
         content = {"format": FORMAT, **asdict(self)}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        try:
+            with replacing(path) as temporary:
+                temporary.write_text(text)
+        except OSError as error:
+            raise LightsaeError(f"{path} cannot be written: {error.strerror}") from error
         return path
 
     @classmethod

@@ -9,16 +9,15 @@ import torch
 import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 from lightsae.folder_contents import require_no_other
 from lightsae.interventions.steering.arms import Arm, Cell, LatentArm, RawArm
-from lightsae.interventions.steering.controls import RAW
 from lightsae.interventions.steering.measurement import Measurement
+from lightsae.interventions.steering.result import RAW
 from lightsae.interventions.steering.task import Measured, Split
-from lightsae.sae import SparseAutoencoder
 
 
 class SteeringFolder:
@@ -109,7 +108,7 @@ folder
     def cell(
         self, arm: str, split: Split, cell: Cell, measure: Callable[[], Measurement]
     ) -> Measurement:
-        """What was measured in a cell before, or is measured and kept now.
+        """What was measured in a cell before, or is measured and kept now, metrics by name.
 
         Args:
             arm: Its name.
@@ -128,9 +127,11 @@ folder
                     for part in Measured._fields
                 },
             )
-            return found
+            return dict(sorted(found.items()))
         tensors = _load(file)
-        names = [key.removeprefix("amounts/") for key in tensors if key.startswith("amounts/")]
+        names = sorted(
+            key.removeprefix("amounts/") for key in tensors if key.startswith("amounts/")
+        )
         return {name: Measured(tensors[f"amounts/{name}"], tensors[f"counts/{name}"])
                 for name in names}  # fmt: skip
 
@@ -146,12 +147,14 @@ folder
             raise LightsaeError(f"{file} cannot be written: {error}") from error
 
 
-def digest(sae: SparseAutoencoder) -> str:
-    """Hash of an autoencoder's tensors."""
+def digest(module: nn.Module) -> str:
+    """Hash of a module's tensors."""
     state = xxhash.xxh3_64()
-    for name, tensor in sorted(sae.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, Tensor):
+            continue
         state.update(name.encode())
-        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -67,8 +67,9 @@ def steer(
         folder: Gets settings.json, arms.safetensors, cells/ and steering.json. What was measured
             there is not measured again: after a stop the same call goes on, to the same bits.
         options: The grid, the way of steering, the controls.
-        about: What else makes the steering what it is, as plain values, such as the settings of the
-            task; a folder with others is refused.
+        about: What else makes the steering what it is, as plain values: the task's own settings,
+            such as a seed of its data, which are not seen otherwise; a folder with others is
+            refused.
 
     Returns:
         What it came to; steering.json has it too.
@@ -87,6 +88,8 @@ def steer(
         settings = {
             "task": dict(about or {"class_path": name}),
             "options": asdict(options),
+            "steered": _steered(task),
+            "model": digest(task.model),
             "saes": {layer: digest(task.saes[layer]) for layer in layers},
         }
         settings = _as_read(settings)
@@ -204,8 +207,6 @@ class _Run:
         """A cell with its intervals."""
         measurement = self._measurement(arm, split, cell)
         baseline = self._measurement(BASELINE, split, _NONE)
-        where = f"{arm}, strength {cell[0]:g}, {cell[1]} latents, on {split}"
-        require_same_samples(measurement, baseline, where)
         bootstrap = self.choice if split == "choice" else self.test
         metrics = {
             name: bootstrap.estimate(each, baseline[name]) for name, each in measurement.items()
@@ -225,8 +226,31 @@ class _Run:
                 measure = partial(
                     measured_cell, self.arms[arm], self.task, self.options, cell, split
                 )
+            if arm != BASELINE:
+                measure = partial(self._like_baseline, measure, arm, split, cell)
             self.measured[key] = self.folder.cell(arm, split, cell, measure)
         return self.measured[key]
+
+    def _like_baseline(
+        self, measure: Callable[[], Measurement], arm: str, split: Split, cell: Cell
+    ) -> Measurement:
+        """What is measured now; refused before it is kept if its samples are not the baseline's."""
+        found = measure()
+        where = f"{arm}, strength {cell[0]:g}, {cell[1]} latents, on {split}"
+        require_same_samples(found, self._measurement(BASELINE, split, _NONE), where)
+        return found
+
+
+def _steered(task: SteeringTask) -> dict[str, Any]:
+    """What a task says of itself, as plain values."""
+    return {
+        "target": task.target,
+        "target_falls": task.target_falls,
+        "guards": {name: asdict(limit) for name, limit in task.guards.items()},
+        "pooling": task.pooling,
+        "positions": None if task.positions is None else list(task.positions),
+        "layouts": None if task.layouts is None else dict(task.layouts),
+    }
 
 
 def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
@@ -243,6 +267,8 @@ def _require_whole(task: SteeringTask) -> None:
     for name in SteeringTask.__annotations__:
         if not hasattr(task, name):
             raise LightsaeError(f"{type(task).__name__} has no {name}, expected it of a task")
+    if not isinstance(task.guards, Mapping):
+        raise LightsaeError(f"guards = {task.guards!r}, expected limits by name")
     for name, limit in task.guards.items():
         if not isinstance(limit, GuardLimit):
             raise LightsaeError(f"guards: {name!r} has {limit!r}, expected a GuardLimit")

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from lightsae.interventions.steering.result import (
+    RANDOM,
     RANKED,
+    SHUFFLED,
     Comparison,
     Estimate,
     Outcome,
@@ -37,7 +39,7 @@ def outcome_of(result: SteeringResult) -> Outcome:
         return "nothing"
     if point.damage > 1:
         return "guards"
-    return "controls" if _unbeaten(result.comparisons) else "works"
+    return "controls" if _unbeaten(result.comparisons) or _ahead(result) else "works"
 
 
 def verdict_of(result: SteeringResult) -> str:
@@ -64,8 +66,8 @@ def verdict_of(result: SteeringResult) -> str:
         return f"Too much damage: {told} {where}{_guards(point, result)}."
     if result.outcome == "controls":
         return (
-            f"No better than its controls: {told} {where}{_guards(point, result)}, but so do "
-            f"{_listed(_unbeaten(result.comparisons))}."
+            f"No better than its controls: {told} {where}{_guards(point, result)}; "
+            f"{'; '.join(_rivals(result))}."
         )
     return f"Works: {told} {where}{_guards(point, result)}{_beats(result)}."
 
@@ -79,6 +81,22 @@ def _tested(result: SteeringResult) -> Point | None:
 def _unbeaten(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Controls at equal damage that the chosen point does not beat."""
     return [each for each in comparisons if each.rule == "equal damage" and not each.beaten]
+
+
+def _ahead(result: SteeringResult) -> list[Comparison]:
+    """Controls within the limits whose interval lies on their own side."""
+    falls = not result.target_falls
+    within = [each for each in result.comparisons if each.rule == "within limits"]
+    return [each for each in within if better(each.low, each.high, falls)]
+
+
+def _rivals(result: SteeringResult) -> list[str]:
+    """What keeps the chosen point from being better than its controls."""
+    unbeaten = _unbeaten(result.comparisons)
+    names = {each.control for each in unbeaten}
+    ahead = [each for each in _ahead(result) if each.control not in names]
+    kinds = (("not beaten at equal damage", unbeaten), ("better within the limits", ahead))
+    return [f"{what}: {_listed(found)}" for what, found in kinds if found]
 
 
 def _changed(estimate: Estimate) -> str:
@@ -106,9 +124,15 @@ def _beats(result: SteeringResult) -> str:
     equal = [each for each in result.comparisons if each.rule == "equal damage"]
     closest = min(equal, key=lambda each: abs(each.difference))
     text = (
-        f", better than every control at equal damage (closest: {closest.control}, by "
-        f"{abs(closest.difference):.4g})"
+        f", better than every control at equal damage (closest of {len(equal)}: {closest.control}, "
+        f"by {abs(closest.difference):.4g})"
     )
+    missing = sum(not each.found for each in equal)
+    if missing:
+        text += f"; for {missing} without a point of so little damage the baseline stands"
+    draws = sum(each.control.startswith((RANDOM, SHUFFLED)) for each in equal)
+    if draws:
+        text += f"; a ranking of no worth beats {counted(draws, 'draw')} 1 time in {draws + 1}"
     rivals = [
         each for each in result.comparisons if each.rule == "within limits" and not each.beaten
     ]

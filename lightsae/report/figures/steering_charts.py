@@ -3,11 +3,17 @@
 from collections.abc import Callable, Sequence
 
 from lightsae.interventions.steering import Point, SteeringResult
-from lightsae.interventions.steering.result import BASELINE, RANKED, RECONSTRUCTION
+from lightsae.interventions.steering.result import (
+    BASELINE,
+    RANDOM,
+    RANKED,
+    RAW,
+    RECONSTRUCTION,
+    SHUFFLED,
+)
 from lightsae.report.figures.chart import Chart, Series
 
-_COLOURS = {BASELINE: 0, RANKED: 1, "random latents": 2, "shuffled labels": 3, "raw direction": 4,
-            RECONSTRUCTION: 5}  # fmt: skip
+_COLOURS = {BASELINE: 0, RANKED: 1, RANDOM: 2, SHUFFLED: 3, RAW: 4, RECONSTRUCTION: 5}
 _DAMAGE = "damage, as a share of what is allowed"
 
 
@@ -75,7 +81,7 @@ def _series(
     value: Callable[[Point], float],
     labels: list[str],
 ) -> Series:
-    setting = "random latents" if arm.startswith("random latents") else arm
+    setting = next((each for each in (RANDOM, SHUFFLED) if arm.startswith(each)), arm)
     y = [value(each) for each in shown]
     return Series(arm, list(x), y, _COLOURS.get(setting, 0), labels, setting)
 

@@ -6,11 +6,11 @@ import signal
 import torch
 from torch import Tensor, nn
 
-from lightsae.interventions.examples.planted_steering import PlantedTask
+from lightsae.interventions.examples.planted_steering import D_IN, PlantedTask
 from lightsae.interventions.steering import Examples, GuardLimit, Measured, SteeringOptions
 from lightsae.interventions.steering.task import Split
 
-GRID = SteeringOptions(strengths=[0.25, 1.0, 2.0], counts=[1, 2], bootstrap=200)
+GRID = SteeringOptions(strengths=[0.25, 1.0, 2.0], counts=[1, 2], draws=2, bootstrap=200)
 
 
 class AnyLatent(PlantedTask):
@@ -33,6 +33,24 @@ class _Sum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x).sum(dim=1)
+
+
+class OwnEffects(PlantedTask):
+    """Labels are coins; latents have effects of their own on the target and on what is guarded."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(samples=100, seed=seed)
+        self.model = _Sum()
+        generator = torch.Generator().manual_seed(seed)
+        self.guards = {"useful": GuardLimit(fall=1.0)}
+        for x, _ in self.data.values():
+            x.copy_(torch.rand(x.shape, generator=generator))
+        self.effects = torch.randn(2, D_IN, generator=generator)
+
+    def measure(self, split: Split) -> dict[str, Measured]:
+        alarm, useful = (self.model.layer(self.data[split][0]) @ self.effects.T).unbind(dim=1)
+        ones = torch.ones(len(alarm))
+        return {"alarm": Measured(alarm, ones), "useful": Measured(useful, ones)}
 
 
 class Fragile(PlantedTask):

@@ -14,7 +14,7 @@ TASK = "lightsae.interventions.examples.planted_steering.PlantedTask"
 def configuration(path: Path, **changes: object) -> Path:
     given = {
         "task": {"class_path": TASK, "init_args": {"samples": 120}},
-        "strengths": [1.0], "counts": [1], "controls": ["random", "raw"], "n_random": 1,
+        "strengths": [1.0], "counts": [1], "controls": ["random", "raw"], "draws": 1,
         "bootstrap": 100,
     }  # fmt: skip
     path.write_text(yaml.safe_dump(given | changes))

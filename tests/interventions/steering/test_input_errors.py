@@ -39,7 +39,7 @@ SMALL = SteeringOptions([1.0], [1], controls=[], bootstrap=100)
         ({"kind": "more"}, "kind = 'more', expected one of"),
         ({"toward": 2}, "toward = 2"),
         ({"controls": ["none"]}, "controls: 'none', expected of"),
-        ({"n_random": 0}, "n_random = 0, expected at least 1"),
+        ({"draws": 0}, "draws = 0, expected at least 1"),
         ({"bootstrap": 10}, "bootstrap = 10, expected at least 100"),
         ({"layers": []}, "layers is empty"),
     ],
@@ -135,9 +135,16 @@ def _only_steered(found: dict[str, Measured]) -> dict[str, Measured]:
          "all counts are 0"),
         (lambda found: found | {"alarm": Measured(torch.ones(2), -torch.ones(2))},
          "counts at least 0"),
+        (lambda found: None,
+         r"measure gives a NoneType \(baseline on choice\), expected metrics by name"),
+        (lambda found: found | {"alarm": 0.5},
+         r"metric 'alarm' \(baseline on choice\) is a float, expected a Measured"),
+        (lambda found: found | {"alarm": Measured(torch.ones(5), torch.ones(5))},
+         r"metric 'alarm' \(baseline on choice\) has 5 samples, expected at least 6"),
         (_only_steered, r"ranked latents, strength 1, 1 latents, on choice\) gives samples"),
     ],
-    ids=["guard", "target", "nan", "sizes", "empty", "counts", "negative", "other-samples"],
+    ids=["guard", "target", "nan", "sizes", "empty", "counts", "negative", "none", "float", "few",
+         "other-samples"],
 )  # fmt: skip
 def test_measurements(change: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(LightsaeError, match=message):
@@ -161,6 +168,20 @@ def test_rankings(ranking: Any, message: str, tmp_path: Path) -> None:
         steer(task, tmp_path, replace(SMALL, counts=[2]))
 
 
+def test_samples_that_were_refused_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(LightsaeError, match="gives samples"):
+        steer(Measures(_only_steered), tmp_path, SMALL, about={"task": "same"})
+    again = steer(PlantedTask(), tmp_path, SMALL, about={"task": "same"})
+    assert again.outcome == "works"
+
+
+def test_examples_that_are_none(tmp_path: Path) -> None:
+    task = PlantedTask()
+    task.examples = lambda: None
+    with pytest.raises(LightsaeError, match="examples gives a NoneType, expected Examples"):
+        steer(task, tmp_path, SMALL)
+
+
 def test_a_layer_without_features(tmp_path: Path) -> None:
     task = PlantedTask()
     task.features = lambda batches: {}
@@ -182,6 +203,9 @@ def test_a_task_that_lacks_something(tmp_path: Path) -> None:
     task = PlantedTask()
     task.guards = {"useful": 0.1}
     with pytest.raises(LightsaeError, match=r"guards: 'useful' has 0\.1, expected a GuardLimit"):
+        steer(task, tmp_path, SMALL)
+    task.guards = ["useful"]
+    with pytest.raises(LightsaeError, match=r"guards = \['useful'\], expected limits by name"):
         steer(task, tmp_path, SMALL)
     del task.guards
     with pytest.raises(LightsaeError, match="PlantedTask has no guards, expected it of a task"):
@@ -219,6 +243,12 @@ def test_a_file_that_is_no_steering(text: str, message: str, tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(LightsaeError, match=message):
         SteeringResult.load(path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    result = SteeringResult("wer", True, {})
+    with pytest.raises(LightsaeError, match=r"steering.json cannot be written: No such file"):
+        result.save(tmp_path / "none")
 
 
 def test_altered_numbers_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Steerings whose answer is known: what is found, chosen and said."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from lightsae.interventions.steering import (
 )
 from lightsae.interventions.steering.result import BASELINE, RANKED, RECONSTRUCTION
 from lightsae.interventions.steering.task import Split
+from lightsae.interventions.steering.verdict import outcome_of, verdict_of
 
-from .tasks import GRID, AnyLatent, BrokenOnTest, Fragile
+from .tasks import GRID, AnyLatent, BrokenOnTest, Fragile, OwnEffects
 
-CONTROLS = ["random latents 1", "random latents 2", "random latents 3", "shuffled labels",
+CONTROLS = ["random latents 1", "random latents 2", "shuffled labels 1", "shuffled labels 2",
             "raw direction"]  # fmt: skip
 
 
@@ -125,6 +127,48 @@ def test_where_controls_do_as_well_it_says_so(tmp_path: Path) -> None:
     unbeaten = [each.control for each in found.comparisons if not each.beaten]
     assert unbeaten
     assert all(name in found.verdict for name in unbeaten)
+
+
+def test_the_verdict_tells_draws_and_baselines_that_stand_for_controls(
+    planted: SteeringResult,
+) -> None:
+    missing = [each for each in planted.comparisons if each.rule == "equal damage"]
+    told = sum(not each.found for each in missing)
+    assert f"(closest of {len(missing)}: " in planted.verdict
+    assert (
+        f"; for {told} without a point of so little damage the baseline stands" in planted.verdict
+    )
+    assert "; a ranking of no worth beats 4 draws 1 time in 5" in planted.verdict
+
+
+def test_a_control_that_is_better_with_more_damage_within_the_limits_is_told(
+    planted: SteeringResult,
+) -> None:
+    ahead = [
+        replace(each, difference=0.2, low=0.1, high=0.3, beaten=False)
+        if (each.control, each.rule) == ("raw direction", "within limits")
+        else each
+        for each in planted.comparisons
+    ]
+    found = replace(planted, comparisons=ahead)
+    found.outcome = outcome_of(found)
+    assert found.outcome == "controls"
+    assert verdict_of(found).endswith(
+        "; better within the limits: raw direction (+0.2, 95% +0.1 to +0.3)."
+    )
+
+
+@pytest.mark.slow
+def test_rankings_of_no_worth_seldom_work(tmp_path: Path) -> None:
+    options = SteeringOptions([1.0, 2.0], [1], draws=4, controls=["random", "shuffled"],
+                              bootstrap=100)  # fmt: skip
+    outcomes = [
+        steer(OwnEffects(seed), tmp_path / str(seed), replace(options, seed=seed)).outcome
+        for seed in range(20)
+    ]
+    # One of nine rankings is the best; more than 6 of 20 have a probability below 1%.
+    assert outcomes.count("works") <= 6
+    assert outcomes.count("controls") >= 5
 
 
 def test_where_every_point_breaks_a_guard_none_is_chosen(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions.steering import steer
+from lightsae.interventions.steering import GuardLimit, steer
 
 from .tasks import GRID, Counted
 
@@ -37,6 +37,18 @@ def test_after_an_interrupt_nothing_is_measured_twice(
     steer(fresh, tmp_path / "fresh", GRID, about=ABOUT)
     assert at - 1 + again.measured == fresh.measured
     assert again.looked == (at <= 2)
+
+
+def test_the_order_of_metrics_is_the_same_after_a_stop(tmp_path: Path) -> None:
+    def reversed_metrics(task: Counted) -> Counted:
+        measure = task.measure
+        task.measure = lambda split: dict(sorted(measure(split).items(), reverse=True))
+        return task
+
+    steer(reversed_metrics(Counted()), tmp_path, GRID, about=ABOUT)
+    first = (tmp_path / "steering.json").read_bytes()
+    steer(reversed_metrics(Counted()), tmp_path, GRID, about=ABOUT)
+    assert (tmp_path / "steering.json").read_bytes() == first
 
 
 def test_done_it_is_not_done_again(whole: bytes, tmp_path: Path) -> None:
@@ -69,6 +81,16 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
         steer(Counted(), tmp_path, replace(GRID, kind="clamp"), about=ABOUT)
     with pytest.raises(LightsaeError, match=r"task.class_path was 'planted', is '.*Counted'"):
         steer(Counted(), tmp_path, GRID)
+    still = Counted()
+    still.guards, still.positions = {"useful": GuardLimit(fall=0.2)}, [0]
+    with pytest.raises(
+        LightsaeError, match=r"steered.guards.useful.fall was 0.1, is 0.2; steered.positions was N"
+    ):
+        steer(still, tmp_path, GRID, about=ABOUT)
+    still = Counted()
+    still.model.register_buffer("bias", torch.ones(1))
+    with pytest.raises(LightsaeError, match=r"model was '\w+', is '\w+'"):
+        steer(still, tmp_path, GRID, about=ABOUT)
     other = Counted()
     with torch.no_grad():
         other.saes["layer"].W_dec[0, 0] += 1e-3

@@ -34,6 +34,13 @@ def test_resamples_of_a_ratio_draw_amounts_and_counts_together() -> None:
     assert (found.value, found.low, found.high, found.change) == (0.25, 0.25, 0.25, -0.75)
 
 
+def test_a_resample_whose_counts_are_all_0_has_no_value() -> None:
+    one, other = (Measured(torch.tensor([a, 2.0]), torch.tensor([0.0, 4.0])) for a in (1.0, 0.0))
+    found = Bootstrap("test", 400, 0).estimate(one, other)
+    assert (found.value, found.low, found.high) == (0.75, 0.5, 0.75)
+    assert (found.change, found.change_low, found.change_high) == (0.25, 0.0, 0.25)
+
+
 def test_pairs_have_narrower_intervals_than_their_parts() -> None:
     generator = torch.Generator().manual_seed(0)
     base, ones = torch.randn(400, generator=generator), torch.ones(400)
