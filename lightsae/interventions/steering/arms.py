@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightsae.interventions.finding import LatentRanking
+from lightsae.interventions.finding.latent_ranking import LatentRanking
 from lightsae.interventions.hooks.attach import attach
 from lightsae.interventions.hooks.edits import Add, Clamp, Edit, Scale
 from lightsae.interventions.steering.options import SteeringOptions
@@ -63,12 +63,12 @@ class LatentArm(Arm):
     def told(self, layer: str) -> tuple[list[int], list[int]]:
         """Latents of a layer and their signs, for steering.json."""
         ranking = self.rankings[layer]
-        return [int(each) for each in ranking.latents], [int(each) for each in ranking.signs]
+        return ranking.latents.tolist(), ranking.signs.int().tolist()
 
     def tensors(self) -> dict[str, Tensor]:
         """Latents, signs and means."""
         return {
-            f"{name}/{layer}": torch.as_tensor(getattr(ranking, name))
+            f"{name}/{layer}": getattr(ranking, name)
             for layer, ranking in self.rankings.items()
             for name in LatentRanking._fields
         }
@@ -81,7 +81,7 @@ class LatentArm(Arm):
             name,
             {
                 layer: LatentRanking(
-                    *(tensors[f"{part}/{layer}"].numpy() for part in LatentRanking._fields)
+                    *(tensors[f"{part}/{layer}"] for part in LatentRanking._fields)
                 )
                 for layer in layers
             },
@@ -142,14 +142,15 @@ def steered(arm: Arm, task: SteeringTask, options: SteeringOptions, cell: Cell) 
     """Steer the task's model by a cell of an arm within a `with` block."""
     saes = arm.saes(task)
     error_term = arm.error_term(options)
-    with attach(task.model, saes, error_term=error_term, layouts=task.layouts) as attached:
-        with ExitStack() as edits:
-            for layer in saes:
-                edit = arm.edit(layer, cell, options)
-                edits.enter_context(
-                    attached.edit(edit, layer, positions=task.positions, must_touch=False)
-                )
-            yield
+    with (
+        attach(task.model, saes, error_term=error_term, layouts=task.layouts) as attached,
+        ExitStack() as edits,
+    ):
+        for layer in saes:
+            edit = arm.edit(layer, cell, options)
+            handle = attached.edit(edit, layer, positions=task.positions, must_touch=False)
+            edits.enter_context(handle)
+        yield
 
 
 def _one_latent(direction: Tensor) -> SparseAutoencoder:
@@ -174,7 +175,7 @@ def steering_edit(
     Returns:
         An edit of the first `count` latents; see `SteeringOptions` for the formulas.
     """
-    latents = torch.as_tensor(ranking.latents[:count])
+    latents = ranking.latents[:count]
     wanted, mean = _wanted(ranking, options, count)
     if options.kind == "additive":
         return Add(latents, strength * wanted * mean)
@@ -184,10 +185,7 @@ def steering_edit(
     return Clamp(latents, low=value, high=value)
 
 
-def _wanted(
-    ranking: LatentRanking, options: SteeringOptions, count: int
-) -> tuple[Tensor, Tensor]:
+def _wanted(ranking: LatentRanking, options: SteeringOptions, count: int) -> tuple[Tensor, Tensor]:
     """+1 for latents of which there shall be more, -1 for less; and their means."""
     toward = 1.0 if options.toward == 1 else -1.0
-    signs = torch.as_tensor(ranking.signs[:count]).float()
-    return toward * signs, torch.as_tensor(ranking.mean_active[:count]).float()
+    return toward * ranking.signs[:count], ranking.mean_active[:count]

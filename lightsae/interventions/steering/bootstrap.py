@@ -1,8 +1,8 @@
 """Percentile intervals of the bootstrap over samples, paired between points."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightsae.activations.shards.dtypes import Array
 from lightsae.interventions.steering.result import Estimate
 from lightsae.interventions.steering.task import Measured, Split
 
@@ -29,7 +29,7 @@ class Bootstrap:
 
     def __init__(self, split: Split, resamples: int, seed: int) -> None:
         self._split, self._resamples, self._seed = split, resamples, seed
-        self._draws: dict[int, NDArray[np.int64]] = {}
+        self._draws: dict[int, Array] = {}
 
     def estimate(self, measured: Measured, baseline: Measured) -> Estimate:
         """A metric, its change against the baseline, and their intervals.
@@ -48,7 +48,7 @@ class Bootstrap:
         low, high = np.nanquantile(self._values(one) - self._values(other), _LEVEL)
         return one.value - other.value, float(low), float(high)
 
-    def _values(self, measured: Measured) -> NDArray[np.float64]:
+    def _values(self, measured: Measured) -> Array:
         """The metric on every resample; NaN where all counts of one are 0."""
         amounts, counts = (each.double().numpy() for each in measured)
         draws = self._draws_of(len(amounts))
@@ -59,7 +59,7 @@ class Bootstrap:
                 found[start : start + _AT_ONCE] = amounts[part].sum(1) / counts[part].sum(1)
         return found
 
-    def _draws_of(self, n: int) -> NDArray[np.int64]:
+    def _draws_of(self, n: int) -> Array:
         if n not in self._draws:
             key = [self._seed, ("choice", "test").index(self._split), n]
             generator = np.random.default_rng(key)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.interventions.finding import LatentRanking, LayerFeatures
+from lightsae.interventions.finding.latent_ranking import LatentRanking
+from lightsae.interventions.finding.layer_features import LayerFeatures
 from lightsae.interventions.steering.arms import (
     Arm,
     Cell,
@@ -18,7 +19,7 @@ from lightsae.interventions.steering.arms import (
 )
 from lightsae.interventions.steering.options import SteeringOptions
 from lightsae.interventions.steering.result import RANKED
-from lightsae.interventions.steering.task import Labels, SteeringTask
+from lightsae.interventions.steering.task import SteeringTask
 from lightsae.sae import SparseAutoencoder, Transcoder
 from lightsae.sae.normalization import row_statistics
 
@@ -62,7 +63,7 @@ def make_arms(task: SteeringTask, layers: list[str], options: SteeringOptions) -
     return arms
 
 
-def _require_labels(labels: Labels) -> None:
+def _require_labels(labels: Array) -> None:
     if labels.ndim != 1 or not np.isin(labels, (0, 1)).all():
         raise LightsaeError("examples: labels must be one axis of 0 and 1")
     for label in (0, 1):
@@ -71,7 +72,7 @@ def _require_labels(labels: Labels) -> None:
 
 
 def _checked(
-    found: Mapping[str, LayerFeatures], layer: str, sae: SparseAutoencoder, labels: Labels
+    found: Mapping[str, LayerFeatures], layer: str, sae: SparseAutoencoder, labels: Array
 ) -> LayerFeatures:
     if layer not in found:
         raise LightsaeError(f"features: none of layer {layer!r}, there are {', '.join(found)}")
@@ -85,28 +86,30 @@ def _ranked(
     name: str,
     task: SteeringTask,
     features: Mapping[str, LayerFeatures],
-    labels: Labels,
+    labels: Array,
     options: SteeringOptions,
 ) -> LatentArm:
     """The latents that a task ranks first by some labels."""
-    most, rankings = max(options.counts), {}
+    most = max(options.counts)
+    rankings = {}
     for layer, each in features.items():
-        ranking = task.ranking(each, labels)
-        latents = np.asarray(ranking.latents, np.int64)[:most]
-        d_sae = each.codes.shape[1]
-        if len(latents) < most:
+        ranking = LatentRanking(*(part[:most] for part in task.ranking(each, labels)))
+        if len(ranking.latents) < most:
             raise LightsaeError(
-                f"counts: {most} latents are to be steered, the ranking of {layer!r} has "
-                f"{len(latents)}"
+                f"counts: {most} latents are to be steered, the ranking of {layer!r} by {name} has "
+                f"{len(ranking.latents)}"
             )
-        if len(set(latents)) < most or latents.min() < 0 or latents.max() >= d_sae:
-            raise LightsaeError(f"ranking of {layer!r}: expected distinct latents below {d_sae}")
-        signs = np.asarray(ranking.signs)[:most]
-        means = np.asarray(ranking.mean_active, np.float32)[:most]
-        if not np.isin(signs, (-1, 1)).all() or not np.isfinite(means).all():
-            raise LightsaeError(f"ranking of {layer!r}: expected signs of 1 or -1, finite means")
-        rankings[layer] = LatentRanking(latents, signs, means)
+        _require_ranking(ranking, f"ranking of {layer!r} by {name}", each.codes.shape[1])
+        rankings[layer] = ranking
     return LatentArm(name, rankings)
+
+
+def _require_ranking(ranking: LatentRanking, what: str, d_sae: int) -> None:
+    latents, signs, means = ranking
+    if len(latents.unique()) < len(latents) or not ((latents >= 0) & (latents < d_sae)).all():
+        raise LightsaeError(f"{what}: expected distinct latents below d_sae = {d_sae}")
+    if not (signs.abs() == 1).all() or not means.isfinite().all():
+        raise LightsaeError(f"{what}: expected signs of 1 or -1 and finite means")
 
 
 def _random(
@@ -116,17 +119,14 @@ def _random(
     rankings = {}
     for place, (layer, ranking) in enumerate(ranked.rankings.items()):
         generator = np.random.default_rng([options.seed, _DRAW, draw, place])
-        fires = (features[layer].codes != 0).sum(axis=0)
-        latents = drawn_latents(np.asarray(fires).ravel(), ranking.latents, generator, layer)
-        rankings[layer] = LatentRanking(
-            latents, ranking.signs, _mean_active(features[layer], latents)
-        )
+        fires = np.asarray((features[layer].codes != 0).sum(axis=0)).ravel()
+        latents = drawn_latents(fires, ranking.latents.numpy(), generator, layer)
+        means = torch.from_numpy(_mean_active(features[layer], latents)).float()
+        rankings[layer] = LatentRanking(torch.from_numpy(latents), ranking.signs, means)
     return LatentArm(f"{RANDOM} {draw}", rankings)
 
 
-def drawn_latents(
-    fires: Labels, ranked: Labels, generator: np.random.Generator, layer: str
-) -> Labels:
+def drawn_latents(fires: Array, ranked: Array, generator: np.random.Generator, layer: str) -> Array:
     """Of each ranked latent another at random among the ten that fire about as often.
 
     Args:
@@ -162,17 +162,18 @@ def drawn_latents(
     return np.array(found, np.int64)
 
 
-def _mean_active(features: LayerFeatures, latents: Labels) -> NDArray[np.float32]:
+def _mean_active(features: LayerFeatures, latents: Array) -> Array:
     """Mean of each latent where it fires, 0 where it never does."""
-    values = features.codes[:, latents].toarray()
-    return values.sum(axis=0) / np.maximum((values != 0).sum(axis=0), 1)
+    values = _columns(features, latents)
+    means: Array = values.sum(axis=0) / np.maximum((values != 0).sum(axis=0), 1)
+    return means
 
 
 def _raw(
     ranked: LatentArm,
     task: SteeringTask,
     features: Mapping[str, LayerFeatures],
-    labels: Labels,
+    labels: Array,
     options: SteeringOptions,
 ) -> RawArm:
     """The difference of the classes' mean activations, as long as the ranked latents' steps."""
@@ -218,19 +219,19 @@ def _mean_shift(
     """
     strength, count = cell
     latents = ranking.latents[:count]
-    old = torch.from_numpy(_columns(features, latents)).to(sae.W_dec.dtype)
+    old = torch.from_numpy(_columns(features, latents.numpy()))
     change = steering_edit(ranking, options, strength, count).new(old) - old
     with torch.no_grad():
-        moved = change @ sae.W_dec[torch.as_tensor(latents)].cpu() * _units(features, sae)
+        moved = change @ sae.W_dec[latents].float().cpu() * _units(features, sae)
     return float(moved.norm(dim=1).mean())
 
 
-def _columns(features: LayerFeatures, latents: NDArray[np.int64]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = features.codes[:, np.asarray(latents)].toarray()
+def _columns(features: LayerFeatures, latents: Array) -> Array:
+    found: Array = features.codes[:, latents].toarray().astype(np.float32)
     return found
 
 
 def _units(features: LayerFeatures, sae: SparseAutoencoder) -> Tensor:
     """What a decoded change is multiplied by in the units of the activations, [1] or [n, 1]."""
     statistics = row_statistics(torch.from_numpy(features.activations), sae.normalization)
-    return sae.scale.cpu().reshape(1) if statistics is None else statistics[:, 1:]
+    return sae.scale.float().cpu().reshape(1) if statistics is None else statistics[:, 1:]

@@ -21,7 +21,6 @@ from lightsae.interventions.steering.task import Measured, Split
 from lightsae.sae import SparseAutoencoder
 
 
-
 class SteeringFolder:
     """Where a steering keeps what it needs to go on.
 
@@ -86,7 +85,7 @@ folder
         if not file.exists():
             made = make()
             tensors = {
-                f"{place}/{arm.name}/{name}": tensor.contiguous()
+                f"{place}/{arm.name}/{name}": tensor.contiguous().clone()
                 for place, arm in enumerate(made)
                 for name, tensor in arm.tensors().items()
             }
@@ -173,7 +172,7 @@ def _load(file: Path) -> dict[str, Tensor]:
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
-    found = {}
+    found: dict[str, Any] = {}
     for key, child in value.items():
         found |= _flat(f"{prefix}.{key}" if prefix else str(key), child)
     return found

@@ -1,8 +1,7 @@
 """`steer`: the grid of a steering beside its controls, the choice, and the test of it."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -88,8 +87,7 @@ def steer(
             "saes": {layer: digest(task.saes[layer]) for layer in layers},
         }
         kept = SteeringFolder(folder, settings)
-        with _bar() as progress:
-            return _Run(task, layers, options, kept, progress).result(settings)
+        return _Run(task, layers, options, kept).result(settings)
     finally:
         os.close(lock)
 
@@ -103,10 +101,8 @@ class _Run:
         layers: list[str],
         options: SteeringOptions,
         folder: SteeringFolder,
-        progress: Progress,
     ) -> None:
         self.task, self.layers, self.options, self.folder = task, layers, options, folder
-        self.progress, self.bar = progress, progress.add_task("finding latents", total=None)
         self.arms: dict[str, Arm] = {}
         self.measured: dict[tuple[str, Split, Cell], Measurement] = {}
         seed = options.seed
@@ -138,17 +134,15 @@ class _Run:
 
     def _grids(self) -> dict[str, list[Point]]:
         """The points of every arm on the split of the choice."""
-        cells = self.options.cells
-        self.progress.reset(self.bar, total=len(self.arms) * len(cells))
-        grids = {}
-        for name in self.arms:
-            points = []
-            for cell in cells:
-                self.progress.update(self.bar, description=name)
-                points.append(self._point(name, "choice", cell))
-                self.progress.advance(self.bar)
-            grids[name] = with_front(points, self.task.target, self.task.target_falls)
-        return grids
+        wanted = [(arm, cell) for arm in self.arms for cell in self.options.cells]
+        points = self._points("choice", wanted)
+        return {
+            arm: with_front(
+                [point for point in points if point.arm == arm],
+                self.task.target, self.task.target_falls,
+            )
+            for arm in self.arms
+        }  # fmt: skip
 
     def _choose_and_test(self, found: SteeringResult, grids: dict[str, list[Point]]) -> None:
         """The chosen point and the best ones of the controls, measured on the test split."""
@@ -166,10 +160,7 @@ class _Run:
         tested = [(BASELINE, _NONE), (RECONSTRUCTION, _NONE)]
         tested += [(RANKED, found.chosen)] if found.chosen else []
         tested += [(point.arm, point.cell) for *_, point in picks if point is not None]
-        self.progress.reset(self.bar, description="test", total=len(set(tested)))
-        for arm, cell in dict.fromkeys(tested):
-            found.points.append(self._point(arm, "test", cell))
-            self.progress.advance(self.bar)
+        found.points += self._points("test", list(dict.fromkeys(tested)))
         if found.chosen:
             found.comparisons = [self._comparison(found.chosen, *pick) for pick in picks]
 
@@ -190,6 +181,21 @@ class _Run:
             better(low, high, falls),
         )  # fmt: skip
 
+    def _points(self, split: Split, wanted: list[tuple[str, Cell]]) -> list[Point]:
+        """Cells with their intervals, measured beside a bar."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TextColumn("points"), TimeRemainingColumn())  # fmt: skip
+        points = []
+        console = Console(stderr=True)
+        silent = not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=silent) as progress:
+            bar = progress.add_task(split, total=len(wanted))
+            for arm, cell in wanted:
+                progress.update(bar, description=f"{split}, {arm}")
+                points.append(self._point(arm, split, cell))
+                progress.advance(bar)
+        return points
+
     def _point(self, arm: str, split: Split, cell: Cell) -> Point:
         """A cell with its intervals."""
         measurement = self._measurement(arm, split, cell)
@@ -200,9 +206,7 @@ class _Run:
         metrics = {
             name: bootstrap.estimate(each, baseline[name]) for name, each in measurement.items()
         }
-        damages = [
-            limit.damage(metrics[name].change) for name, limit in self.task.guards.items()
-        ]
+        damages = [limit.damage(metrics[name].change) for name, limit in self.task.guards.items()]
         return Point(arm, split, metrics, max(damages, default=0.0), *cell)
 
     def _measurement(self, arm: str, split: Split, cell: Cell) -> Measurement:
@@ -239,11 +243,3 @@ def _layers(task: SteeringTask, options: SteeringOptions) -> list[str]:
     if task.target in task.guards:
         raise LightsaeError(f"guards: {task.target!r} is the target")
     return layers
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TextColumn("points"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield progress

@@ -3,21 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
+from lightsae.interventions.finding.collect_features import collect_features
+from lightsae.interventions.finding.latent_ranking import LatentRanking, ranking_of_probe
+from lightsae.interventions.finding.layer_features import FeaturePooling, LayerFeatures
+from lightsae.interventions.finding.probe import fit_probe
 from lightsae.sae import SparseAutoencoder
-
-if TYPE_CHECKING:
-    from lightsae.interventions.finding import LatentRanking, LayerFeatures
 
 Split = Literal["choice", "test"]
 Batch = Tensor | Mapping[str, Tensor]
-Labels = NDArray[np.int64]
 
 
 class Measured(NamedTuple):
@@ -94,7 +93,7 @@ class Examples(NamedTuple):
     """
 
     batches: Iterable[Batch]
-    labels: Labels
+    labels: Array
 
 
 class SteeringTask(ABC):
@@ -139,7 +138,7 @@ class SteeringTask(ABC):
     target: str
     target_falls: bool
     guards: Mapping[str, GuardLimit]
-    pooling: ClassVar[Literal["mean_nonzero", "mean", "max", "none"]] = "mean_nonzero"
+    pooling: FeaturePooling = "mean_nonzero"
     positions: Sequence[int] | None = None
     layouts: Mapping[str, str] | None = None
 
@@ -168,19 +167,17 @@ class SteeringTask(ABC):
         """Run the model over a batch of `examples`; another call than `model(batch)` goes here."""
         return model(**batch) if isinstance(batch, Mapping) else model(batch)
 
-    def features(self, batches: Iterable[Batch]) -> "Mapping[str, LayerFeatures]":
+    def features(self, batches: Iterable[Batch]) -> Mapping[str, LayerFeatures]:
         """Codes and activations of the examples, by layer; by default `collect_features`.
 
         Args:
             batches: Those of `examples`.
         """
-        from lightsae.interventions.finding import collect_features
-
         return collect_features(
             self.model, self.saes, batches, pooling=self.pooling, forward=self.forward
         )
 
-    def ranking(self, features: "LayerFeatures", labels: Labels) -> "LatentRanking":
+    def ranking(self, features: LayerFeatures, labels: Array) -> LatentRanking:
         """Latents of a layer, those first that tell the labels apart; by default by a probe.
 
         It is asked for again with shuffled labels, so it must not know the labels otherwise.
@@ -192,6 +189,4 @@ class SteeringTask(ABC):
         Returns:
             The latents, best first, at least as many as are steered.
         """
-        from lightsae.interventions.finding import fit_probe, ranking_of_probe
-
-        return ranking_of_probe(fit_probe(features, labels), features)
+        return ranking_of_probe(fit_probe(features.codes, labels), features.codes)
