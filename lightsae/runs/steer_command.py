@@ -43,7 +43,9 @@ def steer_command(words: Sequence[str]) -> Path:
     for module in ("jinja2", "matplotlib"):  # before work is lost
         require(module, extra="report")
     from lightsae.interventions.steering import steer
+    from lightsae.runs.log_filter import quieten
 
+    quieten()
     plain = yaml.safe_load(parser.dump(given, format="yaml"))
     folder = Path(expanded(given.out))
     try:

@@ -30,6 +30,7 @@ class Bootstrap:
     def __init__(self, split: Split, resamples: int, seed: int) -> None:
         self._split, self._resamples, self._seed = split, resamples, seed
         self._draws: dict[int, Array] = {}
+        self._kept: dict[int, tuple[Measured, Array]] = {}
 
     def estimate(self, measured: Measured, baseline: Measured) -> Estimate:
         """A metric, its change against the baseline, and their intervals.
@@ -49,7 +50,13 @@ class Bootstrap:
         return one.value - other.value, float(low), float(high)
 
     def _values(self, measured: Measured) -> Array:
-        """The metric on every resample; NaN where all counts of one are 0."""
+        """The metric on every resample, computed once; NaN where all counts of one are 0."""
+        kept = self._kept.get(id(measured))
+        if kept is None:
+            kept = self._kept[id(measured)] = measured, self._resampled(measured)
+        return kept[1]
+
+    def _resampled(self, measured: Measured) -> Array:
         amounts, counts = (each.double().numpy() for each in measured)
         draws = self._draws_of(len(amounts))
         found = np.empty(len(draws))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.interventions.hooks.attach import attach
@@ -53,7 +54,9 @@ def checked(measurement: Measurement, task: SteeringTask, where: str) -> Measure
                 f"measure gives no {name!r} ({where}), there are {', '.join(measurement)}"
             )
     for name, each in measurement.items():
-        amounts, counts = torch.as_tensor(each.amounts), torch.as_tensor(each.counts)
+        amounts, counts = each
+        if not isinstance(amounts, Tensor) or not isinstance(counts, Tensor):
+            raise LightsaeError(f"metric {name!r} ({where}): amounts and counts must be tensors")
         if amounts.ndim != 1 or amounts.shape != counts.shape or not len(amounts):
             raise LightsaeError(
                 f"metric {name!r} ({where}): amounts are {list(amounts.shape)}, counts "

@@ -64,8 +64,10 @@ class SteeringOptions:
             _require_distinct(name, getattr(self, name))
         if not all(math.isfinite(each) and each >= 0 for each in self.strengths):
             raise LightsaeError(f"strengths = {list(self.strengths)}, expected finite, at least 0")
-        if min(self.counts) < 1:
-            raise LightsaeError(f"counts = {list(self.counts)}, expected at least 1")
+        if not all(each >= 1 and each % 1 == 0 for each in self.counts):
+            raise LightsaeError(f"counts = {list(self.counts)}, expected whole, at least 1")
+        self.strengths = [float(each) for each in self.strengths]
+        self.counts = [int(each) for each in self.counts]
         for name, known in (("kind", get_args(Kind)), ("toward", (0, 1))):
             if getattr(self, name) not in known:
                 raise LightsaeError(f"{name} = {getattr(self, name)!r}, expected one of {known}")
@@ -81,7 +83,7 @@ class SteeringOptions:
     @property
     def cells(self) -> list[tuple[float, int]]:
         """The grid: strength and number of latents."""
-        return [(float(strength), count) for strength in self.strengths for count in self.counts]
+        return [(strength, count) for strength in self.strengths for count in self.counts]
 
 
 def _require_distinct(name: str, values: Sequence[object]) -> None:

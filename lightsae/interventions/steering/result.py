@@ -160,7 +160,7 @@ class SteeringResult:
         return path
 
     @classmethod
-    def load(cls, path: Path) -> "SteeringResult":
+    def load(cls, path: str | Path) -> "SteeringResult":
         """Read steering.json.
 
         Args:
@@ -170,7 +170,7 @@ class SteeringResult:
             LightsaeError: If it cannot be read or is not what `save` writes.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(Path(path).read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise LightsaeError(f"{path} cannot be read: {error}") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
@@ -195,5 +195,9 @@ def _result(content: Mapping[str, Any]) -> SteeringResult:
 
 
 def _point(content: Mapping[str, Any]) -> Point:
-    metrics = {name: Estimate(**each) for name, each in content["metrics"].items()}
-    return Point(**{**content, "metrics": metrics})
+    metrics = {
+        name: Estimate(**{part: float(value) for part, value in each.items()})
+        for name, each in content["metrics"].items()
+    }
+    numbers = {name: float(content[name]) for name in ("damage", "strength")}
+    return Point(**{**content, **numbers, "count": int(content["count"]), "metrics": metrics})

@@ -46,7 +46,7 @@ folder
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         require_no_other(path, "a steering")
-        self._claim(json.loads(json.dumps(settings)))
+        self._claim(dict(settings))
 
     def _claim(self, settings: dict[str, Any]) -> None:
         file = self.path / "settings.json"

@@ -1,5 +1,6 @@
 """`steer`: the grid of a steering beside its controls, the choice, and the test of it."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -34,7 +35,7 @@ from lightsae.interventions.steering.result import (
     SteeringResult,
 )
 from lightsae.interventions.steering.steering_folder import SteeringFolder, digest
-from lightsae.interventions.steering.task import Split, SteeringTask
+from lightsae.interventions.steering.task import GuardLimit, Split, SteeringTask
 from lightsae.interventions.steering.verdict import better, outcome_of, verdict_of
 
 _NONE: Cell = (0.0, 0)
@@ -42,7 +43,7 @@ _NONE: Cell = (0.0, 0)
 
 def steer(
     task: SteeringTask,
-    folder: Path,
+    folder: str | Path,
     options: SteeringOptions,
     *,
     about: Mapping[str, Any] | None = None,
@@ -76,16 +77,19 @@ def steer(
         LightsaeError: If the task is not whole, the folder holds something else or other settings,
             or a measurement is not finite.
     """
-    layers = _layers(task, options)
+    _require_whole(task)
+    layers, folder = _layers(task, options), Path(folder)
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
     try:
+        name = f"{type(task).__module__}.{type(task).__name__}"
         settings = {
-            "task": dict(about or {"class_path": f"{type(task).__module__}.{type(task).__name__}"}),
+            "task": dict(about or {"class_path": name}),
             "options": asdict(options),
             "saes": {layer: digest(task.saes[layer]) for layer in layers},
         }
+        settings = _as_read(settings)
         kept = SteeringFolder(folder, settings)
         return _Run(task, layers, options, kept).result(settings)
     finally:
@@ -225,6 +229,27 @@ class _Run:
         return self.measured[key]
 
 
+def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back."""
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(settings))
+    except (TypeError, ValueError) as error:
+        raise LightsaeError(f"about: expected plain values: {error}") from error
+    return found
+
+
+def _require_whole(task: SteeringTask) -> None:
+    """Refuse a task that lacks an attribute."""
+    for name in SteeringTask.__annotations__:
+        if not hasattr(task, name):
+            raise LightsaeError(f"{type(task).__name__} has no {name}, expected it of a task")
+    for name, limit in task.guards.items():
+        if not isinstance(limit, GuardLimit):
+            raise LightsaeError(f"guards: {name!r} has {limit!r}, expected a GuardLimit")
+    if task.target in task.guards:
+        raise LightsaeError(f"guards: {task.target!r} is the target")
+
+
 def _layers(task: SteeringTask, options: SteeringOptions) -> list[str]:
     """The layers that are steered; the dictionaries must have as many latents as are asked for."""
     layers = list(task.saes) if options.layers is None else list(options.layers)
@@ -240,6 +265,4 @@ def _layers(task: SteeringTask, options: SteeringOptions) -> list[str]:
                 f"counts: {max(options.counts)} is more than d_sae = {task.saes[layer].d_sae} of "
                 f"layer {layer!r}"
             )
-    if task.target in task.guards:
-        raise LightsaeError(f"guards: {task.target!r} is the target")
     return layers

@@ -12,6 +12,8 @@ function watchTheme() {
   apply();
 }
 
+const ready = () => { document.documentElement.dataset.ready = "true"; };
+
 watchTheme();
 showCharts();
 // A page of steerings has no latents to show.
@@ -27,6 +29,6 @@ if (runs.length) {
     showGallery();
     watchDialog();
     openFromAddress();
-    document.documentElement.dataset.ready = "true";
+    ready();
   });
-}
+} else ready();
