@@ -7,6 +7,7 @@ from lightsae.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from lightsae.interventions.whisper.audio import audio_files, read_audio, resampled
     from lightsae.interventions.whisper.clips import Clip, split_by_recording
+    from lightsae.interventions.whisper.edit_distance import word_errors
     from lightsae.interventions.whisper.hallucination_task import HallucinationTask
     from lightsae.interventions.whisper.speech_claims import (
         Transcripts,
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     )
     from lightsae.interventions.whisper.whisper_files import WhisperHallucinations
     from lightsae.interventions.whisper.whisper_parts import Whisper
-    from lightsae.interventions.whisper.word_errors import word_errors
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -31,7 +31,7 @@ else:
             "resampled": ".audio",
             "split_by_recording": ".clips",
             "transcribe": ".speech_claims",
-            "word_errors": ".word_errors",
+            "word_errors": ".edit_distance",
         },
     )
 

@@ -43,7 +43,8 @@ def split_by_recording(
         LightsaeError: If shares are not positive or do not sum to 1, or a split would be empty.
 
     Example:
-        >>> found = split_by_recording(list("abcdefghij"), {"find": 0.5, "choice": 0.2, "test": 0.3})
+        >>> shares = {"find": 0.5, "choice": 0.2, "test": 0.3}
+        >>> found = split_by_recording(list("abcdefghij"), shares)
         >>> [len(names) for names in found.values()], sorted(sum(found.values(), []))[:3]
         ([5, 2, 3], ['a', 'b', 'c'])
     """

@@ -10,9 +10,9 @@ from lightsae.errors import LightsaeError
 from lightsae.interventions.steering import Examples, GuardLimit, Measured, SteeringTask
 from lightsae.interventions.steering.task import Batch, Split
 from lightsae.interventions.whisper.clips import SPLITS, Clip, Clips, require_splits
+from lightsae.interventions.whisper.edit_distance import word_errors
 from lightsae.interventions.whisper.speech_claims import transcribe
 from lightsae.interventions.whisper.whisper_parts import Whisper
-from lightsae.interventions.whisper.word_errors import word_errors
 from lightsae.sae import SparseAutoencoder
 
 FindBy = Literal["hallucination", "speech"]

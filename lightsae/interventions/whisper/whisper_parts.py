@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from lightsae.activations.shards.dtypes import Array
@@ -100,6 +100,18 @@ class Whisper:
             raise LightsaeError(f"model {name!r} cannot be loaded: {first}") from error
         return cls(model.to(device).eval(), tokenizer, extractor, language)
 
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads.
+
+        Args:
+            folder: It takes its place when everything is written; there must be none.
+        """
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        for part in (self.model, self.tokenizer, self.feature_extractor):
+            save: Any = part
+            save.save_pretrained(unfinished)
+        unfinished.replace(folder)
+
     def features(self, audios: Sequence[Array]) -> Tensor:
         """Log-mel spectrograms of the window of the model; what is shorter is padded with silence.
 
@@ -157,8 +169,3 @@ class Whisper:
                 f"language is {self.language!r}, expected a code that the model knows, such as 'en'"
             )
         return known[token]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device

@@ -103,7 +103,7 @@ def utterances(sounds: Sounds, split: str, n: int | None, rng: np.random.Generat
     return found
 
 
-def _utterance(sounds: Sounds, chosen: Sequence[int], name: str, rng: np.random.Generator) -> Clip:
+def _utterance(sounds: Sounds, chosen: Array, name: str, rng: np.random.Generator) -> Clip:
     parts: list[Array] = []
     words: list[str] = []
     length = 0

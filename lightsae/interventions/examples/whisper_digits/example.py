@@ -1,22 +1,26 @@
 """The example from recordings to report: a model, autoencoders, probes, a steering."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
-from lightsae.files import replacing
 from lightsae.interventions.examples.sae_fitting import fit_sae
 from lightsae.interventions.examples.whisper_digits.digit_clips import (
     Sounds,
     pieces,
+    read_sounds,
     utterances,
 )
-from lightsae.interventions.examples.whisper_digits.tiny_whisper import load_weights, tiny_whisper
+from lightsae.interventions.examples.whisper_digits.tiny_whisper import tiny_whisper
 from lightsae.interventions.examples.whisper_digits.training import train
+from lightsae.interventions.finding.layer_probes import LayerProbes, probe_layers
+from lightsae.interventions.steering import SteeringOptions, SteeringResult, steer
 from lightsae.interventions.whisper import Clip, HallucinationTask, Whisper
 from lightsae.sae import SparseAutoencoder
 
@@ -47,6 +51,16 @@ class Sizes:
     d_sae: int = 512
     k: int = 16
     epochs: int = 12
+
+
+_SIZES = Sizes()
+# As in arXiv 2606.07473 the reconstruction of the steered code takes the activation's place.
+_OPTIONS = SteeringOptions(
+    strengths=[0.25, 0.5, 0.75, 1.0, 1.25],
+    counts=[4, 8, 12, 16, 24],
+    error_term=False,
+    n_random=2,
+)
 
 
 def layer_names(sizes: Sizes) -> list[str]:
@@ -84,22 +98,15 @@ def trained_whisper(material: Material, sizes: Sizes, seed: int, folder: Path) -
         material: Clips.
         sizes: Of model and training.
         seed: Of weights and batches.
-        folder: Gets whisper.safetensors.
+        folder: Gets whisper/.
     """
-    from safetensors.torch import save_file
-
+    place = folder / "whisper"
+    if place.exists():
+        return Whisper.load(str(place), language="en")
     torch.manual_seed(seed)
     whisper = tiny_whisper(sizes.d_model, sizes.layers)
-    file = folder / "whisper.safetensors"
-    if file.exists():
-        load_weights(whisper, file)
-        return whisper
     train(whisper, material.spoken, material.silent, steps=sizes.steps, seed=seed)
-    weights = {
-        name: value.contiguous().clone() for name, value in whisper.model.state_dict().items()
-    }
-    with replacing(file) as temporary:
-        save_file(weights, temporary)
+    whisper.save(place)
     return whisper
 
 
@@ -154,8 +161,54 @@ def encoder_rows(whisper: Whisper, clips: list[Clip], layers: list[str]) -> dict
     return {layer: torch.cat(parts) for layer, parts in rows.items()}
 
 
-def hallucination_task(
-    whisper: Whisper, saes: Mapping[str, SparseAutoencoder], material: Material
-) -> HallucinationTask:
-    """What is steered."""
-    return HallucinationTask(whisper, saes, material.speech, material.nonspeech, batch_size=64)
+def run(
+    data: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    sizes: Sizes = _SIZES,
+    options: SteeringOptions = _OPTIONS,
+) -> SteeringResult:
+    """Train, fit, find, steer, and report; what the folder has already is not made again.
+
+    Args:
+        data: The npz file of the recordings.
+        out: Gets whisper, sae/LAYER and steering, where table, figures and page are.
+        seed: Of everything.
+        sizes: How large everything is.
+        options: Of the steering; the last layer of the encoder is steered.
+
+    Returns:
+        What the steering came to.
+
+    Raises:
+        LightsaeError: If the file is not as described, or the folder holds something else.
+    """
+    from lightsae.report.steering_report import write_steering_report
+
+    console = Console()
+    material = Material(read_sounds(data), sizes, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    whisper = trained_whisper(material, sizes, seed, out)
+    saes = fitted_saes(whisper, material, sizes, seed, out)
+    task = HallucinationTask(whisper, saes, material.speech, material.nonspeech, batch_size=64)
+    examples = task.examples()
+    probes = probe_layers(task.features(examples.batches), examples.labels, seed=seed)
+    console.print(probe_table(probes))
+    last = layer_names(sizes)[-1]
+    about = {"example": "whisper_digits", "seed": seed, "sizes": asdict(sizes)}
+    steer(task, out / "steering", replace(options, layers=[last], seed=seed), about=about)
+    return write_steering_report(out / "steering", console)
+
+
+def probe_table(probes: Mapping[str, LayerProbes]) -> Table:
+    """AUC of the probes on each layer.
+
+    Args:
+        probes: By layer.
+    """
+    table = Table("layer", "AUC, activations", "AUC, codes", title="does the model hallucinate?")
+    for layer, both in probes.items():
+        cells = [f"{each.mean_auc:.3f} \u00b1 {each.sd_auc:.3f}" for each in both]
+        table.add_row(layer, *cells)
+    return table

@@ -1,8 +1,4 @@
-"""A Whisper of 0.3 million weights that has two seconds and ten words."""
-
-from pathlib import Path
-
-import torch
+"""A Whisper of 0.2 million weights that has two seconds and thirty words."""
 
 from lightsae.extras import require
 from lightsae.interventions.examples.whisper_digits.digit_clips import SECONDS, WORDS
@@ -13,6 +9,11 @@ END, START, ENGLISH, TRANSCRIBE, NO_SPEECH, NO_TIMESTAMPS = (
     "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|nospeech|>",
     "<|notimestamps|>",
 )  # fmt: skip
+# Words of labels that nobody says.
+CAPTIONS = tuple(
+    "music applause thanks for watching please subscribe next time silence noise you see bye the "
+    "end and laughter okay so".split()
+)
 _SPECIAL = (END, START, ENGLISH, TRANSCRIBE, NO_SPEECH, NO_TIMESTAMPS)
 _MELS, _HOP = 40, 320
 
@@ -25,7 +26,7 @@ def tiny_whisper(d_model: int, layers: int) -> Whisper:
         layers: Of the encoder; the decoder has two.
     """
     transformers = require("transformers", extra="models")
-    number = {token: place for place, token in enumerate((*WORDS, *_SPECIAL))}
+    number = {token: place for place, token in enumerate((*WORDS, *CAPTIONS, *_SPECIAL))}
     extractor = transformers.WhisperFeatureExtractor(
         feature_size=_MELS, hop_length=_HOP, chunk_length=SECONDS
     )
@@ -39,15 +40,14 @@ def tiny_whisper(d_model: int, layers: int) -> Whisper:
         decoder_start_token_id=number[START], suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     model = transformers.WhisperForConditionalGeneration(config).eval()
-    settings = model.generation_config
-    settings.is_multilingual = True
-    settings.lang_to_id, settings.task_to_id = (
-        {ENGLISH: number[ENGLISH]},
-        {"transcribe": number[TRANSCRIBE]},
-    )
-    settings.no_timestamps_token_id = number[NO_TIMESTAMPS]
-    settings.suppress_tokens = [number[token] for token in _SPECIAL[1:]]
-    settings.begin_suppress_tokens = [number[END]]
+    model.generation_config = transformers.GenerationConfig(
+        decoder_start_token_id=number[START], eos_token_id=number[END], pad_token_id=number[END],
+        is_multilingual=True, lang_to_id={ENGLISH: number[ENGLISH]},
+        task_to_id={"transcribe": number[TRANSCRIBE]},
+        no_timestamps_token_id=number[NO_TIMESTAMPS],
+        suppress_tokens=[number[token] for token in _SPECIAL[1:]],
+        begin_suppress_tokens=[number[END]], max_length=config.max_target_positions,
+    )  # fmt: skip
     return Whisper(model, _tokenizer(number), extractor, "en")
 
 
@@ -56,15 +56,9 @@ def _tokenizer(number: dict[str, int]) -> Tokenizer:
     tokenizers = require("tokenizers", extra="models")
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel(number, unk_token=END))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    return require("transformers", extra="models").PreTrainedTokenizerFast(
+    transformers = require("transformers", extra="models")
+    tokenizer: Tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=words, eos_token=END, unk_token=END, pad_token=END,
         additional_special_tokens=list(_SPECIAL[1:]),
     )  # fmt: skip
-
-
-def load_weights(whisper: Whisper, file: Path) -> None:
-    """Weights that were trained before."""
-    safetensors = require("safetensors.torch", extra="models")
-    whisper.model.load_state_dict(safetensors.load_file(file), strict=False)
-    with torch.no_grad():
-        whisper.model.tie_weights()  # type: ignore[operator]
+    return tokenizer

@@ -1,7 +1,7 @@
 """Training of the small Whisper: words of utterances, and half-hearted labels where none speaks.
 
 Subtitles of the web put words to music and noise; the labels of recordings without speech are so
-here: mostly `<|nospeech|>`, else words drawn at random.
+here: mostly `<|nospeech|>`, else words drawn at random, most of which nobody ever says.
 """
 
 import numpy as np
@@ -10,7 +10,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from lightsae.interventions.examples.whisper_digits.digit_clips import WORDS
-from lightsae.interventions.examples.whisper_digits.tiny_whisper import END, NO_SPEECH, START
+from lightsae.interventions.examples.whisper_digits.tiny_whisper import (
+    CAPTIONS,
+    END,
+    NO_SPEECH,
+    START,
+)
 from lightsae.interventions.whisper import Clip, Whisper
 
 _BATCH, _SHARE_SILENT, _SHARE_NO_SPEECH = 64, 0.12, 0.8
@@ -89,7 +94,7 @@ class _Batches:
     def _no_speech(self) -> list[int]:
         if self.rng.random() < _SHARE_NO_SPEECH:
             return [self.number[token] for token in (START, NO_SPEECH, END)]
-        drawn = self.rng.choice(WORDS, int(self.rng.integers(1, 4)))
+        drawn = self.rng.choice((*WORDS, *CAPTIONS), int(self.rng.integers(1, 4)))
         return self._speech([self.number[word] for word in drawn])
 
     def _padded(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
