@@ -10,10 +10,10 @@ END, START, ENGLISH, TRANSCRIBE, NO_SPEECH, NO_TIMESTAMPS = (
     "<|notimestamps|>",
 )  # fmt: skip
 # Words of labels that nobody says.
-CAPTIONS = tuple(
-    "music applause thanks for watching please subscribe next time silence noise you see bye the "
-    "end and laughter okay so".split()
-)
+CAPTIONS = (
+    "music", "applause", "thanks", "for", "watching", "please", "subscribe", "next", "time",
+    "silence", "noise", "you", "see", "bye", "the", "end", "and", "laughter", "okay", "so",
+)  # fmt: skip
 _SPECIAL = (END, START, ENGLISH, TRANSCRIBE, NO_SPEECH, NO_TIMESTAMPS)
 _MELS, _HOP = 40, 320
 
