@@ -17,7 +17,7 @@ from lightsae.interventions.examples.whisper_digits.example import Sizes, run
 
 RATE = 8_000
 SIZES = Sizes(
-    d_model=16, layers=1, steps=200, utterances=120, nonspeech=(6, 16, 9), pieces=1, d_sae=32, k=4,
+    d_model=32, layers=1, steps=180, utterances=120, nonspeech=(6, 16, 9), pieces=1, d_sae=32, k=4,
     epochs=2,
 )  # fmt: skip
 OPTIONS = SteeringOptions([1.0, 2.0], [1, 2], error_term=False, n_random=1, bootstrap=100)
