@@ -11,6 +11,7 @@ from lightsae.interventions.examples.whisper_digits.__main__ import main
 from lightsae.interventions.examples.whisper_digits.digit_clips import (
     pieces,
     read_sounds,
+    sessions,
     utterances,
 )
 from lightsae.interventions.examples.whisper_digits.example import Sizes, run
@@ -45,7 +46,8 @@ def data(tmp_path_factory):
         parts[f"{name}_offsets"] = np.cumsum([0, *map(len, sounds)])
     path = tmp_path_factory.mktemp("data") / "sounds.npz"
     np.savez(
-        path, **parts, digit=digit, take=np.repeat(np.arange(30), 10).astype(np.int16),
+        path, **parts, digit=digit, speaker=np.zeros(300, np.int8),
+        take=np.repeat(np.arange(30), 10).astype(np.int16),
         other_names=np.array([f"sound {number}" for number in range(40)]),
     )  # fmt: skip
     return path
@@ -53,11 +55,12 @@ def data(tmp_path_factory):
 
 def test_utterances_say_what_they_are_made_of(data):
     sounds, rng = read_sounds(data), np.random.default_rng(0)
-    found = utterances(sounds, "test", None, rng)
+    found = sessions(sounds, "test", 1, rng)
     said = sorted(word for clip in found for word in clip.text.split())
     assert len(said) == 50 and said.count("seven") == 5
     assert all(clip.audio.shape == (32_000,) for clip in found)
-    assert len(utterances(sounds, "train", 7, rng)) == 7
+    assert len({clip.recording for clip in found}) == 5
+    assert len(utterances(sounds, 7, rng)) == 7
     made = pieces(sounds, ["sound 3", "sound 4"], 2, rng)
     assert [clip.recording for clip in made] == ["sound 3"] * 2 + ["sound 4"] * 2
     assert all(0 < np.abs(clip.audio).max() <= 1 for clip in made)

@@ -16,7 +16,16 @@ _LENGTH = 16_000 * SECONDS
 _LONGEST_PAUSE = 2_400
 _SHORTEST_PIECE = 8_000
 _FIRST_TAKES = {"train": 0, "choice": 20, "test": 25}
-_KEYS = ("speech", "speech_offsets", "digit", "take", "other", "other_offsets", "other_names")
+_KEYS = (
+    "speech",
+    "speech_offsets",
+    "digit",
+    "speaker",
+    "take",
+    "other",
+    "other_offsets",
+    "other_names",
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class Sounds:
     Attributes:
         digits: Spoken digits, one a recording.
         digit: Which, [n].
+        speaker: Who said it, [n].
         take: Number of the take, [n]; splits are by take.
         others: Recordings without speech.
         names: Of these.
@@ -33,6 +43,7 @@ class Sounds:
 
     digits: list[Array]
     digit: Array
+    speaker: Array
     take: Array
     others: list[Array]
     names: list[str]
@@ -43,7 +54,7 @@ def read_sounds(path: Path) -> Sounds:
 
     Args:
         path: An npz file with speech and other, each the recordings end to end, speech_offsets and
-            other_offsets, digit and take of each recording of speech, and other_names.
+            other_offsets, digit, speaker and take of each recording of speech, and other_names.
 
     Raises:
         LightsaeError: If it is not such a file.
@@ -56,6 +67,7 @@ def read_sounds(path: Path) -> Sounds:
     return Sounds(
         _recordings(found["speech"], found["speech_offsets"]),
         found["digit"],
+        found["speaker"],
         found["take"],
         _recordings(found["other"], found["other_offsets"]),
         [str(name) for name in found["other_names"]],
@@ -82,28 +94,47 @@ def takes_of(sounds: Sounds, split: str) -> Array:
     return np.flatnonzero((sounds.take >= first) & (sounds.take < min(after, default=30)))
 
 
-def utterances(sounds: Sounds, split: str, n: int | None, rng: np.random.Generator) -> list[Clip]:
-    """Utterances of one to three digits at other speeds and levels, somewhere in two seconds.
+def utterances(sounds: Sounds, n: int, rng: np.random.Generator) -> list[Clip]:
+    """Utterances for training, of digits that anyone said in the takes for training.
 
     Args:
         sounds: The recordings.
-        split: Whose takes are used.
-        n: How many utterances, of digits drawn anew; None for as many as take each once.
+        n: How many.
         rng: Draws.
     """
-    pool = takes_of(sounds, split)
-    stock = rng.permutation(pool)
+    pool = takes_of(sounds, "train")
+    return [
+        _utterance(sounds, rng.choice(pool, int(rng.integers(1, 4))), "train", rng)
+        for _ in range(n)
+    ]
+
+
+def sessions(sounds: Sounds, split: str, passes: int, rng: np.random.Generator) -> list[Clip]:
+    """Utterances that take each digit of a split as often; those of a speaker's take are a sample.
+
+    Args:
+        sounds: The recordings.
+        split: choice or test.
+        passes: How often each recording of a digit is used, at other speeds and in other company.
+        rng: Draws.
+    """
     found: list[Clip] = []
-    while len(found) < n if n else len(stock):
-        wanted = int(rng.integers(1, 4))
-        chosen = rng.choice(pool, wanted) if n else stock[:wanted]
-        found.append(_utterance(sounds, chosen, f"{split} {len(found)}", rng))
-        # What did not fit into two seconds is for the next one.
-        stock = stock[len(found[-1].text.split()) :]
+    pool = takes_of(sounds, split)
+    whose = list(zip(sounds.speaker[pool].tolist(), sounds.take[pool].tolist(), strict=True))
+    for speaker, take in sorted(set(whose)):
+        said = pool[[each == (speaker, take) for each in whose]]
+        for _ in range(passes):
+            stock = rng.permutation(said)
+            while len(stock):
+                chosen, name = stock[: int(rng.integers(1, 4))], f"speaker {speaker}, take {take}"
+                found.append(_utterance(sounds, chosen, name, rng))
+                # What did not fit into two seconds is for the next one.
+                stock = stock[len(found[-1].text.split()) :]
     return found
 
 
 def _utterance(sounds: Sounds, chosen: Array, name: str, rng: np.random.Generator) -> Clip:
+    """One to three digits at other speeds and levels, with pauses, somewhere in two seconds."""
     parts: list[Array] = []
     words: list[str] = []
     length = 0
