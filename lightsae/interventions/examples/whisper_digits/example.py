@@ -47,7 +47,7 @@ class Sizes:
     layers: int = 3
     steps: int = 1400
     utterances: int = 4000
-    nonspeech: tuple[int, int, int] = (10, 58, 41)
+    nonspeech: tuple[int, int, int] = (6, 60, 43)
     pieces: int = 3
     d_sae: int = 512
     k: int = 16
