@@ -1,0 +1,1 @@
+"""A small Whisper that hears digits in drums: trained on the spot, then steered."""
