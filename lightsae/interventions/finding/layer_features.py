@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightsae.activations.shards.dtypes import Array
@@ -47,6 +46,7 @@ def pooled(
         LightsaeError: If there is no such pooling.
 
     Example:
+        >>> import torch
         >>> from lightsae.sae import SparseCode
         >>> code = SparseCode(torch.tensor([[2.0], [4.0], [0.0]]), torch.tensor([[1]] * 3), d_sae=2)
         >>> seen = LayerCode(code, lead=(1, 3), activations=torch.ones(1, 3, 2))
@@ -87,6 +87,7 @@ def present_places(batch: object, lead: Sequence[int]) -> Tensor | None:
         Bool [B, T], or None where nothing is told.
 
     Example:
+        >>> import torch
         >>> batch = {"attention_mask": torch.tensor([[1, 0]])}
         >>> present_places(batch, (1, 2)), present_places(batch, (1, 3))
         (tensor([[ True, False]]), None)
