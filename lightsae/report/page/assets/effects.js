@@ -47,9 +47,10 @@ function plusMinus(value, spread) {
 function sentenceOf(title, changes, controls) {
   if (!changes.length) return `${title} changes no logit.`;
   const most = changes.reduce((a, b) => (Math.abs(b.mean) > Math.abs(a.mean) ? b : a));
+  const name = /^\d+$/.test(most.name) ? `class ${most.name}` : most.name;
   const further = Math.round(most.p * (controls + 1)) - 1;
   const beaten = further ? `${further} of ${controls} change it as much` : `none of ${controls} changes it as much`;
-  return `${title} ${most.mean < 0 ? "lowers" : "raises"} ${most.name} by ${short(Math.abs(most.mean))} (random latents: ${plusMinus(most.control, most.spread)}; ${beaten}).`;
+  return `${title} ${most.mean < 0 ? "lowers" : "raises"} ${name} by ${short(Math.abs(most.mean))} (random latents: ${plusMinus(most.control, most.spread)}; ${beaten}).`;
 }
 
 function extentOf({ mean, error, control, spread }) {
