@@ -33,6 +33,7 @@ _RUNS = {
 _TOOLS = {
     "sweep": "a grid of autoencoders, trained stacked and compared: --config FILE --run_dir DIR",
     "steer": "steer a model by latents beside controls, and test it: --config FILE --out DIR",
+    "effects": "what a run's latents do to the classifier that its shards came from: RUN",
     "extract": "write a frozen model's activations to HDF5 shards",
     "report": "one HTML page that compares evaluated runs and shows their latents",
     "calibrate": "thresholds at which L0 over a set of shards is k: RUN_OR_FOLDER",
@@ -51,7 +52,7 @@ _DISK = (
 )  # fmt: skip
 
 # Commands that are one process however they are started.
-_ALONE = {"shards", "calibrate", "export", "import", "push", "steer"}
+_ALONE = {"shards", "calibrate", "export", "import", "push", "steer", "effects"}
 
 # Commands that go on where they were stopped, and do not say so themselves.
 _GO_ON = {"extract", "shards", "demo", "steer"}
@@ -60,7 +61,7 @@ _GO_ON = {"extract", "shards", "demo", "steer"}
 _OF_TRAINED = {"validate", "test", "predict"}
 
 # Commands whose options name classes, which may be files of the current folder.
-_TAKE_CLASSES = {*_RUNS, "extract", "sweep", "steer"}
+_TAKE_CLASSES = {*_RUNS, "extract", "sweep", "steer", "effects"}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -178,7 +179,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
     own_parser = {
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
         "sweep": _sweep, "import": _import, "push": _push, "calibrate": _calibrate,
-        "steer": _steer,
+        "steer": _steer, "effects": _effects,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -204,6 +205,14 @@ def _steer(words: list[str]) -> None:
         from lightsae.report.steering_report import write_steering_report
 
         write_steering_report(folder, Console())
+
+
+def _effects(words: list[str]) -> None:
+    """What latents do."""
+    from lightsae.runs.class_effects.command import effects_command
+
+    with answering_sigterm():
+        effects_command(words[1:])
 
 
 def _shards(words: list[str]) -> None:

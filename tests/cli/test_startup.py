@@ -55,6 +55,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
         ["extract", "--no_such_option", "3"],
         ["demo", "--help"],
         ["steer", "--help"],
+        ["effects", "--help"],
         ["fit", "--help"],
         ["predict", "-h"],
         ["export", "--help"],

@@ -18,6 +18,8 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch) -> None:
     assert names["seen"].lead == (8, 5)
     assert torch.equal(names["steered"][2:], names["logits"][2:])
     assert not torch.equal(names["steered"][:2], names["logits"][:2])
+    assert names["class_effects"].ablation.mean.shape == (2, 10)
+    assert bool(names["class_effects"].ablation.mean.isfinite().all())
 
 
 def test_the_page_is_linked() -> None:

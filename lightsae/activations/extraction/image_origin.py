@@ -10,8 +10,9 @@ from lightsae.activations.shards.manifest import IMAGES_FROM, Manifest
 from lightsae.errors import LightsaeError
 
 _PATHS = ("folder", "webdataset", "arrays")
-# Datasets whose code is known; the others' runs only where a user names them.
-_TRUSTED = "lightsae."
+# Datasets whose code is known; the others' runs only where a user names them. A whole package is
+# not: its commands take arguments, too.
+_TRUSTED = ("lightsae.activations.sources.digits.Digits",)
 
 
 def origin_settings(options: DataOptions) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def images_from(manifest: Manifest, option: str) -> DataOptions | None:
         options = DataOptions(**said)
     except TypeError as error:
         raise LightsaeError(f"manifest: {IMAGES_FROM} is {said!r}: {error}") from error
-    if options.dataset is not None and not str(options.dataset).startswith(_TRUSTED):
+    if options.dataset is not None and options.dataset not in _TRUSTED:
         raise LightsaeError(
             f"the images are items of {options.dataset}, which is not imported because a file says "
             f"so: {option} {options.dataset} does"

@@ -1,7 +1,7 @@
 """Class logits under ablation and amplification of latents, beside those of random latents."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightsae.activations.extraction.models import weights_hash
 from lightsae.errors import LightsaeError
 from lightsae.interventions.class_effects.result import ClassEffects, LogitChange
 from lightsae.interventions.finding.model_calls import Inputs, call, tracked
@@ -32,6 +33,7 @@ def measure_class_effects(
     amplify: float = 2.0,
     n_random: int = 20,
     seed: int = 0,
+    positions: Sequence[int] | None = None,
     logits: Callable[[Any], Tensor] | None = None,
     batch_size: int = 64,
     show_progress: bool = True,
@@ -53,6 +55,8 @@ def measure_class_effects(
         amplify: Factor of the amplification.
         n_random: Controls of each latent.
         seed: Of the choice of controls.
+        positions: Tokens where latents are looked for and changed, such as [0] for an autoencoder
+            of class tokens; by default all.
         logits: Makes [B, classes] of what the model gives; by default that itself, or its `logits`.
         batch_size: Copies of images at once.
         show_progress: Show a bar on a terminal.
@@ -61,8 +65,8 @@ def measure_class_effects(
         Mean changes with standard errors and p-values, of every latent and class.
 
     Raises:
-        LightsaeError: If there is no such layer or latent, fewer than n_random others fire, batches
-            are empty or can be read once only, or logits are not [B, classes].
+        LightsaeError: If there is no such layer, position or latent, fewer than n_random others
+            fire, batches are empty or can be read once only, or logits are not [B, classes].
 
     Example:
         >>> from lightsae.sae import TopK
@@ -80,23 +84,33 @@ def measure_class_effects(
     read = partial(_logits, logits)
     with attach(model, {layer: sae}) as attached:
         firing_batches = tracked(batches, "firing", show_progress)
-        images, firing = _firing_images(attached, model, layer, firing_batches, sae.d_sae)
+        images, firing = _firing_images(
+            attached, model, layer, firing_batches, sae.d_sae, positions
+        )
         controls = _controls(wanted, firing, n_random, seed)
         run = torch.cat([wanted, controls.flatten()]).unique()
         sums = {factor: _Sums(run, sae.d_sae) for factor in (0.0, amplify)}
         for batch in tracked(batches, "logits", show_progress):
             with attached.record() as recording:
                 before = read(call(model, batch), recording[layer].lead[0])
-            pairs = firing_pairs(recording[layer], run)
+            pairs = firing_pairs(recording[layer], run, layer, positions)
             for factor, found in sums.items():
                 for part, after in scaled_outputs(
-                    attached, model, layer, batch, pairs, factor, read, batch_size=batch_size
+                    attached,
+                    model,
+                    layer,
+                    batch,
+                    pairs,
+                    factor,
+                    read,
+                    batch_size=batch_size,
+                    positions=positions,
                 ):
                     found.add(pairs.latents[part].cpu(), after - before[pairs.samples[part].cpu()])
     ablation, amplification = (each.change(wanted, controls) for each in sums.values())
     return ClassEffects(
-        layer, sae.d_sae, images, float(amplify), seed, wanted, firing[wanted], controls,
-        ablation, amplification,
+        layer, weights_hash(sae), sae.d_sae, images, float(amplify), seed, wanted,
+        firing[wanted], controls, ablation, amplification,
     )  # fmt: skip
 
 
@@ -113,14 +127,19 @@ def _require_settings(
 
 
 def _firing_images(
-    attached: Attached, model: nn.Module, layer: str, batches: Iterable[Inputs], d_sae: int
+    attached: Attached,
+    model: nn.Module,
+    layer: str,
+    batches: Iterable[Inputs],
+    d_sae: int,
+    positions: Sequence[int] | None,
 ) -> tuple[int, Tensor]:
     """Number of images, and on how many of them each latent fires, [d_sae] int64."""
     images, firing = 0, torch.zeros(d_sae, dtype=torch.long)
     for batch in batches:
         with attached.record() as recording:
             call(model, batch)
-        pairs = firing_pairs(recording[layer], torch.arange(d_sae))
+        pairs = firing_pairs(recording[layer], torch.arange(d_sae), layer, positions)
         images += pairs.batch
         firing += torch.bincount(pairs.latents.cpu(), minlength=d_sae)
     if not images:

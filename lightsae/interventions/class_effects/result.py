@@ -18,7 +18,7 @@ FORMAT = 1
 FILE = "class_effects.safetensors"
 _METADATA = "class_effects"
 _SETTINGS: dict[str, type] = {
-    "layer": str, "d_sae": int, "images": int, "amplify": float, "seed": int,
+    "layer": str, "autoencoder": str, "d_sae": int, "images": int, "amplify": float, "seed": int,
 }  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class ClassEffects:
 
     Attributes:
         layer: Name of the layer.
+        autoencoder: `weights_hash` of the autoencoder, 16 hexadecimal digits.
         d_sae: Size of its dictionary.
         images: Number of images that were looked at.
         amplify: Factor of the amplification.
@@ -61,9 +62,9 @@ class ClassEffects:
         >>> import tempfile
         >>> change = LogitChange(*torch.ones(5, 1, 3))
         >>> effects = ClassEffects(
-        ...     "blocks.3", d_sae=8, images=4, amplify=2.0, seed=0, latents=torch.tensor([5]),
-        ...     firing=torch.tensor([2]), controls=torch.tensor([[1, 2]]), ablation=change,
-        ...     amplification=change,
+        ...     "blocks.3", "00c0ffee00c0ffee", d_sae=8, images=4, amplify=2.0, seed=0,
+        ...     latents=torch.tensor([5]), firing=torch.tensor([2]),
+        ...     controls=torch.tensor([[1, 2]]), ablation=change, amplification=change,
         ... )
         >>> folder = tempfile.mkdtemp()
         >>> effects.save(folder)
@@ -72,6 +73,7 @@ class ClassEffects:
     """
 
     layer: str
+    autoencoder: str
     d_sae: int
     images: int
     amplify: float

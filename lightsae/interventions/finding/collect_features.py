@@ -13,6 +13,7 @@ from lightsae.interventions.finding.layer_features import (
     FeaturePooling,
     LayerFeatures,
     pooled,
+    present_places,
     require_pooling,
 )
 from lightsae.interventions.finding.model_calls import call, tracked
@@ -31,6 +32,9 @@ def collect_features(
     show_progress: bool = True,
 ) -> dict[str, LayerFeatures]:
     """Codes and raw activations of samples, pooled over places.
+
+    Where a batch is a mapping with an `attention_mask` [B, T] and a layer has as many places, those
+    at which it is 0, left or right, are padding and count for nothing; "none" has no rows of them.
 
     Args:
         model: In eval mode, or it may learn from what it sees.
@@ -69,7 +73,8 @@ def collect_features(
             with attached.record(activations=True) as recording:
                 run(model, batch)
             for layer, found in parts.items():
-                found.append(pooled(recording[layer], pooling))
+                seen = recording[layer]
+                found.append(pooled(seen, pooling, present_places(batch, seen.lead)))
         if not any(parts.values()):
             raise LightsaeError("batches is empty, expected one batch or more")
     return {layer: _joined(found) for layer, found in parts.items()}

@@ -1,8 +1,10 @@
 """`LayerFeatures`: what a layer shows of each sample, pooled over its places."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
+from torch import Tensor
 
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
@@ -27,7 +29,9 @@ class LayerFeatures(NamedTuple):
     activations: Array
 
 
-def pooled(seen: LayerCode, pooling: FeaturePooling) -> LayerFeatures:
+def pooled(
+    seen: LayerCode, pooling: FeaturePooling, present: Tensor | None = None
+) -> LayerFeatures:
     """Features of one pass.
 
     Args:
@@ -35,6 +39,8 @@ def pooled(seen: LayerCode, pooling: FeaturePooling) -> LayerFeatures:
         pooling: How places become one: the mean of a latent over the places where it fires
             ("mean_nonzero", arXiv 2606.07473), the mean over all, the largest; "none" gives a row
             for each place instead, of raw activations too.
+        present: Where samples are not padded, bool [B, T]; padding counts for nothing, and has no
+            row with "none". A sample of nothing but padding has zeros.
 
     Raises:
         LightsaeError: If there is no such pooling.
@@ -46,21 +52,51 @@ def pooled(seen: LayerCode, pooling: FeaturePooling) -> LayerFeatures:
         >>> seen = LayerCode(code, lead=(1, 3), activations=torch.ones(1, 3, 2))
         >>> [pooled(seen, how).codes.toarray().tolist() for how in ("mean_nonzero", "mean")]
         [[[0.0, 3.0]], [[0.0, 2.0]]]
+        >>> pooled(seen, "max", torch.tensor([[True, False, True]])).codes.toarray().tolist()
+        [[0.0, 2.0]]
     """
     require_pooling(pooling)
     assert seen.activations is not None
     rows, samples = len(seen.code), seen.lead[0]
-    places = 1 if pooling == "none" or not rows else rows // samples
+    kept: Array = np.ones(rows, bool) if present is None else present.flatten().cpu().numpy()
+    raw = seen.activations.detach().cpu().double().numpy().reshape(rows, seen.activations.shape[-1])
+    if pooling == "none":
+        of, raw = np.cumsum(kept) - 1, raw[kept]
+        samples = len(raw)
+    else:
+        each = rows // max(samples, 1)
+        of = np.arange(rows) // max(each, 1)
+        raw = np.where(kept[:, None], raw, 0).reshape(samples, each, raw.shape[1]).sum(axis=1)
+    places = np.maximum(np.bincount(of[kept], minlength=samples), 1)
     values = seen.code.values.detach().cpu().double().numpy()
-    fires = values > 0
-    row = np.nonzero(fires)[0] // places
-    key = row * seen.code.d_sae + seen.code.indices.cpu().numpy()[fires]
-    raw = seen.activations.detach().cpu().double().numpy()
-    raw = raw.reshape(rows // places, places, raw.shape[-1]).mean(axis=1)
-    shape = rows // places, seen.code.d_sae
-    return LayerFeatures(
-        _sparse(key, values[fires], shape, places, pooling), raw.astype(np.float32)
-    )
+    fires = (values > 0) & kept[:, None]
+    key = of[np.nonzero(fires)[0]] * seen.code.d_sae + seen.code.indices.cpu().numpy()[fires]
+    shape = samples, seen.code.d_sae
+    codes = _sparse(key, values[fires], shape, places, pooling)
+    return LayerFeatures(codes, (raw / places[:, None]).astype(np.float32))
+
+
+def present_places(batch: object, lead: Sequence[int]) -> Tensor | None:
+    """Which places of a layer are no padding, by the attention_mask of a batch.
+
+    Args:
+        batch: Whatever the model was given; one without an attention_mask [B, T] tells nothing.
+        lead: Axes of the layer's places; where they are not [B, T] the mask is about others, such
+            as those of an encoder.
+
+    Returns:
+        Bool [B, T], or None where nothing is told.
+
+    Example:
+        >>> import torch
+        >>> batch = {"attention_mask": torch.tensor([[1, 0]])}
+        >>> present_places(batch, (1, 2)), present_places(batch, (1, 3))
+        (tensor([[ True, False]]), None)
+    """
+    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or tuple(mask.shape) != tuple(lead) or mask.ndim != 2:
+        return None
+    return mask.bool()
 
 
 def require_pooling(pooling: str) -> None:
@@ -71,7 +107,7 @@ def require_pooling(pooling: str) -> None:
 
 
 def _sparse(
-    key: Array, values: Array, shape: tuple[int, int], places: int, pooling: FeaturePooling
+    key: Array, values: Array, shape: tuple[int, int], places: Array, pooling: FeaturePooling
 ) -> "csr_array":
     """Entries of the same row and latent as one."""
     sparse = require("scipy.sparse", extra="evaluation")
@@ -81,8 +117,8 @@ def _sparse(
         return sparse.csr_array(shape, dtype=np.float32)
     join = np.maximum if pooling == "max" else np.add
     data = join.reduceat(values[order], first)
-    if pooling in ("mean", "mean_nonzero"):
-        data = data / (places if pooling == "mean" else count)
     # scikit-learn takes no wider indices.
     row, latent = (place.astype(np.int32) for place in np.divmod(found, shape[1]))
+    if pooling in ("mean", "mean_nonzero"):
+        data = data / (places[row] if pooling == "mean" else count)
     return sparse.csr_array((data.astype(np.float32), (row, latent)), shape=shape)

@@ -1,6 +1,6 @@
 """One latent scaled in one sample, many such pairs in a batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from lightsae.interventions.finding.model_calls import Inputs, call, samples_of
 from lightsae.interventions.hooks.attach import Attached
 from lightsae.interventions.hooks.edits import Edit
 from lightsae.interventions.hooks.layer_code import LayerCode
+from lightsae.interventions.hooks.places import Places
 
 
 class ScalePairs(Edit):
@@ -56,12 +57,19 @@ class Pairs(NamedTuple):
     batch: int
 
 
-def firing_pairs(seen: LayerCode, latents: Tensor) -> Pairs:
-    """Which of some latents fire in which samples of a pass, at any place.
+def firing_pairs(
+    seen: LayerCode, latents: Tensor, layer: str = "", positions: Sequence[int] | None = None
+) -> Pairs:
+    """Which of some latents fire in which samples of a pass.
 
     Args:
         seen: The code.
         latents: Which, [m] int64.
+        layer: Its name, for messages.
+        positions: At which places; by default any.
+
+    Raises:
+        LightsaeError: If the layer has no such positions.
 
     Example:
         >>> from lightsae.sae import SparseCode
@@ -72,7 +80,11 @@ def firing_pairs(seen: LayerCode, latents: Tensor) -> Pairs:
     code, batch = seen.code, seen.lead[0]
     wanted = torch.zeros(code.d_sae, dtype=torch.bool, device=code.indices.device)
     wanted[latents.to(wanted.device)] = True
-    row, place = torch.nonzero((code.values > 0) & wanted[code.indices], as_tuple=True)
+    fires = (code.values > 0) & wanted[code.indices]
+    if positions is not None:
+        here = Places(positions).rows(seen.lead, None, layer)
+        fires &= here.flatten().to(fires.device).unsqueeze(1)
+    row, place = torch.nonzero(fires, as_tuple=True)
     sample = row // max(len(code) // max(batch, 1), 1)
     key = (sample * code.d_sae + code.indices[row, place]).unique()
     return Pairs(key // code.d_sae, key % code.d_sae, batch)
@@ -88,6 +100,7 @@ def scaled_outputs(
     read: Callable[[Any, int], Tensor],
     *,
     batch_size: int,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """What comes out where the latent of a pair is scaled in its sample, part by part.
 
@@ -100,6 +113,7 @@ def scaled_outputs(
         factor: 0 ablates.
         read: Makes a row for each sample of the model's output and their number.
         batch_size: Pairs at once.
+        positions: At which places; by default all.
 
     Yields:
         The pairs, and of each what was read, [part, ...].
@@ -110,6 +124,6 @@ def scaled_outputs(
         latents, place = pairs.latents[part].unique(return_inverse=True)
         factors = torch.ones(len(samples), len(latents), device=samples.device)
         factors[torch.arange(len(samples), device=samples.device), place] = factor
-        with attached.edit(ScalePairs(latents, factors), layer):
+        with attached.edit(ScalePairs(latents, factors), layer, positions=positions):
             result = call(model, samples_of(inputs, samples, pairs.batch))
         yield part, read(result, len(samples))

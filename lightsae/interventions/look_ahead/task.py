@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 import xxhash
 
 from lightsae.activations.shards.dtypes import Array
@@ -17,7 +16,7 @@ from lightsae.interventions.finding.collect_features import collect_features
 from lightsae.interventions.finding.contrast import contrast
 from lightsae.interventions.finding.latent_ranking import LatentRanking, ranking_of_contrast
 from lightsae.interventions.finding.layer_features import LayerFeatures
-from lightsae.interventions.look_ahead.language_model import LanguageModel, last_places
+from lightsae.interventions.look_ahead.language_model import LanguageModel
 from lightsae.interventions.look_ahead.leak_rate import (
     AnswerKind,
     answer_kind,
@@ -196,15 +195,12 @@ class LookAheadTask(SteeringTask):
 
 
 def _answer_rows(batches: Iterable[Batch]) -> list[int]:
-    """Of each prompt the row of its last token, where all places of all batches have a row each."""
-    found, before = [], 0
+    """Of each prompt the row of its last token, where all places that are no padding have a row."""
+    lengths: list[int] = []
     for batch in batches:
         assert isinstance(batch, Mapping)
-        samples, places = batch["attention_mask"].shape
-        firsts = before + places * torch.arange(samples)
-        found += (firsts + last_places(batch).cpu()).tolist()
-        before += samples * places
-    return found
+        lengths += batch["attention_mask"].sum(dim=1).tolist()
+    return [int(end) - 1 for end in np.cumsum(lengths)]
 
 
 def _require_direction(direction: str) -> None:

@@ -11,6 +11,7 @@ from lightsae.activations import ActivationDataModule, Manifest
 from lightsae.activations.loading.splits import Split
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
+from lightsae.interventions import ClassEffects
 from lightsae.report.latents.examples import Examples, choose_examples, strongest
 from lightsae.report.latents.firing_pass import (
     Firings,
@@ -25,6 +26,7 @@ from lightsae.report.latents.neighbours import (
     nearest_by_co_firing,
     nearest_by_decoder,
 )
+from lightsae.report.page.class_effects import read_class_effects
 from lightsae.report.reading.run_inputs import RunInputs
 from lightsae.sae import SparseAutoencoder
 
@@ -49,6 +51,7 @@ class LatentData:
         manifest: That of the shards, or None.
         near: Nearest latents by decoder, or None.
         together: Latents that fire together, or None.
+        effects: What latents do to a classifier, or None.
         notes: What is missing and why, a line each.
     """
 
@@ -60,12 +63,18 @@ class LatentData:
     manifest: Manifest | None = None
     near: Neighbours | None = None
     together: Neighbours | None = None
+    effects: ClassEffects | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def named_classes(self) -> list[str]:
+        """Names of the classes, as far as they have some."""
+        return [] if self.manifest is None else self.manifest.classes
 
     @property
     def classes(self) -> list[str]:
         """Names of the classes, numbers where they have none."""
-        named = [] if self.manifest is None else self.manifest.classes
+        named = self.named_classes
         labels = None if self.firings is None else self.firings.labels
         main = self.run.result.latents.get("main_class")
         most = max(
@@ -109,6 +118,7 @@ def read(run: RunInputs, *, top: int, between: int, progress: Progress) -> Laten
     if sae is not None:
         data.decoder = sae.W_dec.detach()
         data.near = nearest_by_decoder(data.decoder)
+        data.effects = _class_effects(data, sae)
         module = _data_module(data)
         if module is not None:
             try:
@@ -138,6 +148,15 @@ def _autoencoder(data: LatentData) -> SparseAutoencoder | None:
             "run `lightsae test` again"
         )
     return sae.eval()
+
+
+def _class_effects(data: LatentData, sae: SparseAutoencoder) -> ClassEffects | None:
+    """Those of the run, if there are any of this autoencoder."""
+    try:
+        return read_class_effects(data.run.folder, sae)
+    except LightsaeError as error:
+        data.notes.append(f"{data.run.name}: not shown what latents do: {error}")
+        return None
 
 
 def _data_module(data: LatentData) -> ActivationDataModule | None:

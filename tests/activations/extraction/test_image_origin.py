@@ -5,6 +5,7 @@ import pytest
 from lightsae.activations.extraction.image_origin import images_from, origin_settings
 from lightsae.activations.extraction.images.preparation import DataOptions
 from lightsae.activations.shards.manifest import Manifest
+from lightsae.activations.sources.digits import Digits
 from lightsae.errors import LightsaeError
 
 
@@ -26,9 +27,16 @@ def test_older_manifests_say_nothing() -> None:
     assert images_from(Manifest(4, "float16"), "--images") is None
 
 
-def test_a_class_of_somebodys_own_is_not_imported() -> None:
-    with pytest.raises(LightsaeError, match=r"not imported because .*: --images my\.Photos does"):
-        images_from(made_of(dataset="my.Photos"), "--images")
+@pytest.mark.parametrize("dataset", ["my.Photos", "lightsae.cli.main"])
+def test_code_that_is_no_known_dataset_is_not_imported(dataset: str) -> None:
+    with pytest.raises(LightsaeError, match=rf"not imported because .*: --images {dataset} does"):
+        images_from(made_of(dataset=dataset), "--images")
+
+
+def test_the_digits_are_known() -> None:
+    ours = f"{Digits.__module__}.{Digits.__name__}"
+    found = images_from(made_of(dataset=ours, arguments={"copies": 2}), "--images")
+    assert found == DataOptions(dataset=ours, arguments={"copies": 2})
 
 
 def test_options_that_there_are_not_are_named() -> None:

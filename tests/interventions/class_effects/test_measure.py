@@ -8,7 +8,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interventions import Scale, ZeroAblate, attach, measure_class_effects
 
 from ..finding.planted import D, planted
-from ..hooks.models import random_sae
+from ..hooks.models import Tokens, random_sae
 
 
 def small() -> tuple[nn.Module, object, list[torch.Tensor]]:
@@ -153,3 +153,30 @@ def test_batches_are_read_twice():
         measure_class_effects(model, "0", sae, iter(batches), latents=[4])
     with pytest.raises(LightsaeError, match=r"^batches is empty, expected one batch or more$"):
         measure_class_effects(model, "0", sae, [], latents=[4])
+
+
+def test_positions_are_where_latents_are_looked_for_and_changed():
+    torch.manual_seed(1)
+    model = Tokens().eval().double()
+    sae = random_sae(8, 24, 4).double()
+    x = torch.randn(9, 5, 6, dtype=torch.float64)
+    options = {"n_random": 3, "positions": [0], "logits": lambda y: y.mean(1)}
+    with torch.no_grad(), attach(model, {"layer": sae}) as attached:
+        with attached.record() as recording:
+            before = model(x).mean(1)
+        first = recording["layer"].to_dense()[:, 0]
+        latent = int((first > 0).sum(0).argmax())
+        with attached.edit(ZeroAblate(latent), positions=[0]):
+            change = (model(x).mean(1) - before)[first[:, latent] > 0]
+    found = measure_class_effects(model, "layer", sae, [x], latents=[latent], **options)
+    assert found.firing.tolist() == [len(change)]
+    torch.testing.assert_close(found.ablation.mean[0].double(), change.mean(0), atol=1e-7, rtol=0)
+    everywhere = measure_class_effects(
+        model, "layer", sae, [x], latents=[latent], **options | {"positions": None}
+    )
+    assert everywhere.firing[0] > found.firing[0]
+    assert not torch.allclose(everywhere.ablation.mean, found.ablation.mean)
+    with pytest.raises(LightsaeError, match=r"^positions of layer 'layer' must lie in \[-5, 5\)"):
+        measure_class_effects(
+            model, "layer", sae, [x], latents=[latent], **options | {"positions": [5]}
+        )

@@ -14,7 +14,7 @@ def effects() -> ClassEffects:
     torch.manual_seed(0)
     ablation, amplification = (LogitChange(*torch.randn(5, 2, 3)) for _ in range(2))
     return ClassEffects(
-        "blocks.3", 16, 40, 2.0, 7, torch.tensor([3, 5]), torch.tensor([4, 0]),
+        "blocks.3", "00c0ffee00c0ffee", 16, 40, 2.0, 7, torch.tensor([3, 5]), torch.tensor([4, 0]),
         torch.tensor([[1, 2], [6, 7]]), ablation, amplification,
     )  # fmt: skip
 
@@ -41,7 +41,8 @@ def damaged(path, *, drop=None, tensors=None, **settings) -> None:
     held |= tensors or {}
     held.pop(drop, None)
     header = {
-        "format": 1, "layer": "blocks.3", "d_sae": 16, "images": 40, "amplify": 2.0, "seed": 7,
+        "format": 1, "layer": "blocks.3", "autoencoder": "00c0ffee00c0ffee", "d_sae": 16,
+        "images": 40, "amplify": 2.0, "seed": 7,
     }  # fmt: skip
     save_file(held, path / FILE, {"class_effects": json.dumps(header | settings)})
 
@@ -50,6 +51,7 @@ def damaged(path, *, drop=None, tensors=None, **settings) -> None:
     ("damage", "message"),
     [
         ({"format": 2}, "has no class effects of format 1"),
+        ({"autoencoder": None}, "autoencoder is missing or no str"),
         ({"layer": 3}, "layer is missing or no str"),
         ({"images": "many"}, "images is missing or no int"),
         ({"amplify": float("inf")}, "settings are"),

@@ -95,3 +95,48 @@ def test_mistakes_are_told_in_a_line():
         collect_features(model, saes, [[x, x]])
     with pytest.raises(LightsaeError, match=r"^saes is a SparseAutoencoder, expected layers and"):
         collect_features(model, saes["layer"], [x])
+
+
+class Masked(Tokens):
+    """Takes a mask, as models of text do, and leaves it to the layers that mix places."""
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pooling", ["mean_nonzero", "mean", "max", "none"])
+def test_padding_counts_for_nothing(pooling, side):
+    _, saes, x = case()
+    model = Masked().eval()
+    lengths = [5, 2, 1, 4, 3, 5, 2]
+    mask = torch.arange(5) < torch.tensor(lengths)[:, None]
+    mask = mask.flip(1) if side == "left" else mask
+    loud = torch.where(mask[..., None], x, 100.0)
+    batches = [
+        {"x": loud[part], "attention_mask": mask[part].long()} for part in (slice(4), slice(4, 7))
+    ]
+    found = collect_features(model, saes, batches, pooling=pooling)["layer"]
+    alone = [
+        {"x": row[kept][None], "attention_mask": torch.ones(1, int(kept.sum()))}
+        for row, kept in zip(loud, mask, strict=True)
+    ]
+    expected = collect_features(model, saes, alone, pooling=pooling)["layer"]
+    assert len(found.activations) == (sum(lengths) if pooling == "none" else 7)
+    np.testing.assert_allclose(found.codes.toarray(), expected.codes.toarray(), rtol=1e-5)
+    np.testing.assert_allclose(found.activations, expected.activations, rtol=1e-5)
+    unmasked = collect_features(model, saes, [{**each, "attention_mask": None} for each in batches])
+    assert not np.allclose(unmasked["layer"].activations[1], found.activations[1])
+
+
+def test_a_mask_of_other_places_is_about_others_and_all_padding_is_zeros():
+    _, saes, x = case()
+    model = Masked().eval()
+    other = {"x": x, "attention_mask": torch.tensor([[1, 0]] * 7)}
+    plain = collect_features(model, saes, [{"x": x, "attention_mask": None}])["layer"]
+    found = collect_features(model, saes, [other])["layer"]
+    assert np.array_equal(found.activations, plain.activations)
+    empty = {"x": x, "attention_mask": torch.tensor([[0] * 5] + [[1] * 5] * 6)}
+    found = collect_features(model, saes, [empty])["layer"]
+    assert found.codes[[0]].nnz == 0 and not found.activations[0].any()
+    assert np.array_equal(found.activations[1:], plain.activations[1:])
