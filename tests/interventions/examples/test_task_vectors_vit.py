@@ -14,7 +14,7 @@ from lightsae.interventions.examples.task_vectors_vit import Sizes, run
 from lightsae.interventions.task_vectors.result import TaskVectorResult
 
 SMALL = Sizes(
-    depth=3, dim=16, base_epochs=12, tuning_epochs=8, d_sae=32, k=4, sae_epochs=2, latents=2,
+    depth=3, dim=16, base_epochs=6, tuning_epochs=6, d_sae=32, k=4, sae_epochs=1, latents=2,
     n_layers=1, draws=2,
 )  # fmt: skip
 

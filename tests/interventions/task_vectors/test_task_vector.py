@@ -59,7 +59,7 @@ SOURCES: list[Callable[[Path, Net], Checkpoint]] = [
     lambda _, model: model.state_dict(),
     as_file,
     lambda _, model: {f"module.{name}": each for name, each in model.state_dict().items()},
-    lambda _, model: torch.compile(model),
+    lambda _, model: nn.ModuleDict({"_orig_mod": model}),  # as of torch.compile
 ]
 
 
@@ -133,6 +133,16 @@ def test_a_failure_half_way_restores_what_was_written(
     with pytest.raises(MemoryError), vector.injected(base):
         pass
     assert len(copies) > 3 and same(base, before)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "module"])
+def test_a_wrapped_model_is_injected(wrapper: str, pair: tuple[Net, Net]) -> None:
+    base, tuned = pair
+    with TaskVector.between(base, tuned, LAYERS).injected(nn.ModuleDict({wrapper: base})):
+        torch.testing.assert_close(base.head.weight, tuned.head.weight)
+    wrapped = nn.ModuleDict({wrapper: base}), nn.ModuleDict({wrapper: tuned})
+    with TaskVector.between(*wrapped, LAYERS).injected(base, ["blocks.1"]):
+        torch.testing.assert_close(base.blocks[1][0].weight, tuned.blocks[1][0].weight)
 
 
 def test_applied_is_a_copy(pair: tuple[Net, Net]) -> None:
