@@ -5,12 +5,13 @@ from typing import Literal
 
 from lightsae.errors import LightsaeError
 
-Content = Literal["shards", "a run", "an autoencoder"]
+Content = Literal["shards", "a run", "an autoencoder", "a steering"]
 
 _FILES: dict[Content, tuple[str, ...]] = {
     "shards": ("shard-*.h5",),
     "a run": ("metrics.jsonl", "checkpoints/*.ckpt"),
     "an autoencoder": ("sae.safetensors",),
+    "a steering": ("steering.json", "cells/*.safetensors"),
 }
 
 

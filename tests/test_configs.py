@@ -19,6 +19,7 @@ ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
 SWEEP = sorted(CONFIGS.glob("sweep-*.yaml"))
 SELECTION = sorted((CONFIGS / "selection").glob("*.yaml"))
 TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
+STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
 FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
@@ -126,6 +127,14 @@ def test_sweep(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.M
     assert len(list((tmp_path / "sweep" / "members").iterdir())) == 2 * 3
 
 
+@pytest.mark.parametrize("config", STEERING, ids=lambda path: path.stem)
+def test_steer(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["steer", "--config", str(config), "--out", "steering"]) == 0
+    found = json.loads((tmp_path / "steering" / "steering.json").read_text())
+    assert found["outcome"] == "works"
+
+
 @pytest.mark.parametrize("config", EXTRACT, ids=lambda path: path.stem)
 def test_extract_settings_are_understood(config: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
@@ -176,14 +185,14 @@ def test_the_grid_of_the_paper(
 
 @pytest.mark.parametrize(
     "config",
-    [*FIT, *TRANSCODER, *SELECTION, *EXTRACT, *ONLINE, *SWEEP, PAPER / "sweep.yaml"],
+    [*FIT, *TRANSCODER, *SELECTION, *EXTRACT, *ONLINE, *SWEEP, *STEERING, PAPER / "sweep.yaml"],
     ids=lambda path: path.stem,
 )
 def test_every_key_is_explained(config: Path) -> None:
     lines = config.read_text().splitlines()
     structural = (
         "class_path:", "init_args:", "model:", "data:", "trainer:", "selection:", "optimizer:",
-        "source:", "reconstruction:", "lr_scheduler:", "sweep:",
+        "source:", "reconstruction:", "lr_scheduler:", "sweep:", "task:",
     )  # fmt: skip
     unexplained = [
         line

@@ -32,6 +32,7 @@ _RUNS = {
 }
 _TOOLS = {
     "sweep": "a grid of autoencoders, trained stacked and compared: --config FILE --run_dir DIR",
+    "steer": "steer a model by latents beside controls, and test it: --config FILE --out DIR",
     "extract": "write a frozen model's activations to HDF5 shards",
     "report": "one HTML page that compares evaluated runs and shows their latents",
     "calibrate": "thresholds at which L0 over a set of shards is k: RUN_OR_FOLDER",
@@ -50,13 +51,16 @@ _DISK = (
 )  # fmt: skip
 
 # Commands that are one process however they are started.
-_ALONE = {"shards", "calibrate", "export", "import", "push"}
+_ALONE = {"shards", "calibrate", "export", "import", "push", "steer"}
+
+# Commands that go on where they were stopped, and do not say so themselves.
+_GO_ON = {"extract", "shards", "demo", "steer"}
 
 # Commands over a run that is there: without --config its own is taken.
 _OF_TRAINED = {"validate", "test", "predict"}
 
 # Commands whose options name classes, which may be files of the current folder.
-_TAKE_CLASSES = {*_RUNS, "extract", "sweep"}
+_TAKE_CLASSES = {*_RUNS, "extract", "sweep", "steer"}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -129,7 +133,7 @@ def _status(word: str, error: BaseException) -> int | None:
     if stop is None or isinstance(error, SystemExit):
         return None
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        again = "; the same command goes on" if word in ("extract", "shards", "demo") else ""
+        again = "; the same command goes on" if word in _GO_ON else ""
         print(f"lightsae {word}: stopped{again}", file=sys.stderr)
     return 143 if isinstance(stop, Terminated) else 130
 
@@ -174,6 +178,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
     own_parser = {
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
         "sweep": _sweep, "import": _import, "push": _push, "calibrate": _calibrate,
+        "steer": _steer,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -186,6 +191,19 @@ def _sweep(words: list[str]) -> None:
     from lightsae.runs.sweep.command import SweepCLI
 
     tell_sweep(SweepCLI(words).sweep_file, Console())
+
+
+def _steer(words: list[str]) -> None:
+    """Steer and show what came out."""
+    from rich.console import Console
+
+    from lightsae.runs.steer_command import steer_command
+
+    with answering_sigterm():
+        folder = steer_command(words[1:])
+        from lightsae.report.steering_report import write_steering_report
+
+        write_steering_report(folder, Console())
 
 
 def _shards(words: list[str]) -> None:

@@ -28,7 +28,8 @@ def report(words: Sequence[str]) -> None:
     parser = ArgumentParser(prog="lightsae report", description=_ABOUT, exit_on_error=False)
     parser.add_argument(
         "runs", type=str, nargs="+",
-        help="Run folders that `lightsae test` evaluated, or folders of them, such as a sweep.",
+        help="Run folders that `lightsae test` evaluated, or folders of them, such as a sweep; "
+        "folders of `lightsae steer`.",
     )  # fmt: skip
     parser.add_argument("--out", type=str, default="report.html", help="The file to write.")
     parser.add_argument(

@@ -54,6 +54,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
         ["extract", "--help"],
         ["extract", "--no_such_option", "3"],
         ["demo", "--help"],
+        ["steer", "--help"],
         ["fit", "--help"],
         ["predict", "-h"],
         ["export", "--help"],

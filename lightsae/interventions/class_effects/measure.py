@@ -62,7 +62,7 @@ def measure_class_effects(
 
     Raises:
         LightsaeError: If there is no such layer or latent, fewer than n_random others fire, batches
-            can be read once only, or logits are not [B, classes].
+            are empty or can be read once only, or logits are not [B, classes].
 
     Example:
         >>> from lightsae.sae import TopK
@@ -123,6 +123,8 @@ def _firing_images(
         pairs = firing_pairs(recording[layer], torch.arange(d_sae))
         images += pairs.batch
         firing += torch.bincount(pairs.latents.cpu(), minlength=d_sae)
+    if not images:
+        raise LightsaeError("batches is empty, expected one batch or more")
     return images, firing
 
 

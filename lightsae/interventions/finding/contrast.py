@@ -89,14 +89,13 @@ def contrast(
     firing = np.stack([ranks.firing - ranks.firing_ones, ranks.firing_ones])
     sizes = np.array([[len(ones) - ranks.ones], [ranks.ones]])
     odds = np.log(firing + 0.5) - np.log(sizes - firing + 0.5)
-    tested = ranks.firing > 0
-    p = np.where(tested, p_values(ranks), 1.0)
+    p = p_values(ranks)
     return Contrast(
         effect=_effect(columns, ones),
         auroc=ranks.auroc(),
         log_odds=odds[1] - odds[0],
         p_value=p,
-        q_value=_adjusted(p, tested),
+        q_value=_adjusted(p, ranks.firing > 0),
         rates=firing / sizes,
         alpha=alpha,
     )

@@ -61,16 +61,25 @@ def checked_features(features: "csr_array | Array | Tensor", name: str) -> "csr_
     """
     sparse = require("scipy.sparse", extra="evaluation")
     if sparse.issparse(features):
-        found = sparse.csr_array(features)
+        found = _narrow_indices(sparse.csr_array(features))
         numbers = found.data
     else:
-        given = torch.as_tensor(features) if not isinstance(features, Tensor) else features
-        found = numbers = given.detach().cpu().numpy()
+        given = torch.as_tensor(features).detach().cpu()
+        # numpy has no bfloat16.
+        found = numbers = (given if given.dtype.itemsize > 2 else given.float()).numpy()
     if found.ndim != 2:
         raise LightsaeError(f"{name} has shape {list(found.shape)}, expected [rows, d]")
     if not np.isfinite(numbers).all():
         raise LightsaeError(f"{name} holds NaN or inf, expected finite numbers")
     return found
+
+
+def _narrow_indices(rows: "csr_array") -> "csr_array":
+    """A CSR array with int32 indices where they fit: scikit-learn takes no wider ones."""
+    if rows.indices.dtype == np.int32 or max(rows.nnz, *rows.shape) > np.iinfo(np.int32).max:
+        return rows
+    narrow = rows.indices.astype(np.int32), rows.indptr.astype(np.int32)
+    return type(rows)((rows.data, *narrow), shape=rows.shape)
 
 
 def checked_codes(codes: "csr_array | Array | Tensor") -> "csr_array":

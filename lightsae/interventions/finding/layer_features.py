@@ -83,5 +83,6 @@ def _sparse(
     data = join.reduceat(values[order], first)
     if pooling in ("mean", "mean_nonzero"):
         data = data / (places if pooling == "mean" else count)
-    entries = data.astype(np.float32), np.divmod(found, shape[1])
-    return sparse.csr_array(entries, shape=shape)
+    # scikit-learn takes no wider indices.
+    row, latent = (place.astype(np.int32) for place in np.divmod(found, shape[1]))
+    return sparse.csr_array((data.astype(np.float32), (row, latent)), shape=shape)

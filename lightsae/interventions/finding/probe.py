@@ -65,7 +65,8 @@ def fit_probe(
     """Fit a logistic regression with l2 penalty (scikit-learn, C = 1, saga) in stratified folds.
 
     Features are divided by their largest magnitude in the rows of each fit, which leaves zeros as
-    they are; sparse ones stay sparse (arXiv 2606.07473).
+    they are; sparse ones stay sparse (arXiv 2606.07473). Fits end at scikit-learn's tolerance; of
+    sparse features coefficients are then within some percent of the largest one's size.
 
     Args:
         features: A row for each sample, [n, d] floats: a scipy CSR array, or dense.

@@ -23,6 +23,12 @@ from lightsae.report.page.contents import (
 from lightsae.report.page.latent_data import LatentData
 from lightsae.report.page.packing import ArrayPack, json_text
 from lightsae.report.page.render import write_page
+from lightsae.report.page.steering_section import (
+    read_steerings,
+    steering_chart_contents,
+    steering_sections,
+    write_steering_page,
+)
 from lightsae.report.page.thumbnails import make_thumbnails, sheet_index, sheet_texts
 from lightsae.report.reading.comparison import compare, other_grounds
 from lightsae.report.reading.run_inputs import RunInputs, choose_baseline, read_runs, read_sweep
@@ -38,7 +44,7 @@ class ReportOptions:
     """What a report is made of.
 
     Attributes:
-        runs: Run folders, or folders of them.
+        runs: Run folders, or folders of them; folders of steerings.
         out: The HTML file.
         images: Where images come from, if not from where the shards say.
         baseline: Name or folder of the run that the others are compared with.
@@ -71,7 +77,14 @@ def build_report(options: ReportOptions) -> Path:
         MissingExtraError: If Jinja2 or, where there are images, Pillow is not installed.
     """
     require("jinja2", extra="report")  # before work is lost
-    runs = read_runs(options.runs)
+    console = Console(stderr=True)
+    steerings = read_steerings(options.runs)
+    run_folders = [folder for folder in options.runs if folder not in steerings]
+    if not run_folders:
+        write_steering_page(options.out, steerings)
+        _tell(console, options.out, [])
+        return options.out
+    runs = read_runs(run_folders)
     baseline = choose_baseline(runs, options.baseline)
     table = compare(runs, baseline)
     shown = runs_shown(runs, baseline)
@@ -79,7 +92,6 @@ def build_report(options: ReportOptions) -> Path:
     if len(shown) < len(runs):
         told = ", ".join(run.name for run in shown)
         notes.append(f"{len(runs)} runs are compared; the latents of {told} are shown")
-    console = Console(stderr=True)
     with _bars(console) as progress:
         data = [
             latent_data.read(run, top=options.top, between=options.between, progress=progress)
@@ -89,7 +101,7 @@ def build_report(options: ReportOptions) -> Path:
         contents: dict[str, Any] = {
             "runs": [run_contents(place, each, index, pack) for place, each in enumerate(data)],
             "pairs": add_partners(data, pack, 0),
-            "charts": charts_of(runs),
+            "charts": charts_of(runs) + steering_chart_contents(steerings),
             "identity": " ".join(f"{run.name} {run.result.about.get('date')}" for run in shown),
         }
         _add_labels(data, index, pack)
@@ -102,7 +114,8 @@ def build_report(options: ReportOptions) -> Path:
     contents |= {"sheets": sheet_index(sprites, index), "notes": notes}
     write_page(
         options.out, runs=runs, baseline=baseline, table=table, contents=contents, arrays=arrays,
-        sheets=sheet_texts(sprites), chosen=_chosen(options.runs, runs),
+        sheets=sheet_texts(sprites), chosen=_chosen(run_folders, runs),
+        steerings=steering_sections(steerings),
     )  # fmt: skip
     _tell(console, options.out, notes)
     return options.out

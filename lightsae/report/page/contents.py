@@ -54,12 +54,12 @@ def charts_of(runs: Sequence[RunInputs]) -> list[dict[str, Any]]:
     }
     for group in ("Codes", "Latents", "Training"):
         groups[group] = [by_setting(chart, _settings(runs)) for chart in groups[group]]
-    return [
-        {"group": group, **_plain(asdict(chart))}
-        for group, charts in groups.items()
-        for chart in charts
-        if chart.has_points
-    ]
+    return [each for group, charts in groups.items() for each in grouped(group, charts)]
+
+
+def grouped(group: str, charts: Sequence[Chart]) -> list[dict[str, Any]]:
+    """Charts that have something to show as plain values, with the group that they belong to."""
+    return [{"group": group, **_plain(asdict(chart))} for chart in charts if chart.has_points]
 
 
 def _settings(runs: Sequence[RunInputs]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
 from math import isnan
@@ -15,10 +16,34 @@ from lightsae.files import replacing
 from lightsae.report.page.packing import json_text
 from lightsae.report.reading.comparison import Cell, Column, Comparison
 from lightsae.report.reading.run_inputs import RunInputs
+from lightsae.report.steering_summary import SteeringRow
 
 _SCRIPTS = ("data.js", "elements.js", "charts.js", "names.js", "gallery.js", "latent.js", "main.js")
 _DASH, _MINUS = "\u2013", "\u2212"
 _ASSETS = files("lightsae.report.page") / "assets"
+
+
+@dataclass(frozen=True)
+class SteeringSection:
+    """What the page says of a steering.
+
+    Attributes:
+        name: What the page calls it.
+        verdict: A sentence.
+        about: How it was chosen, and what the numbers are.
+        columns: Headings of the table.
+        rows: Its rows.
+        works: Whether the verdict is that it works.
+        latents: Of each layer the numbers of the latents, as a text.
+    """
+
+    name: str
+    verdict: str
+    about: str
+    columns: list[str]
+    rows: list[SteeringRow]
+    works: bool
+    latents: dict[str, str]
 
 
 def write_page(
@@ -26,23 +51,25 @@ def write_page(
     *,
     runs: Sequence[RunInputs],
     baseline: int,
-    table: Comparison,
+    table: Comparison | None,
     contents: dict[str, Any],
     arrays: str,
     sheets: Sequence[str],
     chosen: Sequence[str],
+    steerings: Sequence[SteeringSection] = (),
 ) -> None:
     """Write the page; a crash leaves the old file or the new one.
 
     Args:
         path: The file.
-        runs: All runs.
+        runs: All runs; none where only steerings are shown.
         baseline: Which of them the others are compared with.
-        table: The comparison.
+        table: The comparison; None without runs.
         contents: What the script reads, plain values.
         arrays: Text of the arrays.
         sheets: Sheets of thumbnails, base64.
         chosen: What a sweep chose, a sentence each.
+        steerings: Sections of steerings.
 
     Raises:
         LightsaeError: If the file cannot be written.
@@ -55,9 +82,10 @@ def write_page(
     environment.filters["cell"] = cell_text
     script = _script()
     text = environment.from_string(_asset("page.html")).render(
-        runs=runs, baseline=runs[baseline], table=table, sheets=sheets, arrays=arrays,
+        runs=runs, baseline=runs[baseline] if runs else None, table=table, sheets=sheets,
+        arrays=arrays,
         charts=contents["charts"], notes=contents["notes"], galleries=contents["runs"],
-        chosen=chosen, today=date.today().isoformat(),
+        chosen=chosen, steerings=steerings, today=date.today().isoformat(),
         style=_asset("style.css"), script=script, script_hash=_hash(script),
         contents=require("markupsafe", extra="report").Markup(json_text(contents)),
     )  # fmt: skip

@@ -12,18 +12,23 @@ function watchTheme() {
   apply();
 }
 
+const ready = () => { document.documentElement.dataset.ready = "true"; };
+
 watchTheme();
 showCharts();
-addEventListener("keydown", (event) => {
-  const typing = event.target.matches?.("input, select, textarea");
-  if (event.key !== "/" || typing || dialog.open) return;
-  event.preventDefault();
-  document.getElementById("search").focus();
-});
-unpackArrays().then(() => {
-  loadNames();
-  showGallery();
-  watchDialog();
-  openFromAddress();
-  document.documentElement.dataset.ready = "true";
-});
+// A page of steerings has no latents to show.
+if (runs.length) {
+  addEventListener("keydown", (event) => {
+    const typing = event.target.matches?.("input, select, textarea");
+    if (event.key !== "/" || typing || dialog.open) return;
+    event.preventDefault();
+    document.getElementById("search").focus();
+  });
+  unpackArrays().then(() => {
+    loadNames();
+    showGallery();
+    watchDialog();
+    openFromAddress();
+    ready();
+  });
+} else ready();
