@@ -94,7 +94,7 @@ def images_of_tar(path: str, task: tuple[int, ...] = (3, 5, 7), seed: int = 0) -
     classes = sorted(set(names))
     labels = torch.tensor([classes.index(name) for name in names])
     pixels = torch.from_numpy(np.stack(images)).float().permute(0, 3, 1, 2) / 127.5 - 1
-    return _split(pixels, labels, task, seed, len(pixels) // 2, len(pixels) // 10)
+    return _split(pixels, labels, task, seed, 70 * len(pixels) // 100, 15 * len(pixels) // 100)
 
 
 def _split(

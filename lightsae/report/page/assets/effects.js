@@ -8,10 +8,10 @@ function effectsOf(run, latent) {
   const firing = arrayOf(run, "effects_firing")[row];
   const section = element("section", {}, element("h3", { text: "What this latent does" }));
   if (!firing) {
-    section.append(element("p", { class: "dim", text: `It fires on none of the ${counted(about.images, "image", "images")} that the classifier was run on.` }));
+    section.append(element("p", { class: "caption", text: `It fires on none of the ${counted(about.images, "image", "images")} that the classifier was run on.` }));
     return section;
   }
-  section.append(element("p", { class: "dim", text: `Mean change of class logits over the ${counted(firing, "image", "images")} where it fires in ${about.layer}, ± standard error; beside it ${counted(about.controls, "random latent", "random latents")}, mean ± standard deviation.` }),
+  section.append(element("p", { class: "caption", text: `Mean change of class logits over the ${counted(firing, "image", "images")} where it fires in ${about.layer}, ± standard error; beside it ${counted(about.controls, "random latent", "random latents")}, mean ± standard deviation.` }),
     element("div", { class: "columns" },
       effectTable(run, row, "ablation", "Ablated"),
       effectTable(run, row, "amplification", `Amplified ${short(about.amplify)} times`)));
