@@ -73,7 +73,9 @@ class Sizes:
     draws: int = 40
 
 
-_OF_TARS = Sizes(patch=8, batch_size=128, base_epochs=12, tuning_epochs=3, sae_epochs=1, draws=20)
+_OF_TARS = Sizes(
+    patch=8, batch_size=128, base_epochs=12, tuning_epochs=2, share=0.4, sae_epochs=1, draws=20
+)
 
 
 def run(data: TaskImages, folder: Path, sizes: Sizes, seed: int = 0) -> TaskVectorResult:
