@@ -22,7 +22,6 @@ from lightsae.report.figures.sweep_charts import lambda_sweep, sweep_point
 from lightsae.report.figures.training_charts import training_curves
 from lightsae.report.latents.composition import activation_histogram, class_make_up
 from lightsae.report.latents.neighbours import cosine_of_pairs, nearest_in_other
-from lightsae.report.page.effects_data import pack_effects
 from lightsae.report.page.latent_data import LatentData, scores_of
 from lightsae.report.page.packing import ArrayPack
 from lightsae.report.reading.comparison import embeddings
@@ -207,7 +206,6 @@ def run_contents(
         "grid": [data.maps.grid.height, data.maps.grid.width] if data.maps else None,
         "looked_at": 0 if data.firings is None else len(data.firings.keys),
         "has_heat_maps": data.maps is not None,
-        "effects": None if data.effects is None else pack_effects(data.effects, place, pack),
     }
 
 

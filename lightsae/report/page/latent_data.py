@@ -11,7 +11,6 @@ from lightsae.activations import ActivationDataModule, Manifest
 from lightsae.activations.loading.splits import Split
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.interventions.class_effects.result import ClassEffects
 from lightsae.report.latents.examples import Examples, choose_examples, strongest
 from lightsae.report.latents.firing_pass import (
     Firings,
@@ -26,7 +25,6 @@ from lightsae.report.latents.neighbours import (
     nearest_by_co_firing,
     nearest_by_decoder,
 )
-from lightsae.report.page.effects_data import read_effects
 from lightsae.report.reading.run_inputs import RunInputs
 from lightsae.sae import SparseAutoencoder
 
@@ -51,7 +49,6 @@ class LatentData:
         manifest: That of the shards, or None.
         near: Nearest latents by decoder, or None.
         together: Latents that fire together, or None.
-        effects: What latents do to class logits, or None where that was not measured.
         notes: What is missing and why, a line each.
     """
 
@@ -63,7 +60,6 @@ class LatentData:
     manifest: Manifest | None = None
     near: Neighbours | None = None
     together: Neighbours | None = None
-    effects: ClassEffects | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -101,7 +97,7 @@ def read(run: RunInputs, *, top: int, between: int, progress: Progress) -> Laten
     Returns:
         As much as the files allow; `notes` say what is missing.
     """
-    data = LatentData(run, effects=read_effects(run))
+    data = LatentData(run)
     latents = run.result.latents
     if _has_strongest(run):
         tokens = latents.get("top_tokens")

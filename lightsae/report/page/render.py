@@ -18,8 +18,7 @@ from lightsae.report.reading.comparison import Cell, Column, Comparison
 from lightsae.report.reading.run_inputs import RunInputs
 from lightsae.report.steering_summary import SteeringRow
 
-_SCRIPTS = ("data.js", "elements.js", "charts.js", "names.js", "gallery.js", "effects.js",
-            "latent.js", "main.js")  # fmt: skip
+_SCRIPTS = ("data.js", "elements.js", "charts.js", "names.js", "gallery.js", "latent.js", "main.js")
 _DASH, _MINUS = "\u2013", "\u2212"
 _ASSETS = files("lightsae.report.page") / "assets"
 

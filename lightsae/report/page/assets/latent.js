@@ -76,8 +76,6 @@ function renewHead(run, latent) {
 function bodyOf(run, latent) {
   const body = element("div", { class: "body" }, statsOf(run, latent), namingOf(run, latent));
   body.append(...imagesOf(run, latent));
-  const effects = effectsOf(run, latent);
-  if (effects) body.append(effects);
   const columns = element("div", { class: "columns" });
   for (const part of [histogramOf(run, latent), classesOf(run, latent),
     nearOf(run, latent, "near", "Nearest by decoder", (x) => `cosine ${score(x)}`),
