@@ -30,6 +30,12 @@ if TYPE_CHECKING:
         ZeroAblate,
     )
     from lightsae.interventions.hooks.layer_code import LayerCode
+    from lightsae.interventions.task_vectors.experiment import task_vector_experiment
+    from lightsae.interventions.task_vectors.projection import energy_kept
+    from lightsae.interventions.task_vectors.proportions import two_proportion_z
+    from lightsae.interventions.task_vectors.result import TaskVectorResult
+    from lightsae.interventions.task_vectors.specificity import layer_specificity
+    from lightsae.interventions.task_vectors.task_vector import TaskVector
 else:
     _ATTACH, _EDITS = ".hooks.attach", ".hooks.edits"
     _RANKING = ".finding.latent_ranking"
@@ -52,17 +58,23 @@ else:
             "Recording": _ATTACH,
             "Scale": _EDITS,
             "Swap": _EDITS,
+            "TaskVector": ".task_vectors.task_vector",
+            "TaskVectorResult": ".task_vectors.result",
             "ZeroAblate": _EDITS,
             "ablation_effects": ".finding.ablation_effects",
             "attach": _ATTACH,
             "attribution": ".finding.attribution",
             "collect_features": ".finding.collect_features",
             "contrast": ".finding.contrast",
+            "energy_kept": ".task_vectors.projection",
             "fit_probe": ".finding.probe",
+            "layer_specificity": ".task_vectors.specificity",
             "measure_class_effects": ".class_effects.measure",
             "probe_layers": ".finding.layer_probes",
             "ranking_of_contrast": _RANKING,
             "ranking_of_probe": _RANKING,
+            "task_vector_experiment": ".task_vectors.experiment",
+            "two_proportion_z": ".task_vectors.proportions",
         },
     )
 
@@ -83,15 +95,21 @@ __all__ = [
     "Recording",
     "Scale",
     "Swap",
+    "TaskVector",
+    "TaskVectorResult",
     "ZeroAblate",
     "ablation_effects",
     "attach",
     "attribution",
     "collect_features",
     "contrast",
+    "energy_kept",
     "fit_probe",
+    "layer_specificity",
     "measure_class_effects",
     "probe_layers",
     "ranking_of_contrast",
     "ranking_of_probe",
+    "task_vector_experiment",
+    "two_proportion_z",
 ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightsae.report.figures.gallery import top_images_gallery
     from lightsae.report.figures.pareto import pareto_figure
     from lightsae.report.figures.sweep_charts import SweepPoint, lambda_sweep, sweep_point
+    from lightsae.report.figures.task_vector_charts import injection_charts
     from lightsae.report.figures.training_charts import training_curves
     from lightsae.report.gallery_callback import GalleryCallback
     from lightsae.report.page.build import ReportOptions, build_report
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         comparison_table,
         paired_difference,
     )
+    from lightsae.report.task_vector_summary import task_vector_table
 else:
     _CHARTS = ".figures.evaluation_charts"
     __getattr__, __dir__ = lazy_names(
@@ -44,6 +46,7 @@ else:
             "comparison_table": ".table",
             "draw_chart": ".figures.chart",
             "firing_density": _CHARTS,
+            "injection_charts": ".figures.task_vector_charts",
             "k_robustness": _CHARTS,
             "lambda_sweep": ".figures.sweep_charts",
             "ms_against_frequency": _CHARTS,
@@ -53,6 +56,7 @@ else:
             "rank_profile": _CHARTS,
             "sweep_point": ".figures.sweep_charts",
             "sweep_table": ".sweep_summary",
+            "task_vector_table": ".task_vector_summary",
             "top_images_gallery": ".figures.gallery",
             "training_curves": ".figures.training_charts",
             "truncated_probe": _CHARTS,
@@ -72,6 +76,7 @@ __all__ = [
     "comparison_table",
     "draw_chart",
     "firing_density",
+    "injection_charts",
     "k_robustness",
     "lambda_sweep",
     "ms_against_frequency",
@@ -81,6 +86,7 @@ __all__ = [
     "rank_profile",
     "sweep_point",
     "sweep_table",
+    "task_vector_table",
     "top_images_gallery",
     "training_curves",
     "truncated_probe",
