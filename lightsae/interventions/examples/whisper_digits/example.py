@@ -60,7 +60,7 @@ _PASSES = 2
 _OPTIONS = SteeringOptions(
     strengths=[0.25, 0.375, 0.5, 0.625, 0.75, 1.0],
     counts=[8, 16, 24, 32, 48],
-    n_random=2,
+    draws=2,
 )
 
 
