@@ -23,7 +23,7 @@ from ..hooks.models import random_sae
 from .language_models import WORDS, saved_model
 
 LAYER = "model.layers.1"
-OPTIONS = SteeringOptions(strengths=[1.0, 4.0], counts=[1, 2], n_random=1, bootstrap=100)
+OPTIONS = SteeringOptions(strengths=[1.0, 4.0], counts=[1, 2], draws=1, bootstrap=100)
 
 
 def asked(model: LanguageModel, first: int) -> Questions:

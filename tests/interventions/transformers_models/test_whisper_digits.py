@@ -21,7 +21,7 @@ SIZES = Sizes(
     d_model=32, layers=1, steps=180, utterances=120, nonspeech=(6, 16, 9), pieces=1, d_sae=32, k=4,
     epochs=2,
 )  # fmt: skip
-OPTIONS = SteeringOptions([1.0, 2.0], [1, 2], error_term=False, n_random=1, bootstrap=100)
+OPTIONS = SteeringOptions([1.0, 2.0], [1, 2], error_term=False, draws=1, bootstrap=100)
 
 
 def tone(digit, rng):
