@@ -30,7 +30,7 @@ def test_the_example_at_a_reduced_size(tmp_path: Path, capsys: pytest.CaptureFix
     assert 0.1 < baseline["leak rate"].value < 0.9
     for name, result in results.items():
         assert result.verdict in printed
-        assert {"random latents 1", "shuffled labels", "raw direction"} < set(result.arms)
+        assert {"random latents 1", "shuffled labels 1", "raw direction"} < set(result.arms)
         assert (tmp_path / name / "report.html").stat().st_size > 0
     for row in ("baseline", "reconstruction only"):
         assert re.search(rf"{row} .*\d \(\d.* to .*\d\)", printed), row
