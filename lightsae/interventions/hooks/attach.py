@@ -13,8 +13,9 @@ from lightsae.activations.extraction.models.named_layers import named_layers, un
 from lightsae.errors import LightsaeError
 from lightsae.interventions.hooks.edits import Edit
 from lightsae.interventions.hooks.forward_passes import ForwardPasses, as_written
-from lightsae.interventions.hooks.hooked_layer import HookedLayer, LayerEdit, LayerRecorder
+from lightsae.interventions.hooks.hooked_layer import HookedLayer, LayerRecorder
 from lightsae.interventions.hooks.layer_code import LayerCode
+from lightsae.interventions.hooks.layer_edit import LayerEdit
 from lightsae.interventions.hooks.layer_output import require_layout
 from lightsae.interventions.hooks.places import Places
 from lightsae.sae import SparseAutoencoder
@@ -200,11 +201,11 @@ def attach(
     """Run autoencoders in the forward pass of any model, to read and change their codes.
 
     With the error term a layer's output becomes x + (x_hat_edited - x_hat): without an edit it is
-    the same, bit for bit. Without it the output is the reconstruction, as with `error_term=False`
-    of `use_error_term` elsewhere. A `Transcoder` reads the input of the module. Hooks act on passes
-    of the thread that attached; other threads see the bare model. An autoencoder works in its own
-    dtype, outside autocast. A model that was compiled before runs as it was written meanwhile, with
-    a warning; `torch.compile` inside the block works and breaks its graph at each layer.
+    the same, bit for bit. Without it the output is the reconstruction. A `Transcoder` reads the
+    input of the module. Hooks act on passes of the thread that attached; other threads see the bare
+    model. An autoencoder works in its own dtype, outside autocast. A model that was compiled before
+    runs as it was written meanwhile, with a warning; `torch.compile` inside the block works and
+    breaks its graph at each layer.
 
     Args:
         model: Any module; in DistributedDataParallel too.

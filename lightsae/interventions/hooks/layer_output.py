@@ -2,34 +2,43 @@
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lightsae.activations.extraction.models.layer_tap import tensor_parts
+from lightsae.activations.extraction.models.layouts import check_layout
 from lightsae.errors import LightsaeError
 
 _PLACES = "THW"
 
 
 def require_layout(layer: str, layout: object) -> None:
-    """Refuse letters that do not say what each axis is.
+    """Refuse letters that do not say what each axis is, or have two axes of features.
 
     Raises:
-        LightsaeError: If there is another one than B, T, H, W, C and D, or one twice; or no B, or
-            not one of C and D.
+        LightsaeError: If `check_layout` does, or there are both C and D.
 
     Example:
-        >>> require_layout("layer", "NCHW")
+        >>> require_layout("layer", "BCTD")
         Traceback (most recent call last):
         ...
-        lightsae.errors.LightsaeError: layouts: 'layer' has 'NCHW', expected B, T, H, W, and C or D
+        lightsae.errors.LightsaeError: layouts: 'layer' has 'BCTD': heads have an axis of their \
+own, expected one axis of features
     """
-    letters = list(layout) if isinstance(layout, str) else []
-    known = set(letters) <= set("BCD" + _PLACES) and len(set(letters)) == len(letters)
-    if not known or "B" not in letters or len({"C", "D"} & set(letters)) != 1:
-        raise LightsaeError(f"layouts: {layer!r} has {layout!r}, expected B, T, H, W, and C or D")
+    if not isinstance(layout, str):
+        raise LightsaeError(f"layouts: {layer!r} has {layout!r}, expected a letter for each axis")
+    try:
+        check_layout(layout)
+    except LightsaeError as error:
+        raise LightsaeError(f"layouts: {layer!r}: {error}") from error
+    if {"C", "D"} <= set(layout):
+        raise LightsaeError(
+            f"layouts: {layer!r} has {layout!r}: heads have an axis of their own, expected one "
+            "axis of features"
+        )
 
 
 class Arranged(NamedTuple):
@@ -67,17 +76,7 @@ def wanted_tensor(output: Any, width: int, layer: str) -> tuple[Tensor, Callable
         (tensor([[1., 1., 1.],
                 [1., 1., 1.]]), None)
     """
-    if isinstance(output, Tensor):
-        parts: dict[Any, Any] = {None: output}
-    elif isinstance(output, Mapping):
-        parts = dict(output)
-    elif isinstance(output, tuple | list):
-        parts = dict(enumerate(output))
-    elif is_dataclass(output):
-        parts = {field.name: getattr(output, field.name) for field in fields(output)}
-    else:
-        parts = {}
-    tensors = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
+    tensors = tensor_parts(output)
     for key, tensor in tensors.items():
         if width in tensor.shape[1:] and tensor.is_floating_point():
             return tensor, partial(_with_part, output, key)

@@ -123,14 +123,26 @@ def first_tensor(output: Any) -> Any:
         >>> first_tensor((None, torch.ones(2)))
         tensor([1., 1.])
     """
-    parts: Any = (output,)
+    return next(iter(tensor_parts(output).values()), output)
+
+
+def tensor_parts(output: Any) -> dict[Any, Tensor]:
+    """The tensors of a tensor, tuple, list, mapping or dataclass, by where they stand in it.
+
+    Example:
+        >>> tensor_parts((None, torch.ones(2)))
+        {1: tensor([1., 1.])}
+        >>> tensor_parts(torch.ones(2))
+        {None: tensor([1., 1.])}
+    """
+    parts: dict[Any, Any] = {None: output}
     if isinstance(output, Mapping):
-        parts = output.values()
+        parts = dict(output)
     elif isinstance(output, tuple | list):
-        parts = output
+        parts = dict(enumerate(output))
     elif is_dataclass(output):
-        parts = vars(output).values()
-    return next((part for part in parts if isinstance(part, Tensor)), output)
+        parts = vars(output)
+    return {key: part for key, part in parts.items() if isinstance(part, Tensor)}
 
 
 def _shapes(inputs: Inputs) -> str:
