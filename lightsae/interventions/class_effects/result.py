@@ -12,7 +12,7 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.files import replacing
+from lightsae.files import write_whole
 from lightsae.interventions.finding.false_discovery import adjusted
 
 FORMAT = 1
@@ -115,18 +115,13 @@ class ClassEffects:
         Raises:
             LightsaeError: If it cannot be written.
         """
-        folder = Path(folder)
         settings = {"format": FORMAT} | {name: getattr(self, name) for name in _SETTINGS}
         tensors = {
             name: tensor.detach().cpu().clone().contiguous()
             for name, tensor in self._tensors().items()
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / FILE) as temporary:
-                temporary.write_bytes(serialize_tensors(tensors, {_METADATA: json.dumps(settings)}))
-        except OSError as error:
-            raise LightsaeError(f"{folder} cannot be written: {error.strerror}") from error
+        content = serialize_tensors(tensors, {_METADATA: json.dumps(settings)})
+        write_whole(Path(folder) / FILE, content)
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {"latents": self.latents, "firing": self.firing, "controls": self.controls}

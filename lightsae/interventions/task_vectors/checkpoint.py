@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from lightsae.module_names import plain_name
 
 Checkpoint = nn.Module | Mapping[str, Tensor] | str | Path
 _DDP = "module."
+_EXTRA = "_extra_state"
 
 
 class Weights(NamedTuple):
@@ -23,10 +25,12 @@ class Weights(NamedTuple):
         tensors: Floating-point weights by name, without names of wrappers.
         others: Names of what else is there: buffers of a module, second names of tied weights,
             tensors of integers.
+        tied: Of the second names of tied weights the first.
     """
 
     tensors: dict[str, Tensor]
     others: set[str]
+    tied: dict[str, str]
 
 
 def read_weights(checkpoint: Checkpoint, role: str) -> Weights:
@@ -37,7 +41,8 @@ def read_weights(checkpoint: Checkpoint, role: str) -> Weights:
         role: What messages call it: base, tuned.
 
     Raises:
-        LightsaeError: If the file is missing or malformed, or there are no weights.
+        LightsaeError: If the file is missing or malformed, a value of a state dict is no tensor,
+            or there are no weights.
 
     Example:
         >>> read_weights(nn.BatchNorm1d(2), "base").tensors.keys()
@@ -48,16 +53,20 @@ def read_weights(checkpoint: Checkpoint, role: str) -> Weights:
         lightsae.errors.LightsaeError: tuned: no.safetensors is not there
     """
     if isinstance(checkpoint, nn.Module):
-        kept = {name: parameter.detach() for name, parameter in checkpoint.named_parameters()}
-        names = {*checkpoint.state_dict(), *all_parameters(checkpoint)}
+        given: dict[str, Tensor] = {**all_parameters(checkpoint)}
+        # Buffers that are not saved may be in another's file.
+        names = {*checkpoint.state_dict(), *given, *(n for n, _ in checkpoint.named_buffers())}
     else:
         state = checkpoint if isinstance(checkpoint, Mapping) else _file(checkpoint, role)
-        kept, names = dict(state), set(state)
+        given = _tensors(state, role)
+        names = set(given)
     plain = without_wrappers(names)
-    tensors = {plain[name]: tensor for name, tensor in kept.items() if tensor.is_floating_point()}
-    if not tensors:
+    weights = {plain[name]: each for name, each in given.items() if each.is_floating_point()}
+    if not weights:
         raise LightsaeError(f"{role} has no floating-point weights")
-    return Weights(tensors, set(plain.values()) - set(tensors))
+    tied = _tied(weights)
+    tensors = {name: each.detach() for name, each in weights.items() if name not in tied}
+    return Weights(tensors, set(plain.values()) - set(tensors), tied)
 
 
 def all_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -89,7 +98,8 @@ def require_same_names(base: Weights, tuned: Weights) -> None:
         tuned: What came of it.
 
     Raises:
-        LightsaeError: If one has a weight that the other lacks, or of another shape.
+        LightsaeError: If one has a weight that the other lacks, or of another shape, or two that
+            differ where the other has one under two names.
     """
     sides = (("tuned", base, tuned), ("base", tuned, base))
     for role, own, other in sides:
@@ -97,15 +107,50 @@ def require_same_names(base: Weights, tuned: Weights) -> None:
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise LightsaeError(f"{role} lacks {missing[0]}{more}, expected weights of one model")
+        for second, first in other.tied.items():
+            values = [own.tensors.get(name) for name in (second, first)]
+            if values[0] is not None and values[1] is not None and not torch.equal(*values):
+                raise LightsaeError(
+                    f"{second} is {first} in {role}, but another weight in the other checkpoint, "
+                    "expected weights of one model"
+                )
     for name, tensor in base.tensors.items():
         if name in tuned.tensors and tuned.tensors[name].shape != tensor.shape:
             shapes = list(tuned.tensors[name].shape), list(tensor.shape)
             raise LightsaeError(f"{name} is {shapes[0]} in tuned, expected {shapes[1]} as in base")
 
 
+def _tensors(state: Mapping[str, object], role: str) -> dict[str, Tensor]:
+    """The tensors of a state dict."""
+    found = {}
+    for name, each in state.items():
+        if isinstance(each, Tensor):
+            found[name] = each
+        elif not name.endswith(_EXTRA):
+            hint = f": give {role}[{name!r}]" if isinstance(each, Mapping) else ""
+            raise LightsaeError(
+                f"{role}: {name} is of {type(each).__name__}, expected tensors by name{hint}"
+            )
+    return found
+
+
+def _tied(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Of each name whose numbers another has before it, that other."""
+    first: dict[tuple[object, ...], str] = {}
+    found = {}
+    for name, each in weights.items():
+        if each.numel() and not each.is_meta:
+            place = (each.device, each.data_ptr(), each.dtype, each.shape, each.stride())
+            if first.setdefault(place, name) != name:
+                found[name] = first[place]
+    return found
+
+
 def _file(path: str | Path, role: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
     path = Path(expanded(path))
+    if path.is_dir():
+        raise LightsaeError(f"{role}: {path} is a folder, expected a safetensors file")
     if not path.is_file():
         raise LightsaeError(f"{role}: {path} is not there")
     try:

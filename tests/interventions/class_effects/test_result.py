@@ -106,5 +106,5 @@ def test_files_of_another_kind_are_refused(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LightsaeError, match=r"file cannot be written"):
+    with pytest.raises(LightsaeError, match=r"file.class_effects\.safetensors cannot be written"):
         effects().save(tmp_path / "file")
