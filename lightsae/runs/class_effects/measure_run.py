@@ -76,15 +76,20 @@ def measure_run(
     sae = _autoencoder(run)
     chosen = chosen_latents(run.result, latents)
     manifest, split = _test_split(run)
-    module = load_shards_model(manifest, model)
+    module, layer = load_shards_model(manifest, model)
     source = _images(manifest, images, module)
     place = usable_device(device)
     module, sae = module.to(place), sae.to(place)
     positions = np.flatnonzero(np.isin(source.original_index, split.distinct))
-    one = _some_output(module, manifest.layer, sae, _Batches(source, positions[:1], 1, place))
+    if len(np.unique(source.original_index[positions])) < len(split.distinct):
+        raise LightsaeError(
+            f"{source.name}: lacks images of the test split, expected those that the shards were "
+            "extracted from"
+        )
+    one = _some_output(module, layer, sae, _Batches(source, positions[:1], 1, place))
     tokens = _tokens(one, manifest, module, model.prefix_tokens)
     effects = measure_class_effects(
-        module, manifest.layer, sae, _Batches(source, positions, batch_size, place),
+        module, layer, sae, _Batches(source, positions, batch_size, place),
         latents=chosen, amplify=amplify, n_random=n_random, seed=seed, positions=tokens,
         batch_size=batch_size,
     )  # fmt: skip

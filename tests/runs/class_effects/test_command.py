@@ -24,12 +24,12 @@ SPLIT = {"val_fraction": 0.1, "test_fraction": 0.05, "split_seed": 0}
 Ask = Callable[..., str]
 
 
-def make_run(folder: Path, shards: Path) -> Path:
+def make_run(folder: Path, shards: Path, d_in: int = 64) -> Path:
     """An evaluated run with an autoencoder that was not trained."""
     torch.manual_seed(0)
     data = ActivationDataModule(shards, readers=0, **SPLIT)
     data.setup()
-    sae = SparseAutoencoder(64, 48, TopK(6))
+    sae = SparseAutoencoder(d_in, 48, TopK(6))
     sae.initialize_(data.training_sample())
     sae.save(folder / "sae")
     evaluate(sae, data, show_progress=False).save(folder)
