@@ -90,6 +90,49 @@ def without_wrappers(names: Iterable[str]) -> dict[str, str]:
     return plain
 
 
+def of_one_name(base: Weights, tuned: Weights) -> tuple[Weights, Weights]:
+    """Both with each weight that is tied in one of them under one name, the same in both.
+
+    Args:
+        base: What was fine-tuned.
+        tuned: What came of it.
+
+    Raises:
+        LightsaeError: If one has two that differ where the other has one under two names.
+
+    Example:
+        >>> one, two = torch.ones(1), torch.zeros(1)
+        >>> base = Weights({"embed": one}, {"head"}, {"head": "embed"})
+        >>> of_one_name(base, Weights({"head": two}, set(), {}))[1].tensors
+        {'embed': tensor([0.])}
+    """
+    names = dict(base.tied)
+    for pair in tuned.tied.items():
+        second, first = (_followed(name, names) for name in pair)
+        if second != first:
+            names[second] = first
+    return _renamed(base, names, "base"), _renamed(tuned, names, "tuned")
+
+
+def _followed(name: str, names: Mapping[str, str]) -> str:
+    while name in names:
+        name = names[name]
+    return name
+
+
+def _renamed(weights: Weights, names: Mapping[str, str], role: str) -> Weights:
+    found: dict[str, Tensor] = {}
+    for name, each in weights.tensors.items():
+        known = found.setdefault(_followed(name, names), each)
+        if known is not each and not torch.equal(known, each):
+            raise LightsaeError(
+                f"{name} and {_followed(name, names)} differ in {role}, but are one weight in the "
+                "other checkpoint, expected weights of one model"
+            )
+    others = weights.others | set(weights.tensors) - set(found)
+    return weights._replace(tensors=found, others=others)
+
+
 def require_same_names(base: Weights, tuned: Weights) -> None:
     """Refuse checkpoints of different models.
 
@@ -98,8 +141,7 @@ def require_same_names(base: Weights, tuned: Weights) -> None:
         tuned: What came of it.
 
     Raises:
-        LightsaeError: If one has a weight that the other lacks, or of another shape, or two that
-            differ where the other has one under two names.
+        LightsaeError: If one has a weight that the other lacks, or of another shape.
     """
     sides = (("tuned", base, tuned), ("base", tuned, base))
     for role, own, other in sides:
@@ -107,13 +149,6 @@ def require_same_names(base: Weights, tuned: Weights) -> None:
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise LightsaeError(f"{role} lacks {missing[0]}{more}, expected weights of one model")
-        for second, first in other.tied.items():
-            values = [own.tensors.get(name) for name in (second, first)]
-            if values[0] is not None and values[1] is not None and not torch.equal(*values):
-                raise LightsaeError(
-                    f"{second} is {first} in {role}, but another weight in the other checkpoint, "
-                    "expected weights of one model"
-                )
     for name, tensor in base.tensors.items():
         if name in tuned.tensors and tuned.tensors[name].shape != tensor.shape:
             shapes = list(tuned.tensors[name].shape), list(tensor.shape)

@@ -14,6 +14,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interventions.task_vectors.checkpoint import (
     Checkpoint,
     all_parameters,
+    of_one_name,
     read_weights,
     require_same_names,
     without_wrappers,
@@ -61,7 +62,7 @@ class TaskVector:
             LightsaeError: If a checkpoint cannot be read, the two have different weights, or a
                 layer has none.
         """
-        old, new = read_weights(base, "base"), read_weights(tuned, "tuned")
+        old, new = of_one_name(read_weights(base, "base"), read_weights(tuned, "tuned"))
         require_same_names(old, new)
         changes = {
             name: _wide(new.tensors[name].to(tensor.device)) - _wide(tensor)

@@ -1,5 +1,6 @@
 """Effects of a run's latents on the logits of the classifier that its shards came from."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def measure_run(
             are of, or they are others; the model gives no logits; or as `measure_class_effects`.
     """
     run = read_evaluated(folder)
+    if not os.access(folder, os.W_OK):
+        raise LightsaeError(f"{folder} cannot be written, where the effects are kept")
     sae = _autoencoder(run)
     chosen = chosen_latents(run.result, latents)
     manifest, split = _test_split(run)

@@ -192,8 +192,25 @@ def test_numbers_under_two_names_of_a_state_dict_count_once() -> None:
     for pair in ({"embed.weight": weight, "head.weight": weight}, untied), (
         untied, {"embed.weight": weight, "head.weight": weight}
     ):  # fmt: skip
-        with pytest.raises(LightsaeError, match=r"^head\.weight is embed\.weight in (base|tuned)"):
+        with pytest.raises(LightsaeError, match=r"^head\.weight and embed\.weight differ in"):
             TaskVector.between(*pair, ["embed"])
+
+
+@pytest.mark.parametrize("names", [["head", "embed"], ["head"], ["embed"]])
+def test_a_tied_weight_is_found_under_whichever_name_a_file_has_it(names: list[str]) -> None:
+    model = nn.ModuleDict({"embed": nn.Linear(3, 3, bias=False)})
+    model["head"] = nn.Linear(3, 3, bias=False)
+    model["head"].weight = model["embed"].weight
+    there = model["embed"].weight.detach() + 1
+    tuned = {f"{name}.weight": there for name in names}
+    for checkpoint in (model, model.state_dict()):
+        vector = TaskVector.between(checkpoint, tuned, ["embed"])
+        assert vector.names() == ["embed.weight"]
+        torch.testing.assert_close(vector.changes["embed.weight"], torch.ones(3, 3))
+    with vector.injected(model):
+        torch.testing.assert_close(model["head"].weight.detach(), there)
+    back = TaskVector.between(tuned, model, [names[0] if len(names) == 2 else "embed"])
+    assert back.energy() == pytest.approx(9)
 
 
 def test_different_changes_of_a_tied_weight_are_refused() -> None:
