@@ -62,6 +62,29 @@ def load_model(options: ModelOptions) -> nn.Module:
     return _frozen(module, f"model.{given}")
 
 
+def load_image_classifier(options: ModelOptions) -> nn.Module:
+    """The classifier of images whose encoder is a model of transformers.
+
+    Args:
+        options: The encoder, by name.
+
+    Returns:
+        The module in evaluation mode; no parameter requires a gradient.
+
+    Raises:
+        LightsaeError: If the checkpoint has no classifier, or weights come from another file.
+    """
+    title = f"model.name {options.name}"
+    if options.weights is not None or not options.pretrained:
+        raise LightsaeError(
+            f"{title}: its classifier is taken from a folder or name with all weights, expected no "
+            "model.weights and no model.pretrained false"
+        )
+    with hub_or_cache(options):
+        module = transformers_models.build_classifier(str(options.name), options.arguments)
+    return _frozen(module, title)
+
+
 def _frozen(module: nn.Module, title: str) -> nn.Module:
     """A module in evaluation mode, all of whose parameters have values."""
     for name, tensor in module.named_parameters():
