@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
+from lightsae.interventions.pretrained import load_pretrained
 from lightsae.interventions.steering.task import Measured
 
 if TYPE_CHECKING:
@@ -54,19 +55,20 @@ class LanguageModel:
             device: Where the model runs.
 
         Raises:
-            LightsaeError: If one of them cannot be loaded.
+            LightsaeError: If one of them cannot be loaded, or weights are missing.
             MissingExtraError: If transformers is not installed.
         """
         transformers = require("transformers", extra="models")
+        kind = transformers.AutoModelForCausalLM
+        expected = "a causal language model of transformers"
+        model = load_pretrained(kind, name, expected=expected, device=device)
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         except Exception as error:
             raise LightsaeError(
-                f"model {name}: expected a causal language model of transformers with its "
-                f"tokenizer: {reason(error)}"
+                f"model {name!r}: expected a tokenizer beside it: {reason(error)}"
             ) from error
-        return cls(model.to(device), tokenizer, batch_size)
+        return cls(model, tokenizer, batch_size)
 
     def batches(self, texts: Sequence[str], *, left: bool = False) -> Iterator[Batch]:
         """Inputs of the model, in the order of the texts, padded on the right.

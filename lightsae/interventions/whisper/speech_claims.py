@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightsae.extras import require
+from lightsae.interventions.eval_mode import require_eval
 from lightsae.interventions.whisper.whisper_parts import Decoding, Whisper
 
 NO_SPEECH_THRESHOLD = 0.6
@@ -63,7 +64,11 @@ def transcribe(whisper: Whisper, features: Tensor) -> Transcripts:
 
     Returns:
         Tokens and both figures, on the model's device.
+
+    Raises:
+        LightsaeError: If the model is in training mode, or `Whisper.decoding` raises it.
     """
+    require_eval(whisper.model, "whisper.model")
     decoding = whisper.decoding()
     model: Any = whisper.model
     parameter = next(model.parameters())

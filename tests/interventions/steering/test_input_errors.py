@@ -19,7 +19,7 @@ from lightsae.interventions.steering import (
     SteeringResult,
     steer,
 )
-from lightsae.sae import TopK, Transcoder
+from lightsae.sae import BatchTopK, SparseAutoencoder, TopK, Transcoder
 
 from .tasks import GRID
 
@@ -256,3 +256,22 @@ def test_altered_numbers_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"damage": 0.0', '"damage": "much"', 1))
     with pytest.raises(LightsaeError, match="is not whole"):
         SteeringResult.load(path)
+
+
+def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
+    task = PlantedTask()
+    task.model.layer.train()
+    with pytest.raises(LightsaeError, match=r"model of the task.layer is in training mode: call"):
+        steer(task, tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_autoencoder_whose_codes_depend_on_its_mode_is_refused(tmp_path: Path) -> None:
+    task = PlantedTask()
+    task.saes = {"layer": SparseAutoencoder(24, 24, BatchTopK(4))}
+    with pytest.raises(
+        LightsaeError, match=r"autoencoder of layer 'layer' is in training mode.* BatchTopK takes"
+    ):
+        steer(task, tmp_path, SMALL)
+    task.saes = {"layer": PlantedTask().saes["layer"].train()}
+    assert steer(task, tmp_path, SMALL).outcome == "works"
