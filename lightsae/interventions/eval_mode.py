@@ -42,6 +42,6 @@ def require_eval_sae(sae: SparseAutoencoder, what: str) -> None:
     """
     if sae.training and inference_rule(sae.selection) is not sae.selection:
         raise LightsaeError(
-            f"{what} is in training mode, in which {type(sae.selection).__name__} takes the rows of "
-            "a batch together: call its eval()"
+            f"{what} is in training mode, in which {type(sae.selection).__name__} takes the rows "
+            "of a batch together: call its eval()"
         )

@@ -1,6 +1,7 @@
 """`HallucinationTask`: fewer hallucinations on audio without speech, at words heard as before."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -86,7 +87,7 @@ class HallucinationTask(SteeringTask):
         self.clips = {"speech": speech, "nonspeech": nonspeech}
         self.find_by, self.batch_size = find_by, batch_size
         self._features: dict[tuple[str, str], list[Tensor]] = {}
-        for clip in (clip for kind in self.clips.values() for part in kind.values() for clip in part):
+        for clip in chain(*speech.values(), *nonspeech.values()):
             whisper.require_audio(clip.audio, f"recording {clip.recording!r}")
 
     def hashes(self) -> dict[str, str]:

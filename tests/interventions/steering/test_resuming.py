@@ -141,7 +141,7 @@ def test_an_attempt_that_found_no_latents_leaves_the_folder_free(tmp_path: Path)
 
 def test_settings_of_something_else_are_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"theme": "dark"}')
-    with pytest.raises(LightsaeError, match="holds a steering with other settings: .*theme was"):
+    with pytest.raises(LightsaeError, match=r"holds a steering with other settings: .*theme was"):
         steer(Counted(), tmp_path, GRID)
     assert (tmp_path / "settings.json").read_text() == '{"theme": "dark"}'
 
@@ -159,5 +159,5 @@ class Read(Counted):
 
 def test_other_data_is_refused_and_named(tmp_path: Path) -> None:
     steer(Read("a"), tmp_path, GRID, about=ABOUT)
-    with pytest.raises(LightsaeError, match="read.file was 'a', is 'b'"):
+    with pytest.raises(LightsaeError, match=r"read.file was 'a', is 'b'"):
         steer(Read("b"), tmp_path, GRID, about=ABOUT)
