@@ -247,7 +247,8 @@ def _checked(splits: dict[QuestionSplit, Questions], path: str) -> dict[Question
 
 def _prompts(splits: Mapping[QuestionSplit, Questions]) -> Iterator[str]:
     for questions in splits.values():
-        yield from (each.prompt for each in (*questions.dated, *questions.undated))
+        yield from (each.prompt for each in questions.dated)
+        yield from (each.prompt for each in questions.undated)
 
 
 def _guard_samples(questions: Questions) -> dict[str, int]:
