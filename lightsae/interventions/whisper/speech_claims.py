@@ -38,7 +38,8 @@ class Transcripts(NamedTuple):
 def claims_speech(no_speech_prob: Tensor, avg_logprob: Tensor) -> Tensor:
     """Where a transcript counts as speech: no_speech_prob < 0.6 or avg_logprob > -1.
 
-    On audio without speech such a claim is a hallucination (arXiv 2606.07473).
+    On audio without speech such a claim is a hallucination (arXiv 2606.07473). Ours: so is a figure
+    that is no number, or a model that an edit breaks would be given credit for its silence.
 
     Args:
         no_speech_prob: [B].
@@ -51,7 +52,8 @@ def claims_speech(no_speech_prob: Tensor, avg_logprob: Tensor) -> Tensor:
         >>> claims_speech(torch.tensor([0.9, 0.9, 0.1]), torch.tensor([-2.0, -0.5, -2.0])).tolist()
         [False, True, True]
     """
-    return (no_speech_prob < NO_SPEECH_THRESHOLD) | (avg_logprob > LOGPROB_THRESHOLD)
+    silent = (no_speech_prob >= NO_SPEECH_THRESHOLD) & (avg_logprob <= LOGPROB_THRESHOLD)
+    return ~silent
 
 
 @torch.no_grad()

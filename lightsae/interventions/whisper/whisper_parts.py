@@ -110,7 +110,12 @@ class Whisper:
 
         Args:
             folder: It takes its place when everything is written; there must be none.
+
+        Raises:
+            LightsaeError: If there is one.
         """
+        if folder.exists():
+            raise LightsaeError(f"{folder} is there already, expected a folder that is not")
         unfinished = folder.with_name(f".{folder.name}.tmp")
         for part in (self.model, self.tokenizer, self.feature_extractor):
             save: Any = part

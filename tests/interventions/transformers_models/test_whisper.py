@@ -106,6 +106,17 @@ def test_claims_are_one_or_the_other():
     assert claims_speech(probs, logprobs).tolist() == [False, True, True]
 
 
+def test_a_figure_that_is_no_number_is_a_claim():
+    nan = torch.tensor([torch.nan])
+    assert claims_speech(nan, torch.tensor([-2.0])).item()
+    assert claims_speech(torch.tensor([0.9]), nan).item()
+
+
+def test_a_model_is_not_saved_over_another_folder(whisper, tmp_path):
+    with pytest.raises(LightsaeError, match="is there already"):
+        whisper.save(tmp_path)
+
+
 def test_edits_of_the_encoder_reach_the_transcript(whisper, features):
     before = transcribe(whisper, features)
     with (
