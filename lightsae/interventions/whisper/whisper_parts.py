@@ -184,7 +184,10 @@ class Whisper:
                 token for it or for no speech, or generation_config does not say how it is decoded.
         """
         settings: Any = self.model.generation_config
-        for name in _SETTINGS:
+        wanted = _SETTINGS
+        if getattr(settings, "is_multilingual", False):
+            wanted += ("lang_to_id", "task_to_id")
+        for name in wanted:
             # Of a model that was fine-tuned and saved without; a guess would be another prompt.
             if getattr(settings, name, None) is None:
                 raise LightsaeError(

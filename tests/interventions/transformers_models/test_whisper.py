@@ -298,7 +298,7 @@ def changed_settings(whisper, **settings):
     return Whisper(other, whisper.tokenizer, whisper.feature_extractor, whisper.language)
 
 
-@pytest.mark.parametrize("name", ["is_multilingual", "no_timestamps_token_id"])
+@pytest.mark.parametrize("name", ["is_multilingual", "no_timestamps_token_id", "lang_to_id"])
 def test_a_model_that_does_not_say_how_it_is_decoded_is_refused(whisper, name):
     other = changed_settings(whisper, **{name: None})
     with pytest.raises(LightsaeError, match=f"generation_config has no {name}: take"):
