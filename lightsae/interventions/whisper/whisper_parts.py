@@ -184,9 +184,8 @@ class Whisper:
                 token for it or for no speech, or generation_config does not say how it is decoded.
         """
         settings: Any = self.model.generation_config
-        wanted = _SETTINGS
-        if getattr(settings, "is_multilingual", False):
-            wanted += ("lang_to_id", "task_to_id")
+        several = getattr(settings, "is_multilingual", False)
+        wanted = (*_SETTINGS, "lang_to_id", "task_to_id") if several else _SETTINGS
         for name in wanted:
             # Of a model that was fine-tuned and saved without; a guess would be another prompt.
             if getattr(settings, name, None) is None:
