@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.models import weights_hash
 from lightsae.errors import LightsaeError
 from lightsae.interventions.class_effects.result import ClassEffects, LogitChange
-from lightsae.interventions.finding.model_calls import Inputs, call, require_eval, tracked
+from lightsae.interventions.eval_mode import require_eval
+from lightsae.interventions.finding.model_calls import Inputs, call, tracked
 from lightsae.interventions.finding.scaled_pairs import firing_pairs, scaled_outputs
 from lightsae.interventions.hooks.attach import Attached, attach
 from lightsae.interventions.hooks.layer_code import Latents, checked_latents
@@ -82,7 +83,7 @@ def measure_class_effects(
     """
     wanted = checked_latents(latents, sae.d_sae).cpu()
     _require_settings(batches, amplify, n_random, batch_size)
-    require_eval(model)
+    require_eval(model, "model")
     read = partial(_logits, logits)
     with attach(model, {layer: sae}) as attached:
         firing_batches = tracked(batches, "firing", show_progress)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
+from lightsae.interventions.eval_mode import require_eval
 from lightsae.interventions.finding.model_calls import (
     Inputs,
     Output,
     call,
-    require_eval,
     scalars,
 )
 from lightsae.interventions.finding.scaled_pairs import firing_pairs, scaled_outputs
@@ -63,7 +63,7 @@ def ablation_effects(
     if batch_size < 1:
         raise LightsaeError(f"batch_size is {batch_size}, expected 1 or more")
     require_saes({layer: sae})
-    require_eval(model)
+    require_eval(model, "model")
     wanted = torch.arange(sae.d_sae) if latents is None else checked_latents(latents, sae.d_sae)
     column = torch.full((sae.d_sae,), -1)
     column[wanted.cpu()] = torch.arange(len(wanted))

@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from lightsae.errors import LightsaeError
 from lightsae.plural import counted
@@ -39,35 +37,6 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     raise LightsaeError(
         f"a batch is a {type(inputs).__name__}, expected a tensor or a mapping of keyword arguments"
     )
-
-
-def require_eval(model: nn.Module) -> None:
-    """Refuse a model whose answers are random, or depend on other samples of the batch.
-
-    Args:
-        model: The model.
-
-    Raises:
-        LightsaeError: If dropout, stochastic depth or batch norm of it is in training mode.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1))
-        >>> require_eval(model.eval())
-        >>> require_eval(model.train())
-        Traceback (most recent call last):
-        ...
-        lightsae.errors.LightsaeError: the model's Dropout 1 is in training mode, expected \
-model.eval()
-    """
-    for name, part in model.named_modules():
-        # drop_prob: timm's stochastic depth.
-        rate = part.p if isinstance(part, _DropoutNd) else getattr(part, "drop_prob", None)
-        random = isinstance(rate, float) and rate > 0
-        if part.training and (random or isinstance(part, _BatchNorm)):
-            raise LightsaeError(
-                f"the model's {type(part).__name__} {name} is in training mode, expected "
-                "model.eval()"
-            )
 
 
 def samples_of(inputs: Inputs, samples: Tensor, batch: int) -> Inputs:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions.finding.model_calls import require_eval
+from lightsae.interventions.eval_mode import require_eval
 from lightsae.interventions.hooks.attach import require_saes
 from lightsae.interventions.task_vectors.layer_sets import ordered, random_sets
 from lightsae.interventions.task_vectors.projection import (
@@ -84,7 +84,7 @@ def task_vector_experiment(
     at = sorted(set(range(1, len(layers) + 1) if curve is None else curve))
     _require_layers(layers, saes, specificity)
     _require_numbers(layers, n_layers, draws, scale, at)
-    require_eval(model)
+    require_eval(model, "model")
     if not vector.energy():
         raise LightsaeError("the task vector is 0: base and tuned have the same weights")
     rows = {layer: saes[layer].W_dec[specificity[layer].latents] for layer in layers}

@@ -183,7 +183,7 @@ def test_what_a_model_gives_is_told():
 def test_a_model_in_training_mode_is_refused(part):
     model, sae, batches = small()
     model.insert(3, part)
-    with pytest.raises(LightsaeError, match=r"3 is in training mode, expected model.eval\(\)"):
+    with pytest.raises(LightsaeError, match=r"^model.3, .* in training mode: call model.eval\(\)"):
         measure_class_effects(model, "0", sae, batches, latents=[4], n_random=3)
     with pytest.raises(LightsaeError, match="is in training mode"):
         ablation_effects(model, "0", sae, batches[0], lambda y: y[:, 0])
