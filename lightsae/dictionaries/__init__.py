@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from lightsae.dictionaries.matching.co_firing import CoFiring
     from lightsae.dictionaries.matching.cosine import (
         Nearest,
         nearest_both_ways,
@@ -16,6 +17,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "CoFiring": ".matching.co_firing",
             "Matching": ".matching.one_to_one",
             "Nearest": _COSINE,
             "match_one_to_one": ".matching.one_to_one",
@@ -25,6 +27,7 @@ else:
     )
 
 __all__ = [
+    "CoFiring",
     "Matching",
     "Nearest",
     "match_one_to_one",
