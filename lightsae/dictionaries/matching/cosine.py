@@ -22,7 +22,7 @@ class Nearest(NamedTuple):
     """
 
     similarity: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # not tuple.index
 
 
 def nearest_cosines(W: Tensor, others: Tensor) -> Nearest:
@@ -170,6 +170,6 @@ def require_directions(**matrices: Tensor) -> None:
             raise LightsaeError(f"{name} must be finite")
         widths.append(each.shape[1])
     if len(set(widths)) > 1:
-        told = " and ".join(f"{name} {w}" for name, w in zip(matrices, widths, strict=True))
-        raise LightsaeError(f"directions differ in width: {told}")
+        pair = " and ".join(f"{name} {w}" for name, w in zip(matrices, widths, strict=True))
+        raise LightsaeError(f"directions differ in width: {pair}")
     require_tensors(**matrices)
