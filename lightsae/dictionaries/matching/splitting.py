@@ -12,7 +12,7 @@ from lightsae.dictionaries.matching.text_table import text_table
 from lightsae.sae.sparse_code import SparseCode
 
 
-class Part(NamedTuple):
+class SplitPart(NamedTuple):
     """A latent of the other dictionary as part of one that splits.
 
     Attributes:
@@ -43,18 +43,18 @@ class Splits:
 
     splits: Tensor
     coverage: Tensor
-    parts: list[Part]
+    parts: list[SplitPart]
 
     def table(self) -> str:
         """The parts as lines of text.
 
         Example:
-            >>> part = Part(3, 17, cosine=0.71, share=0.52, within=0.98)
+            >>> part = SplitPart(3, 17, cosine=0.71, share=0.52, within=0.98)
             >>> print(Splits(torch.ones(1).bool(), torch.ones(1), [part]).table())
             latent  part  cosine  share  within
                  3    17    0.71   0.52    0.98
         """
-        return text_table(Part._fields, self.parts)
+        return text_table(SplitPart._fields, self.parts)
 
 
 class FeatureSplitting:
@@ -137,4 +137,4 @@ class FeatureSplitting:
         columns = owners, candidates, self.cosine[candidates], shares, within
         chosen = splits[owners]
         rows = zip(*(column[chosen].tolist() for column in columns), strict=True)
-        return Splits(splits, coverage, [Part(*row) for row in rows])
+        return Splits(splits, coverage, [SplitPart(*row) for row in rows])
