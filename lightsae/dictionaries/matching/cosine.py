@@ -163,8 +163,10 @@ def require_directions(**matrices: Tensor) -> None:
     """
     widths = []
     for name, each in matrices.items():
-        if not isinstance(each, Tensor) or each.ndim != 2 or not each.is_floating_point():
-            told = list(each.shape) if isinstance(each, Tensor) else type(each).__name__
+        if not isinstance(each, Tensor):
+            raise LightsaeError(f"{name} is a {type(each).__name__}, expected a tensor")
+        if each.ndim != 2 or not each.shape[1] or not each.is_floating_point():
+            told = f"{each.dtype} {list(each.shape)}"
             raise LightsaeError(f"{name} is {told}, expected floats [latents, width]")
         if not each.isfinite().all():
             raise LightsaeError(f"{name} must be finite")
