@@ -117,13 +117,14 @@ class CoFiring:
         return self._of_pairs(self._correlation, pairs)
 
     def swapped(self) -> "CoFiring":
-        """The same rows with the dictionaries exchanged; codes are shared, not copied."""
+        """The same with the dictionaries exchanged; rows added later are not in it."""
         other = CoFiring(self.d_other, self.d_sae, self.device)
         other.rows = self.rows
         other._mine, other._theirs = self._theirs.copied(), self._mine.copied()
         if self._sums is not None:
-            counts, products = self._sums
-            other._sums = counts.T.contiguous(), products.T.contiguous()
+            whole = torch.contiguous_format
+            counts, products = (each.T.clone(memory_format=whole) for each in self._sums)
+            other._sums = counts, products
         return other
 
     def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
