@@ -11,23 +11,73 @@ if TYPE_CHECKING:
         nearest_cosines,
     )
     from lightsae.dictionaries.matching.one_to_one import Matching, match_one_to_one
+    from lightsae.dictionaries.stability.baselines import random_stability
+    from lightsae.dictionaries.stability.comparison import stability_curve
+    from lightsae.dictionaries.stability.latent_stability import Cut, Stability, latent_stability
+    from lightsae.dictionaries.stability.measure import measure_stability
+    from lightsae.dictionaries.stability.reconstruction_share import (
+        ReconstructionShares,
+        reconstruction_shares,
+    )
+    from lightsae.dictionaries.stability.result import StabilityResult
+    from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison, compare_spans
+    from lightsae.dictionaries.subspaces.overlap import (
+        principal_angles,
+        random_overlap,
+        subspace_overlap,
+    )
+    from lightsae.dictionaries.subspaces.span import effective_rank, participation_ratio, span
 else:
     _COSINE = ".matching.cosine"
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "Cut": ".stability.latent_stability",
             "Matching": ".matching.one_to_one",
             "Nearest": _COSINE,
+            "ReconstructionShares": ".stability.reconstruction_share",
+            "Stability": ".stability.latent_stability",
+            "StabilityResult": ".stability.result",
+            "SubspaceComparison": ".subspaces.between_seeds",
+            "compare_spans": ".subspaces.between_seeds",
+            "effective_rank": ".subspaces.span",
+            "latent_stability": ".stability.latent_stability",
             "match_one_to_one": ".matching.one_to_one",
+            "measure_stability": ".stability.measure",
             "nearest_both_ways": _COSINE,
             "nearest_cosines": _COSINE,
+            "participation_ratio": ".subspaces.span",
+            "principal_angles": ".subspaces.overlap",
+            "random_overlap": ".subspaces.overlap",
+            "random_stability": ".stability.baselines",
+            "reconstruction_shares": ".stability.reconstruction_share",
+            "span": ".subspaces.span",
+            "stability_curve": ".stability.comparison",
+            "subspace_overlap": ".subspaces.overlap",
         },
     )
 
 __all__ = [
+    "Cut",
     "Matching",
     "Nearest",
+    "ReconstructionShares",
+    "Stability",
+    "StabilityResult",
+    "SubspaceComparison",
+    "compare_spans",
+    "effective_rank",
+    "latent_stability",
     "match_one_to_one",
+    "measure_stability",
     "nearest_both_ways",
     "nearest_cosines",
+    "participation_ratio",
+    "principal_angles",
+    "random_overlap",
+    "random_stability",
+    "reconstruction_shares",
+    "span",
+    "stability_curve",
+    "subspace_overlap",
 ]

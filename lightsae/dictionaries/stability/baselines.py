@@ -17,14 +17,14 @@ class RandomStability(NamedTuple):
     """Mean stability of the latents with random dictionaries in place of the other seeds.
 
     Attributes:
-        mean: At each threshold, [T] float64.
-        low: Least over dictionaries and draws, [T].
-        high: Largest, [T].
+        mean: At each threshold.
+        low: Least over dictionaries and draws.
+        high: Largest.
     """
 
-    mean: Tensor
-    low: Tensor
-    high: Tensor
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 def random_directions(
@@ -84,9 +84,8 @@ def random_stability(
         LightsaeError: If they are no dictionaries or draws is smaller than 1.
 
     Example:
-        >>> found = random_stability([torch.eye(64)[:8], torch.eye(64)[:4]], (0.0, 0.9))
-        >>> found.mean
-        tensor([1., 0.], dtype=torch.float64)
+        >>> random_stability([torch.eye(64)[:8], torch.eye(64)[:4]], (0.0, 0.9)).mean
+        (1.0, 0.0)
     """
     if draws < 1:
         raise LightsaeError(f"draws = {draws}, expected at least 1")
@@ -100,4 +99,5 @@ def random_stability(
             shares = stability_of([nearest[:, None]], thresholds).shares[0].cpu()[kept]
             means.append(shares.nanmean(dim=0))
     found = torch.stack(means)
-    return RandomStability(found.mean(dim=0), found.amin(dim=0), found.amax(dim=0))
+    ends = found.nanmean(dim=0), *(getattr(found, end)(dim=0) for end in ("amin", "amax"))
+    return RandomStability(*(tuple(each.tolist()) for each in ends))

@@ -1,15 +1,18 @@
 """Stability of latents: in how many of the other seeds a similar one is found."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightsae.dictionaries.matching.cosine import nearest_cosines
+from lightsae.dictionaries.matching.cosine import nearest_both_ways
 from lightsae.errors import LightsaeError
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+# Of a cosine in float32: a direction is parallel to itself but for that.
+_ROUNDING = 1e-6
 
 
 class Stability(NamedTuple):
@@ -72,7 +75,7 @@ def latent_stability(
     Stability is the probability that a similar latent is found again in an independently trained
     autoencoder (arXiv 2606.12138). Ours: `stab_i = mean over other seeds s of
     [max_j cos(d_i, d_j^s) >= tau]`, over decoder rows; signed, for a latent adds its direction and
-    never subtracts it.
+    never subtracts it; a similarity within 1e-6 of tau reaches it.
 
     Args:
         decoders: W_dec of each seed, [d_sae, d_in]; d_sae may differ.
@@ -90,12 +93,15 @@ def latent_stability(
     """
     if len(decoders) < 2:
         raise LightsaeError(f"decoders holds {len(decoders)}, expected two seeds or more")
+    others = len(decoders) - 1
     similarity = [
-        torch.stack(
-            [nearest_cosines(mine, other).similarity for other in _without(decoders, place)], dim=1
-        )
-        for place, mine in enumerate(decoders)
+        torch.full((len(each), others), torch.nan, dtype=torch.float64, device=each.device)
+        for each in decoders
     ]
+    for a, b in combinations(range(len(decoders)), 2):
+        # Of the others of b, a < b is the a-th; of those of a, b is the one before its place.
+        there, back = nearest_both_ways(decoders[a], decoders[b])
+        similarity[a][:, b - 1], similarity[b][:, a] = there.similarity, back.similarity
     return stability_of(similarity, thresholds)
 
 
@@ -122,13 +128,7 @@ def stability_of(similarity: Sequence[Tensor], thresholds: Sequence[float]) -> S
 
 
 def _shares(similarity: Tensor, thresholds: Sequence[float]) -> Tensor:
-    # Cosines of float32: a direction is not always parallel to itself within its rounding.
-    slack = 1e-6
-    found = [(similarity >= tau - slack).double().mean(dim=1) for tau in thresholds]
+    found = [(similarity >= tau - _ROUNDING).double().mean(dim=1) for tau in thresholds]
     return torch.stack(found, dim=1).masked_fill_(
         similarity.isnan().all(dim=1, keepdim=True), torch.nan
     )
-
-
-def _without(decoders: Sequence[Tensor], place: int) -> list[Tensor]:
-    return [each for other, each in enumerate(decoders) if other != place]

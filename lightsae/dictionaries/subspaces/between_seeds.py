@@ -19,7 +19,6 @@ from lightsae.dictionaries.subspaces.span import effective_rank, participation_r
 from lightsae.errors import LightsaeError
 from lightsae.metrics.comparison.intervals import Interval
 
-
 Baseline = Literal["random", "others", "data"]
 # Mean over draws, and their 2.5% and 97.5% quantiles.
 Spread = tuple[float, float, float]
@@ -83,10 +82,7 @@ class SubspaceComparison(NamedTuple):
 
     def beyond(self, baseline: Baseline) -> Interval:
         """Overlap less the mean of a baseline, over the pairs that have it."""
-        return defined_interval(
-            pair.overlap - pair.baseline(baseline)
-            for pair in self.pairs
-        )
+        return defined_interval(pair.overlap - pair.baseline(baseline) for pair in self.pairs)
 
 
 def compare_spans(
