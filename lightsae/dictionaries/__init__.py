@@ -5,11 +5,8 @@ from typing import TYPE_CHECKING
 from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from lightsae.dictionaries.matching.cosine import (
-        Nearest,
-        nearest_both_ways,
-        nearest_cosines,
-    )
+    from lightsae.dictionaries.matching.co_firing import CoFiring
+    from lightsae.dictionaries.matching.cosine import Nearest, nearest_both_ways, nearest_cosines
     from lightsae.dictionaries.matching.one_to_one import Matching, match_one_to_one
     from lightsae.dictionaries.stability.baselines import random_stability
     from lightsae.dictionaries.stability.comparison import stability_curve
@@ -28,13 +25,13 @@ if TYPE_CHECKING:
     )
     from lightsae.dictionaries.subspaces.span import effective_rank, participation_ratio, span
 else:
-    _COSINE = ".matching.cosine"
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "CoFiring": ".matching.co_firing",
             "Cut": ".stability.latent_stability",
             "Matching": ".matching.one_to_one",
-            "Nearest": _COSINE,
+            "Nearest": ".matching.cosine",
             "ReconstructionShares": ".stability.reconstruction_share",
             "Stability": ".stability.latent_stability",
             "StabilityResult": ".stability.result",
@@ -44,8 +41,8 @@ else:
             "latent_stability": ".stability.latent_stability",
             "match_one_to_one": ".matching.one_to_one",
             "measure_stability": ".stability.measure",
-            "nearest_both_ways": _COSINE,
-            "nearest_cosines": _COSINE,
+            "nearest_both_ways": ".matching.cosine",
+            "nearest_cosines": ".matching.cosine",
             "participation_ratio": ".subspaces.span",
             "principal_angles": ".subspaces.overlap",
             "random_overlap": ".subspaces.overlap",
@@ -58,6 +55,7 @@ else:
     )
 
 __all__ = [
+    "CoFiring",
     "Cut",
     "Matching",
     "Nearest",

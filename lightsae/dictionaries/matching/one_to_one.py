@@ -19,7 +19,7 @@ class Matching(NamedTuple):
     """Latents of two dictionaries in pairs, none of them twice.
 
     Attributes:
-        pairs: Latent of the first and of the other dictionary, ascending by the first [p, 2], int64.
+        pairs: Latent of the one dictionary, ascending, and of the other [p, 2], int64.
         similarity: Their cosines [p], float32 or float64.
     """
 
@@ -32,9 +32,9 @@ def match_one_to_one(W: Tensor, others: Tensor) -> Matching:
     """Pairs of latents of two dictionaries, each latent in one pair at most.
 
     Up to 2^26 cosines, such as 8192 x 8192, the pairs whose cosines have the largest sum: the
-    assignment problem (Kuhn 1955), by `scipy.optimize.linear_sum_assignment`. Beyond, greedily: the
-    largest cosine that is left, again and again, of equals the lowest latents of `W`, then of
-    `others`; in blocks, so the n m cosines are never held at once. Every latent that has a direction
+    assignment problem (Kuhn 1955), by `scipy.optimize.linear_sum_assignment`. Beyond, greedily:
+    the largest cosine that is left, again and again, of equals the lowest latents of `W`, then of
+    `others`; in blocks, so the n m cosines are never held at once. Every latent with a direction
     gets a partner while there are any, however far apart: take the pairs above a threshold. Rows of
     zeros are left out. `nearest_cosines` lets many have the same partner.
 
@@ -136,7 +136,7 @@ def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _taken(best: Tensor, index: Tensor, n_others: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns that take each other until a row has no candidate left, and their cosines."""
+    """Rows and columns that take each other until a row runs out of candidates; their cosines."""
     values, columns = best.cpu().numpy(), index.cpu().numpy()
     count = values.shape[1]
     place, free = [0] * len(values), bytearray(b"\1") * n_others
