@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         subspace_overlap,
     )
     from lightsae.dictionaries.subspaces.span import effective_rank, participation_ratio, span
+    from lightsae.dictionaries.synthetic.features import SyntheticFeatures, synthetic_features
+    from lightsae.dictionaries.synthetic.recovery import Recovery, recovery
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -33,9 +35,11 @@ else:
             "Matching": ".matching.one_to_one",
             "Nearest": ".matching.cosine",
             "ReconstructionShares": ".stability.reconstruction_share",
+            "Recovery": ".synthetic.recovery",
             "Stability": ".stability.latent_stability",
             "StabilityResult": ".stability.result",
             "SubspaceComparison": ".subspaces.between_seeds",
+            "SyntheticFeatures": ".synthetic.features",
             "compare_spans": ".subspaces.between_seeds",
             "effective_rank": ".subspaces.span",
             "latent_stability": ".stability.latent_stability",
@@ -48,9 +52,11 @@ else:
             "random_overlap": ".subspaces.overlap",
             "random_stability": ".stability.baselines",
             "reconstruction_shares": ".stability.reconstruction_share",
+            "recovery": ".synthetic.recovery",
             "span": ".subspaces.span",
             "stability_curve": ".stability.comparison",
             "subspace_overlap": ".subspaces.overlap",
+            "synthetic_features": ".synthetic.features",
         },
     )
 
@@ -60,9 +66,11 @@ __all__ = [
     "Matching",
     "Nearest",
     "ReconstructionShares",
+    "Recovery",
     "Stability",
     "StabilityResult",
     "SubspaceComparison",
+    "SyntheticFeatures",
     "compare_spans",
     "effective_rank",
     "latent_stability",
@@ -75,7 +83,9 @@ __all__ = [
     "random_overlap",
     "random_stability",
     "reconstruction_shares",
+    "recovery",
     "span",
     "stability_curve",
     "subspace_overlap",
+    "synthetic_features",
 ]
