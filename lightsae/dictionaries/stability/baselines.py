@@ -1,7 +1,7 @@
 """Stability beside random dictionaries: what a match by chance comes to."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from lightsae.dictionaries.stability.latent_stability import THRESHOLDS, stabili
 from lightsae.errors import LightsaeError
 
 Kind = Literal["uniform", "covariance"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class RandomStability(NamedTuple):
@@ -49,7 +50,7 @@ def random_directions(
         >>> random_directions(flat, "covariance", generator=torch.Generator().manual_seed(0))[:, 2]
         tensor([0., 0.])
     """
-    if kind not in ("uniform", "covariance"):
+    if kind not in KINDS:
         raise LightsaeError(f"kind is {kind!r}, expected 'uniform' or 'covariance'")
     rows = decoder.detach().cpu().float()
     drawn = torch.randn(rows.shape, generator=generator)

@@ -142,9 +142,9 @@ def compare_spans(
     pairs = []
     for a, b in combinations(range(len(groups)), 2):
         if len(spans[a]) and len(spans[b]):
-            measured = _measured(spans[a], spans[b], (a, b), draws, seed)
-            drawn = (_summary(each, a, b) for each in (of_others, of_data))
-            pairs.append(measured._replace(**dict(zip(("others", "data"), drawn, strict=True))))
+            pair = _measured(spans[a], spans[b], (a, b), draws, seed)
+            drawn = _summary(of_others, a, b), _summary(of_data, a, b)
+            pairs.append(pair._replace(others=drawn[0], data=drawn[1]))
     return SubspaceComparison(
         energy,
         tuple(map(len, groups)),
@@ -206,4 +206,5 @@ def _root(covariance: Tensor, d: int) -> Tensor:
             f"covariance is {list(covariance.shape)}, expected finite numbers [{d}, {d}]"
         )
     values, vectors = torch.linalg.eigh(covariance.detach().cpu().double())
-    return values.clamp_min(0).sqrt()[:, None] * vectors.T
+    root: Tensor = values.clamp_min(0).sqrt()[:, None] * vectors.T
+    return root

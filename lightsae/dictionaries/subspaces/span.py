@@ -42,7 +42,8 @@ def span(directions: Tensor, energy: float = 1.0) -> Tensor:
         held = energies.cumsum(dim=0)
         # A dimension counts unless those before it hold enough already.
         kept &= (held - energies) < energy * held[-1] * (1 - 1e-12)
-    return basis[: int(kept.sum())]
+    found: Tensor = basis[: int(kept.sum())]
+    return found
 
 
 def effective_rank(directions: Tensor) -> float:

@@ -25,7 +25,8 @@ def result() -> StabilityResult:
 def test_what_is_saved_comes_back(result: StabilityResult, tmp_path: Path) -> None:
     result.save(tmp_path / "made")
     found = StabilityResult.load(tmp_path / "made")
-    assert repr(found.unstable) == repr(result.unstable)
+    for group in ("unstable", "weighted"):
+        assert repr(getattr(found, group)) == repr(getattr(result, group))
     assert repr(found.reconstruction) == repr(result.reconstruction)
     for name in ("names", "d_in", "rows", "thresholds", "cut", "baselines"):
         assert getattr(found, name) == getattr(result, name)
@@ -75,7 +76,7 @@ def damaged(result: StabilityResult, folder: Path, *keys: Any, value: Any = None
         (["baselines", "uniform", "mean"], [0.5], "baselines.uniform.mean holds 1 items, expected"),
         (["reconstruction"], [], "reconstruction holds 0 items, expected 2"),
         (["reconstruction", 0, "latents"], [1], "reconstruction.0.latents has 1 items, expected 2"),
-        (["unstable", "counts"], [1, 2, 3], "unstable.counts holds 3 items, expected 2"),
+        (["weighted", "counts"], [1, 2, 3], "weighted.counts holds 3 items, expected 2"),
         (["unstable", "pairs", 0, "seeds"], [0, 7], "unstable.pairs names a seed beyond 1"),
         (["unstable", "energy"], 10**400, "unstable.energy is beyond float64"),
         (["xxh3"], "0", "not of one result, or were altered"),
