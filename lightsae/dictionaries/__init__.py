@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from lightsae.dictionaries.matching.absorption import Absorber, Absorption, FeatureAbsorption
     from lightsae.dictionaries.matching.co_firing import CoFiring
     from lightsae.dictionaries.matching.cosine import Nearest, nearest_both_ways, nearest_cosines
     from lightsae.dictionaries.matching.one_to_one import Matching, match_one_to_one
+    from lightsae.dictionaries.matching.splitting import FeatureSplitting, SplitPart, Splits
     from lightsae.dictionaries.stability.baselines import random_stability
     from lightsae.dictionaries.stability.comparison import stability_curve
     from lightsae.dictionaries.stability.latent_stability import Cut, Stability, latent_stability
@@ -30,12 +32,18 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "Absorber": ".matching.absorption",
+            "Absorption": ".matching.absorption",
             "CoFiring": ".matching.co_firing",
             "Cut": ".stability.latent_stability",
+            "FeatureAbsorption": ".matching.absorption",
+            "FeatureSplitting": ".matching.splitting",
             "Matching": ".matching.one_to_one",
             "Nearest": ".matching.cosine",
             "ReconstructionShares": ".stability.reconstruction_share",
             "Recovery": ".synthetic.recovery",
+            "SplitPart": ".matching.splitting",
+            "Splits": ".matching.splitting",
             "Stability": ".stability.latent_stability",
             "StabilityResult": ".stability.result",
             "SubspaceComparison": ".subspaces.between_seeds",
@@ -61,12 +69,18 @@ else:
     )
 
 __all__ = [
+    "Absorber",
+    "Absorption",
     "CoFiring",
     "Cut",
+    "FeatureAbsorption",
+    "FeatureSplitting",
     "Matching",
     "Nearest",
     "ReconstructionShares",
     "Recovery",
+    "SplitPart",
+    "Splits",
     "Stability",
     "StabilityResult",
     "SubspaceComparison",
