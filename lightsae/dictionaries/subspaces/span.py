@@ -95,7 +95,7 @@ def participation_ratio(directions: Tensor) -> float:
 def _energy_shares(directions: Tensor) -> Tensor:
     rows = _checked(directions)
     gram = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
-    energies = torch.linalg.eigvalsh(gram).clamp_min(0)
+    energies: Tensor = torch.linalg.eigvalsh(gram).clamp_min(0)
     total = energies.sum()
     return energies / total if total > 0 else energies[:0]
 
