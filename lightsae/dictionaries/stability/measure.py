@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from lightsae.dictionaries.stability.activation_similarity import ActivationSimilarity
-from lightsae.dictionaries.stability.baselines import KINDS, random_stability
+from lightsae.dictionaries.stability.baselines import (
+    KINDS,
+    chance_stability,
+    random_stability,
+)
 from lightsae.dictionaries.stability.data_moments import DataMoments
 from lightsae.dictionaries.stability.latent_stability import THRESHOLDS, Cut, latent_stability
 from lightsae.dictionaries.stability.reconstruction_share import SetAblation
@@ -32,7 +36,7 @@ def measure_stability(
     columns: Columns | None = None,
     co_firing: bool = True,
     energy: float = 0.9,
-    draws: int = 50,
+    draws: int = 20,
     seed: int = 0,
 ) -> StabilityResult:
     """What is stable over seeds, how often it fires and what it reconstructs (arXiv 2606.12138).
@@ -50,7 +54,7 @@ def measure_stability(
         cut: What divides stable and unstable; by default stability at .7 of at least .5.
         columns: Of each column, such as monosemanticity or purity, the values of every seed's
             latents, [d_sae]; NaN where a latent has none.
-        co_firing: Compare activations too: S (S - 1) counts of pairs of latents.
+        co_firing: Compare activations too: sums of S (S - 1) / 2 pairs of dictionaries are kept.
         energy: Share of the unstable directions that their span holds; see `compare_spans`.
         draws: Random subspaces of each kind.
         seed: Of what is random.
@@ -74,7 +78,7 @@ def measure_stability(
     stable = [cut.stable(shares, stability.thresholds) for shares in stability.shares]
     data = DataMoments()
     ablations = [SetAblation(sae, one) for sae, one in zip(saes, stable, strict=True)]
-    together = ActivationSimilarity([sae.d_sae for sae in saes]) if co_firing else None
+    together = ActivationSimilarity([sae.d_sae for sae in saes], seed) if co_firing else None
     _read(batches, data, ablations, together)
     similarity = {"cosine": list(stability.similarity)}
     if together is not None:
@@ -95,10 +99,13 @@ def measure_stability(
     ]
     spans = partial(_spans, seeds, data.covariance(), energy=energy, draws=draws, seed=seed)
     alive = [each.alive for each in seeds]
+    by_chance = {} if together is None else together.by_chance()
     return StabilityResult(
         names, saes[0].d_in, data.rows, stability.thresholds, cut, seeds,
         {kind: random_stability(decoders, thresholds, kind, counted=alive, seed=seed)
          for kind in KINDS},
+        {measure: chance_stability([one.cpu() for one in each], thresholds, alive[:2])
+         for measure, each in by_chance.items()},
         tuple(ablation.compute(data) for ablation in ablations),
         spans(decoders), spans(written),
     )  # fmt: skip

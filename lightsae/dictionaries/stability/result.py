@@ -39,6 +39,8 @@ class StabilityResult:
         cut: What divides stable and unstable.
         seeds: Of each autoencoder its latents.
         baselines: Mean stability by cosine with "uniform" and "covariance" random dictionaries.
+        shuffled: Of each measure of activations the mean stability of the first two seeds with the
+            rows of either shuffled within batches.
         reconstruction: Of each autoencoder its shares.
         unstable: The spans of the unstable latents, compared between seeds.
         weighted: Likewise, each direction times the root mean square of its activations: the spans
@@ -63,6 +65,7 @@ class StabilityResult:
     cut: Cut
     seeds: tuple[SeedLatents, ...]
     baselines: Mapping[str, RandomStability]
+    shuffled: Mapping[str, RandomStability]
     reconstruction: tuple[ReconstructionShares, ...]
     unstable: SubspaceComparison
     weighted: SubspaceComparison
@@ -144,7 +147,8 @@ class StabilityResult:
         """
         described = Described(
             self.names, self.d_in, self.rows, self.thresholds, self.cut,
-            dict(self.baselines), self.reconstruction, self.unstable, self.weighted,
+            dict(self.baselines), dict(self.shuffled), self.reconstruction, self.unstable,
+            self.weighted,
         )  # fmt: skip
         write_result(Path(folder), described, self.seeds, self.summary())
 
@@ -168,7 +172,7 @@ directory
         found, seeds = read_result(Path(folder))
         return cls(
             found.names, found.d_in, found.rows, found.thresholds, found.cut, seeds,
-            found.baselines, found.reconstruction, found.unstable, found.weighted,
+            found.baselines, found.shuffled, found.reconstruction, found.unstable, found.weighted,
         )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class Described(NamedTuple):
     thresholds: tuple[float, ...]
     cut: Cut
     baselines: dict[str, RandomStability]
+    shuffled: dict[str, RandomStability]
     reconstruction: tuple[ReconstructionShares, ...]
     unstable: SubspaceComparison
     weighted: SubspaceComparison
@@ -124,8 +125,9 @@ def _require_lengths(described: Described, path: Path) -> None:
         },
     }
     of_taus = {
-        f"baselines.{name}.{part}": points
-        for name, each in described.baselines.items()
+        f"{group}.{name}.{part}": points
+        for group in ("baselines", "shuffled")
+        for name, each in getattr(described, group).items()
         for part, points in each._asdict().items()
     }
     for wanted, lists in ((seeds, of_seeds), (taus, of_taus)):

@@ -91,7 +91,7 @@ def compare_spans(
     covariance: Tensor | None = None,
     *,
     energy: float = 0.9,
-    draws: int = 50,
+    draws: int = 20,
     seed: int = 0,
 ) -> SubspaceComparison:
     """Whether sets of latents of several seeds span the same, such as the unstable ones.
