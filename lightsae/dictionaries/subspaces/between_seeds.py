@@ -185,7 +185,7 @@ def _following(
     """Of each seed the span of as many directions that follow the data."""
     found = []
     for count, rank in sizes:
-        drawn = torch.randn(count, len(root), dtype=root.dtype, generator=generator) @ root
+        drawn = torch.randn(count, len(root), generator=generator) @ root
         found.append(span(torch.nn.functional.normalize(drawn, dim=1))[:rank])
     return found
 
@@ -200,11 +200,11 @@ def _summary(draws: Sequence[Sequence[Tensor]], a: int, b: int) -> Spread | None
 
 
 def _root(covariance: Tensor, d: int) -> Tensor:
-    """R with R^T R the covariance."""
+    """R with R^T R the covariance, float32."""
     if list(covariance.shape) != [d, d] or not covariance.isfinite().all():
         raise LightsaeError(
             f"covariance is {list(covariance.shape)}, expected finite numbers [{d}, {d}]"
         )
     values, vectors = torch.linalg.eigh(covariance.detach().cpu().double())
-    root: Tensor = values.clamp_min(0).sqrt()[:, None] * vectors.T
-    return root
+    root = values.clamp_min(0).sqrt()[:, None] * vectors.T
+    return root.float()
