@@ -206,5 +206,5 @@ def _root(covariance: Tensor, d: int) -> Tensor:
             f"covariance is {list(covariance.shape)}, expected finite numbers [{d}, {d}]"
         )
     values, vectors = torch.linalg.eigh(covariance.detach().cpu().double())
-    root = values.clamp_min(0).sqrt()[:, None] * vectors.T
-    return root.float()
+    root: Tensor = (values.clamp_min(0).sqrt()[:, None] * vectors.T).float()
+    return root
