@@ -75,7 +75,7 @@ def parsed_names(path: Path) -> dict[str, Any]:
 def _table(rows: list[Any], dtype: type[np.generic], name: str, path: Path) -> Array:
     """Rows of equal length, of whole numbers or of numbers and null."""
     allowed = (int,) if dtype is np.int64 else (int, float, type(None))
-    width = max(1, len(rows[0]) if rows and isinstance(rows[0], list) else 0)
+    width = max(1, len(rows[0])) if rows and isinstance(rows[0], list) else 1
     for place, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width:
             raise LightsaeError(f"{path}: {name}[{place}] is no list of {width}")
