@@ -15,7 +15,7 @@ from lightsae.dictionaries.naming.names_file import FILE, parsed_names, written_
 from lightsae.errors import LightsaeError
 from lightsae.files import replacing
 
-Measure = Literal["cosine", "AUROC"]
+Measure = Literal["cosine", "purity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class LatentNames:
         scores: Of them [d_sae, n], float32; NaN where there is none.
         alive: Latents that fire, which alone are counted and named [d_sae], bool.
         cutoff: Least score of a name.
-        measure: What scores are: cosine with a word's direction, or AUROC of a label.
+        measure: What scores are: cosine with a word's direction, or purity of a label beyond chance.
         about: Where the words come from, as JSON can hold it.
 
     Raises:
