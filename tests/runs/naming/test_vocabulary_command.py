@@ -12,6 +12,7 @@ from lightsae.cli import main
 from lightsae.dictionaries import TextTower, Vocabulary, concept_vocabulary
 
 Ask = Callable[..., str]
+CONFIG = Path(__file__).parents[3] / "configs" / "naming" / "vocabulary-clip-vit-l.yaml"
 
 
 def embed(texts: Sequence[str]) -> Tensor:
@@ -65,6 +66,23 @@ def test_concepts_of_a_file_become_a_vocabulary(
     }  # fmt: skip
     assert [(options.name, device) for options, device in tower] == [("ViT-B-32", "cpu")]
     assert "words.safetensors: 2 words in 3 dimensions" in capfd.readouterr().err
+
+
+def test_the_configuration_for_clip_makes_a_vocabulary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projection, asked = torch.randn(3, 5), []
+
+    def load(options: ModelOptions, device: str) -> TextTower:
+        asked.append(options)
+        return TextTower(embed, projection, torch.nn.LayerNorm(5))
+
+    monkeypatch.setattr("lightsae.dictionaries.load_text_tower", load)
+    (tmp_path / "concepts.txt").write_text("cat\nhot dog\nelm\n")
+    words = ["--concepts", tmp_path / "concepts.txt", "--out", tmp_path / "v.safetensors"]
+    assert main(["vocabulary", "--config", str(CONFIG), *map(str, words)]) == 0
+    assert asked[0].arguments == {"pretrained": "openai"}
+    assert Vocabulary.load(tmp_path / "v.safetensors").vectors.shape == (3, 5)
 
 
 def test_options_that_do_not_go_together_are_told(tmp_path: Path, error: Ask) -> None:
