@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from lightsae.activations.shards.dtypes import Array
 from lightsae.dictionaries import LatentNames
 from lightsae.errors import LightsaeError
+from lightsae.evaluation.naming.detection import detection, largest_activations
 from lightsae.evaluation.naming.result import NameCheck, NameChecks
 from lightsae.extras import require
-from lightsae.interventions import collect_features, contrast, measure_class_effects
+from lightsae.interventions import measure_class_effects
 from lightsae.interventions.class_effects.result import LogitChange
 from lightsae.interventions.finding.model_calls import Inputs
 from lightsae.sae import SparseAutoencoder
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 
 def check_names(
@@ -32,6 +30,7 @@ def check_names(
     *,
     latents: Sequence[int] | None = None,
     logits: Callable[[Any], Tensor] | None = None,
+    positions: Sequence[int] | None = None,
     top: int = 20,
     n_random: int = 20,
     alpha: float = 0.05,
@@ -65,6 +64,8 @@ def check_names(
         logits: Makes [B, words] of what the model gives, in the order of `names.words`; by default
             that itself, or its `logits`. Of a language model, such as `lambda out: out.logits[:,
             -1, ids]` with the ids of the words' tokens.
+        positions: Tokens where latents are looked for and ablated, such as [0] for an autoencoder
+            of class tokens; by default all that are no padding.
         top: Samples that precision is measured on.
         n_random: Controls of each latent, at least 2.
         alpha: Rate of false discoveries, in (0, 1).
@@ -86,22 +87,20 @@ def check_names(
             f"top is {top}, n_random {n_random}, alpha {alpha}: expected at least 1, at least 2 "
             "and a rate in (0, 1)"
         )
-    found = collect_features(
-        model, {layer: sae}, batches, pooling="max", show_progress=show_progress
+    activations = largest_activations(
+        model, layer, sae, batches, wanted, positions, show_progress=show_progress
     )
-    codes: csr_array = found[layer].codes
-    has = _carried(carries, codes.shape[0], len(names.words))
+    samples = len(activations)
+    has = _carried(carries, samples, len(names.words))
     words, column = names.index[wanted].unique(return_inverse=True)
     effects = measure_class_effects(
         model, layer, sae, batches, latents=wanted, n_random=n_random, seed=seed,
-        logits=partial(_relative, logits, words, len(names.words)), batch_size=batch_size,
-        show_progress=show_progress,
+        positions=positions, logits=partial(_relative, logits, words, len(names.words)),
+        batch_size=batch_size, show_progress=show_progress,
     )  # fmt: skip
-    return NameChecks(
-        _joined(names, wanted, _detection(codes, has, names.index[wanted], wanted, top),
-                effects.ablation, column, effects.firing, n_random),
-        layer, codes.shape[0], top, n_random, alpha,
-    )  # fmt: skip
+    seen = detection(activations, has, names.index[wanted], top)
+    checks = _joined(names, wanted, seen, effects.ablation, column, effects.firing, n_random)
+    return NameChecks(checks, layer, samples, top, n_random, alpha)
 
 
 def _wanted(names: LatentNames, latents: Sequence[int] | None, d_sae: int) -> Tensor:
@@ -142,33 +141,6 @@ def _relative(
         raise LightsaeError(f"logits gives {shape}, expected [B, {n_words} words]")
     found = found.double()
     return (found - found.mean(dim=1, keepdim=True))[:, words.to(found.device)]
-
-
-def _detection(
-    codes: "csr_array", has: Callable[[int], Array], words: Tensor, latents: Tensor, top: int
-) -> dict[str, Array]:
-    """AUROC, p-value, precision and base rate of each latent for its word, [m] each."""
-    columns = codes.tocsc()[:, latents.numpy()]
-    names = ("auroc", "p", "precision", "base_rate")
-    found = {name: np.full(len(latents), np.nan) for name in names}
-    for word in words.unique().tolist():
-        carry, here = has(word), np.flatnonzero((words == word).numpy())
-        found["base_rate"][here] = carry.mean()
-        for place in here:
-            part = columns[:, [place]]
-            found["precision"][place] = _precision(part, carry, top)
-        if carry.any() and not carry.all():
-            seen = contrast(columns[:, here].tocsr(), carry.astype(int))
-            found["auroc"][here] = seen.auroc
-            fires = np.diff(columns.indptr)[here] > 0
-            found["p"][here] = np.where(fires, seen.p_value, np.nan)
-    return found
-
-
-def _precision(column: Any, carry: Array, top: int) -> float:
-    """Share that carries the word of the samples with the largest activations."""
-    order = np.lexsort((column.indices, -column.data))[:top]
-    return float(carry[column.indices[order]].mean()) if len(order) else float("nan")
 
 
 def _joined(

@@ -118,6 +118,25 @@ def test_a_latent_that_never_fires_is_untested() -> None:
     assert math.isnan(found.checks[3].change) and "5 of 5" in found.verdict
 
 
+class Mean(nn.Module):
+    """The mean over tokens."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=1)
+
+
+def test_only_the_positions_asked_for_count() -> None:
+    case = made()
+    other = torch.zeros_like(case.x)
+    other[:, 0] = 5  # word 0 at the second token of every sample
+    case.x = torch.stack([case.x, other], dim=1)
+    case.model = nn.Sequential(case.model[0], Mean(), case.model[1]).eval()
+    first, everywhere = checked(case, positions=[0]), checked(case)
+    assert first.verdicts == ["detector and controller"] * WORDS
+    assert first.checks[0].firings == SAMPLES // WORDS
+    assert everywhere.checks[0].firings == SAMPLES and everywhere.checks[0].auroc == 0.5
+
+
 def test_logits_of_words_may_be_taken_from_the_output() -> None:
     case = made()
     order = torch.tensor([5, 4, 3, 2, 1, 0])
