@@ -72,7 +72,7 @@ def detection(
         `auroc`, its p-value `p`, `precision` and `base_rate`, [m] float64 each; NaN where a latent
         never fires, or the word does not tell samples apart.
     """
-    fires = (activations > 0).any(axis=0)
+    fires = np.asarray((activations > 0).any(axis=0))
     names = ("auroc", "p", "precision", "base_rate")
     found = {name: np.full(len(words), np.nan) for name in names}
     for word in words.unique().tolist():
