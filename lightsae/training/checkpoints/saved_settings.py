@@ -23,6 +23,7 @@ from lightsae.sae import (
     SparseAutoencoder,
     Transcoder,
     TranscoderOptions,
+    VocabularyAnchor,
 )
 from lightsae.sae.losses.reconstruction import RECONSTRUCTIONS
 from lightsae.sae.selection import SELECTIONS
@@ -35,7 +36,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "MonosemanticityLoss": MonosemanticityLoss,
 }
 _LOSSES = ("regularizer", "aux_k")
-_BUILT = (*_LOSSES, "reconstruction", "transcoder")
+_BUILT = (*_LOSSES, "reconstruction", "transcoder", "anchor")
 
 
 def described_selection(selection: Selection) -> dict[str, Any]:
@@ -75,6 +76,16 @@ def described_losses(
         "aux_k": None if aux_k is None else plain(asdict(aux_k)),
         "reconstruction": nested,
     }
+
+
+def described_anchor(anchor: VocabularyAnchor | None) -> dict[str, Any] | None:
+    """Settings of an anchor and the digest of its vocabulary, which is no part of a checkpoint.
+
+    Example:
+        >>> described_anchor(VocabularyAnchor(0.1, "words.safetensors"))["vocabulary"]
+        'words.safetensors'
+    """
+    return None if anchor is None else {**plain(anchor.settings()), "digest": anchor.digest}
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +153,7 @@ def module_settings(
     if missing:
         names = " and ".join(missing)
         rank_zero_warn(f"{path}: does not say its {names}; give them, or the module has none")
-    builders = (_regularizer, _aux_k, _reconstruction, _transcoder)
+    builders = (_regularizer, _aux_k, _reconstruction, _transcoder, _anchor)
     for name, build in zip(_BUILT, builders, strict=True):
         if name not in given:
             known[name] = build(settings.get(name), path)
@@ -270,6 +281,22 @@ def _transcoder(found: Any, path: Path) -> TranscoderOptions | None:
     settings = _mapping(found, "transcoder", path)
     options: TranscoderOptions = _built(TranscoderOptions, settings, "transcoder", path)
     return options
+
+
+def _anchor(found: Any, path: Path) -> VocabularyAnchor | None:
+    """The anchor; none where its vocabulary was a matrix, and evaluation needs none."""
+    if found is None:
+        return None
+    settings = dict(_mapping(found, "anchor", path))
+    settings.pop("digest", None)
+    if settings.get("vocabulary") is None:
+        rank_zero_warn(
+            f"{path}: was trained with an anchor to a matrix, which it does not hold: to train on, "
+            "give load_from_checkpoint anchor=..."
+        )
+        return None
+    anchor: VocabularyAnchor = _built(VocabularyAnchor, settings, "anchor", path)
+    return anchor
 
 
 def _aux_k(found: Any, path: Path) -> AuxK | None:

@@ -19,7 +19,7 @@ class LossModule(BuiltModule):
         share = share_of_rows(batch.activations, self.process_group)
         return self._objective(
             batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight(),
-            batch.targets,
+            batch.targets, self._anchor_weight(),
         ).weighted(share)  # fmt: skip
 
     def _objective(
@@ -29,6 +29,7 @@ class LossModule(BuiltModule):
         embeddings: Tensor | None = None,
         weight: float | Tensor | None = None,
         targets: Tensor | None = None,
+        anchor_weight: float | None = None,
     ) -> Objective:
         regularizer, compared = self.regularizer, None
         if isinstance(regularizer, CodeRegularizer):
@@ -44,6 +45,8 @@ class LossModule(BuiltModule):
             embeddings=compared,
             regularizer_weight=weight,
             reconstruction=self.reconstruction,
+            anchor=None if anchor_weight is None else self.anchor,
+            anchor_weight=anchor_weight,
         )
 
     def _regularizer_weight(self) -> float | None:
@@ -51,6 +54,12 @@ class LossModule(BuiltModule):
         if self.regularizer is None or not self.regularizer.weight_warmup:
             return None
         return self.regularizer.weight_at(self.trainer.global_step)
+
+    def _anchor_weight(self) -> float | None:
+        """Lambda of the anchor at this step of the run; None where it is not computed."""
+        if self.anchor is None:
+            return None
+        return self.anchor.weight_of_step(self.trainer.global_step)
 
     def _update_dead(self, encoded: Encoded) -> Tensor:
         settings = AuxK() if self.aux_k is None else self.aux_k
