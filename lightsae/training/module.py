@@ -21,6 +21,7 @@ from lightsae.sae import (
     VocabularyAnchor,
 )
 from lightsae.sae.autoencoder import built
+from lightsae.sae.losses.vocabulary_anchor import Anchored
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import (
     AveragedDecoder,
@@ -125,6 +126,7 @@ class SAEModule(OptimizedModule):
         self.make_optimizer = SharedFactory(optimizer)
         self.make_lr_scheduler = None if lr_scheduler is None else SharedFactory(lr_scheduler)
         self.cuda_graph = cuda_graph
+        self.last_anchored: Anchored | None = None
         self._captured: CapturedStep | None = None
         self._warming_weight: Tensor | None = None
         self._throughput = Throughput()

@@ -45,15 +45,22 @@ class Objective(NamedTuple):
     nearest_cosine: Tensor | None = None
 
     def weighted(self, weight: float | Tensor) -> "Objective":
-        """The loss and its parts times a weight, for ranks that have unequally many samples."""
+        """The loss and its parts times a weight, for ranks that have unequally many samples.
+
+        How near the latents are is no mean over samples, and stays as it is.
+        """
         if isinstance(weight, float) and weight == 1:
             return self
         parts = {
             name: part * torch.as_tensor(weight).to(part)
             for name, part in self._asdict().items()
-            if part is not None and name not in ("encoded", "residual")
+            if part is not None and name not in _OF_NO_RANK
         }
         return self._replace(**parts)
+
+
+# No means over this rank's samples.
+_OF_NO_RANK = ("encoded", "residual", "anchor", "nearest_cosine")
 
 
 def objective(

@@ -26,6 +26,7 @@ from lightsae.sae import (
     VocabularyAnchor,
 )
 from lightsae.sae.losses.reconstruction import RECONSTRUCTIONS
+from lightsae.sae.losses.vocabulary_anchor import Anchored
 from lightsae.sae.selection import SELECTIONS
 
 _PREFIX = "sae."
@@ -86,6 +87,23 @@ def described_anchor(anchor: VocabularyAnchor | None) -> dict[str, Any] | None:
         'words.safetensors'
     """
     return None if anchor is None else {**plain(anchor.settings()), "digest": anchor.digest}
+
+
+def plain_anchored(found: Anchored | None) -> list[float] | None:
+    """What an anchor was when it was last computed, as numbers that are logged again on resume."""
+    return None if found is None else [float(each) for each in found]
+
+
+def anchored_of(numbers: list[float] | None) -> Anchored | None:
+    """The same from a checkpoint.
+
+    Example:
+        >>> plain_anchored(anchored_of([0.25, 0.5]))
+        [0.25, 0.5]
+    """
+    if numbers is None:
+        return None
+    return Anchored(*(torch.tensor(each, dtype=torch.float64) for each in numbers))
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

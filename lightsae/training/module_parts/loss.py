@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightsae.activations import ActivationBatch
 from lightsae.sae import AuxK, CodeRegularizer, Objective, objective
+from lightsae.sae.losses.vocabulary_anchor import Anchored
 from lightsae.training.module_parts.building import BuiltModule
 from lightsae.training.rank_weights import share_of_rows
 
@@ -17,10 +18,13 @@ class LossModule(BuiltModule):
     def objective_of(self, batch: ActivationBatch) -> Objective:
         """Loss and its parts at a batch of training, this rank's share; counts who fired."""
         share = share_of_rows(batch.activations, self.process_group)
-        return self._objective(
+        parts = self._objective(
             batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight(),
             batch.targets, self._anchor_weight(),
-        ).weighted(share)  # fmt: skip
+        )  # fmt: skip
+        if parts.anchor is not None and parts.nearest_cosine is not None:
+            self.last_anchored = Anchored(parts.anchor.detach(), parts.nearest_cosine)
+        return parts.weighted(share)
 
     def _objective(
         self,

@@ -18,6 +18,7 @@ from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.sae import CodeRegularizer, Objective, Regularizer, objective
 from lightsae.training.checkpoints.provenance import require_same_shards, shards_of
+from lightsae.training.checkpoints.saved_settings import anchored_of, plain_anchored
 from lightsae.training.cuda_graph import detached
 from lightsae.training.dead_latents import tell_dead_after, warn_if_never_dead
 from lightsae.training.evaluation_metrics import RowMean
@@ -348,6 +349,9 @@ class StackedModule(LightningModule):
         """Keep who failed, and what tells the shards from others."""
         raise_if_flagged()
         checkpoint["failures"] = {m.name: [m.failed_at, m.failure] for m in self.members}
+        checkpoint["last_anchored"] = {
+            m.name: plain_anchored(m.module.last_anchored) for m in self.members
+        }
         checkpoint["shards"] = self._shards
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -355,6 +359,8 @@ class StackedModule(LightningModule):
         require_same_shards(checkpoint["shards"], self._shards)
         for member in self.members:
             member.failed_at, member.failure = checkpoint["failures"][member.name]
+            kept = checkpoint.get("last_anchored", {}).get(member.name)
+            member.module.last_anchored = anchored_of(kept)
 
 
 def _rank(module: SAEModule) -> tuple[bool, bool]:
