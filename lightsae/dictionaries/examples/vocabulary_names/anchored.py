@@ -38,7 +38,7 @@ class Fitting:
     epochs: int = 8
     batch_size: int = 512
     lr: float = 3e-3
-    weights: Sequence[float] = (3, 10, 30, 100, 300, 1000)
+    weights: Sequence[float] = (0.3, 1, 3, 10, 30, 100)
 
 
 @dataclass(frozen=True, eq=False)
