@@ -22,6 +22,7 @@ SELECTION = sorted((CONFIGS / "selection").glob("*.yaml"))
 ANCHORED = sorted((CONFIGS / "anchored").glob("*.yaml"))
 TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
 STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
+NAMING = sorted((CONFIGS / "naming").glob("*.yaml"))
 FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
@@ -213,6 +214,7 @@ def test_the_grid_of_the_paper(
         *ONLINE,
         *SWEEP,
         *STEERING,
+        *NAMING,
         PAPER / "sweep.yaml",
     ],
     ids=lambda path: path.stem,

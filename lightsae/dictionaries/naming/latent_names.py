@@ -28,7 +28,8 @@ class LatentNames:
         scores: Of them [d_sae, n], float32; NaN where there is none.
         alive: Latents that fire, which alone are counted and named [d_sae], bool.
         cutoff: Least score of a name.
-        measure: What scores are: cosine with a word's direction, or purity of a label beyond chance.
+        measure: What scores are: cosine with a word's direction, or purity in a label beyond
+            chance.
         about: Where the words come from, as JSON can hold it.
 
     Raises:
