@@ -83,9 +83,9 @@ class VocabularyAnchor(WarmedUpWeight):
     not turn them; after "layer_norm" they are directions among rows that are centred, and so the
     vocabulary should be.
 
-    It depends on weights alone, and costs about 6 V d_sae d operations where a step costs
-    B d_sae d: computed at every `every`-th optimizer step, it counts `every`-fold there, so that
-    lambda is the same on average. Of several micro-batches of a step each computes it; so does each
+    It depends on weights alone, and costs 2 V d_sae d operations (6 by the soft reductions) where
+    the encoder's product costs 2 B d_sae d: computed at every `every`-th optimizer step, it counts
+    `every`-fold there, so that lambda is the same on average. Of several micro-batches of a step each computes it; so does each
     rank. Validation leaves it out of the loss.
 
     Args:

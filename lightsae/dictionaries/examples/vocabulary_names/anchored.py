@@ -35,10 +35,10 @@ class Fitting:
 
     d_sae: int = 768
     k: int = 16
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 512
     lr: float = 3e-3
-    weights: Sequence[float] = (0.3, 1, 3, 10, 30, 100)
+    weights: Sequence[float] = (0.1, 0.3, 1, 3, 10, 30)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ class TextModel:
     width: int = 96
     layers: int = 4
     block: int = 1
-    steps: int = 700
+    steps: int = 500
     batch_size: int = 32
     lr: float = 3e-3
 
