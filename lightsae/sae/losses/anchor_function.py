@@ -12,7 +12,7 @@ Shapes: W [N, D], vectors [V, D]; a block of cosines is [chunk, chunk].
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class AnchorFunction(torch.autograd.Function):
                 nearness = largest + temperature * (sums / len(vectors)).log()
             elif reduction == "softmax":
                 nearness = weighted / sums
-            lost = _norms(W) == 0
+            lost = torch.linalg.vector_norm(W, dim=1, dtype=largest.dtype) == 0
             count = max(len(W), 1)
             value, nearest = (s.masked_fill(lost, 0).sum() / count for s in (nearness, largest))
         ctx.save_for_backward(W, vectors, largest, index, sums, nearness)
@@ -57,8 +57,8 @@ class AnchorFunction(torch.autograd.Function):
                 if reduction == "max":
                     pull = _unit(vectors[index[rows]], u.dtype)[0]
                 else:
-                    found = (s[rows, None] for s in (largest, sums, nearness))
-                    pull = _soft_pull(u, vectors, *found, reduction, temperature, chunk)
+                    found = _Found(largest[rows, None], sums[rows, None], nearness[rows, None])
+                    pull = _soft_pull(u, vectors, found, reduction, temperature, chunk)
                 pull -= (pull * u).sum(dim=1, keepdim=True) * u
                 pull *= grad / (len(W) * norms)
                 gradient[rows] = pull.masked_fill_(norms == 0, 0)
@@ -91,18 +91,25 @@ def _scan(
     return largest, index, sums, weighted
 
 
+class _Found(NamedTuple):
+    """What the forward pass keeps of a block of latents, [rows, 1] each."""
+
+    largest: Tensor
+    sums: Tensor
+    nearness: Tensor
+
+
 def _soft_pull(
-    u: Tensor, vectors: Tensor, largest: Tensor, sums: Tensor, nearness: Tensor,
-    reduction: Reduction, temperature: float, chunk: int,
-) -> Tensor:  # fmt: skip
+    u: Tensor, vectors: Tensor, found: _Found, reduction: Reduction, temperature: float, chunk: int
+) -> Tensor:
     """sum_j (d s_i / d c_ij) v_j of a block of latents, [rows, D]."""
     pull = torch.zeros_like(u)
     for columns in _blocks(len(vectors), chunk):
         v, _ = _unit(vectors[columns], u.dtype)
         cosines = u @ v.T
-        shares = ((cosines - largest) / temperature).exp_().div_(sums)
+        shares = ((cosines - found.largest) / temperature).exp_().div_(found.sums)
         if reduction == "softmax":
-            shares.mul_(cosines.sub_(nearness).div_(temperature).add_(1))
+            shares.mul_(cosines.sub_(found.nearness).div_(temperature).add_(1))
         pull.addmm_(shares, v)
     return pull
 
@@ -110,11 +117,6 @@ def _soft_pull(
 def _blocks(count: int, size: int) -> Iterator[slice]:
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def _norms(rows: Tensor) -> Tensor:
-    dtype = torch.promote_types(rows.dtype, torch.float32)
-    return torch.linalg.vector_norm(rows.to(dtype), dim=1)
 
 
 def _unit(rows: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:

@@ -85,8 +85,8 @@ class VocabularyAnchor(WarmedUpWeight):
 
     It depends on weights alone, and costs 2 V d_sae d operations (6 by the soft reductions) where
     the encoder's product costs 2 B d_sae d: computed at every `every`-th optimizer step, it counts
-    `every`-fold there, so that lambda is the same on average. Of several micro-batches of a step each computes it; so does each
-    rank. Validation leaves it out of the loss.
+    `every`-fold there, so that lambda is the same on average. Of several micro-batches of a step
+    each computes it; so does each rank. Validation leaves it out of the loss.
 
     Args:
         weight: lambda. The paper has 1e-4 for a loss on another scale; choose it by a sweep.

@@ -97,5 +97,5 @@ def digest_of(vectors: Tensor) -> str:
     """
     kept = vectors.detach().cpu().contiguous()
     digest = xxhash.xxh3_64(f"{kept.dtype} {list(kept.shape)}".encode())
-    digest.update(kept.view(torch.uint8).numpy())
+    digest.update(kept.view(torch.uint8).numpy().data)
     return digest.hexdigest()

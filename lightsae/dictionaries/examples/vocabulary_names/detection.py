@@ -56,11 +56,11 @@ def detect(fitted: Fitted, found: Activations, seed: int) -> Detection:
     following = pad(found.windows[:, 2:], (0, 1), value=-1).flatten()
     generator = torch.Generator().manual_seed(seed)
     dealt = tokens[torch.randperm(len(tokens), generator=generator)]
-    shares = [
-        _share(rows, each, names) for names in (tokens, dealt) for each in (current, following)
-    ]
-    chance = tuple(float(each.mean()) if len(each) else 0.0 for each in shares[2:])
-    return Detection(latents, tokens, rows, *shares[:2], (chance[0], chance[1]))
+    chance = [float(_share(rows, each, dealt).mean()) for each in (current, following)]
+    return Detection(
+        latents, tokens, rows, _share(rows, current, tokens), _share(rows, following, tokens),
+        by_chance=(chance[0], chance[1]),
+    )  # fmt: skip
 
 
 def _share(rows: Tensor, texts: Tensor, tokens: Tensor) -> Tensor:
