@@ -10,6 +10,7 @@ from lightsae.dictionaries.examples.vocabulary_names.anchored import (
     Fitting,
     chosen_of,
     fit_all,
+    least_of,
     write_shards,
 )
 from lightsae.dictionaries.examples.vocabulary_names.detection import detect
@@ -73,7 +74,8 @@ def main(
     console, chosen = Console(), chosen_of(found)
     console.print(table_of(found, chosen))
     console.print(conclusion(found, chosen), highlight=False)
-    shown = chosen or max(found, key=lambda each: each.aligned)
+    shown = chosen or least_of(found) or max(found, key=lambda each: each.aligned)
+    console.print(f"Names at lambda {shown.weight:g}:", highlight=False)
     detection = detect(shown, splits["test"], given.seed)
     console.print(told_detection(detection), highlight=False)
     for line in told_names(detection, splits["test"], tokenizer):

@@ -38,7 +38,7 @@ class Fitting:
     epochs: int = 6
     batch_size: int = 512
     lr: float = 3e-3
-    weights: Sequence[float] = (0.1, 0.3, 1, 3, 10, 30)
+    weights: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,12 @@ def chosen_of(found: Sequence[Fitted]) -> Fitted | None:
     floor = plain.r2["validation"] - R2_GIVEN_UP
     near = [each for each in anchored if each.r2["validation"] >= floor]
     return max(near, key=lambda each: each.aligned, default=None)
+
+
+def least_of(found: Sequence[Fitted]) -> Fitted | None:
+    """Of those that align 80% of their latents the best by R2 on validation, or None."""
+    aligned = [each for each in found if each.aligned >= WANTED]
+    return max(aligned, key=lambda each: each.r2["validation"], default=None)
 
 
 def _fitted(

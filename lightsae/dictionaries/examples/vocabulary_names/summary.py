@@ -11,6 +11,7 @@ from lightsae.dictionaries.examples.vocabulary_names.anchored import (
     R2_GIVEN_UP,
     WANTED,
     Fitted,
+    least_of,
 )
 from lightsae.dictionaries.examples.vocabulary_names.detection import Detection, context
 from lightsae.dictionaries.examples.vocabulary_names.text_model import Activations
@@ -55,10 +56,9 @@ def conclusion(found: Sequence[Fitted], chosen: Fitted | None) -> str:
             return f"Reached: {wanted}. {told}"
     else:
         told = f"No lambda keeps R2 within {R2_GIVEN_UP} of plain on validation."
-    aligned = [each for each in found if each.aligned >= WANTED]
-    if not aligned:
+    least = least_of(found)
+    if least is None:
         return f"Not reached: {wanted}. {told} No lambda aligns as many."
-    least = max(aligned, key=lambda each: each.r2["validation"])
     cost = plain.r2["test"] - least.r2["test"]
     return (
         f"Not reached: {wanted}. {told} As many are aligned from lambda {least.weight:g} on, which "
