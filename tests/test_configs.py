@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from safetensors.torch import save_file
 
 from lightsae.activations import Manifest, ShardWriter
 from lightsae.activations.extraction.extract import extract
@@ -18,6 +19,7 @@ EXTRACT = sorted([*CONFIGS.glob("extract-*.yaml"), *PAPER.glob("extract-*.yaml")
 ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
 SWEEP = sorted(CONFIGS.glob("sweep-*.yaml"))
 SELECTION = sorted((CONFIGS / "selection").glob("*.yaml"))
+ANCHORED = sorted((CONFIGS / "anchored").glob("*.yaml"))
 TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
 STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
 NAMING = sorted((CONFIGS / "naming").glob("*.yaml"))
@@ -93,6 +95,22 @@ def test_fit_beside_a_narrow_model_of_the_same_class(
         ["fit", "--config", str(config), "--data.data.folder", "images", "--data.model.pretrained",
          "false", "--data.model.arguments", str(given | NARROW), "--data.workers", "0",
          "--trainer.devices", "1", "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
+    )  # fmt: skip
+    assert status == 0
+
+
+# As above.
+@pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
+@pytest.mark.parametrize("config", ANCHORED, ids=lambda path: path.stem)
+def test_fit_with_an_anchor(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"vectors": torch.randn(30, 24)}, "concepts.safetensors")
+    status = main(
+        ["fit", "--config", str(config), "--data.path", str(shards), "--model.anchor.vocabulary",
+         "concepts.safetensors", "--trainer.devices", "1", "--trainer.accelerator", "cpu",
+         "--trainer.fast_dev_run", "true"]
     )  # fmt: skip
     assert status == 0
 
@@ -189,6 +207,7 @@ def test_the_grid_of_the_paper(
     "config",
     [
         *FIT,
+        *ANCHORED,
         *TRANSCODER,
         *SELECTION,
         *EXTRACT,

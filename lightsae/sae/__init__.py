@@ -6,6 +6,7 @@ from lightsae.sae.losses.auxk import AuxK, aux_k_loss
 from lightsae.sae.losses.monosemanticity_loss import MonosemanticityLoss
 from lightsae.sae.losses.objective import Objective, objective
 from lightsae.sae.losses.reconstruction import Matryoshka, MultiTopK, Reconstruction
+from lightsae.sae.losses.vocabulary_anchor import VocabularyAnchor, vocabulary_anchor
 from lightsae.sae.normalization import Normalization, Normalized
 from lightsae.sae.regularizers import CodeRegularizer, L1L2Ratio, OffSupportL1, Regularizer
 from lightsae.sae.selection import BankTopK, BatchTopK, GroupMax, JumpReLU, Selection, TopK
@@ -36,8 +37,10 @@ __all__ = [
     "TopK",
     "Transcoder",
     "TranscoderOptions",
+    "VocabularyAnchor",
     "aux_k_loss",
     "geometric_median",
     "input_statistics",
     "objective",
+    "vocabulary_anchor",
 ]

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from lightsae.errors import LightsaeError
+from lightsae.sae.weight_warmup import WarmedUpWeight
 
 
-class Regularizer(ABC):
+class Regularizer(WarmedUpWeight, ABC):
     """A penalty on a [B, d_sae]; subclass it to write your own.
 
     Only `penalty` is needed. It runs on the dense activations through autograd; a subclass that
@@ -42,8 +43,6 @@ class Regularizer(ABC):
     """
 
     fused: ClassVar[FusedRegularizer | None] = None
-    # A subclass whose constructor does not call this one has none.
-    weight_warmup: int = 0
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -55,24 +54,6 @@ class Regularizer(ABC):
     ) -> None:
         self._set_weight(weight, weight_warmup)
         self.batch_active_only = batch_active_only
-
-    def _set_weight(self, weight: float, weight_warmup: int) -> None:
-        if not 0 <= weight < math.inf:
-            raise LightsaeError(f"weight must be at least 0 and finite, got {weight}")
-        if weight_warmup < 0:
-            raise LightsaeError(f"weight_warmup must be at least 0 steps, got {weight_warmup}")
-        self.weight, self.weight_warmup = weight, weight_warmup
-
-    def weight_at(self, step: int) -> float:
-        """Lambda at an optimizer step, counted from 0.
-
-        Example:
-            >>> [OffSupportL1(0.1, weight_warmup=4).weight_at(step) for step in (0, 1, 4, 9)]
-            [0.0, 0.025, 0.1, 0.1]
-        """
-        if step >= self.weight_warmup:
-            return self.weight
-        return self.weight * step / self.weight_warmup
 
     @abstractmethod
     def penalty(self, a: Tensor, indices: Tensor, batch_active: Tensor) -> Tensor:

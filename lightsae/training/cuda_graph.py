@@ -18,6 +18,7 @@ from lightsae.sae import (
     Regularizer,
     Selection,
     TranscoderOptions,
+    VocabularyAnchor,
 )
 from lightsae.training.optimizer import SAEAdam
 
@@ -115,6 +116,7 @@ def require_capturable(
     selection: Selection | None = None,
     reconstruction: Reconstruction | None = None,
     transcoder: TranscoderOptions | None = None,
+    anchor: VocabularyAnchor | None = None,
 ) -> None:
     """Refuse what a graph cannot hold, before anything is trained.
 
@@ -133,6 +135,7 @@ def require_capturable(
             reconstruction is not None
         ),
         "transcoder must be null: a recorded step takes no targets": transcoder is not None,
+        "anchor must be null: it is a part of some steps alone": anchor is not None,
         "aux_k must be null: the number of dead latents changes shapes": aux_k is not None,
         "trainer.accumulate_grad_batches must be 1": trainer.accumulate_grad_batches != 1,
         "trainer.precision must not be 16-mixed": trainer.precision == "16-mixed",

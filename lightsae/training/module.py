@@ -18,8 +18,10 @@ from lightsae.sae import (
     Selection,
     TopK,
     TranscoderOptions,
+    VocabularyAnchor,
 )
 from lightsae.sae.autoencoder import built
+from lightsae.sae.losses.vocabulary_anchor import Anchored
 from lightsae.sae.normalization import require_known
 from lightsae.training.averaged_weights import (
     AveragedDecoder,
@@ -35,6 +37,7 @@ from lightsae.training.module_parts.throughput import Throughput
 from lightsae.training.optimizer import SAEAdam
 from lightsae.training.regularizer_checks import (
     require_embeddings,
+    warn_if_never_anchored,
     warn_if_never_risen,
     warn_if_unread,
 )
@@ -55,6 +58,7 @@ class SAEModule(OptimizedModule):
         transcoder: Reconstruct another layer's activations, which the data give as targets; it has
             options alone, since sizes, rule and normalization of the `Transcoder` are those above.
             Losses are of normalised targets then, R2 of raw ones.
+        anchor: Holds latents near the directions of a vocabulary, or none; training alone reads it.
         d_in: Width of the activations; taken from the data when left out, and checked if given.
         centre: What the decoder bias starts as.
         normalization: What is done to inputs before they are encoded, and undone after; see
@@ -87,6 +91,7 @@ class SAEModule(OptimizedModule):
         aux_k: AuxK | None = None,
         reconstruction: Reconstruction | None = None,
         transcoder: TranscoderOptions | None = None,
+        anchor: VocabularyAnchor | None = None,
         d_in: int | None = None,
         centre: Centre = "mean",
         normalization: Normalization = "variance",
@@ -98,8 +103,8 @@ class SAEModule(OptimizedModule):
         super().__init__()
         self.save_hyperparameters(
             ignore=[
-                "selection", "regularizer", "aux_k", "reconstruction", "transcoder", "optimizer",
-                "lr_scheduler",
+                "selection", "regularizer", "aux_k", "reconstruction", "transcoder", "anchor",
+                "optimizer", "lr_scheduler",
             ]
         )  # fmt: skip
         for name, size in (("d_sae", d_sae), ("init_rows", init_rows)):
@@ -113,6 +118,7 @@ class SAEModule(OptimizedModule):
         self.aux_k = aux_k
         self.reconstruction = reconstruction
         self.transcoder = transcoder
+        self.anchor = anchor
         require_known(normalization)
         self.centre: Centre = centre
         self.normalization: Normalization = normalization
@@ -120,6 +126,7 @@ class SAEModule(OptimizedModule):
         self.make_optimizer = SharedFactory(optimizer)
         self.make_lr_scheduler = None if lr_scheduler is None else SharedFactory(lr_scheduler)
         self.cuda_graph = cuda_graph
+        self.last_anchored: Anchored | None = None
         self._captured: CapturedStep | None = None
         self._warming_weight: Tensor | None = None
         self._throughput = Throughput()
@@ -147,6 +154,8 @@ class SAEModule(OptimizedModule):
             fit_to_run(config.scheduler, steps, trial)
         if not trial:
             warn_if_never_risen(self.regularizer, steps)
+            warn_if_never_risen(self.anchor, steps)
+            warn_if_never_anchored(self.anchor, steps)
         self._began = trial
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.errors import LightsaeError
-from lightsae.sae import MonosemanticityLoss, Regularizer
+from lightsae.sae import MonosemanticityLoss, Regularizer, VocabularyAnchor
+from lightsae.sae.weight_warmup import WarmedUpWeight
 
 
 def require_embeddings(regularizer: Regularizer | None, data: Any) -> None:
@@ -52,11 +53,11 @@ def warn_if_unread(regularizer: Regularizer | None, from_data: Tensor | None) ->
         )
 
 
-def warn_if_never_risen(regularizer: Regularizer | None, steps: int | None) -> None:
+def warn_if_never_risen(regularizer: WarmedUpWeight | None, steps: int | None) -> None:
     """Say so where a run ends before lambda has risen.
 
     Args:
-        regularizer: Of a module.
+        regularizer: Of a module, or its anchor.
         steps: Optimizer steps of the run, None where nothing limits them.
     """
     if regularizer is None or steps is None or regularizer.weight_warmup <= steps:
@@ -67,3 +68,17 @@ def warn_if_never_risen(regularizer: Regularizer | None, steps: int | None) -> N
         f"the run, which has {steps} optimizer steps: lambda rises to {reached:.3g} of "
         f"{regularizer.weight:g}"
     )
+
+
+def warn_if_never_anchored(anchor: VocabularyAnchor | None, steps: int | None) -> None:
+    """Say so where a run ends before the anchor is computed.
+
+    Args:
+        anchor: Of a module.
+        steps: Optimizer steps of the run, None where nothing limits them.
+    """
+    if anchor is not None and steps is not None and anchor.every > steps:
+        rank_zero_warn(
+            f"VocabularyAnchor: every = {anchor.every} is longer than the run, which has {steps} "
+            "optimizer steps: it is never computed"
+        )

@@ -20,6 +20,7 @@ from lightsae.sae import (
     Regularizer,
     TopK,
     TranscoderOptions,
+    VocabularyAnchor,
 )
 from lightsae.training import SAEAdam, SAEModule, WarmupDecay
 from lightsae.training.cuda_graph import WARMUP, CapturedStep, require_capturable
@@ -131,6 +132,7 @@ def test_training_equals_that_without_a_graph(
         ({"selection": JumpReLU(2)}, "selection must keep .* of each row, JumpReLU does not"),
         ({"reconstruction": Matryoshka([0.5])}, "reconstruction must be null, it is Matryoshka"),
         ({"transcoder": TranscoderOptions()}, "transcoder must be null"),
+        ({"anchor": VocabularyAnchor(0.1, torch.eye(2))}, "anchor must be null"),
         (
             {"regularizer": MonosemanticityLoss(0.1, embeddings="data")},
             "MonosemanticityLoss must take its embeddings from the input",
@@ -143,11 +145,15 @@ def test_what_a_graph_cannot_hold_is_refused(change: dict[str, Any], says: str) 
         "optimizer": SAEAdam([torch.ones(1)]), "aux_k": None, "accumulate_grad_batches": 1,
         "precision": "bf16-mixed", "world_size": 1, "device": "cuda", "regularizer": None,
         "selection": TopK(2), "reconstruction": None, "transcoder": None,
+        "anchor": None,
     } | change  # fmt: skip
     strategy = SimpleNamespace(root_device=torch.device(settings["device"]))
     trainer: Any = SimpleNamespace(strategy=strategy, **settings)
     with pytest.raises(LightsaeError, match=f"cuda_graph: {says}"):
-        told = ("optimizer", "aux_k", "regularizer", "selection", "reconstruction", "transcoder")
+        told = (
+            "optimizer", "aux_k", "regularizer", "selection", "reconstruction", "transcoder",
+            "anchor",
+        )  # fmt: skip
         require_capturable(trainer, *(settings[name] for name in told))
 
 

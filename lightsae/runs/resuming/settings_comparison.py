@@ -13,6 +13,8 @@ _MAY_CHANGE = (
     # where things are and how often the run is kept
     "run_dir", "checkpoint_every", "config", "ckpt_path", "weights_only",
     "trainer.default_root_dir",
+    # A checkpoint keeps its digest.
+    "model.init_args.anchor.init_args.vocabulary",
     # how long it is
     "trainer.max_epochs", "trainer.min_epochs", "trainer.max_steps", "trainer.min_steps",
     "trainer.max_time",

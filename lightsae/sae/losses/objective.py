@@ -1,4 +1,4 @@
-"""The training loss: reconstruction + alpha AuxK + lambda R (arXiv 2606.27321)."""
+"""The training loss: reconstruction + alpha AuxK + lambda R (arXiv 2606.27321), and an anchor."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from lightsae.errors import LightsaeError
 from lightsae.sae.autoencoder import SparseAutoencoder
 from lightsae.sae.losses.auxk import AuxK, aux_k_loss
 from lightsae.sae.losses.reconstruction import Reconstructed, Reconstruction
+from lightsae.sae.losses.vocabulary_anchor import VocabularyAnchor
 from lightsae.sae.regularizers import CodeRegularizer, Regularizer
 from lightsae.sae.transcoder import Transcoder
 
@@ -20,7 +21,7 @@ class Objective(NamedTuple):
     """The loss of a batch and its parts, unweighted.
 
     Attributes:
-        loss: reconstruction + alpha aux_k + lambda penalty + sparsity.
+        loss: reconstruction + alpha aux_k + lambda penalty + sparsity - lambda' anchor.
         reconstruction: Mean over samples of ||x - x_hat||^2 of normalised inputs, at least float32;
             of a `Transcoder` of its targets; of a `Reconstruction` what that makes of it.
         aux_k: See `lightsae.sae.aux_k_loss`; 0 without AuxK.
@@ -29,6 +30,8 @@ class Objective(NamedTuple):
         residual: x - x_hat of normalised inputs, at least float32, [B, d_in]; of a `Transcoder`
             that of its targets, [B, d_out].
         sparsity: What a selection rule with a loss of its own adds, weighted; None of others.
+        anchor: How near the latents are to a vocabulary, by the anchor's reduction; None without.
+        nearest_cosine: mean_i max_j cos(d_i, e_j) of that vocabulary; None without an anchor.
     """
 
     loss: Tensor
@@ -38,20 +41,26 @@ class Objective(NamedTuple):
     encoded: Encoded
     residual: Tensor
     sparsity: Tensor | None = None
+    anchor: Tensor | None = None
+    nearest_cosine: Tensor | None = None
 
     def weighted(self, weight: float | Tensor) -> "Objective":
-        """The loss and its parts times a weight, for ranks that have unequally many samples."""
+        """The loss and its parts times a weight, for ranks that have unequally many samples.
+
+        How near the latents are is no mean over samples, and stays as it is.
+        """
         if isinstance(weight, float) and weight == 1:
             return self
-        loss, reconstruction, aux_k, penalty, sparsity = (
-            None if part is None else part * torch.as_tensor(weight).to(part)
-            for part in (*self[:4], self.sparsity)
-        )
-        assert loss is not None and reconstruction is not None
-        assert aux_k is not None and penalty is not None
-        return Objective(
-            loss, reconstruction, aux_k, penalty, self.encoded, self.residual, sparsity
-        )
+        parts = {
+            name: part * torch.as_tensor(weight).to(part)
+            for name, part in self._asdict().items()
+            if part is not None and name not in _OF_NO_RANK
+        }
+        return self._replace(**parts)
+
+
+# No means over this rank's samples.
+_OF_NO_RANK = ("encoded", "residual", "anchor", "nearest_cosine")
 
 
 def objective(
@@ -66,6 +75,8 @@ def objective(
     embeddings: Tensor | None = None,
     regularizer_weight: float | Tensor | None = None,
     reconstruction: Reconstruction | None = None,
+    anchor: VocabularyAnchor | None = None,
+    anchor_weight: float | None = None,
 ) -> Objective:
     """Encode, decode and evaluate every part of the loss.
 
@@ -88,9 +99,12 @@ def objective(
         embeddings: Embedding of each sample [B, d_e] for a `CodeRegularizer`; x if left out.
         regularizer_weight: lambda in place of the regularizer's `weight`, as in a warm-up.
         reconstruction: A loss of nested parts in place of ||x - x_hat||^2.
+        anchor: Holds decoder rows near a vocabulary; computed here whatever its `every`.
+        anchor_weight: lambda in place of the anchor's `weight`.
 
     Raises:
-        LightsaeError: If a transcoder has no targets, or another autoencoder has some.
+        LightsaeError: If a transcoder has no targets, or another autoencoder has some; if vectors
+            of the anchor are not as wide as decoder rows.
 
     Example:
         >>> import torch
@@ -121,7 +135,14 @@ def objective(
     sparsity: Tensor | None = getattr(encoded, "sparsity", None)
     if sparsity is not None:
         loss = loss + sparsity
-    return Objective(loss, of_reconstruction, auxiliary, penalty, encoded, residual, sparsity)
+    parts = Objective(loss, of_reconstruction, auxiliary, penalty, encoded, residual, sparsity)
+    if anchor is None:
+        return parts
+    held = anchor.nearness(sae.W_dec)
+    weight = anchor.weight if anchor_weight is None else anchor_weight
+    return parts._replace(
+        loss=loss - weight * held.value, anchor=held.value, nearest_cosine=held.nearest
+    )
 
 
 def _left_to_code(sae: SparseAutoencoder, x: Tensor, targets: Tensor | None) -> Tensor | None:

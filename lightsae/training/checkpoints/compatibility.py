@@ -89,3 +89,30 @@ def require_resumable(checkpoint: Mapping[str, Any], fit_loop: Mapping[str, Any]
     for key in fit_loop:
         if key not in found:
             raise LightsaeError(f"is nothing to go on from: it has no loops.fit_loop.{key}")
+
+
+def require_same_vocabulary(
+    trained_with: Mapping[str, Any] | None, found: Mapping[str, Any] | None
+) -> None:
+    """Refuse to go on with an anchor to a vocabulary that is not the one trained with.
+
+    Args:
+        trained_with: The anchor as a checkpoint describes it, or None.
+        found: That of the model.
+
+    Raises:
+        LightsaeError: If both have a vocabulary and these differ.
+
+    Example:
+        >>> require_same_vocabulary({"digest": "a"}, {"digest": "b", "vocabulary": "words"})
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: was trained with another vocabulary than words (digest \
+'a', now 'b')
+    """
+    was, now = ((each or {}).get("digest") for each in (trained_with, found))
+    if found is not None and was and now and was != now:
+        name = found.get("vocabulary") or "the one given"
+        raise LightsaeError(
+            f"was trained with another vocabulary than {name} (digest {was!r}, now {now!r})"
+        )

@@ -17,15 +17,24 @@ from lightsae.sae import (
     Regularizer,
     Selection,
     TranscoderOptions,
+    VocabularyAnchor,
 )
-from lightsae.training.checkpoints.compatibility import require_resumable, require_same_model
+from lightsae.sae.losses.vocabulary_anchor import Anchored
+from lightsae.training.checkpoints.compatibility import (
+    require_resumable,
+    require_same_model,
+    require_same_vocabulary,
+)
 from lightsae.training.checkpoints.provenance import require_same_shards, require_same_source
 from lightsae.training.checkpoints.reading import read_checkpoint
 from lightsae.training.checkpoints.saved_settings import (
+    anchored_of,
+    described_anchor,
     described_losses,
     described_selection,
     module_settings,
     plain,
+    plain_anchored,
 )
 
 
@@ -39,6 +48,8 @@ class CheckpointedModule(LightningModule):
         reconstruction: Loss of nested parts of the code, or None.
         transcoder: What makes the autoencoder a transcoder, its width included once that is known;
             or None.
+        anchor: Holds latents near a vocabulary, or None.
+        last_anchored: What the anchor was when it was last computed, or None.
         normalization: What is done to inputs before they are encoded.
     """
 
@@ -46,6 +57,8 @@ class CheckpointedModule(LightningModule):
     aux_k: AuxK | None
     reconstruction: Reconstruction | None
     transcoder: TranscoderOptions | None
+    anchor: VocabularyAnchor | None
+    last_anchored: Anchored | None
     normalization: Normalization
     _shards: dict[str, str]
 
@@ -65,6 +78,8 @@ class CheckpointedModule(LightningModule):
         checkpoint |= described_losses(self.regularizer, self.aux_k, self.reconstruction)
         checkpoint["normalization"] = self.normalization
         checkpoint["transcoder"] = None if self.transcoder is None else asdict(self.transcoder)
+        checkpoint["anchor"] = described_anchor(self.anchor)
+        checkpoint["last_anchored"] = plain_anchored(self.last_anchored)
         checkpoint["shards"] = self._shards
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -74,8 +89,10 @@ class CheckpointedModule(LightningModule):
             self._require_same_model(checkpoint)
             if self._trainer is not None and self.trainer.training:
                 require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
+                require_same_vocabulary(checkpoint.get("anchor"), described_anchor(self.anchor))
         except LightsaeError as error:
             raise LightsaeError(f"{path} {error}") from error
+        self.last_anchored = anchored_of(checkpoint.get("last_anchored"))
         if self._trainer is not None:
             self._require_its_shards(checkpoint.get("shards", {}), str(path))
 

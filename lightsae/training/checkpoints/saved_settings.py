@@ -23,8 +23,10 @@ from lightsae.sae import (
     SparseAutoencoder,
     Transcoder,
     TranscoderOptions,
+    VocabularyAnchor,
 )
 from lightsae.sae.losses.reconstruction import RECONSTRUCTIONS
+from lightsae.sae.losses.vocabulary_anchor import Anchored
 from lightsae.sae.selection import SELECTIONS
 
 _PREFIX = "sae."
@@ -35,7 +37,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "MonosemanticityLoss": MonosemanticityLoss,
 }
 _LOSSES = ("regularizer", "aux_k")
-_BUILT = (*_LOSSES, "reconstruction", "transcoder")
+_BUILT = (*_LOSSES, "reconstruction", "transcoder", "anchor")
 
 
 def described_selection(selection: Selection) -> dict[str, Any]:
@@ -75,6 +77,33 @@ def described_losses(
         "aux_k": None if aux_k is None else plain(asdict(aux_k)),
         "reconstruction": nested,
     }
+
+
+def described_anchor(anchor: VocabularyAnchor | None) -> dict[str, Any] | None:
+    """Settings of an anchor and the digest of its vocabulary, which is no part of a checkpoint.
+
+    Example:
+        >>> described_anchor(VocabularyAnchor(0.1, "words.safetensors"))["vocabulary"]
+        'words.safetensors'
+    """
+    return None if anchor is None else {**plain(anchor.settings()), "digest": anchor.digest}
+
+
+def plain_anchored(found: Anchored | None) -> list[float] | None:
+    """What an anchor was when it was last computed, as numbers that are logged again on resume."""
+    return None if found is None else [float(each) for each in found]
+
+
+def anchored_of(numbers: list[float] | None) -> Anchored | None:
+    """The same from a checkpoint.
+
+    Example:
+        >>> plain_anchored(anchored_of([0.25, 0.5]))
+        [0.25, 0.5]
+    """
+    if numbers is None:
+        return None
+    return Anchored(*(torch.tensor(each, dtype=torch.float64) for each in numbers))
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +171,7 @@ def module_settings(
     if missing:
         names = " and ".join(missing)
         rank_zero_warn(f"{path}: does not say its {names}; give them, or the module has none")
-    builders = (_regularizer, _aux_k, _reconstruction, _transcoder)
+    builders = (_regularizer, _aux_k, _reconstruction, _transcoder, _anchor)
     for name, build in zip(_BUILT, builders, strict=True):
         if name not in given:
             known[name] = build(settings.get(name), path)
@@ -270,6 +299,22 @@ def _transcoder(found: Any, path: Path) -> TranscoderOptions | None:
     settings = _mapping(found, "transcoder", path)
     options: TranscoderOptions = _built(TranscoderOptions, settings, "transcoder", path)
     return options
+
+
+def _anchor(found: Any, path: Path) -> VocabularyAnchor | None:
+    """The anchor; none where its vocabulary was a matrix, and evaluation needs none."""
+    if found is None:
+        return None
+    settings = dict(_mapping(found, "anchor", path))
+    settings.pop("digest", None)
+    if settings.get("vocabulary") is None:
+        rank_zero_warn(
+            f"{path}: was trained with an anchor to a matrix, which it does not hold: to train on, "
+            "give load_from_checkpoint anchor=..."
+        )
+        return None
+    anchor: VocabularyAnchor = _built(VocabularyAnchor, settings, "anchor", path)
+    return anchor
 
 
 def _aux_k(found: Any, path: Path) -> AuxK | None:

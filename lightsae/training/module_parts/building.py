@@ -79,6 +79,8 @@ class BuiltModule(CheckpointedModule):
         self._require_widths(data, d_in, d_out)
         if not hasattr(self, "sae"):
             self._build(d_in, d_out)
+        if self.trainer.training:
+            self.require_anchor()
         fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
         if self.trainer.training and fresh:
             self._initialize(data)
@@ -110,6 +112,11 @@ class BuiltModule(CheckpointedModule):
                 raise LightsaeError(
                     f"the model has {name} = {ours}, the {what} in {folder} have {name} = {theirs}"
                 )
+
+    def require_anchor(self) -> None:
+        """Read the vocabulary of an anchor, and refuse one of another width than decoder rows."""
+        if self.anchor is not None:
+            self.anchor.require_width(self.sae.d_out)
 
     def _initialize(self, data: Any) -> None:
         """Scale and decoder bias from a sample of the training data."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightsae.activations import ActivationBatch
 from lightsae.sae import AuxK, CodeRegularizer, Objective, objective
+from lightsae.sae.losses.vocabulary_anchor import Anchored
 from lightsae.training.module_parts.building import BuiltModule
 from lightsae.training.rank_weights import share_of_rows
 
@@ -17,10 +18,13 @@ class LossModule(BuiltModule):
     def objective_of(self, batch: ActivationBatch) -> Objective:
         """Loss and its parts at a batch of training, this rank's share; counts who fired."""
         share = share_of_rows(batch.activations, self.process_group)
-        return self._objective(
+        parts = self._objective(
             batch.activations, self._update_dead, batch.embeddings, self._regularizer_weight(),
-            batch.targets,
-        ).weighted(share)  # fmt: skip
+            batch.targets, self._anchor_weight(),
+        )  # fmt: skip
+        if parts.anchor is not None and parts.nearest_cosine is not None:
+            self.last_anchored = Anchored(parts.anchor.detach(), parts.nearest_cosine)
+        return parts.weighted(share)
 
     def _objective(
         self,
@@ -29,6 +33,7 @@ class LossModule(BuiltModule):
         embeddings: Tensor | None = None,
         weight: float | Tensor | None = None,
         targets: Tensor | None = None,
+        anchor_weight: float | None = None,
     ) -> Objective:
         regularizer, compared = self.regularizer, None
         if isinstance(regularizer, CodeRegularizer):
@@ -44,6 +49,8 @@ class LossModule(BuiltModule):
             embeddings=compared,
             regularizer_weight=weight,
             reconstruction=self.reconstruction,
+            anchor=None if anchor_weight is None else self.anchor,
+            anchor_weight=anchor_weight,
         )
 
     def _regularizer_weight(self) -> float | None:
@@ -51,6 +58,12 @@ class LossModule(BuiltModule):
         if self.regularizer is None or not self.regularizer.weight_warmup:
             return None
         return self.regularizer.weight_at(self.trainer.global_step)
+
+    def _anchor_weight(self) -> float | None:
+        """Lambda of the anchor at this step of the run; None where it is not computed."""
+        if self.anchor is None:
+            return None
+        return self.anchor.weight_of_step(self.trainer.global_step)
 
     def _update_dead(self, encoded: Encoded) -> Tensor:
         settings = AuxK() if self.aux_k is None else self.aux_k

@@ -95,6 +95,9 @@ class MeasuredModule(LossModule):
         }
         if parts.sparsity is not None:
             logged["train/sparsity"] = parts.sparsity
+        if self.last_anchored is not None:
+            value, nearest = self.last_anchored
+            logged |= {"train/anchor": value, "train/nearest_cosine": nearest}
         for name, figure in learned_figures(self.selection).items():
             logged[f"train/{name}"] = figure
         weight = self._regularizer_weight()

@@ -73,7 +73,8 @@ class OptimizedModule(MeasuredModule):
 
     def _record_steps(self, optimizer: Optimizer) -> None:
         told = (
-            self.aux_k, self.regularizer, self.selection, self.reconstruction, self.transcoder
+            self.aux_k, self.regularizer, self.selection, self.reconstruction, self.transcoder,
+            self.anchor,
         )  # fmt: skip
         require_capturable(self.trainer, optimizer, *told)
         read_lr_on_device(optimizer, self.device)

@@ -68,7 +68,7 @@ def can_join(module: SAEModule, x: Tensor) -> bool:
     sae = module.sae
     if not has_joint_gradient(module.regularizer) or module.reconstruction is not None:
         return False
-    if module.transcoder is not None:
+    if module.transcoder is not None or module.anchor is not None:
         return False
     if type(sae.selection) is not TopK or not x.is_cpu or torch.is_autocast_enabled("cpu"):
         return False

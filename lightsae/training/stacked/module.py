@@ -18,13 +18,18 @@ from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.sae import CodeRegularizer, Objective, Regularizer, objective
 from lightsae.training.checkpoints.provenance import require_same_shards, shards_of
+from lightsae.training.checkpoints.saved_settings import anchored_of, plain_anchored
 from lightsae.training.cuda_graph import detached
 from lightsae.training.dead_latents import tell_dead_after, warn_if_never_dead
 from lightsae.training.evaluation_metrics import RowMean
 from lightsae.training.module import SAEModule
 from lightsae.training.module_parts.throughput import Throughput
 from lightsae.training.optimizer import SAEAdam
-from lightsae.training.regularizer_checks import require_embeddings, warn_if_never_risen
+from lightsae.training.regularizer_checks import (
+    require_embeddings,
+    warn_if_never_anchored,
+    warn_if_never_risen,
+)
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run
 from lightsae.training.stacked.joint_gradients import JointGradients, can_join
@@ -42,10 +47,10 @@ class StackedModule(LightningModule):
     """Trains several autoencoders over the same batches of one read of the data.
 
     d_in, d_sae, k, AuxK, normalization, centre, transcoder and the kind of optimizer are those of
-    all; regularizer, learning rate and initial weights are each member's own. A member ends as a
-    run of its own with the same data would, to rounding. Batched products train them where there is
-    a Top-k on the CPU in one precision, and no transcoder; in every other case they take turns at
-    each batch, through autograd.
+    all; regularizer, anchor, learning rate and initial weights are each member's own. A member ends
+    as a run of its own with the same data would, to rounding. Batched products train them where
+    there is a Top-k on the CPU in one precision, no transcoder and no anchor; in every other case
+    they take turns at each batch, through autograd.
 
     A member whose loss or weights are no longer finite, or whose own code raises an error, is
     marked as failed and left as it was; the others go on.
@@ -83,7 +88,7 @@ class StackedModule(LightningModule):
                 raise LightsaeError(f"members of a stack have one {name}, got {found}")
         self.members = list(members)
         self.trained = nn.ModuleList(member.module for member in members)
-        self._order = sorted(members, key=lambda member: _rank(member.module.regularizer))
+        self._order = sorted(members, key=lambda member: _rank(member.module))
         self._probes = dict(probes or {})
         self._probed: dict[str, dict[str, RowMean]] = {}
         self._optimizers: dict[str, Optimizer] = {}
@@ -115,6 +120,8 @@ class StackedModule(LightningModule):
         for member in others:
             with member.drawing():
                 _build_like(first.module, member.module)
+            if self.trainer.training:
+                member.module.require_anchor()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Every member's own, as one."""
@@ -142,6 +149,8 @@ class StackedModule(LightningModule):
                 fit_to_run(schedule, steps, trial)
         for member in self.active if not trial else []:
             warn_if_never_risen(member.module.regularizer, steps)
+            warn_if_never_risen(member.module.anchor, steps)
+            warn_if_never_anchored(member.module.anchor, steps)
         self._began = trial
         for member in self.members:
             if member.log is not None:
@@ -340,6 +349,9 @@ class StackedModule(LightningModule):
         """Keep who failed, and what tells the shards from others."""
         raise_if_flagged()
         checkpoint["failures"] = {m.name: [m.failed_at, m.failure] for m in self.members}
+        checkpoint["last_anchored"] = {
+            m.name: plain_anchored(m.module.last_anchored) for m in self.members
+        }
         checkpoint["shards"] = self._shards
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -347,11 +359,14 @@ class StackedModule(LightningModule):
         require_same_shards(checkpoint["shards"], self._shards)
         for member in self.members:
             member.failed_at, member.failure = checkpoint["failures"][member.name]
+            kept = checkpoint.get("last_anchored", {}).get(member.name)
+            member.module.last_anchored = anchored_of(kept)
 
 
-def _rank(regularizer: Regularizer | None) -> tuple[bool, bool]:
+def _rank(module: SAEModule) -> tuple[bool, bool]:
     """Members whose gradients are made together come first, of these first the plain ones."""
-    return not has_joint_gradient(regularizer), regularizer is not None
+    joint = has_joint_gradient(module.regularizer) and module.anchor is None
+    return not joint, module.regularizer is not None
 
 
 def _build_like(first: Any, module: Any) -> None:

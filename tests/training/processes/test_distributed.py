@@ -10,10 +10,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lightsae.training import read_checkpoint
 
 from ..helpers import (
+    D_IN,
     command,
     environment,
     finish,
@@ -69,6 +71,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("data") / "shards", rows=ROWS)
 
 
+def anchored(folder: Path) -> dict[str, Any]:
+    """Latents held near a vocabulary at every second step."""
+    path = folder / "words.safetensors"
+    words = torch.randn(7, D_IN, generator=torch.Generator().manual_seed(0))
+    save_file({"vectors": words}, path)
+    settings = {"weight": 0.5, "vocabulary": str(path), "every": 2}
+    anchor = {"class_path": "lightsae.sae.VocabularyAnchor", "init_args": settings}
+    return {"model__init_args__anchor": anchor}
+
+
 @pytest.fixture(scope="module")
 def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One process and two, over the same rows."""
@@ -85,6 +97,7 @@ def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
             data__init_args__batch_size=-(-rows // processes),
             **PLAN,
             **splits,
+            **anchored(folder),
         )
         for processes in (1, 2)
     }
@@ -106,6 +119,7 @@ def test_what_is_logged_is_of_both_processes(runs: tuple[Path, Path]) -> None:
     one, two = (metrics(run) for run in runs)
     assert len(one) == len(two) == 2 * PLAN["trainer__max_epochs"]
     assert max(row.get("train/aux_k", 0) for row in one) > 0
+    assert sum("train/nearest_cosine" in row for row in one) == PLAN["trainer__max_epochs"] - 1
     for expected, found in zip(one, two, strict=True):
         assert found == pytest.approx(expected, rel=1e-6), expected["step"]
 
@@ -132,6 +146,7 @@ def test_accumulated_and_clipped_steps_of_two_processes_are_those_of_one(
     rows = make_data(shards, **splits).rows("train")
     assert rows % 4 == 0
     chosen = {f"data__init_args__{name}": share for name, share in splits.items()}
+    chosen |= anchored(tmp_path)
 
     def config(processes: int, epochs: int) -> Path:
         size = rows // (2 * processes)
