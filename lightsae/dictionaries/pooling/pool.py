@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightsae.dictionaries.matching.cosine import nearest_cosines
-from lightsae.dictionaries.pooling.firings import Firings
+from lightsae.dictionaries.pooling.firing_rows import FiringRows
 from lightsae.dictionaries.pooling.requirements import require_poolable
 from lightsae.dictionaries.pooling.unique_latents import (
     Order,
@@ -121,9 +121,9 @@ def pooled_autoencoder(
     return pooled
 
 
-def _firings(saes: Sequence[SparseAutoencoder], batches: Iterable[Tensor]) -> Firings:
+def _firings(saes: Sequence[SparseAutoencoder], batches: Iterable[Tensor]) -> FiringRows:
     """What the autoencoders fire on."""
-    firings = Firings([sae.d_sae for sae in saes])
+    firings = FiringRows([sae.d_sae for sae in saes])
     for batch in batches:
         firings.update([sae.encode(batch.to(sae.W_enc)) for sae in saes])
     if not firings.rows:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from lightsae.dictionaries.pooling.firings import Firings
+from lightsae.dictionaries.pooling.firing_rows import FiringRows
 from lightsae.errors import LightsaeError
 
 Order = Literal["stability", "frequency"]
@@ -34,7 +34,7 @@ class UniqueLatents(NamedTuple):
 def unique_latents(
     decoders: Sequence[Tensor],
     stability: Tensor,
-    firings: Firings,
+    firings: FiringRows,
     *,
     cosine: float = 0.7,
     iou: float = 0.7,
@@ -63,7 +63,7 @@ def unique_latents(
     Example:
         >>> from lightsae.sae import SparseCode
         >>> decoders = [torch.eye(2), torch.tensor([[0.0, 1.0], [1.0, 1.0]])]
-        >>> firings = Firings([2, 2])
+        >>> firings = FiringRows([2, 2])
         >>> code = SparseCode(torch.ones(1, 2), torch.tensor([[0, 1]]), 2)
         >>> firings.update([code, code])
         >>> stability = torch.tensor([0.0, 1.0, 1.0, 0.0])
@@ -108,7 +108,7 @@ def require_settings(cosine: float, iou: float, order: str, most: int | None) ->
 class _Greedy:
     """What is a duplicate of what."""
 
-    def __init__(self, unit: Tensor, firings: Firings, cosine: float, iou: float) -> None:
+    def __init__(self, unit: Tensor, firings: FiringRows, cosine: float, iou: float) -> None:
         self._unit, self._firings, self._cosine, self._iou = unit, firings, cosine, iou
 
     def kept(self, visited: Tensor, most: int | None) -> Tensor:

@@ -5,15 +5,15 @@ import torch
 from torch import Tensor
 
 from lightsae.dictionaries.pooling import unique_latents as module
-from lightsae.dictionaries.pooling.firings import Firings
+from lightsae.dictionaries.pooling.firing_rows import FiringRows
 from lightsae.dictionaries.pooling.unique_latents import Order, unique_latents
 from lightsae.errors import LightsaeError
 from lightsae.sae import SparseCode
 
 
-def fired(*dictionaries: Tensor) -> Firings:
-    """Firings of dense codes [rows, d_sae]."""
-    firings = Firings([dense.shape[1] for dense in dictionaries])
+def fired(*dictionaries: Tensor) -> FiringRows:
+    """FiringRows of dense codes [rows, d_sae]."""
+    firings = FiringRows([dense.shape[1] for dense in dictionaries])
     firings.update([code_of(dense) for dense in dictionaries])
     return firings
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightsae.dictionaries.pooling.firings import Firings
+from lightsae.dictionaries.pooling.firing_rows import FiringRows
 from lightsae.errors import LightsaeError
 from lightsae.sae import SparseCode
 
@@ -12,7 +12,7 @@ from .test_unique_latents import code_of
 
 def test_counts_and_overlaps_over_ragged_batches_are_those_of_the_definition() -> None:
     fires = torch.rand(31, 11, generator=torch.Generator().manual_seed(1)) < 0.3
-    firings = Firings([7, 4])
+    firings = FiringRows([7, 4])
     for part in fires.double().split(8):
         firings.update([code_of(part[:, :7]), code_of(part[:, 7:])])
     both = (fires[:, :, None] & fires[:, None]).sum(dim=0).double()
@@ -24,20 +24,20 @@ def test_counts_and_overlaps_over_ragged_batches_are_those_of_the_definition() -
 
 
 def test_what_never_fires_has_no_overlap_even_with_itself() -> None:
-    firings = Firings([2])
+    firings = FiringRows([2])
     firings.update([code_of(torch.tensor([[1.0, 0.0]]))])
     latents = torch.arange(2)
     assert firings.iou(latents, latents).tolist() == [[1, 0], [0, 0]]
 
 
 def test_a_latent_twice_in_a_row_fires_once() -> None:
-    firings = Firings([3])
+    firings = FiringRows([3])
     firings.update([SparseCode(torch.ones(1, 2), torch.tensor([[1, 1]]), 3)])
     assert firings.counts().tolist() == [0, 1, 0]
 
 
 def test_codes_of_other_rows_or_sizes_are_refused() -> None:
-    firings = Firings([3, 3])
+    firings = FiringRows([3, 3])
     code = code_of(torch.ones(2, 3))
     for others in ([code], [code, code_of(torch.ones(2, 4))], [code, code_of(torch.ones(1, 3))]):
         with pytest.raises(LightsaeError, match=r"expected d_sae \[3, 3\] of the same rows"):

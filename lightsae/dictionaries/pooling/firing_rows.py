@@ -12,8 +12,8 @@ from lightsae.extras import require
 from lightsae.sae import SparseCode
 
 
-class Firings:
-    """Firings of the latents of several dictionaries, numbered one dictionary after the other.
+class FiringRows:
+    """Rows that latents fire on, numbered over several dictionaries one after the other.
 
     Holds a row number for each activation: rows S k int32.
 
@@ -27,7 +27,7 @@ class Firings:
         MissingExtraError: If scipy is not installed.
 
     Example:
-        >>> firings = Firings([2, 1])
+        >>> firings = FiringRows([2, 1])
         >>> values = torch.ones(2, 1)
         >>> codes = [SparseCode(values, torch.tensor([[0], [1]]), 2),
         ...          SparseCode(values, torch.tensor([[0], [0]]), 1)]
