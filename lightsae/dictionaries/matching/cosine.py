@@ -1,11 +1,13 @@
 """The most parallel direction of another dictionary, in blocks."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import require_tensors
 
 # Rows of the two sides of a block of cosines: 32 MiB of float32.
 _ROWS, _OTHERS = 1024, 8192
@@ -23,13 +25,13 @@ class Nearest(NamedTuple):
     index: Tensor
 
 
-@torch.no_grad()
 def nearest_cosines(W: Tensor, others: Tensor) -> Nearest:
     """Of each direction the most parallel one of another dictionary, and its cosine.
 
-    `max_j cos(w_i, o_j)`, signed: opposite directions are not the same latent. In blocks, so the
-    n m cosines are never held at once; in float64 where one side is, else in float32. A row of
-    zeros has no direction: it has no nearest one, and is nobody's.
+    `max_j cos(w_i, o_j)`, signed: opposite directions are not the same latent. Many may have the
+    same nearest one; `match_one_to_one` gives each a partner of its own. In blocks, so the n m
+    cosines are never held at once; in float64 where one side is, else in float32. A row of zeros
+    has no direction: it has no nearest one, and is nobody's.
 
     Args:
         W: Directions, such as decoder rows [n, d].
@@ -43,33 +45,122 @@ def nearest_cosines(W: Tensor, others: Tensor) -> Nearest:
         >>> nearest_cosines(W, torch.tensor([[3.0, 4.0], [0.0, 5.0], [4.0, 3.0]]))
         Nearest(similarity=tensor([ 0.8000, -0.6000]), index=tensor([2, 2]))
     """
-    _require_directions(W=W, others=others)
-    dtype = torch.float64 if torch.float64 in (W.dtype, others.dtype) else torch.float32
-    similarity = torch.full((len(W),), -torch.inf, dtype=dtype, device=W.device)
-    index = torch.full((len(W),), -1, device=W.device)
+    require_directions(W=W, others=others)
+    found = _Largest(len(W), W, others)
+    for block in cosine_blocks(W, others):
+        found.put_rows(*block)
+    return found.nearest()
+
+
+def nearest_both_ways(W: Tensor, others: Tensor) -> tuple[Nearest, Nearest]:
+    """`nearest_cosines(W, others)` and `nearest_cosines(others, W)` from one product.
+
+    Args:
+        W: Directions [n, d].
+        others: Directions of the other dictionary [m, d].
+
+    Returns:
+        The nearest of each of `W` among `others` [n], and of each of `others` among `W` [m].
+
+    Raises:
+        LightsaeError: As `nearest_cosines`.
+
+    Example:
+        >>> W = torch.tensor([[1.0, 0.0], [0.0, -2.0]])
+        >>> there, back = nearest_both_ways(W, torch.tensor([[3.0, 4.0], [0.0, 5.0], [4.0, 3.0]]))
+        >>> there.index, back.index
+        (tensor([2, 2]), tensor([0, 0, 0]))
+    """
+    require_directions(W=W, others=others)
+    there, back = _Largest(len(W), W, others), _Largest(len(others), W, others)
+    for block in cosine_blocks(W, others):
+        there.put_rows(*block)
+        back.put_columns(*block)
+    return there.nearest(), back.nearest()
+
+
+@torch.no_grad()
+def cosine_blocks(W: Tensor, others: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows, columns and their cosines, -inf beside a row of zeros.
+
+    Every row meets its columns in ascending order, and every column its rows.
+
+    Args:
+        W: Directions [n, d], finite.
+        others: Directions of the other dictionary [m, d], finite.
+
+    Example:
+        >>> W, others = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [0.0, 9.0]])
+        >>> next(cosine_blocks(W, others))
+        (slice(0, 1, None), slice(0, 2, None), tensor([[  -inf, 0.8000]]))
+    """
+    dtype = common_dtype(W, others)
     for first in range(0, len(others), _OTHERS):
-        unit_others, present = _unit(others[first : first + _OTHERS].to(dtype))
+        unit_others, absent_others = _unit(others[first : first + _OTHERS].to(dtype))
         for start in range(0, len(W), _ROWS):
-            unit, _ = _unit(W[start : start + _ROWS].to(dtype))
-            cosines = (unit @ unit_others.T).masked_fill_(~present, -torch.inf)
-            best, place = cosines.max(dim=1)
-            rows = slice(start, start + len(unit))
-            better = best > similarity[rows]
-            similarity[rows] = best.where(better, similarity[rows])
-            index[rows] = (place + first).where(better, index[rows])
-    lost = (torch.linalg.vector_norm(W.to(dtype), dim=1) == 0) | (index < 0)
-    return Nearest(similarity.clamp_(-1, 1).masked_fill_(lost, torch.nan), index.where(~lost, -1))
+            unit, absent = _unit(W[start : start + _ROWS].to(dtype))
+            cosines = (unit @ unit_others.T).clamp_(-1, 1)
+            cosines[absent] = -torch.inf
+            cosines[:, absent_others] = -torch.inf
+            yield slice(start, start + len(unit)), slice(first, first + len(unit_others)), cosines
 
 
 def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of unit norm, and which have a direction; rows of zeros stay zeros."""
+    """Rows of unit norm, and the indices of those without a direction, which stay zeros."""
+    # By its largest entry first: squares of tiny or huge ones leave the range of floats.
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
+    rows = rows / largest.where(largest > 0, 1)
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    present = norms[:, 0] > 0
-    return rows / norms.where(norms > 0, 1), present
+    return rows.div_(norms.where(norms > 0, 1)), (largest[:, 0] == 0).nonzero()[:, 0]
 
 
-def _require_directions(**matrices: Tensor) -> None:
-    """Raise on what is no pair of finite matrices of one width."""
+class _Largest:
+    """The largest cosine of each latent so far, the first of equals, and whose it was."""
+
+    def __init__(self, n: int, W: Tensor, others: Tensor) -> None:
+        dtype = common_dtype(W, others)
+        self.similarity = torch.full((n,), -torch.inf, dtype=dtype, device=W.device)
+        self.index = torch.full((n,), -1, device=W.device)
+
+    def put_rows(self, rows: slice, columns: slice, cosines: Tensor) -> None:
+        """Take what is larger for the rows of a block."""
+        largest, place = cosines.max(dim=1)
+        better = largest > self.similarity[rows]
+        self.similarity[rows] = largest.where(better, self.similarity[rows])
+        self.index[rows] = (place + columns.start).where(better, self.index[rows])
+
+    def put_columns(self, rows: slice, columns: slice, cosines: Tensor) -> None:
+        """Take what is larger for its columns."""
+        largest = cosines.amax(dim=0)
+        better = (largest > self.similarity[columns]).nonzero()[:, 0]
+        # Places along the strided side are slow to find: only where there is something to take.
+        self.index[columns.start + better] = cosines[:, better].argmax(dim=0) + rows.start
+        self.similarity[columns.start + better] = largest[better]
+
+    def nearest(self) -> Nearest:
+        """What was found; NaN and -1 where nothing was."""
+        return Nearest(self.similarity.where(self.index >= 0, torch.nan), self.index)
+
+
+def common_dtype(W: Tensor, others: Tensor) -> torch.dtype:
+    """In which dtype cosines are taken.
+
+    Example:
+        >>> common_dtype(torch.ones(1).half(), torch.ones(1))
+        torch.float32
+    """
+    return torch.float64 if torch.float64 in (W.dtype, others.dtype) else torch.float32
+
+
+def require_directions(**matrices: Tensor) -> None:
+    """Raise on what is no pair of finite matrices of one width.
+
+    Example:
+        >>> require_directions(W=torch.ones(2, 3), others=torch.ones(2, 4))
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: directions differ in width: W 3 and others 4
+    """
     widths = []
     for name, each in matrices.items():
         if not isinstance(each, Tensor) or each.ndim != 2 or not each.is_floating_point():
@@ -81,3 +172,4 @@ def _require_directions(**matrices: Tensor) -> None:
     if len(set(widths)) > 1:
         told = " and ".join(f"{name} {w}" for name, w in zip(matrices, widths, strict=True))
         raise LightsaeError(f"directions differ in width: {told}")
+    require_tensors(**matrices)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lightsae.dictionaries.matching.cosine import nearest_cosines
 from lightsae.dictionaries.pooling.firing_rows import FiringRows
 from lightsae.dictionaries.pooling.requirements import require_poolable
 from lightsae.dictionaries.pooling.unique_latents import (
@@ -14,10 +13,9 @@ from lightsae.dictionaries.pooling.unique_latents import (
     require_settings,
     unique_latents,
 )
+from lightsae.dictionaries.stability.latent_stability import latent_stability
 from lightsae.errors import LightsaeError
 from lightsae.sae import SparseAutoencoder
-
-_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @torch.no_grad()
@@ -33,8 +31,8 @@ def pool(
 ) -> SparseAutoencoder:
     """Pool the unique latents of several autoencoders (ours, after arXiv 2606.12138).
 
-    Duplicates are found by `unique_latents`; the order of equal stability, and the firings, are
-    those on the batches. Every latent keeps its encoder row, its decoder row and its
+    Duplicates are found by `unique_latents`; stability is the mean over thresholds of
+    `latent_stability`. Every latent keeps its encoder row, its decoder row and its
     pre-activations: b_dec is the mean of the autoencoders', and b_enc makes up for what that
     changes. What the latents reconstruct together is not tuned yet: train on, as `lightsae pool`
     does.
@@ -71,10 +69,10 @@ def pool(
     require_settings(cosine, iou, order, d_sae)
     firings = _firings(saes, batches)
     decoders = [sae.W_dec for sae in saes]
+    shares = torch.cat([each.cpu() for each in latent_stability(decoders).shares])
     found = unique_latents(
-        decoders, torch.cat(_stability(decoders)), firings, cosine=cosine, iou=iou, order=order,
-        most=d_sae,
-    )  # fmt: skip
+        decoders, shares.mean(dim=1), firings, cosine=cosine, iou=iou, order=order, most=d_sae
+    )
     if d_sae is not None and len(found.latent) < d_sae:
         raise LightsaeError(
             f"d_sae is {d_sae}, the {len(saes)} autoencoders have {len(found.latent)} unique "
@@ -129,16 +127,3 @@ def _firings(saes: Sequence[SparseAutoencoder], batches: Iterable[Tensor]) -> Fi
     if not firings.rows:
         raise LightsaeError("batches: there are no rows, expected some to find firings on")
     return firings
-
-
-def _stability(decoders: Sequence[Tensor]) -> list[Tensor]:
-    """Of each latent the mean share of others that have it, over thresholds."""
-    thresholds = torch.tensor(_THRESHOLDS)
-    found = []
-    for place, W_dec in enumerate(decoders):
-        shares = [
-            (nearest_cosines(W_dec, other).similarity[:, None] >= thresholds).double().mean(dim=1)
-            for number, other in enumerate(decoders) if number != place
-        ]  # fmt: skip
-        found.append(torch.stack(shares).mean(dim=0))
-    return found

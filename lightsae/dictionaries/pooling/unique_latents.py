@@ -81,7 +81,7 @@ def unique_latents(
     require_settings(cosine, iou, order, most)
     rows = torch.cat([W_dec.detach().cpu() for W_dec in decoders])
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    stability = stability.double().cpu()
+    stability = stability.double().cpu().nan_to_num(0)
     keys = (counts, stability) if order == "stability" else (stability, counts)
     visited = torch.arange(len(rows))
     for key in keys:  # by the last key, equals by the one before

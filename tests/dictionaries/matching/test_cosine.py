@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightsae.dictionaries import nearest_cosines
+from lightsae.dictionaries import nearest_both_ways, nearest_cosines
 from lightsae.dictionaries.matching import cosine
 from lightsae.errors import LightsaeError
 
@@ -16,6 +16,23 @@ def test_blocks_equal_the_dense_product(monkeypatch: pytest.MonkeyPatch) -> None
     found = nearest_cosines(W, others)
     assert torch.equal(found.index, dense.argmax(dim=1))
     torch.testing.assert_close(found.similarity.double(), dense.amax(dim=1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("n", "m"), [(23, 31), (31, 23), (1, 1), (0, 5), (5, 0)])
+def test_both_ways_are_each_way_alone(monkeypatch: pytest.MonkeyPatch, n: int, m: int) -> None:
+    monkeypatch.setattr(cosine, "_ROWS", 5)
+    monkeypatch.setattr(cosine, "_OTHERS", 7)
+    W, others = (torch.randint(-1, 2, (rows, 3)).float() for rows in (n, m))
+    there, back = nearest_both_ways(W, others)
+    for found, alone in (there, nearest_cosines(W, others)), (back, nearest_cosines(others, W)):
+        torch.testing.assert_close(found.similarity, alone.similarity, equal_nan=True)
+        assert torch.equal(found.index, alone.index)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_no_norm_is_too_small_or_too_large(scale: float) -> None:
+    W = torch.eye(3)
+    torch.testing.assert_close(nearest_cosines(scale * W, W).similarity, torch.ones(3))
 
 
 @pytest.mark.parametrize(

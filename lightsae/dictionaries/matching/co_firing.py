@@ -1,0 +1,218 @@
+"""Which latents of two dictionaries fire together: overlap and correlation from sparse codes."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lightsae.dictionaries.matching.cosine import Nearest
+from lightsae.dictionaries.matching.firings import Firings, add_products
+from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import require_tensors, size, unpacked
+from lightsae.sae.index_checks import integers, within
+from lightsae.sae.sparse_code import SparseCode
+
+# Pairs of latents whose sums are formed at once, 16 bytes each.
+_PAIRS = 2**22
+Scores = Callable[[slice, Tensor, Tensor], Tensor]
+
+
+class CoFiring:
+    """How much latents of two dictionaries fire on the same rows, in one pass over their codes.
+
+    With A_i the rows on which latent i of the one fires and a_i its activations over all rows,
+    zeros included, B_j and b_j of the other:
+
+        IoU_ij = |A_i & B_j| / |A_i or B_j|        correlation_ij = Pearson's r of a_i and b_j
+
+    Values that are not positive do not fire. Sums are float64. The codes are kept, 4 bytes an index
+    beside its value, until they take as much memory as the sums of all d_sae x d_other pairs would,
+    16 bytes each: then they are added to such sums. Results form the sums of a block of latents at
+    a time. No torchmetrics Metric: a sync would gather the codes of all ranks on each of them.
+
+    Args:
+        d_sae: Latents of the dictionary whose nearest ones are asked for.
+        d_other: Latents of the other.
+        device: Where sums are and codes are moved to.
+
+    Example:
+        >>> code = SparseCode(torch.ones(4, 1), torch.tensor([[0], [0], [1], [1]]), d_sae=2)
+        >>> other = SparseCode(torch.ones(4, 1), torch.tensor([[2], [2], [2], [0]]), d_sae=3)
+        >>> together = CoFiring(d_sae=2, d_other=3)
+        >>> together.update(code, other)
+        >>> together.nearest_iou()
+        Nearest(similarity=tensor([0.6667, 0.5000], dtype=torch.float64), index=tensor([2, 0]))
+        >>> together.correlation(torch.tensor([[0, 2]]))
+        tensor([0.5774], dtype=torch.float64)
+    """
+
+    def __init__(self, d_sae: int, d_other: int, device: torch.device | str = "cpu") -> None:
+        self.d_sae = size("d_sae", d_sae)
+        self.d_other = size("d_other", d_other)
+        self.rows = 0
+        self.device = torch.device(device)
+        self._mine, self._theirs = (Firings(d, device) for d in (self.d_sae, self.d_other))
+        self._sums: tuple[Tensor, Tensor] | None = None
+
+    def update(self, code: SparseCode, other: SparseCode) -> None:
+        """Add rows.
+
+        Args:
+            code: Of the one dictionary [rows, k]; no latent twice in a row.
+            other: Of the other, of the same rows; it may have another k.
+
+        Raises:
+            LightsaeError: If they are no codes of the same rows, are not of dictionaries of these
+                sizes, or hold what is not finite.
+        """
+        mine = _unpacked("code", code, self.d_sae)
+        theirs = _unpacked("other", other, self.d_other)
+        if len(code) != len(other):
+            raise LightsaeError(
+                f"code has {len(code)} rows and other {len(other)}, expected the same rows"
+            )
+        self._mine.add(*(each.to(self.device) for each in mine))
+        self._theirs.add(*(each.to(self.device) for each in theirs))
+        self.rows += len(code)
+        if self._mine.kept_bytes + self._theirs.kept_bytes > 16 * self.d_sae * self.d_other:
+            self._add_up()
+
+    @property
+    def firings(self) -> Tensor:
+        """Rows on which each latent of the one dictionary fires [d_sae], int64."""
+        return self._mine.count
+
+    @property
+    def other_firings(self) -> Tensor:
+        """Rows on which each latent of the other fires [d_other], int64."""
+        return self._theirs.count
+
+    def nearest_iou(self) -> Nearest:
+        """The latent of the other dictionary with the largest IoU, and that IoU, float64.
+
+        A latent that never fires has none, and is nobody's; one that fires with no other has 0.
+        """
+        return self._nearest(self._iou, self.firings > 0, self.other_firings > 0)
+
+    def nearest_correlation(self) -> Nearest:
+        """The latent of the other dictionary with the largest correlation, and that, float64.
+
+        A latent whose activation is the same on every row, such as zero, has none and is nobody's.
+        """
+        varying = (side.varies(self.rows) for side in (self._mine, self._theirs))
+        return self._nearest(self._correlation, *varying)
+
+    def iou(self, pairs: Tensor) -> Tensor:
+        """IoU of given pairs, such as those of a `Matching`; NaN where neither fires.
+
+        Args:
+            pairs: Latents of the one and of the other dictionary, integers [p, 2].
+
+        Returns:
+            Their IoU [p], float64.
+
+        Raises:
+            LightsaeError: If a latent is not in its dictionary.
+        """
+        return self._of_pairs(self._iou, pairs)
+
+    def correlation(self, pairs: Tensor) -> Tensor:
+        """Correlation of given pairs, NaN where one does not vary; as `iou`."""
+        return self._of_pairs(self._correlation, pairs)
+
+    def swapped(self) -> "CoFiring":
+        """The same rows with the dictionaries exchanged; codes are shared, not copied."""
+        other = CoFiring(self.d_other, self.d_sae, self.device)
+        other.rows = self.rows
+        other._mine, other._theirs = self._theirs.copied(), self._mine.copied()
+        if self._sums is not None:
+            counts, products = self._sums
+            other._sums = counts.T.contiguous(), products.T.contiguous()
+        return other
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield latents, the rows on which they fire with each other one, and sums of products.
+
+        Yields:
+            Latents of the one dictionary; rows together [latents, d_other], int64; sum over rows of
+            a_i b_j [latents, d_other], float64.
+        """
+        step = max(1, _PAIRS // self.d_other)
+        entries, codes = self._mine.entries(), self._theirs.codes()
+        for first in range(0, self.d_sae, step):
+            latents = slice(first, min(first + step, self.d_sae))
+            counts, products = self._sums_of(latents)
+            add_products(entries, codes, latents, counts, products)
+            yield latents, counts, products
+
+    def _sums_of(self, latents: slice) -> tuple[Tensor, Tensor]:
+        """A copy of what has been added up."""
+        if self._sums is not None:
+            return self._sums[0][latents].clone(), self._sums[1][latents].clone()
+        return self._zeros(latents.stop - latents.start)
+
+    def _zeros(self, n: int) -> tuple[Tensor, Tensor]:
+        counts = torch.zeros(n, self.d_other, dtype=torch.int64, device=self.device)
+        return counts, torch.zeros_like(counts, dtype=torch.float64)
+
+    def _add_up(self) -> None:
+        """Put the codes into the sums of all pairs."""
+        self._sums = self._sums or self._zeros(self.d_sae)
+        latents = slice(0, self.d_sae)
+        add_products(self._mine.entries(), self._theirs.codes(), latents, *self._sums)
+        for side in (self._mine, self._theirs):
+            side.forget()
+
+    def _iou(self, latents: slice, counts: Tensor, products: Tensor) -> Tensor:
+        union = self.firings[latents, None] + self.other_firings - counts
+        return counts.double() / union
+
+    def _correlation(self, latents: slice, counts: Tensor, products: Tensor) -> Tensor:
+        mine, theirs = self._mine, self._theirs
+        covariance = self.rows * products - mine.total[latents, None] * theirs.total
+        spread = mine.spread(self.rows)[latents, None] * theirs.spread(self.rows)
+        return (covariance / spread).clamp_(-1, 1)
+
+    def _nearest(self, scores: Scores, mine: Tensor, theirs: Tensor) -> Nearest:
+        """The largest score of each of mine among theirs, both masks of latents that have one."""
+        similarity = torch.full_like(self._mine.total, torch.nan)
+        index = torch.full_like(self.firings, -1)
+        if not mine.any() or not theirs.any():
+            return Nearest(similarity, index)
+        for latents, *sums in self.blocks():
+            found = scores(latents, *sums).masked_fill_(~theirs, -torch.inf).max(dim=1)
+            similarity[latents] = found.values.where(mine[latents], torch.nan)
+            index[latents] = found.indices.where(mine[latents], -1)
+        return Nearest(similarity, index)
+
+    def _of_pairs(self, scores: Scores, pairs: Tensor) -> Tensor:
+        mine, theirs = self._latents(pairs)
+        found = torch.full(mine.shape, torch.nan, dtype=torch.float64, device=self.device)
+        for latents, *sums in self.blocks():
+            here = (mine >= latents.start) & (mine < latents.stop)
+            found[here] = scores(latents, *sums)[mine[here] - latents.start, theirs[here]]
+        return found
+
+    def _latents(self, pairs: Tensor) -> list[Tensor]:
+        """The latents of pairs on either side, checked."""
+        require_tensors(pairs=pairs)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise LightsaeError(f"pairs has shape {list(pairs.shape)}, expected [pairs, 2]")
+        columns = integers("pairs", pairs).to(self.device).unbind(dim=1)
+        sizes = {"d_sae": self.d_sae, "d_other": self.d_other}
+        return [
+            within(f"pairs[:, {side}]", column, d, f"{name} = {d}")
+            for side, (column, (name, d)) in enumerate(zip(columns, sizes.items(), strict=True))
+        ]
+
+
+def _unpacked(name: str, code: SparseCode, d_sae: int) -> tuple[Tensor, Tensor]:
+    """Values and indices of a code [rows, k] of so many latents."""
+    if not isinstance(code, SparseCode):
+        raise LightsaeError(f"{name} is a {type(code).__name__}, expected a SparseCode")
+    if code.d_sae != d_sae:
+        raise LightsaeError(f"{name} has d_sae = {code.d_sae}, expected {d_sae}")
+    values, indices, _ = unpacked(code, None, None)
+    if values.ndim != 2:
+        raise LightsaeError(f"{name} has shape {list(values.shape)}, expected [rows, k]")
+    return values, indices

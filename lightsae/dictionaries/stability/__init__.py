@@ -1,0 +1,1 @@
+"""Which latents of a dictionary come again when it is trained from another seed."""

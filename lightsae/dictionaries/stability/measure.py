@@ -1,0 +1,142 @@
+"""Stability of several autoencoders over data: one pass for all of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightsae.dictionaries.stability.activation_similarity import ActivationSimilarity
+from lightsae.dictionaries.stability.baselines import random_stability
+from lightsae.dictionaries.stability.data_moments import DataMoments
+from lightsae.dictionaries.stability.latent_stability import THRESHOLDS, Cut, latent_stability
+from lightsae.dictionaries.stability.reconstruction_share import SetAblation
+from lightsae.dictionaries.stability.result import StabilityResult
+from lightsae.dictionaries.stability.seed_latents import SeedLatents
+from lightsae.dictionaries.subspaces.between_seeds import compare_spans
+from lightsae.errors import LightsaeError
+from lightsae.sae import SparseAutoencoder, Transcoder
+
+Columns = Mapping[str, Sequence[Tensor]]
+
+
+@torch.no_grad()
+def measure_stability(
+    saes: Sequence[SparseAutoencoder],
+    batches: Iterable[Tensor],
+    *,
+    names: Sequence[str] | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    cut: Cut | None = None,
+    columns: Columns | None = None,
+    co_firing: bool = True,
+    energy: float = 0.9,
+    draws: int = 50,
+    seed: int = 0,
+) -> StabilityResult:
+    """What is stable over seeds, how often it fires and what it reconstructs (arXiv 2606.12138).
+
+    The data are read once, whatever the number of seeds. Stability is by cosine of decoder rows and
+    by what fires when; the cut, the shares, the curve and the comparison of spans are ours, as
+    their own docstrings say. A latent that never fires is left out of every mean; it still can be
+    the one that another seed's latent is found in.
+
+    Args:
+        saes: Autoencoders of the same activations, trained from different seeds.
+        batches: Raw activations, [B, d_in] each.
+        names: Of the autoencoders; their numbers by default.
+        thresholds: tau.
+        cut: What divides stable and unstable; by default stability at .7 of at least .5.
+        columns: Of each column, such as monosemanticity or purity, the values of every seed's
+            latents, [d_sae]; NaN where a latent has none.
+        co_firing: Compare activations too: S (S - 1) counts of pairs of latents.
+        energy: Share of the unstable directions that their span holds; see `compare_spans`.
+        draws: Random subspaces of each kind.
+        seed: Of what is random.
+
+    Raises:
+        LightsaeError: If there are fewer than two autoencoders, one is a transcoder, they or the
+            data differ in width, a column has other latents, or there are no rows.
+
+    Example:
+        >>> from lightsae.sae import TopK
+        >>> sae = SparseAutoencoder(4, 8, TopK(2))
+        >>> result = measure_stability([sae, sae], [torch.randn(64, 4)], co_firing=False)
+        >>> result.mean_stability()[0].mean, result.rows
+        (1.0, 64)
+    """
+    cut = Cut() if cut is None else cut
+    names = tuple(map(str, range(len(saes)))) if names is None else tuple(names)
+    _require_alike(saes, names)
+    kept = _columns(columns or {}, saes)
+    stability = latent_stability([sae.W_dec for sae in saes], thresholds)
+    stable = [cut.stable(shares, stability.thresholds) for shares in stability.shares]
+    data = DataMoments()
+    ablations = [SetAblation(sae, one) for sae, one in zip(saes, stable, strict=True)]
+    together = ActivationSimilarity([sae.d_sae for sae in saes]) if co_firing else None
+    for batch in batches:
+        x = _checked(batch, saes[0])
+        data.update(x)
+        codes = [sae.encode(x.to(sae.W_dec)) for sae in saes]
+        for ablation, code in zip(ablations, codes, strict=True):
+            ablation.update(x.to(ablation.sae.W_dec), code)
+        if together is not None:
+            together.update(codes)
+    if data.rows == 0:
+        raise LightsaeError("batches have no rows")
+    similarity = {"cosine": list(stability.similarity)}
+    if together is not None:
+        similarity |= together.compute()
+    seeds = tuple(
+        SeedLatents(
+            ablation.firings.cpu(),
+            stable[place].cpu(),
+            {measure: each[place].cpu() for measure, each in similarity.items()},
+            {name: each[place] for name, each in kept.items()},
+        )
+        for place, ablation in enumerate(ablations)
+    )
+    directions = [sae.W_dec.cpu() for sae in saes]
+    alive = [each.alive for each in seeds]
+    return StabilityResult(
+        names, saes[0].d_in, data.rows, stability.thresholds, cut, seeds,
+        {kind: random_stability(directions, thresholds, kind, counted=alive, seed=seed)
+         for kind in ("uniform", "covariance")},
+        tuple(ablation.compute(data) for ablation in ablations),
+        compare_spans(
+            [rows[each.alive & ~each.stable] for rows, each in zip(directions, seeds, strict=True)],
+            [rows[each.alive & each.stable] for rows, each in zip(directions, seeds, strict=True)],
+            data.covariance(), energy=energy, draws=draws, seed=seed,
+        ),
+    )  # fmt: skip
+
+
+def _require_alike(saes: Sequence[SparseAutoencoder], names: Sequence[str]) -> None:
+    if len(saes) < 2:
+        raise LightsaeError(f"saes holds {len(saes)}, expected two seeds or more")
+    if len(names) != len(saes):
+        raise LightsaeError(f"names holds {len(names)}, expected one of {len(saes)} each")
+    for name, sae in zip(names, saes, strict=True):
+        if isinstance(sae, Transcoder):
+            raise LightsaeError(f"{name} is a transcoder, expected autoencoders of one layer")
+        if sae.d_in != saes[0].d_in:
+            raise LightsaeError(
+                f"{name} has d_in = {sae.d_in}, {names[0]} {saes[0].d_in}: expected one width"
+            )
+
+
+def _columns(columns: Columns, saes: Sequence[SparseAutoencoder]) -> dict[str, list[Tensor]]:
+    found = {}
+    for name, each in columns.items():
+        shapes = [list(values.shape) for values in each]
+        wanted = [[sae.d_sae] for sae in saes]
+        if shapes != wanted or "/" in name:
+            raise LightsaeError(f"columns {name!r} has shapes {shapes}, expected {wanted}")
+        found[name] = [values.detach().cpu().double() for values in each]
+    return found
+
+
+def _checked(batch: Tensor, sae: SparseAutoencoder) -> Tensor:
+    if not isinstance(batch, Tensor) or batch.ndim != 2 or batch.shape[1] != sae.d_in:
+        told = list(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
+        raise LightsaeError(f"a batch is {told}, expected [B, d_in = {sae.d_in}]")
+    return batch.to(sae.W_dec.device)

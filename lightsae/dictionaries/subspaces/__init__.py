@@ -1,0 +1,1 @@
+"""What directions span: its rank, and how far two spans are the same."""

@@ -1,0 +1,209 @@
+"""Spans of sets of latents compared between seeds, beside random and matched-rank ones."""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightsae.dictionaries.subspaces.intervals import defined_interval
+from lightsae.dictionaries.subspaces.overlap import (
+    principal_angles,
+    quantiles,
+    random_overlap,
+    subspace_overlap,
+)
+from lightsae.dictionaries.subspaces.span import effective_rank, participation_ratio, span
+from lightsae.errors import LightsaeError
+from lightsae.metrics.comparison.intervals import Interval
+
+Baseline = Literal["random", "others", "data"]
+# Mean over draws, and their 2.5% and 97.5% quantiles.
+Spread = tuple[float, float, float]
+
+
+class PairOverlap(NamedTuple):
+    """Overlap of the spans of two seeds, and what others of their ranks have.
+
+    Attributes:
+        seeds: Which two, by place.
+        ranks: Dimensions of their spans.
+        overlap: ||U_A^T U_B||_F^2 / r, r the smaller rank.
+        expected: Of uniformly random subspaces: max(r_A, r_B) / d.
+        random: Their 2.5% and 97.5% quantiles.
+        angles: Principal angles in radians, ascending.
+        others: Mean over draws of as many random latents of the other set, of each seed its own,
+            and the quantiles; None where a seed has too few of them.
+        data: Likewise of directions drawn from the covariance of the activations; None without it.
+    """
+
+    seeds: tuple[int, int]
+    ranks: tuple[int, int]
+    overlap: float
+    expected: float
+    random: tuple[float, float]
+    angles: tuple[float, ...]
+    others: Spread | None = None
+    data: Spread | None = None
+
+    def baseline(self, name: Baseline) -> float:
+        """Mean overlap of a baseline; NaN where there is none."""
+        if name == "random":
+            return self.expected
+        found = self.others if name == "others" else self.data
+        return math.nan if found is None else found[0]
+
+
+class SubspaceComparison(NamedTuple):
+    """Spans of a set of latents of each seed; see `compare_spans`.
+
+    Attributes:
+        energy: Share of the directions that a span holds.
+        counts: Latents in the set of each seed.
+        ranks: Dimensions of each span.
+        effective_ranks: Of each set; see `effective_rank`.
+        participation_ratios: Of each set; see `participation_ratio`.
+        pairs: Of each pair of seeds that both have a span.
+    """
+
+    energy: float
+    counts: tuple[int, ...]
+    ranks: tuple[int, ...]
+    effective_ranks: tuple[float, ...]
+    participation_ratios: tuple[float, ...]
+    pairs: tuple[PairOverlap, ...]
+
+    @property
+    def overlap(self) -> Interval:
+        """Of the spans, over pairs of seeds; pairs share seeds, so that it is rather narrow."""
+        return defined_interval(pair.overlap for pair in self.pairs)
+
+    def beyond(self, baseline: Baseline) -> Interval:
+        """Overlap less the mean of a baseline, over the pairs that have it."""
+        return defined_interval(pair.overlap - pair.baseline(baseline) for pair in self.pairs)
+
+
+def compare_spans(
+    groups: Sequence[Tensor],
+    others: Sequence[Tensor] | None = None,
+    covariance: Tensor | None = None,
+    *,
+    energy: float = 0.9,
+    draws: int = 50,
+    seed: int = 0,
+) -> SubspaceComparison:
+    """Whether sets of latents of several seeds span the same, such as the unstable ones.
+
+    Found in arXiv 2606.12138: latents that are not found again may span a subspace that is. Ours:
+    the spans hold `energy` of the directions, since more than d_in latents span everything;
+    overlaps stand beside three baselines of the same ranks, each a way of being the same without
+    being the same set. Uniformly random subspaces; the spans of as many random latents of the other
+    set (the stable ones); and spans of as many directions drawn from the normal distribution with
+    the covariance of the activations, which share what any directions that follow the data share.
+    The latter two are cut to the ranks of the two spans.
+
+    Args:
+        groups: Directions of each seed's set, [m, d].
+        others: Directions of each seed's other set, [n, d].
+        covariance: Of the activations, [d, d].
+        energy: Share in (0, 1]; see `span`.
+        draws: Random subspaces of each kind.
+        seed: Of them.
+
+    Raises:
+        LightsaeError: If there are fewer than two seeds, sizes do not fit together, or a setting is
+            out of range.
+
+    Example:
+        >>> plane = torch.eye(8)[:2]
+        >>> turned = torch.tensor([[0.6, 0.8], [-0.8, 0.6]]) @ plane
+        >>> pair = compare_spans([plane, turned]).pairs[0]
+        >>> round(pair.overlap, 6), pair.expected
+        (1.0, 0.25)
+    """
+    if len(groups) < 2:
+        raise LightsaeError(f"groups holds {len(groups)}, expected two seeds or more")
+    if others is not None and len(others) != len(groups):
+        raise LightsaeError(f"others holds {len(others)}, expected one of {len(groups)} seeds each")
+    if draws < 2:
+        raise LightsaeError(f"draws = {draws}, expected at least 2")
+    spans = [span(group, energy) for group in groups]
+    sizes = [(len(group), len(basis)) for group, basis in zip(groups, spans, strict=True)]
+    generator = torch.Generator().manual_seed(seed)
+    of_others: list[list[Tensor]] = []
+    if others is not None:
+        of_others = [_subsets(others, sizes, generator) for _ in range(draws)]
+    of_data: list[list[Tensor]] = []
+    if covariance is not None:
+        root = _root(covariance, spans[0].shape[1])
+        of_data = [_following(root, sizes, generator) for _ in range(draws)]
+    pairs = []
+    for a, b in combinations(range(len(groups)), 2):
+        if len(spans[a]) and len(spans[b]):
+            measured = _measured(spans[a], spans[b], (a, b), draws, seed)
+            drawn = (_summary(each, a, b) for each in (of_others, of_data))
+            pairs.append(measured._replace(**dict(zip(("others", "data"), drawn, strict=True))))
+    return SubspaceComparison(
+        energy,
+        tuple(map(len, groups)),
+        tuple(map(len, spans)),
+        tuple(map(effective_rank, groups)),
+        tuple(map(participation_ratio, groups)),
+        tuple(pairs),
+    )
+
+
+def _measured(A: Tensor, B: Tensor, seeds: tuple[int, int], draws: int, seed: int) -> PairOverlap:
+    chance = random_overlap(len(A), len(B), A.shape[1], draws=draws, seed=seed)
+    return PairOverlap(
+        seeds,
+        (len(A), len(B)),
+        subspace_overlap(A, B),
+        chance.expected,
+        (chance.low, chance.high),
+        tuple(principal_angles(A, B).tolist()),
+    )
+
+
+def _subsets(
+    others: Sequence[Tensor], sizes: Sequence[tuple[int, int]], generator: torch.Generator
+) -> list[Tensor]:
+    """Of each seed the span of as many latents of its other set, nothing where it has too few."""
+    found = []
+    for each, (count, rank) in zip(others, sizes, strict=True):
+        chosen = torch.randperm(len(each), generator=generator)[:count]
+        enough = rank if len(each) >= count else 0
+        found.append(span(each[chosen.to(each.device)])[:enough])
+    return found
+
+
+def _following(
+    root: Tensor, sizes: Sequence[tuple[int, int]], generator: torch.Generator
+) -> list[Tensor]:
+    """Of each seed the span of as many directions that follow the data."""
+    found = []
+    for count, rank in sizes:
+        drawn = torch.randn(count, len(root), dtype=root.dtype, generator=generator) @ root
+        found.append(span(torch.nn.functional.normalize(drawn, dim=1))[:rank])
+    return found
+
+
+def _summary(draws: Sequence[Sequence[Tensor]], a: int, b: int) -> Spread | None:
+    """Mean and quantiles of the overlap of two seeds' draws."""
+    pairs = [(each[a], each[b]) for each in draws if len(each[a]) and len(each[b])]
+    if not pairs:
+        return None
+    values = torch.tensor([subspace_overlap(*pair) for pair in pairs], dtype=torch.float64)
+    return float(values.mean()), *quantiles(values)
+
+
+def _root(covariance: Tensor, d: int) -> Tensor:
+    """R with R^T R the covariance."""
+    if list(covariance.shape) != [d, d] or not covariance.isfinite().all():
+        raise LightsaeError(
+            f"covariance is {list(covariance.shape)}, expected finite numbers [{d}, {d}]"
+        )
+    values, vectors = torch.linalg.eigh(covariance.detach().cpu().double())
+    return values.clamp_min(0).sqrt()[:, None] * vectors.T

@@ -1,0 +1,1 @@
+"""Activations made of known features, and which of them a dictionary has found."""
