@@ -265,11 +265,16 @@ def _report(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    """Runs beside a baseline."""
-    from lightsae.runs.side_by_side.compare_command import compare_runs
+    """Runs beside a baseline, and seeds beside each other."""
+    from rich.console import Console
+
+    from lightsae.runs.side_by_side.compare_command import compare_command
 
     with answering_sigterm():
-        compare_runs(words[1:])
+        compared = compare_command(words[1:])
+        from lightsae.report.stability_report import tell_comparison
+
+        tell_comparison(compared, Console(soft_wrap=False))
 
 
 def _pool(words: list[str]) -> None:

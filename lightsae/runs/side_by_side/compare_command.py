@@ -1,20 +1,48 @@
-"""`lightsae compare`: runs beside a baseline, from what `lightsae test` wrote."""
+"""`lightsae compare`: runs beside a baseline, and the stability of the seeds of each setting."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
+from jsonargparse.typing import PositiveInt
 
-from lightsae.files import expanded
+from lightsae.extras import require
+from lightsae.files import NameOption, expanded
+
+if TYPE_CHECKING:
+    from lightsae.dictionaries import StabilityResult
+    from lightsae.evaluation.comparison.compare import Comparison
 
 _ABOUT = (
-    "Compare runs with a baseline, seed by seed. Runs that differ in nothing but the seed are one "
-    "setting; the first run's is the baseline. `lightsae test` must have written evaluation.json "
-    "in each."
+    "Compare runs seed by seed. Runs that differ in nothing but the seed are one setting. Of "
+    "several settings the first run's is the baseline, beside which `lightsae test` must have "
+    "evaluated the others. Of a setting with two seeds or more, stability is measured: which "
+    "latents come again from another seed, and what they reconstruct."
 )
 
 
-def compare_runs(words: Sequence[str]) -> None:
+@dataclass
+class Compared:
+    """What came out.
+
+    Attributes:
+        comparisons: Settings beside the baseline.
+        stabilities: Of the seeds of a setting, by its name.
+        notes: What is left out.
+        folders: Where each stability was written; empty without --out.
+        out: The folder of the comparison, or None.
+    """
+
+    comparisons: "list[Comparison]" = field(default_factory=list)
+    stabilities: "dict[str, StabilityResult]" = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
+    out: Path | None = None
+
+
+def compare_command(words: Sequence[str]) -> Compared:
     """Run the command.
 
     Args:
@@ -22,18 +50,36 @@ def compare_runs(words: Sequence[str]) -> None:
 
     Raises:
         argparse.ArgumentError: If they are wrong.
-        LightsaeError: What `compare` and `EvaluationResult.load` raise.
+        LightsaeError: What `compare_runs` raises.
     """
     parser = ArgumentParser(prog="lightsae compare", description=_ABOUT, exit_on_error=False)
-    parser.add_argument("baseline", type=str, help="Run folder of the baseline.")
-    parser.add_argument("runs", type=str, nargs="+", help="Other run folders, of any seed.")
+    parser.add_argument(
+        "runs", type=str, nargs="+",
+        help="Run folders, that of the baseline first; a sweep stands for its members.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=NameOption | None, default=None,
+        help="Folder for comparison.json, stability.json and the figures.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--split", type=str, default="test", choices=["train", "validation", "test", "all"],
+        help="Rows that stability is measured on.",
+    )  # fmt: skip
+    parser.add_argument("--rows", type=PositiveInt, default=32768, help="So many at most.")
+    parser.add_argument(
+        "--thresholds", type=list[float], default=[0.5, 0.6, 0.7, 0.8, 0.9],
+        help="Cosines from which on two latents are the same.",
+    )  # fmt: skip
     given = parser.parse_args(list(words))
+    if given.out is not None:
+        require("matplotlib", extra="report")  # before work is lost
     # What follows needs torch; the options and their help do not.
-    from lightsae.evaluation.comparison.compare import compare
-    from lightsae.evaluation.comparison.comparison_table import comparison_table
-    from lightsae.evaluation.comparison.evaluated_run import read_evaluated
+    from lightsae.runs.log_filter import quieten
+    from lightsae.runs.side_by_side.compare_runs import compare_runs
 
-    console = Console(soft_wrap=False)
-    folders = [expanded(each) for each in (given.baseline, *given.runs)]
-    for comparison in compare([read_evaluated(folder) for folder in folders]):
-        console.print(comparison_table(comparison))
+    quieten()
+    return compare_runs(
+        [Path(expanded(run)) for run in given.runs],
+        None if given.out is None else Path(expanded(given.out)),
+        split=given.split, rows=int(given.rows), thresholds=given.thresholds,
+    )  # fmt: skip

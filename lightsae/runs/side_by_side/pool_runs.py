@@ -94,9 +94,7 @@ def _pooled_before(start: Path, made: dict[str, Any]) -> SparseAutoencoder:
     return pooled
 
 
-def _settings(
-    first: dict[str, Any], d_sae: int, start: Path, epochs: int | None
-) -> dict[str, Any]:
+def _settings(first: dict[str, Any], d_sae: int, start: Path, epochs: int | None) -> dict[str, Any]:
     """Settings of a run that trains the pooled autoencoder."""
     settings = deepcopy({key: value for key, value in first.items() if key != "run_dir"})
     model = settings["model"].setdefault("init_args", {})
