@@ -1,0 +1,1 @@
+"""Worked examples, each a program: `python -m lightsae.dictionaries.examples.NAME`."""
