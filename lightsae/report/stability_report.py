@@ -6,7 +6,7 @@ from lightsae.evaluation.comparison.comparison_table import comparison_table
 from lightsae.report.figures.chart import draw_chart
 from lightsae.report.figures.stability_charts import stability_charts
 from lightsae.report.stability_summary import stability_table
-from lightsae.runs.side_by_side.compare_command import Compared
+from lightsae.runs.side_by_side.compared import Compared
 
 
 def tell_comparison(compared: Compared, console: Console) -> None:

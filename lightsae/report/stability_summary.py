@@ -39,9 +39,9 @@ def stability_tables(result: StabilityResult) -> list[StabilityTable]:
         result: The stability.
     """
     measures = [
-        (f"by {MEASURES[name]}", [_cell(each) for each in result.mean_stability(name)])
-        for name in result.measures
-    ]
+        (f"by {told}", [_cell(each) for each in result.mean_stability(name)])
+        for name, told in MEASURES.items() if name in result.measures
+    ]  # fmt: skip
     random = [
         (BASELINES[kind], [_range(*each) for each in zip(*found, strict=True)])
         for kind, found in result.baselines.items()

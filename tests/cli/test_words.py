@@ -15,7 +15,8 @@ from .helpers import Ask
 
 WORDS = (
     "fit", "validate", "test", "predict", "sweep", "steer", "effects",
-    "extract", "report", "calibrate", "compare", "pool", "export", "import", "push", "shards", "demo",
+    "extract", "report", "calibrate", "compare", "pool", "export", "import", "push", "shards",
+    "demo",
 )  # fmt: skip
 
 

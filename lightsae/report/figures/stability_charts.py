@@ -32,7 +32,7 @@ def _thresholds(result: StabilityResult, name: str) -> Chart:
     x = list(result.thresholds)
     series = [
         Series(MEASURES[each], x, [point.mean for point in result.mean_stability(each)], place)
-        for place, each in enumerate(result.measures)
+        for place, each in enumerate(name for name in MEASURES if name in result.measures)
     ]
     for place, (kind, told) in enumerate(BASELINES.items(), len(series)):
         series.append(Series(told, x, list(result.baselines[kind].mean), place))

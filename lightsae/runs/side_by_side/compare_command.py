@@ -1,7 +1,6 @@
 """`lightsae compare`: runs beside a baseline, and the stability of the seeds of each setting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,7 @@ from lightsae.extras import require
 from lightsae.files import NameOption, expanded
 
 if TYPE_CHECKING:
-    from lightsae.dictionaries import StabilityResult
-    from lightsae.evaluation.comparison.compare import Comparison
+    from lightsae.runs.side_by_side.compared import Compared
 
 _ABOUT = (
     "Compare runs seed by seed. Runs that differ in nothing but the seed are one setting. Of "
@@ -23,26 +21,7 @@ _ABOUT = (
 )
 
 
-@dataclass
-class Compared:
-    """What came out.
-
-    Attributes:
-        comparisons: Settings beside the baseline.
-        stabilities: Of the seeds of a setting, by its name.
-        notes: What is left out.
-        folders: Where each stability was written; empty without --out.
-        out: The folder of the comparison, or None.
-    """
-
-    comparisons: "list[Comparison]" = field(default_factory=list)
-    stabilities: "dict[str, StabilityResult]" = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    folders: dict[str, Path] = field(default_factory=dict)
-    out: Path | None = None
-
-
-def compare_command(words: Sequence[str]) -> Compared:
+def compare_command(words: Sequence[str]) -> "Compared":
     """Run the command.
 
     Args:

@@ -11,7 +11,7 @@ from lightsae.evaluation.comparison.compare import compare
 from lightsae.evaluation.comparison.evaluated_run import read_evaluated
 from lightsae.evaluation.comparison.run_groups import names_beside_sizes, seed_groups
 from lightsae.files import replacing
-from lightsae.runs.side_by_side.compare_command import Compared
+from lightsae.runs.side_by_side.compared import Compared
 from lightsae.runs.side_by_side.run_stability import Rows, stability_of_runs
 from lightsae.runs.side_by_side.trained_runs import is_evaluated, read_trained, run_folders
 from lightsae.typed_json import plain

@@ -2,39 +2,21 @@
 
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveInt
 
 from lightsae.errors import LightsaeError
 from lightsae.files import NameOption, expanded
+from lightsae.runs.side_by_side.pool_options import PoolOptions
 
 _ABOUT = (
     "Pool the unique latents of runs of one setting, such as seeds, as one autoencoder, and train "
     "it on as the first run was trained. The same command again goes on where it stopped."
 )
-
-
-@dataclass(frozen=True)
-class PoolOptions:
-    """How duplicates are told, and what is kept.
-
-    Attributes:
-        d_sae: Latents to keep; by default all unique ones.
-        cosine: Latents are the same from this cosine of their decoder rows on; above 1 never.
-        iou: Or from this intersection over union of the rows they fire on on; above 1 never.
-        order: Which are kept first: the most stable (stability) or the most frequent (frequency).
-        rows: Training rows, at most, that firings are found on.
-    """
-
-    d_sae: PositiveInt | None = None
-    cosine: PositiveFloat = 0.7
-    iou: PositiveFloat = 0.7
-    order: str = "stability"
-    rows: PositiveInt = 32768
 
 
 def pool_command(words: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +12,7 @@ from lightsae.dictionaries import pool
 from lightsae.errors import LightsaeError
 from lightsae.folder_contents import require_no_other
 from lightsae.runs.run_folder import RunFolder
+from lightsae.runs.side_by_side.pool_options import PoolOptions
 from lightsae.runs.side_by_side.shared_rows import SharedRows
 from lightsae.runs.side_by_side.trained_runs import (
     read_autoencoder,
@@ -20,14 +21,11 @@ from lightsae.runs.side_by_side.trained_runs import (
 )
 from lightsae.sae import SparseAutoencoder
 
-if TYPE_CHECKING:
-    from lightsae.runs.side_by_side.pool_command import PoolOptions
-
 _START = "start"
 
 
 def pool_runs(
-    runs: Sequence[Path], out: Path, options: "PoolOptions", epochs: int | None
+    runs: Sequence[Path], out: Path, options: PoolOptions, epochs: int | None
 ) -> dict[str, Any]:
     """Write the pooled autoencoder to OUT/start, unless it is there.
 
@@ -65,7 +63,7 @@ def pool_runs(
     return _settings(RunFolder(folders[0]).settings(), pooled.d_sae, start, epochs)
 
 
-def _pooled(folders: Sequence[Path], options: "PoolOptions") -> SparseAutoencoder:
+def _pooled(folders: Sequence[Path], options: PoolOptions) -> SparseAutoencoder:
     runs = [read_trained(folder) for folder in folders]
     saes = [read_autoencoder(folder) for folder in folders]
     rows = SharedRows(runs, "train", options.rows)

@@ -42,11 +42,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_ends_in_tables_and_figures_and_goes_on(
+@pytest.mark.slow
+def test_it_ends_in_tables_and_figures(
     data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = str(data / "images.tar.gz"), str(data / "networks"), str(tmp_path), SMALL
-    run(*words)
+    run(str(data / "images.tar.gz"), str(data / "networks"), str(tmp_path), SMALL)
     text = capfd.readouterr().out
     for row in ("small, cosine", "small, random (uniform)", "small, pooled", "total budget"):
         assert f"| {row}" in text or row in text
@@ -55,8 +55,6 @@ def test_it_ends_in_tables_and_figures_and_goes_on(
     assert {"small-thresholds.png", "small-pooled.png"} <= names
     manifest = Manifest.load(tmp_path / "shards" / "small")
     assert (manifest.rows, manifest.d_in, manifest.classes) == (240, 64, ["cat", "dog"])
-    run(*words)
-    assert (tmp_path / "summary.md").read_text().strip() in capfd.readouterr().out.strip()
 
 
 def test_a_network_is_told_by_its_weights(data: Path, tmp_path: Path) -> None:
@@ -66,16 +64,16 @@ def test_a_network_is_told_by_its_weights(data: Path, tmp_path: Path) -> None:
     scores = network.linear(network.embedding(images))
     torch.testing.assert_close(network(images), scores)
     save_file({"layer1.0.x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(LightsaeError, match="other.safetensors is no ResNet of CIFAR"):
+    with pytest.raises(LightsaeError, match=r"other\.safetensors is no ResNet of CIFAR"):
         load_network(tmp_path / "other.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"no")
-    with pytest.raises(LightsaeError, match="broken.safetensors cannot be read"):
+    with pytest.raises(LightsaeError, match=r"broken\.safetensors cannot be read"):
         load_network(tmp_path / "broken.safetensors")
 
 
 def test_what_is_no_tar_of_images_is_named(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
-    with pytest.raises(LightsaeError, match="no.tar is no tar of images"):
+    with pytest.raises(LightsaeError, match=r"no\.tar is no tar of images"):
         images_of_tar(tmp_path / "no.tar", 5)
     with pytest.raises(LightsaeError, match="holds no safetensors"):
         run("no.tar", str(tmp_path), str(tmp_path / "out"), SMALL)

@@ -21,7 +21,9 @@ from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 
 
-def run(data: str, networks: str, out: str = "runs/cifar-stability", sizes: Sizes = Sizes()) -> None:  # noqa: B008
+def run(
+    data: str, networks: str, out: str = "runs/cifar-stability", sizes: Sizes = Sizes()
+) -> None:
     """Run the study; the same command again goes on where it stopped.
 
     Args:
@@ -41,7 +43,7 @@ def run(data: str, networks: str, out: str = "runs/cifar-stability", sizes: Size
         studies[name] = run_study(path, folder / name, sizes)
         seconds[name] = time.monotonic() - began
         console.print(f"{name}: {seconds[name]:.0f} s", highlight=False)
-    Console().print(write_summary(studies, folder), markup=False, highlight=False)
+    print(write_summary(studies, folder))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Sizes:
         batch_size: Rows per step.
     """
 
-    images: int = 20_000
+    images: int = 10_000
     d_sae: int = 512
     k: int = 8
     seeds: int = 5
@@ -108,9 +108,7 @@ def _run(*words: object) -> None:
         raise LightsaeError(f"lightsae {words[0]} failed")
 
 
-def configuration(
-    shards: Path, sizes: Sizes, seeds: Sequence[int], epochs: int
-) -> dict[str, Any]:
+def configuration(shards: Path, sizes: Sizes, seeds: Sequence[int], epochs: int) -> dict[str, Any]:
     """What a sweep over seeds is made of; as configs/seeds-digits.yaml, which explains each key.
 
     Args:

@@ -50,7 +50,7 @@ def _stability(studies: Mapping[str, Study]) -> str:
     rows = []
     for name, study in studies.items():
         found = study.seeds
-        for measure in found.measures:
+        for measure in sorted(found.measures):
             means = [_told(each) for each in found.mean_stability(measure)]
             rows.append([f"{name}, {measure}", *means])
         for kind, random in found.baselines.items():
