@@ -20,9 +20,11 @@ from lightsae.dictionaries.examples.cifar_stability.summary import write_summary
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
 
+_SIZES = Sizes()
+
 
 def run(
-    data: str, networks: str, out: str = "runs/cifar-stability", sizes: Sizes = Sizes()
+    data: str, networks: str, out: str = "runs/cifar-stability", sizes: Sizes = _SIZES
 ) -> None:
     """Run the study; the same command again goes on where it stopped.
 
