@@ -49,7 +49,7 @@ demo: $(READY) ## digits: extract, sweep over baseline and both regularizers, te
 
 test: $(READY) $(MODELS_READY) $(INTEROP_READY) ## the whole suite with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 20 --cov --cov-report=
-	$(MODELS)/bin/python -m pytest tests/activations/extraction/models tests/interventions/transformers_models --cov --cov-append --cov-report=
+	$(MODELS)/bin/python -m pytest tests/activations/extraction/models tests/interventions/transformers_models tests/dictionaries/transformers_models --cov --cov-append --cov-report=
 	$(INTEROP)/bin/python -m pytest tests/interop/peers --cov --cov-append --cov-report=term
 
 lint: $(READY) ## ruff, mypy strict, import rules

@@ -80,6 +80,31 @@ def replacing(target: Path) -> Iterator[Path]:
     sync_folder(target.parent)
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that a crash leaves as it was, or whole; its folder is made, too.
+
+    Args:
+        path: The file.
+        content: Text goes in as UTF-8.
+
+    Raises:
+        LightsaeError: If it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "new" / "note.txt"
+        >>> write_whole(path, "whole")
+        >>> path.read_text()
+        'whole'
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        raise LightsaeError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -21,6 +21,7 @@ SEEDS = sorted(CONFIGS.glob("seeds-*.yaml"))
 SELECTION = sorted((CONFIGS / "selection").glob("*.yaml"))
 TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
 STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
+NAMING = sorted((CONFIGS / "naming").glob("*.yaml"))
 FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *SEEDS, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
@@ -201,7 +202,17 @@ def test_the_grid_of_the_paper(
 
 @pytest.mark.parametrize(
     "config",
-    [*FIT, *TRANSCODER, *SELECTION, *EXTRACT, *ONLINE, *SWEEP, *STEERING, PAPER / "sweep.yaml"],
+    [
+        *FIT,
+        *TRANSCODER,
+        *SELECTION,
+        *EXTRACT,
+        *ONLINE,
+        *SWEEP,
+        *STEERING,
+        *NAMING,
+        PAPER / "sweep.yaml",
+    ],
     ids=lambda path: path.stem,
 )
 def test_every_key_is_explained(config: Path) -> None:

@@ -34,6 +34,8 @@ _TOOLS = {
     "sweep": "a grid of autoencoders, trained stacked and compared: --config FILE --run_dir DIR",
     "steer": "steer a model by latents beside controls, and test it: --config FILE --out DIR",
     "effects": "what a run's latents do to the classifier that its shards came from: RUN",
+    "vocabulary": "words with directions, of concepts or tokens: --concepts FILE --out FILE",
+    "name": "what a run's latents are called: RUN --vocabulary FILE, or RUN --labels",
     "extract": "write a frozen model's activations to HDF5 shards",
     "report": "one HTML page that compares evaluated runs and shows their latents",
     "calibrate": "thresholds at which L0 over a set of shards is k: RUN_OR_FOLDER",
@@ -53,7 +55,17 @@ _DISK = (
 )  # fmt: skip
 
 # Commands that are one process however they are started.
-_ALONE = {"shards", "calibrate", "export", "import", "push", "steer", "effects"}
+_ALONE = {
+    "shards",
+    "calibrate",
+    "export",
+    "import",
+    "push",
+    "steer",
+    "effects",
+    "vocabulary",
+    "name",
+}
 
 # Commands that go on where they were stopped, and do not say so themselves.
 _GO_ON = {"extract", "shards", "demo", "steer"}
@@ -180,7 +192,8 @@ def _command(word: str) -> Callable[[list[str]], object]:
     own_parser = {
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
         "sweep": _sweep, "import": _import, "push": _push, "calibrate": _calibrate,
-        "steer": _steer, "effects": _effects, "pool": _pool,
+        "steer": _steer, "effects": _effects, "vocabulary": _vocabulary, "name": _name,
+        "pool": _pool,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -214,6 +227,22 @@ def _effects(words: list[str]) -> None:
 
     with answering_sigterm():
         effects_command(words[1:])
+
+
+def _vocabulary(words: list[str]) -> None:
+    """Words with directions."""
+    from lightsae.runs.naming.vocabulary_command import vocabulary_command
+
+    with answering_sigterm():
+        vocabulary_command(words[1:])
+
+
+def _name(words: list[str]) -> None:
+    """What latents are called."""
+    from lightsae.runs.naming.name_command import name_command
+
+    with answering_sigterm():
+        name_command(words[1:])
 
 
 def _shards(words: list[str]) -> None:
@@ -317,7 +346,7 @@ def _function(word: str) -> Callable[..., object]:
 
 
 def _help() -> str:
-    rows = [f"  {word:<10}{text}" for word, text in (_RUNS | _TOOLS).items()]
+    rows = [f"  {word:<12}{text}" for word, text in (_RUNS | _TOOLS).items()]
     return "\n".join(
         ["usage: lightsae COMMAND [--help] [options]", "", "commands:", *rows, "",
          "`lightsae COMMAND --help` lists the options of a command."]

@@ -6,6 +6,8 @@ from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from lightsae.evaluation.evaluate_split import evaluate
+    from lightsae.evaluation.naming.check_names import check_names
+    from lightsae.evaluation.naming.result import NameChecks
     from lightsae.evaluation.options import EmbeddingOptions, EvaluationOptions
     from lightsae.evaluation.result import EvaluationResult
 else:
@@ -15,8 +17,17 @@ else:
             "EmbeddingOptions": ".options",
             "EvaluationOptions": ".options",
             "EvaluationResult": ".result",
+            "NameChecks": ".naming.result",
+            "check_names": ".naming.check_names",
             "evaluate": ".evaluate_split",
         },
     )
 
-__all__ = ["EmbeddingOptions", "EvaluationOptions", "EvaluationResult", "evaluate"]
+__all__ = [
+    "EmbeddingOptions",
+    "EvaluationOptions",
+    "EvaluationResult",
+    "NameChecks",
+    "check_names",
+    "evaluate",
+]

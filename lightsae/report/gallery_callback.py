@@ -10,15 +10,19 @@ from torch import Tensor
 
 from lightsae.activations.loading.split_datamodule import SplitDataModule
 from lightsae.activations.loading.splits import Split
+from lightsae.dictionaries import Vocabulary, name_latents
 from lightsae.errors import LightsaeError
 from lightsae.files import NameOption, expanded
 from lightsae.metrics import TopActivating
 from lightsae.report.figures.gallery import top_images_gallery
 from lightsae.report.images.sample_images import SampleImages, images_at, images_of_shards
 from lightsae.report.latents.image_keys import has_copies, image_keys
+from lightsae.runs.naming.names_table import shown_word
 from lightsae.training import SAEModule
 
 _THUMBNAIL = 112
+# Characters of a name that stand beside its images.
+_LONGEST = 18
 
 
 class _ByKey:
@@ -48,9 +52,12 @@ class GalleryCallback(Callback):
         path: Where images come from, as for `lightsae report --images`; by default from where the
             shards say.
         seed: Seed of the choice of latents.
+        vocabulary: File of `lightsae vocabulary`: latents carry the word that their decoder row is
+            parallel to at the time, from a cosine of .8 on.
 
     Raises:
-        LightsaeError: If a number is less than 1; when training starts, if there are no images.
+        LightsaeError: If a number is less than 1; when training starts, if there are no images, or
+            no vocabulary of the width of the decoder.
 
     Example:
         >>> GalleryCallback(every=100).every
@@ -69,6 +76,7 @@ class GalleryCallback(Callback):
         rows: int = 20_000,
         path: NameOption | None = None,
         seed: int = 0,
+        vocabulary: NameOption | None = None,
     ) -> None:
         given = {"every": every, "latents": latents, "images": images, "rows": rows}
         for name, value in given.items():
@@ -77,6 +85,8 @@ class GalleryCallback(Callback):
         self.every, self.latents, self.images, self.rows = every, latents, images, rows
         self.path = None if path is None else expanded(path)
         self.seed = seed
+        self.vocabulary = None if vocabulary is None else expanded(vocabulary)
+        self._words: Vocabulary | None = None
         self._pictures: _ByKey | None = None
         self._drawn = -1
 
@@ -87,6 +97,7 @@ class GalleryCallback(Callback):
                 f"GalleryCallback: the module is a {type(pl_module).__name__}, expected a SAEModule"
             )
         if trainer.is_global_zero:
+            self._words = self._read_vocabulary(pl_module)
             manifest = _data_of(trainer).manifest
             try:
                 found = (
@@ -99,6 +110,19 @@ class GalleryCallback(Callback):
                     f"GalleryCallback: {error}; its path says where images are"
                 ) from error
             self._pictures = _ByKey(found)
+
+    def _read_vocabulary(self, module: SAEModule) -> Vocabulary | None:
+        """The words that latents are called by."""
+        if self.vocabulary is None:
+            return None
+        found = Vocabulary.load(self.vocabulary)
+        width = module.sae.W_dec.shape[1]
+        if found.vectors.shape[1] != width:
+            raise LightsaeError(
+                f"GalleryCallback: {self.vocabulary} has directions of width "
+                f"{found.vectors.shape[1]}, decoder rows have {width}"
+            )
+        return found
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -139,11 +163,25 @@ class GalleryCallback(Callback):
             self._pictures,
             strongest.samples[shown],
             strongest.values[shown],
-            [f"latent {latent}" for latent in shown.tolist()],
+            self._titles(module, shown),
             folder / f"step-{step:08d}.png",
             heading=f"Latents after {step} steps",
             note=f"strongest of {seen} rows of the {split} split; latents drawn at random",
         )
+
+    def _titles(self, module: SAEModule, shown: Tensor) -> list[str]:
+        """Number of each latent, and below it its name."""
+        titles = [f"latent {latent}" for latent in shown.tolist()]
+        if self._words is None:
+            return titles
+        rows = module.sae.W_dec.detach()[shown.to(module.device)].float().cpu()
+        named = name_latents(rows, self._words)
+        return [
+            f"{title}\n{_short(name)} {cosine:.2f}" if name else title
+            for title, name, cosine in zip(
+                titles, named.names, named.similarity.tolist(), strict=True
+            )
+        ]
 
     def _shown(self, samples: Tensor) -> Tensor:
         """The latents to show: the first of a random order that fire, ascending."""
@@ -153,6 +191,12 @@ class GalleryCallback(Callback):
         # Those that fire first, the order kept.
         ranked = order[(~fires).to(torch.int8).argsort(stable=True)]
         return ranked[: self.latents].sort().values
+
+
+def _short(name: str) -> str:
+    """A name that fits beside the images."""
+    shown = shown_word(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}\u2026"
 
 
 def _data_of(trainer: Trainer) -> SplitDataModule:

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lightsae.dictionaries import StabilityResult
+from lightsae.dictionaries import StabilityResult, SubspaceComparison
+from lightsae.dictionaries.subspaces.between_seeds import Baseline
 from lightsae.metrics import Interval
 from lightsae.report.figures.stability_charts import BASELINES, MEASURES
 
@@ -42,10 +43,11 @@ def stability_tables(result: StabilityResult) -> list[StabilityTable]:
         (f"by {told}", [_cell(each) for each in result.mean_stability(name)])
         for name, told in MEASURES.items() if name in result.measures
     ]  # fmt: skip
-    random = [
-        (BASELINES[kind], [_range(*each) for each in zip(*found, strict=True)])
-        for kind, found in result.baselines.items()
-    ]
+    chance = [(f"{told} by chance", result.shuffled[name]) for name, told in MEASURES.items()
+              if name in result.shuffled]  # fmt: skip
+    chance += [(told, result.baselines[kind]) for kind, told in BASELINES.items()]
+    random = [(told, [_range(*each) for each in zip(*found, strict=True)])
+              for told, found in chance]  # fmt: skip
     return [
         StabilityTable("mean stability", [f"{tau:g}" for tau in result.thresholds],
                        [*measures, *random]),
@@ -74,7 +76,7 @@ def stability_facts(result: StabilityResult) -> list[str]:
     """Sentences: what was measured, what stable means, and what the unstable latents span."""
     dead = sum(each.dead for each in result.seeds)
     sizes = ", ".join(dict.fromkeys(str(each.d_sae) for each in result.seeds))
-    cut, unstable = result.cut, result.unstable
+    cut = result.cut
     facts = [
         f"{len(result.seeds)} seeds of d_sae {sizes} over {result.rows:,} rows; {dead} latents "
         "never fire and are left out. Intervals: 95% over seeds; of random dictionaries least and "
@@ -82,20 +84,29 @@ def stability_facts(result: StabilityResult) -> list[str]:
         f"Stable: a latent that, at {cut.threshold:g}, a share of {cut.share:g} of the other seeds "
         "or more have.",
     ]
-    if isfinite(unstable.overlap.mean):
-        ranks = ", ".join(map(str, unstable.ranks))
-        beyond = "; ".join(
-            f"{_told(unstable.beyond(name))} beyond {told}"
-            for name, told in (("random", "random subspaces"),
-                               ("others", "the spans of as many stable latents"),
-                               ("data", "directions that follow the data"))
-            if isfinite(unstable.beyond(name).mean)
-        )  # fmt: skip
-        facts.append(
-            f"Spans of the unstable latents (ranks {ranks} of {result.d_in}) overlap by "
-            f"{_told(unstable.overlap)}: {beyond}."
-        )
+    facts += [
+        _spans(name, spans, result.d_in)
+        for name, spans in (("Spans of the unstable latents", result.unstable),
+                            ("Weighted by their activations they", result.weighted))
+        if isfinite(spans.overlap.mean)
+    ]  # fmt: skip
     return facts
+
+
+def _spans(name: str, spans: SubspaceComparison, d_in: int) -> str:
+    """A sentence on the overlap of spans."""
+    baselines: tuple[tuple[Baseline, str], ...] = (
+        ("random", "random subspaces"),
+        ("others", "the spans of as many stable latents"),
+        ("data", "directions that follow the data"),
+    )
+    beyond = "; ".join(
+        f"{_told(spans.beyond(each))} beyond {told}"
+        for each, told in baselines
+        if isfinite(spans.beyond(each).mean)
+    )
+    ranks = ", ".join(map(str, spans.ranks))
+    return f"{name} (ranks {ranks} of {d_in}) overlap by {_told(spans.overlap)}: {beyond}."
 
 
 def stability_table(result: StabilityResult, title: str) -> Group:

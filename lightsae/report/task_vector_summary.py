@@ -22,7 +22,8 @@ def task_vector_table(result: TaskVectorResult) -> Table:
     table = _table(
         f"Test samples · {result.n_layers} of {len(result.readings)} layers",
         "Right answers in % and their 95% interval: Wilson's, of random arms the quantiles "
-        "of draws. z: two-proportion test against the base. "
+        "of draws. z: two-proportion test against the base; below it p of McNemar's exact test "
+        "of the same samples. "
         "Spans: the vector projected in all layers; layers: the raw vector in some.",
     )
     table.add_column("", no_wrap=True)
@@ -117,4 +118,9 @@ def _z(result: TaskVectorResult, arm: Arm, base: Arm, samples: str) -> Text:
         return Text("")
     test = against(result, arm.name, base.name, samples)
     style = "" if test.p_value >= ALPHA else "green" if test.difference > 0 else "red"
-    return Text(f"{test.z:+.2f}", style=style)
+    found = Text(f"{test.z:+.2f}", style=style)
+    paired = arm.paired_p_value(samples)
+    if paired is not None:
+        least = f"{paired:.3f}".removeprefix("0") if paired >= 0.001 else "<.001"
+        found.append(f"\n{least}", style="dim")
+    return found

@@ -14,7 +14,7 @@ from ..training.helpers import D_SAE
 from .helpers import Ask
 
 WORDS = (
-    "fit", "validate", "test", "predict", "sweep", "steer", "effects",
+    "fit", "validate", "test", "predict", "sweep", "steer", "effects", "vocabulary", "name",
     "extract", "report", "calibrate", "compare", "pool", "export", "import", "push", "shards",
     "demo",
 )  # fmt: skip

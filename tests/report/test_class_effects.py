@@ -50,14 +50,14 @@ def run(made: SimpleNamespace, tmp_path: Path) -> Path:
 
 def test_the_largest_changes_of_either_sign_are_kept() -> None:
     torch.manual_seed(0)
-    found = LogitChange(*torch.randn(5, 4, 10))
+    found = LogitChange(*torch.randn(4, 4, 10), p_value=torch.rand(4, 10))
     kept = largest_changes(found)
     for row, mean in enumerate(found.mean):
         order = mean.argsort(descending=True).tolist()
         up = [each for each in order[:3] if mean[each] > 0]
         down = [each for each in order[-3:] if mean[each] < 0]
         assert [each for each in kept["classes"][row].tolist() if each >= 0] == up + down
-        for name, values in found._asdict().items():
+        for name, values in (found._asdict() | {"q_value": found.q_value}).items():
             shown = kept[name][row][kept["classes"][row] >= 0]
             assert torch.equal(shown, values[row][up + down])
 
@@ -110,7 +110,8 @@ def test_an_open_latent_says_what_it_does(chromium, run: Path, tmp_path: Path) -
         [CLASSES[1], CLASSES[2], CLASSES[0]], [CLASSES[0], CLASSES[2], CLASSES[1]]
     ]  # fmt: skip
     assert cells[0][2][2:] == [
-        f"{MINUS}.420 {PLUS_MINUS} .030", f"{MINUS}.010 {PLUS_MINUS} .050", ".048"
+        f"{MINUS}.420 {PLUS_MINUS} .030", f"{MINUS}.010 {PLUS_MINUS} .050", ".048",
+        f"{len(CLASSES) / 21:.3f}".removeprefix("0"),
     ]  # fmt: skip
     assert chromium.ask("document.querySelectorAll('.effects script').length") == 0
     bars = chromium.ask(

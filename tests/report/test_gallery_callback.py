@@ -9,6 +9,7 @@ from PIL import Image
 
 from lightsae.activations import ActivationDataModule
 from lightsae.cli import main
+from lightsae.dictionaries import Vocabulary, name_latents
 from lightsae.errors import LightsaeError
 from lightsae.report import GalleryCallback
 from lightsae.runs import quieten
@@ -108,3 +109,34 @@ def test_of_several_processes_one_draws_and_no_other_waits_for_it(shards, tmp_pa
         process.kill()
     assert ended == [0, 0]
     assert len(list((run / "gallery").iterdir())) == 2
+
+
+def test_latents_carry_the_words_that_their_rows_are_parallel_to(shards, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(images, indices, values, titles, path, **text):
+        drawn.append(titles)
+        return path
+
+    monkeypatch.setattr("lightsae.report.gallery_callback.top_images_gallery", draw)
+    words = Vocabulary(["here $x$ and a long way from there", "zig\n"], torch.randn(2, 8))
+    words.save(tmp_path / "words.safetensors")
+    callback = GalleryCallback(
+        every=100, latents=32, images=2, vocabulary=str(tmp_path / "words.safetensors")
+    )
+    module = fit(shards, tmp_path, [callback])
+    named = name_latents(module.sae.W_dec.detach(), words)
+    assert drawn == [callback._titles(module, torch.arange(32))]
+    for latent, title in enumerate(drawn[0]):
+        cosine = named.similarity[latent].item()
+        word = {"here $x$ and a long way from there": "here $x$ and a lo\u2026", "zig\n": "zig\\n"}
+        name = named.names[latent]
+        told = f"\n{word[name]} {cosine:.2f}" if name else ""
+        assert title == f"latent {latent}{told}"
+
+
+def test_a_vocabulary_of_another_width_is_refused_before_training(shards, tmp_path):
+    Vocabulary(["a"], torch.ones(1, 3)).save(tmp_path / "words.safetensors")
+    callback = GalleryCallback(vocabulary=str(tmp_path / "words.safetensors"))
+    with pytest.raises(LightsaeError, match="has directions of width 3, decoder rows have 8"):
+        fit(shards, tmp_path, [callback])

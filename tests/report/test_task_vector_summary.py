@@ -33,7 +33,11 @@ def test_each_arm_has_a_row_with_intervals_and_z(result: TaskVectorResult) -> No
     assert cells["layers"] == ["-", "all", "all", "19 draws", "2", "19 draws", "19"]
     assert cells["energy"][chosen] == "5.0%"
     z = list(table.columns)[4]
-    assert [str(cell) for cell in z.cells] == ["", "+7.75", "+0.00", "", "+7.75", "", "+0.00"]
+    better, same = "+7.75\n<.001", "+0.00\n1.000"
+    assert [str(cell) for cell in z.cells] == ["", better, same, "", better, "", same]
+    older = replace(result, arms=tuple(replace(arm, flips={}) for arm in result.arms))
+    without = list(task_vector_table(older).columns)[4]
+    assert [str(cell) for cell in without.cells][1:3] == ["+7.75", "+0.00"]
 
 
 def test_everything_is_told_on_80_columns(result: TaskVectorResult) -> None:

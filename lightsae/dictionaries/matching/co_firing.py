@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from lightsae.dictionaries.matching.checks import code_pair
 from lightsae.dictionaries.matching.cosine import Nearest
 from lightsae.dictionaries.matching.firings import Firings, add_products
 from lightsae.errors import LightsaeError
-from lightsae.metrics.code_inputs import require_tensors, size, unpacked
+from lightsae.metrics.code_inputs import require_tensors, size
 from lightsae.sae.index_checks import integers, within
 from lightsae.sae.sparse_code import SparseCode
 
@@ -65,12 +66,7 @@ class CoFiring:
             LightsaeError: If they are no codes of the same rows, are not of dictionaries of these
                 sizes, or hold what is not finite.
         """
-        mine = _unpacked("code", code, self.d_sae)
-        theirs = _unpacked("other", other, self.d_other)
-        if len(code) != len(other):
-            raise LightsaeError(
-                f"code has {len(code)} rows and other {len(other)}, expected the same rows"
-            )
+        mine, theirs = code_pair(code, other, self.d_sae, self.d_other)
         self._mine.add(*(each.to(self.device) for each in mine))
         self._theirs.add(*(each.to(self.device) for each in theirs))
         self.rows += len(code)
@@ -121,13 +117,14 @@ class CoFiring:
         return self._of_pairs(self._correlation, pairs)
 
     def swapped(self) -> "CoFiring":
-        """The same rows with the dictionaries exchanged; codes are shared, not copied."""
+        """The same with the dictionaries exchanged; rows added later are not in it."""
         other = CoFiring(self.d_other, self.d_sae, self.device)
         other.rows = self.rows
         other._mine, other._theirs = self._theirs.copied(), self._mine.copied()
         if self._sums is not None:
-            counts, products = self._sums
-            other._sums = counts.T.contiguous(), products.T.contiguous()
+            whole = torch.contiguous_format
+            counts, products = (each.T.clone(memory_format=whole) for each in self._sums)
+            other._sums = counts, products
         return other
 
     def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -204,15 +201,3 @@ class CoFiring:
             within(f"pairs[:, {side}]", column, d, f"{name} = {d}")
             for side, (column, (name, d)) in enumerate(zip(columns, sizes.items(), strict=True))
         ]
-
-
-def _unpacked(name: str, code: SparseCode, d_sae: int) -> tuple[Tensor, Tensor]:
-    """Values and indices of a code [rows, k] of so many latents."""
-    if not isinstance(code, SparseCode):
-        raise LightsaeError(f"{name} is a {type(code).__name__}, expected a SparseCode")
-    if code.d_sae != d_sae:
-        raise LightsaeError(f"{name} has d_sae = {code.d_sae}, expected {d_sae}")
-    values, indices, _ = unpacked(code, None, None)
-    if values.ndim != 2:
-        raise LightsaeError(f"{name} has shape {list(values.shape)}, expected [rows, k]")
-    return values, indices

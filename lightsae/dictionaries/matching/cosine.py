@@ -22,7 +22,7 @@ class Nearest(NamedTuple):
     """
 
     similarity: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # not tuple.index
 
 
 def nearest_cosines(W: Tensor, others: Tensor) -> Nearest:
@@ -163,13 +163,15 @@ def require_directions(**matrices: Tensor) -> None:
     """
     widths = []
     for name, each in matrices.items():
-        if not isinstance(each, Tensor) or each.ndim != 2 or not each.is_floating_point():
-            told = list(each.shape) if isinstance(each, Tensor) else type(each).__name__
+        if not isinstance(each, Tensor):
+            raise LightsaeError(f"{name} is a {type(each).__name__}, expected a tensor")
+        if each.ndim != 2 or not each.shape[1] or not each.is_floating_point():
+            told = f"{each.dtype} {list(each.shape)}"
             raise LightsaeError(f"{name} is {told}, expected floats [latents, width]")
         if not each.isfinite().all():
             raise LightsaeError(f"{name} must be finite")
         widths.append(each.shape[1])
     if len(set(widths)) > 1:
-        told = " and ".join(f"{name} {w}" for name, w in zip(matrices, widths, strict=True))
-        raise LightsaeError(f"directions differ in width: {told}")
+        pair = " and ".join(f"{name} {w}" for name, w in zip(matrices, widths, strict=True))
+        raise LightsaeError(f"directions differ in width: {pair}")
     require_tensors(**matrices)

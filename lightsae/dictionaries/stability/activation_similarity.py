@@ -16,7 +16,8 @@ class ActivationSimilarity:
     """Largest similarity of each latent in every other dictionary, over codes of the same rows.
 
     Args:
-        sizes: d_sae of each dictionary.
+        sizes: d_sae of each dictionary, two or more.
+        seed: Of the order in which rows are shuffled.
 
     Example:
         >>> code = SparseCode(torch.ones(4, 1), torch.tensor([[0], [0], [1], [1]]), d_sae=2)
@@ -26,16 +27,20 @@ class ActivationSimilarity:
         [[1.0], [1.0]]
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], seed: int = 0) -> None:
         self._sizes = sizes
         self._pairs = {
             (a, b): CoFiring(sizes[a], sizes[b]) for a, b in combinations(range(len(sizes)), 2)
         }
+        self._by_chance = CoFiring(sizes[0], sizes[1])
+        self._generator = torch.Generator().manual_seed(seed)
 
     def update(self, codes: Sequence[SparseCode]) -> None:
         """Add a batch: the code of each dictionary."""
         for (a, b), pair in self._pairs.items():
             pair.update(codes[a], codes[b])
+        order = torch.randperm(len(codes[1]), generator=self._generator)
+        self._by_chance.update(codes[0], _reordered(codes[1], order))
 
     def compute(self) -> dict[str, list[Tensor]]:
         """Of each measure and dictionary the largest in each of the others, [d_sae, S - 1]."""
@@ -45,6 +50,24 @@ class ActivationSimilarity:
         for (a, b), pair in self._pairs.items():
             # Of the others of b, a < b is the a-th; of those of a, b is the one before its place.
             for one, column, sums in ((a, b - 1, pair), (b, a, pair.swapped())):
-                found["iou"][one][:, column] = sums.nearest_iou().similarity
-                found["correlation"][one][:, column] = sums.nearest_correlation().similarity
+                for measure, similarity in _largest(sums).items():
+                    found[measure][one][:, column] = similarity
         return found
+
+    def by_chance(self) -> dict[str, list[Tensor]]:
+        """Of the first two dictionaries, with rows of either shuffled within batches, [d_sae, 1].
+
+        Latents then fire as often as they do, in rows that have nothing to do with each other.
+        """
+        sides = [_largest(each) for each in (self._by_chance, self._by_chance.swapped())]
+        return {measure: [side[measure][:, None] for side in sides] for measure in MEASURES}
+
+
+def _largest(sums: CoFiring) -> dict[str, Tensor]:
+    nearest = sums.nearest_iou(), sums.nearest_correlation()
+    return {measure: each.similarity for measure, each in zip(MEASURES, nearest, strict=True)}
+
+
+def _reordered(code: SparseCode, order: Tensor) -> SparseCode:
+    order = order.to(code.values.device)
+    return SparseCode(code.values[order], code.indices[order], code.d_sae)

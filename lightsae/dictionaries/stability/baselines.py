@@ -1,7 +1,7 @@
 """Stability beside random dictionaries: what a match by chance comes to."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from lightsae.dictionaries.stability.latent_stability import THRESHOLDS, stabili
 from lightsae.errors import LightsaeError
 
 Kind = Literal["uniform", "covariance"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class RandomStability(NamedTuple):
@@ -49,7 +50,7 @@ def random_directions(
         >>> random_directions(flat, "covariance", generator=torch.Generator().manual_seed(0))[:, 2]
         tensor([0., 0.])
     """
-    if kind not in ("uniform", "covariance"):
+    if kind not in KINDS:
         raise LightsaeError(f"kind is {kind!r}, expected 'uniform' or 'covariance'")
     rows = decoder.detach().cpu().float()
     drawn = torch.randn(rows.shape, generator=generator)
@@ -90,14 +91,29 @@ def random_stability(
     if draws < 1:
         raise LightsaeError(f"draws = {draws}, expected at least 1")
     generator = torch.Generator().manual_seed(seed)
-    means = []
+    similarity, kept = [], []
     for place, decoder in enumerate(decoders):
-        kept = slice(None) if counted is None else counted[place].cpu()
         for _ in range(draws):
             other = random_directions(decoder, kind, generator=generator).to(decoder.device)
-            nearest = nearest_cosines(decoder, other).similarity
-            shares = stability_of([nearest[:, None]], thresholds).shares[0].cpu()[kept]
-            means.append(shares.nanmean(dim=0))
-    found = torch.stack(means)
-    ends = found.nanmean(dim=0), *(getattr(found, end)(dim=0) for end in ("amin", "amax"))
+            similarity.append(nearest_cosines(decoder, other).similarity[:, None].cpu())
+            everything = torch.ones(len(decoder), dtype=torch.bool)
+            kept.append(everything if counted is None else counted[place].cpu())
+    return chance_stability(similarity, thresholds, kept)
+
+
+def chance_stability(
+    similarity: Sequence[Tensor], thresholds: Sequence[float], counted: Sequence[Tensor]
+) -> RandomStability:
+    """Mean stability from similarities that came about by chance.
+
+    Args:
+        similarity: Of each dictionary's latents the largest, [d_sae, 1].
+        thresholds: tau.
+        counted: Of each the latents that the mean is over, [d_sae] bool.
+    """
+    shares = stability_of(similarity, thresholds).shares
+    means = torch.stack(
+        [each[kept].nanmean(dim=0) for each, kept in zip(shares, counted, strict=True)]
+    )
+    ends = means.nanmean(dim=0), means.amin(dim=0), means.amax(dim=0)
     return RandomStability(*(tuple(each.tolist()) for each in ends))

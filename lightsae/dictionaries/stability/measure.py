@@ -1,18 +1,24 @@
 """Stability of several autoencoders over data: one pass for all of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightsae.dictionaries.stability.activation_similarity import ActivationSimilarity
-from lightsae.dictionaries.stability.baselines import random_stability
+from lightsae.dictionaries.stability.baselines import (
+    KINDS,
+    chance_stability,
+    random_stability,
+)
 from lightsae.dictionaries.stability.data_moments import DataMoments
 from lightsae.dictionaries.stability.latent_stability import THRESHOLDS, Cut, latent_stability
 from lightsae.dictionaries.stability.reconstruction_share import SetAblation
 from lightsae.dictionaries.stability.result import StabilityResult
 from lightsae.dictionaries.stability.seed_latents import SeedLatents
-from lightsae.dictionaries.subspaces.between_seeds import compare_spans
+from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison, compare_spans
 from lightsae.errors import LightsaeError
 from lightsae.sae import SparseAutoencoder, Transcoder
 
@@ -30,7 +36,7 @@ def measure_stability(
     columns: Columns | None = None,
     co_firing: bool = True,
     energy: float = 0.9,
-    draws: int = 50,
+    draws: int = 20,
     seed: int = 0,
 ) -> StabilityResult:
     """What is stable over seeds, how often it fires and what it reconstructs (arXiv 2606.12138).
@@ -48,7 +54,7 @@ def measure_stability(
         cut: What divides stable and unstable; by default stability at .7 of at least .5.
         columns: Of each column, such as monosemanticity or purity, the values of every seed's
             latents, [d_sae]; NaN where a latent has none.
-        co_firing: Compare activations too: S (S - 1) counts of pairs of latents.
+        co_firing: Compare activations too: sums of S (S - 1) / 2 pairs of dictionaries are kept.
         energy: Share of the unstable directions that their span holds; see `compare_spans`.
         draws: Random subspaces of each kind.
         seed: Of what is random.
@@ -72,17 +78,8 @@ def measure_stability(
     stable = [cut.stable(shares, stability.thresholds) for shares in stability.shares]
     data = DataMoments()
     ablations = [SetAblation(sae, one) for sae, one in zip(saes, stable, strict=True)]
-    together = ActivationSimilarity([sae.d_sae for sae in saes]) if co_firing else None
-    for batch in batches:
-        x = _checked(batch, saes[0])
-        data.update(x)
-        codes = [sae.encode(x.to(sae.W_dec)) for sae in saes]
-        for ablation, code in zip(ablations, codes, strict=True):
-            ablation.update(x.to(ablation.sae.W_dec), code)
-        if together is not None:
-            together.update(codes)
-    if data.rows == 0:
-        raise LightsaeError("batches have no rows")
+    together = ActivationSimilarity([sae.d_sae for sae in saes], seed) if co_firing else None
+    _read(batches, data, ablations, together)
     similarity = {"cosine": list(stability.similarity)}
     if together is not None:
         similarity |= together.compute()
@@ -95,19 +92,54 @@ def measure_stability(
         )
         for place, ablation in enumerate(ablations)
     )
-    directions = [sae.W_dec.cpu() for sae in saes]
+    decoders = [sae.W_dec.cpu() for sae in saes]
+    written = [
+        (one.squares / data.rows).sqrt()[:, None].cpu() * W
+        for one, W in zip(ablations, decoders, strict=True)
+    ]
+    spans = partial(_spans, seeds, data.covariance(), energy=energy, draws=draws, seed=seed)
     alive = [each.alive for each in seeds]
+    by_chance = {} if together is None else together.by_chance()
     return StabilityResult(
         names, saes[0].d_in, data.rows, stability.thresholds, cut, seeds,
-        {kind: random_stability(directions, thresholds, kind, counted=alive, seed=seed)
-         for kind in ("uniform", "covariance")},
+        {kind: random_stability(decoders, thresholds, kind, counted=alive, seed=seed)
+         for kind in KINDS},
+        {measure: chance_stability([one.cpu() for one in each], thresholds, alive[:2])
+         for measure, each in by_chance.items()},
         tuple(ablation.compute(data) for ablation in ablations),
-        compare_spans(
-            [rows[each.alive & ~each.stable] for rows, each in zip(directions, seeds, strict=True)],
-            [rows[each.alive & each.stable] for rows, each in zip(directions, seeds, strict=True)],
-            data.covariance(), energy=energy, draws=draws, seed=seed,
-        ),
+        spans(decoders), spans(written),
     )  # fmt: skip
+
+
+def _read(
+    batches: Iterable[Tensor],
+    data: DataMoments,
+    ablations: Sequence[SetAblation],
+    together: ActivationSimilarity | None,
+) -> None:
+    """The pass over the data."""
+    for batch in batches:
+        x = _checked(batch, ablations[0].sae)
+        data.update(x)
+        codes = []
+        for ablation in ablations:
+            rows = x.to(ablation.sae.W_dec)
+            codes.append(ablation.sae.encode(rows))
+            ablation.update(rows, codes[-1])
+        if together is not None:
+            together.update(codes)
+    if data.rows == 0:
+        raise LightsaeError("batches have no rows")
+
+
+def _spans(
+    seeds: Sequence[SeedLatents], covariance: Tensor, directions: Sequence[Tensor], **options: Any
+) -> SubspaceComparison:
+    """The unstable latents that fire, beside the stable ones."""
+    pairs = list(zip(directions, seeds, strict=True))
+    unstable = [rows[each.alive & ~each.stable] for rows, each in pairs]
+    stable = [rows[each.alive & each.stable] for rows, each in pairs]
+    return compare_spans(unstable, stable, covariance, **options)
 
 
 def _require_alike(saes: Sequence[SparseAutoencoder], names: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ from lightsae.errors import LightsaeError
 from lightsae.sae import SparseAutoencoder, SparseCode
 
 _ROWS = 4096
-PARTS = ("full", "without_stable", "without_unstable")
 
 
 class Fit(NamedTuple):
@@ -95,6 +94,7 @@ class SetAblation:
 
     Attributes:
         firings: How often each latent fires, [d_sae] int64.
+        squares: Sum of its squared activations, [d_sae] float64.
     """
 
     def __init__(self, sae: SparseAutoencoder, stable: Tensor) -> None:
@@ -103,13 +103,17 @@ class SetAblation:
             raise LightsaeError(f"stable is {told}, expected [d_sae = {sae.d_sae}] bool")
         self.sae, self.stable = sae, stable.to(sae.W_dec.device)
         self.firings = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
-        self._residuals = [ResidualMoments() for _ in PARTS]
+        self.squares = torch.zeros_like(self.firings, dtype=torch.float64)
+        self._residuals = ResidualMoments(), ResidualMoments(), ResidualMoments()
 
     @torch.no_grad()
     def update(self, x: Tensor, code: SparseCode) -> None:
         """Add a batch [B, d_in] and its code."""
         fired = code.values > 0
         self.firings += torch.bincount(code.indices[fired], minlength=self.sae.d_sae)
+        self.squares.index_add_(
+            0, code.indices.flatten(), code.values.clamp_min(0).double().square().flatten()
+        )
         stable = self.stable[code.indices]
         for moments, left_out in zip(self._residuals, (None, stable, ~stable), strict=True):
             values = code.values if left_out is None else code.values.masked_fill(left_out, 0)
@@ -122,11 +126,17 @@ class SetAblation:
         Args:
             data: Moments of the same rows.
         """
-        fits = [Fit(*moments.explained(data)) for moments in self._residuals]
-        sets = self.stable, ~self.stable
-        latents, firings = ([int(each[one].sum()) for one in sets]
-                            for each in (self.firings > 0, self.firings))  # fmt: skip
-        return ReconstructionShares(*fits, (latents[0], latents[1]), (firings[0], firings[1]))
+        full, without_stable, without_unstable = (
+            Fit(*moments.explained(data)) for moments in self._residuals
+        )
+        stable, fires = self.stable, self.firings > 0
+        return ReconstructionShares(
+            full,
+            without_stable,
+            without_unstable,
+            (int((fires & stable).sum()), int((fires & ~stable).sum())),
+            (int(self.firings[stable].sum()), int(self.firings[~stable].sum())),
+        )
 
 
 def reconstruction_shares(

@@ -19,7 +19,7 @@ from lightsae.dictionaries.stability.latent_stability import Cut, stability_of
 from lightsae.dictionaries.stability.reconstruction_share import ReconstructionShares
 from lightsae.dictionaries.stability.result_files import Described, read_result, write_result
 from lightsae.dictionaries.stability.seed_latents import SeedLatents
-from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison
+from lightsae.dictionaries.subspaces.between_seeds import Baseline, SubspaceComparison
 from lightsae.dictionaries.subspaces.intervals import defined_interval
 from lightsae.metrics.comparison.intervals import Interval
 from lightsae.typed_json import plain
@@ -39,8 +39,12 @@ class StabilityResult:
         cut: What divides stable and unstable.
         seeds: Of each autoencoder its latents.
         baselines: Mean stability by cosine with "uniform" and "covariance" random dictionaries.
+        shuffled: Of each measure of activations the mean stability of the first two seeds with the
+            rows of either shuffled within batches.
         reconstruction: Of each autoencoder its shares.
         unstable: The spans of the unstable latents, compared between seeds.
+        weighted: Likewise, each direction times the root mean square of its activations: the spans
+            of what these latents write, in which those that hardly fire hardly count.
 
     Example:
         >>> import tempfile
@@ -61,8 +65,10 @@ class StabilityResult:
     cut: Cut
     seeds: tuple[SeedLatents, ...]
     baselines: Mapping[str, RandomStability]
+    shuffled: Mapping[str, RandomStability]
     reconstruction: tuple[ReconstructionShares, ...]
     unstable: SubspaceComparison
+    weighted: SubspaceComparison
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -124,12 +130,8 @@ class StabilityResult:
             "shares": plain(self.shares()),
             "differences": plain(self.differences()),
             "curve": plain(self.curve()),
-            "overlap": plain(self.unstable.overlap),
-            "overlap_beyond": {
-                "random": plain(self.unstable.beyond("random")),
-                "others": plain(self.unstable.beyond("others")),
-                "data": plain(self.unstable.beyond("data")),
-            },
+            "unstable": _overlaps(self.unstable),
+            "weighted": _overlaps(self.weighted),
         }
 
     def save(self, folder: str | Path) -> None:
@@ -145,7 +147,8 @@ class StabilityResult:
         """
         described = Described(
             self.names, self.d_in, self.rows, self.thresholds, self.cut,
-            dict(self.baselines), self.reconstruction, self.unstable,
+            dict(self.baselines), dict(self.shuffled), self.reconstruction, self.unstable,
+            self.weighted,
         )  # fmt: skip
         write_result(Path(folder), described, self.seeds, self.summary())
 
@@ -169,5 +172,12 @@ directory
         found, seeds = read_result(Path(folder))
         return cls(
             found.names, found.d_in, found.rows, found.thresholds, found.cut, seeds,
-            found.baselines, found.reconstruction, found.unstable,
+            found.baselines, found.shuffled, found.reconstruction, found.unstable, found.weighted,
         )  # fmt: skip
+
+
+def _overlaps(spans: SubspaceComparison) -> dict[str, Any]:
+    """Overlap between seeds, and by how much it exceeds each baseline."""
+    baselines: tuple[Baseline, ...] = ("random", "others", "data")
+    beyond = {f"beyond_{name}": plain(spans.beyond(name)) for name in baselines}
+    return {"ranks": list(spans.ranks), "overlap": plain(spans.overlap), **beyond}

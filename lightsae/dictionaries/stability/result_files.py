@@ -35,8 +35,10 @@ class Described(NamedTuple):
     thresholds: tuple[float, ...]
     cut: Cut
     baselines: dict[str, RandomStability]
+    shuffled: dict[str, RandomStability]
     reconstruction: tuple[ReconstructionShares, ...]
     unstable: SubspaceComparison
+    weighted: SubspaceComparison
 
 
 def write_result(
@@ -113,22 +115,28 @@ def _require_lengths(described: Described, path: Path) -> None:
     seeds, taus = len(described.names), len(described.thresholds)
     if seeds < 2 or taus < 1:
         raise LightsaeError(f"{path}: names holds {seeds} and thresholds {taus}, expected 2 and 1")
-    unstable = described.unstable
+    spans = {"unstable": described.unstable, "weighted": described.weighted}
     of_seeds = {
         "reconstruction": described.reconstruction,
-        **{f"unstable.{name}": getattr(unstable, name) for name in unstable._fields[1:5]},
+        **{
+            f"{group}.{name}": getattr(each, name)
+            for group, each in spans.items()
+            for name in ("counts", "ranks", "effective_ranks", "participation_ratios")
+        },
     }
     of_taus = {
-        f"baselines.{name}.{part}": points
-        for name, each in described.baselines.items()
+        f"{group}.{name}.{part}": points
+        for group in ("baselines", "shuffled")
+        for name, each in getattr(described, group).items()
         for part, points in each._asdict().items()
     }
     for wanted, lists in ((seeds, of_seeds), (taus, of_taus)):
         for name, each in lists.items():
             if len(each) != wanted:
                 raise LightsaeError(f"{path}: {name} holds {len(each)} items, expected {wanted}")
-    if any(not 0 <= place < seeds for pair in unstable.pairs for place in pair.seeds):
-        raise LightsaeError(f"{path}: unstable.pairs names a seed beyond {seeds - 1}")
+    for group, each in spans.items():
+        if any(not 0 <= place < seeds for pair in each.pairs for place in pair.seeds):
+            raise LightsaeError(f"{path}: {group}.pairs names a seed beyond {seeds - 1}")
 
 
 def _seeds(tensors: dict[str, Tensor], seeds: int, path: Path) -> tuple[SeedLatents, ...]:

@@ -91,7 +91,7 @@ def compare_spans(
     covariance: Tensor | None = None,
     *,
     energy: float = 0.9,
-    draws: int = 50,
+    draws: int = 20,
     seed: int = 0,
 ) -> SubspaceComparison:
     """Whether sets of latents of several seeds span the same, such as the unstable ones.
@@ -142,9 +142,9 @@ def compare_spans(
     pairs = []
     for a, b in combinations(range(len(groups)), 2):
         if len(spans[a]) and len(spans[b]):
-            measured = _measured(spans[a], spans[b], (a, b), draws, seed)
-            drawn = (_summary(each, a, b) for each in (of_others, of_data))
-            pairs.append(measured._replace(**dict(zip(("others", "data"), drawn, strict=True))))
+            pair = _measured(spans[a], spans[b], (a, b), draws, seed)
+            drawn = _summary(of_others, a, b), _summary(of_data, a, b)
+            pairs.append(pair._replace(others=drawn[0], data=drawn[1]))
     return SubspaceComparison(
         energy,
         tuple(map(len, groups)),
@@ -185,7 +185,7 @@ def _following(
     """Of each seed the span of as many directions that follow the data."""
     found = []
     for count, rank in sizes:
-        drawn = torch.randn(count, len(root), dtype=root.dtype, generator=generator) @ root
+        drawn = torch.randn(count, len(root), generator=generator) @ root
         found.append(span(torch.nn.functional.normalize(drawn, dim=1))[:rank])
     return found
 
@@ -200,10 +200,11 @@ def _summary(draws: Sequence[Sequence[Tensor]], a: int, b: int) -> Spread | None
 
 
 def _root(covariance: Tensor, d: int) -> Tensor:
-    """R with R^T R the covariance."""
+    """R with R^T R the covariance, float32."""
     if list(covariance.shape) != [d, d] or not covariance.isfinite().all():
         raise LightsaeError(
             f"covariance is {list(covariance.shape)}, expected finite numbers [{d}, {d}]"
         )
     values, vectors = torch.linalg.eigh(covariance.detach().cpu().double())
-    return values.clamp_min(0).sqrt()[:, None] * vectors.T
+    root: Tensor = (values.clamp_min(0).sqrt()[:, None] * vectors.T).float()
+    return root

@@ -42,7 +42,8 @@ def span(directions: Tensor, energy: float = 1.0) -> Tensor:
         held = energies.cumsum(dim=0)
         # A dimension counts unless those before it hold enough already.
         kept &= (held - energies) < energy * held[-1] * (1 - 1e-12)
-    return basis[: int(kept.sum())]
+    found: Tensor = basis[: int(kept.sum())]
+    return found
 
 
 def effective_rank(directions: Tensor) -> float:
@@ -94,7 +95,7 @@ def participation_ratio(directions: Tensor) -> float:
 def _energy_shares(directions: Tensor) -> Tensor:
     rows = _checked(directions)
     gram = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
-    energies = torch.linalg.eigvalsh(gram).clamp_min(0)
+    energies: Tensor = torch.linalg.eigvalsh(gram).clamp_min(0)
     total = energies.sum()
     return energies / total if total > 0 else energies[:0]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightsae.activations.extraction.models import weights_hash
 from lightsae.errors import LightsaeError
 from lightsae.interventions.class_effects.result import ClassEffects, LogitChange
+from lightsae.interventions.eval_mode import require_eval
 from lightsae.interventions.finding.model_calls import Inputs, call, tracked
 from lightsae.interventions.finding.scaled_pairs import firing_pairs, scaled_outputs
 from lightsae.interventions.hooks.attach import Attached, attach
@@ -65,8 +66,9 @@ def measure_class_effects(
         Mean changes with standard errors and p-values, of every latent and class.
 
     Raises:
-        LightsaeError: If there is no such layer, position or latent, fewer than n_random others
-            fire, batches are empty or can be read once only, or logits are not [B, classes].
+        LightsaeError: If there is no such layer, position or latent, the model is in training mode,
+            fewer than n_random others fire, batches are empty, can be read once only or are others
+            the second time, or logits are not [B, classes] and finite.
 
     Example:
         >>> from lightsae.sae import TopK
@@ -81,6 +83,7 @@ def measure_class_effects(
     """
     wanted = checked_latents(latents, sae.d_sae).cpu()
     _require_settings(batches, amplify, n_random, batch_size)
+    require_eval(model, "model")
     read = partial(_logits, logits)
     with attach(model, {layer: sae}) as attached:
         firing_batches = tracked(batches, "firing", show_progress)
@@ -107,6 +110,10 @@ def measure_class_effects(
                     positions=positions,
                 ):
                     found.add(pairs.latents[part].cpu(), after - before[pairs.samples[part].cpu()])
+    if not torch.equal(sums[amplify].images, firing[run]):
+        raise LightsaeError(
+            "batches differ between their two readings, expected the same images: no random crops"
+        )
     ablation, amplification = (each.change(wanted, controls) for each in sums.values())
     return ClassEffects(
         layer, weights_hash(sae), sae.d_sae, images, float(amplify), seed, wanted,
@@ -169,12 +176,17 @@ def _controls(latents: Tensor, firing: Tensor, n_random: int, seed: int) -> Tens
 
 def _logits(given: Callable[[Any], Tensor] | None, result: Any, batch: int) -> Tensor:
     """Logits of the model's output, [B, classes] float64 on the CPU."""
-    found: Any = result if given is None else given(result)
-    if given is None and not isinstance(result, Tensor):
-        found = getattr(result, "logits", None)
+    if given is None:
+        found = result if isinstance(result, Tensor) else getattr(result, "logits", result)
+    else:
+        found = given(result)
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != batch:
-        shape = list(found.shape) if isinstance(found, Tensor) else type(result).__name__
-        raise LightsaeError(f"logits gives {shape}, expected [{batch}, classes]")
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        who = "the model" if given is None else "logits"
+        hint = ": logits=... makes them of it" if given is None else ""
+        raise LightsaeError(f"{who} gives {shape}, expected logits [{batch}, classes]{hint}")
+    if not found.isfinite().all():
+        raise LightsaeError("logits hold NaN or inf, expected finite numbers")
     return found.double().cpu()
 
 
@@ -184,12 +196,15 @@ class _Sums:
     Args:
         latents: Which, ascending, [u] int64.
         d_sae: Size of the dictionary.
+
+    Attributes:
+        images: On how many each was changed, [u] int64.
     """
 
     def __init__(self, latents: Tensor, d_sae: int) -> None:
         self._place = torch.full((d_sae,), -1)
         self._place[latents] = torch.arange(len(latents))
-        self._images = torch.zeros(len(latents), 1, dtype=torch.float64)
+        self.images = torch.zeros(len(latents), dtype=torch.long)
         self._sum = self._square = torch.zeros(len(latents), 1, dtype=torch.float64)
 
     def add(self, latents: Tensor, change: Tensor) -> None:
@@ -198,16 +213,17 @@ class _Sums:
         if self._sum.shape[1] != change.shape[1]:
             self._sum = self._sum.repeat(1, change.shape[1])
             self._square = self._square.repeat(1, change.shape[1])
-        self._images.index_add_(0, place, torch.ones(len(place), 1, dtype=torch.float64))
+        self.images += torch.bincount(place, minlength=len(self.images))
         self._sum = self._sum.index_add(0, place, change)
         self._square = self._square.index_add(0, place, change**2)
 
     def change(self, latents: Tensor, controls: Tensor) -> LogitChange:
         """What the latents change, beside their controls."""
-        mean = self._sum / self._images
-        off = (self._square - self._images * mean**2).clamp(min=0)
-        deviation = torch.where(self._images > 1, off / (self._images - 1), math.nan).sqrt()
-        error = deviation / self._images.sqrt()
+        images = self.images.double().unsqueeze(1)
+        mean = self._sum / images
+        off = (self._square - images * mean**2).clamp(min=0)
+        deviation = torch.where(images > 1, off / (images - 1), math.nan).sqrt()
+        error = deviation / images.sqrt()
         own, others = mean[self._place[latents]], mean[self._place[controls]]
         further = (others.abs() >= own.abs().unsqueeze(1)).sum(dim=1)
         p = torch.where(own.isnan(), math.nan, (1 + further) / (1 + controls.shape[1]))

@@ -12,10 +12,12 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.files import replacing
+from lightsae.files import write_whole
+from lightsae.interventions.finding.false_discovery import adjusted
 
 FORMAT = 1
 FILE = "class_effects.safetensors"
+EDITS = ("ablation", "amplification")
 _METADATA = "class_effects"
 _SETTINGS: dict[str, type] = {
     "layer": str, "autoencoder": str, "d_sae": int, "images": int, "amplify": float, "seed": int,
@@ -31,7 +33,13 @@ class LogitChange(NamedTuple):
         control_mean: Mean of the controls' mean changes, [m, classes] float32.
         control_sd: Their standard deviation, [m, classes] float32; NaN with one control.
         p_value: Share of the latent and its controls whose mean change is as far from 0 as the
-            latent's, [m, classes] float32; 1 / (1 + controls) at the least, NaN as `mean`.
+            latent's, [m, classes] float32; 1 / (1 + controls) at the least, NaN as `mean`. Not
+            corrected for the number of latents and classes: `q_value` is.
+
+    Example:
+        >>> change = LogitChange(*torch.tensor([[[0.02, 0.5, 0.04, torch.nan]]] * 5))
+        >>> change.q_value
+        tensor([[0.0600, 0.5000, 0.0600,    nan]])
     """
 
     mean: Tensor
@@ -39,6 +47,20 @@ class LogitChange(NamedTuple):
     control_mean: Tensor
     control_sd: Tensor
     p_value: Tensor
+
+    @property
+    def q_value(self) -> Tensor:
+        """p_value adjusted by Benjamini and Hochberg over all latents and classes of this edit.
+
+        [m, classes] float32, NaN as `mean`. Below 5% only if enough controls were drawn: of one
+        small p-value among many it is 1 / (1 + controls) times their number.
+
+        Raises:
+            MissingExtraError: If scipy is not installed.
+        """
+        p = self.p_value.detach().cpu().double()
+        q = torch.from_numpy(adjusted(p.numpy(), p.isfinite().numpy()))
+        return q.where(p.isfinite(), torch.nan).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +115,17 @@ class ClassEffects:
         Raises:
             LightsaeError: If it cannot be written.
         """
-        folder = Path(folder)
         settings = {"format": FORMAT} | {name: getattr(self, name) for name in _SETTINGS}
         tensors = {
             name: tensor.detach().cpu().clone().contiguous()
             for name, tensor in self._tensors().items()
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / FILE) as temporary:
-                temporary.write_bytes(serialize_tensors(tensors, {_METADATA: json.dumps(settings)}))
-        except OSError as error:
-            raise LightsaeError(f"{folder} cannot be written: {error.strerror}") from error
+        content = serialize_tensors(tensors, {_METADATA: json.dumps(settings)})
+        write_whole(Path(folder) / FILE, content)
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {"latents": self.latents, "firing": self.firing, "controls": self.controls}
-        for edit in ("ablation", "amplification"):
+        for edit in EDITS:
             change: LogitChange = getattr(self, edit)
             found |= {f"{edit}.{name}": tensor for name, tensor in change._asdict().items()}
         return found
@@ -142,7 +159,7 @@ measure_class_effects(...).save writes it
         _require_shapes(tensors, settings["d_sae"], path)
         ablation, amplification = (
             LogitChange(*(tensors.pop(f"{edit}.{name}") for name in LogitChange._fields))
-            for edit in ("ablation", "amplification")
+            for edit in EDITS
         )
         return cls(**settings, **tensors, ablation=ablation, amplification=amplification)
 
@@ -165,9 +182,7 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
 
 def _require_shapes(tensors: dict[str, Tensor], d_sae: int, path: Path) -> None:
     """Refuse tensors that are missing, too many, or do not fit together."""
-    changes = [
-        f"{edit}.{name}" for edit in ("ablation", "amplification") for name in LogitChange._fields
-    ]
+    changes = [f"{edit}.{name}" for edit in EDITS for name in LogitChange._fields]
     numbers = ["latents", "firing", "controls"]
     if sorted(tensors) != sorted([*numbers, *changes]):
         raise LightsaeError(f"{path} holds {', '.join(sorted(tensors))}, not class effects")
@@ -187,3 +202,7 @@ def _require_shapes(tensors: dict[str, Tensor], d_sae: int, path: Path) -> None:
     for name in ("latents", "controls"):
         if ((tensors[name] < 0) | (tensors[name] >= d_sae)).any():
             raise LightsaeError(f"{path}: {name} must lie in [0, d_sae = {d_sae})")
+    for edit in EDITS:
+        p = tensors[f"{edit}.p_value"]
+        if ((p < 0) | (p > 1)).any():
+            raise LightsaeError(f"{path}: {edit}.p_value must lie in [0, 1] or be NaN")

@@ -34,7 +34,7 @@ class PlantedTask(SteeringTask):
     target_falls = True
 
     def __init__(self, works: bool = True, samples: int = 200, seed: int = 0) -> None:
-        self.model = _Alarm(works)
+        self.model = _Alarm(works).eval()
         self.saes = {"layer": _identity(D_IN)}
         self.guards = {"useful": GuardLimit(fall=0.1)}
         generator = torch.Generator().manual_seed(seed)

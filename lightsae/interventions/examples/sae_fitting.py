@@ -65,12 +65,12 @@ def fit_sae(
 
 
 def _shards(rows: Tensor, samples: Tensor | None, folder: Path) -> Path:
-    """The rows as shards; those of a folder that is whole stay."""
-    if not (folder / "manifest.json").exists():
+    """The rows as shards; those of a whole folder stay, after a stop the rest is written."""
+    if not (folder / "manifest.json").exists() or not Manifest.load(folder).complete:
         index = np.arange(len(rows)) if samples is None else samples.numpy()
         token = _place_in_sample(index)
         with ShardWriter(folder, Manifest(d_in=rows.shape[1], dtype="float32")) as writer:
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
+            for start in range(writer.manifest.rows, len(rows), _ROWS_AT_ONCE):
                 part = slice(start, start + _ROWS_AT_ONCE)
                 writer.write(rows[part].numpy(), sample_index=index[part], token_index=token[part])
     return folder

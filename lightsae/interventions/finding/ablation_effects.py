@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions.finding.model_calls import Inputs, Output, call, scalars
+from lightsae.interventions.eval_mode import require_eval
+from lightsae.interventions.finding.model_calls import (
+    Inputs,
+    Output,
+    call,
+    scalars,
+)
 from lightsae.interventions.finding.scaled_pairs import firing_pairs, scaled_outputs
 from lightsae.interventions.hooks.attach import attach, require_saes
 from lightsae.interventions.hooks.layer_code import Latents, checked_latents
@@ -42,8 +48,8 @@ def ablation_effects(
         Output with the latent ablated less output without, [B, m], on the CPU.
 
     Raises:
-        LightsaeError: If there is no such layer or latent, or the output is not one number for
-            each sample.
+        LightsaeError: If there is no such layer or latent, the model is in training mode, or the
+            output is not one number for each sample.
 
     Example:
         >>> from lightsae.sae import TopK
@@ -57,6 +63,7 @@ def ablation_effects(
     if batch_size < 1:
         raise LightsaeError(f"batch_size is {batch_size}, expected 1 or more")
     require_saes({layer: sae})
+    require_eval(model, "model")
     wanted = torch.arange(sae.d_sae) if latents is None else checked_latents(latents, sae.d_sae)
     column = torch.full((sae.d_sae,), -1)
     column[wanted.cpu()] = torch.arange(len(wanted))

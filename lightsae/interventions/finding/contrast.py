@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightsae.activations.shards.dtypes import Array
 from lightsae.errors import LightsaeError
-from lightsae.extras import require
+from lightsae.interventions.finding.false_discovery import adjusted
 from lightsae.interventions.finding.labelled_rows import Labels, checked_codes, checked_labels
 from lightsae.interventions.finding.rank_sums import p_values, rank_sums
 
@@ -95,19 +95,10 @@ def contrast(
         auroc=ranks.auroc(),
         log_odds=odds[1] - odds[0],
         p_value=p,
-        q_value=_adjusted(p, ranks.firing > 0),
+        q_value=adjusted(p, ranks.firing > 0),
         rates=firing / sizes,
         alpha=alpha,
     )
-
-
-def _adjusted(p: Array, tested: Array) -> Array:
-    """p-values adjusted over the latents that are tested."""
-    q = np.ones(len(p))
-    if tested.any():
-        stats = require("scipy.stats", extra="evaluation")
-        q[tested] = stats.false_discovery_control(p[tested], method="bh")
-    return q
 
 
 def _effect(columns: "csc_array", ones: Array) -> Array:

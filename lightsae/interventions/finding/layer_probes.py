@@ -1,6 +1,6 @@
 """Probes on every layer, on raw activations and on codes, side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lightsae.interventions.finding.labelled_rows import Labels
@@ -39,6 +39,7 @@ def probe_layers(
     *,
     folds: int = 5,
     seed: int = 0,
+    groups: Sequence[str] | None = None,
     show_progress: bool = True,
 ) -> dict[str, LayerProbes]:
     """Fit two probes on each layer, all in the same folds; see `fit_probe`.
@@ -48,6 +49,7 @@ def probe_layers(
         labels: 0 or 1 for each row, [n].
         folds: Number of folds.
         seed: Of folds and fits.
+        groups: Of each row what it is a part of, such as its recording.
         show_progress: Show a bar on a terminal.
 
     Returns:
@@ -67,8 +69,8 @@ def probe_layers(
     """
     return {
         layer: LayerProbes(
-            fit_probe(both.activations, labels, folds=folds, seed=seed),
-            fit_probe(both.codes, labels, folds=folds, seed=seed),
+            fit_probe(both.activations, labels, folds=folds, seed=seed, groups=groups),
+            fit_probe(both.codes, labels, folds=folds, seed=seed, groups=groups),
         )
         for layer, both in tracked(list(features.items()), "probes", show_progress)
     }

@@ -1,6 +1,7 @@
 """A linear probe: cross-validated logistic regression on codes or on raw activations."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -60,7 +61,12 @@ class Probe:
 
 
 def fit_probe(
-    features: "csr_array | Array | Tensor", labels: Labels, *, folds: int = 5, seed: int = 0
+    features: "csr_array | Array | Tensor",
+    labels: Labels,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> Probe:
     """Fit a logistic regression with l2 penalty (scikit-learn, C = 1, saga) in stratified folds.
 
@@ -73,13 +79,15 @@ def fit_probe(
         labels: 0 or 1 for each row, [n].
         folds: Number of folds, 2 or more; each label needs as many rows.
         seed: Of folds and fits.
+        groups: Of each row what it is a part of, such as its recording; rows of a group are in one
+            fold, or their likeness would be taken for generalisation. By default each is its own.
 
     Returns:
         AUC and accuracy of each held-out fold, and coefficients.
 
     Raises:
-        LightsaeError: If there are too few rows of a label, labels are not 0 and 1 or not as many
-            as rows, or features hold NaN.
+        LightsaeError: If there are too few rows or groups of a label, labels are not 0 and 1 or not
+            as many as rows, or features hold NaN.
         MissingExtraError: If scikit-learn is not installed.
 
     Example:
@@ -92,11 +100,16 @@ def fit_probe(
     found = checked_features(features, "features")
     ones = checked_labels(labels, found.shape[0])
     _require_folds(ones, folds)
+    if groups is not None:
+        _require_groups(ones, folds, groups)
     selection = require("sklearn.model_selection", extra="evaluation")
     metrics = require("sklearn.metrics", extra="evaluation")
-    splitter = selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
+    kind = selection.StratifiedKFold if groups is None else selection.StratifiedGroupKFold
+    splitter = kind(folds, shuffle=True, random_state=seed)
     auc, accuracy, coef, converged = [], [], [], True
-    for train, test in splitter.split(ones, ones):
+    for train, test in splitter.split(ones, ones, groups):
+        if ones[test].all() or not ones[test].any():
+            raise LightsaeError(f"groups: one of {folds} folds has a single label, take fewer")
         model = _fitted(found[train], ones[train], seed)
         scores = model.decision_function(found[test])
         auc.append(metrics.roc_auc_score(ones[test], scores))
@@ -129,5 +142,17 @@ def _require_folds(ones: Array, folds: int) -> None:
         if rows < folds:
             raise LightsaeError(
                 f"labels: {counted(rows, 'row')} with label {label}, {folds} folds need {folds} "
+                "or more"
+            )
+
+
+def _require_groups(ones: Array, folds: int, groups: Sequence[str]) -> None:
+    if len(groups) != len(ones):
+        raise LightsaeError(f"groups: {len(groups)}, expected {len(ones)}, one for each row")
+    for label, rows in enumerate((~ones, ones)):
+        found = len({group for group, there in zip(groups, rows, strict=True) if there})
+        if found < folds:
+            raise LightsaeError(
+                f"groups: {counted(found, 'group')} with label {label}, {folds} folds need {folds} "
                 "or more"
             )

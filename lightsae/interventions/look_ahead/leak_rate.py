@@ -42,25 +42,43 @@ def answers(text: str, answer: str) -> bool:
     return said.startswith(wanted) and not said[len(wanted) :][:1].isalnum()
 
 
-def share(kinds: Sequence[AnswerKind], kind: AnswerKind) -> Measured:
+def share(
+    kinds: Sequence[AnswerKind], kind: AnswerKind, subjects: Sequence[str] | None = None
+) -> Measured:
     """Share of answers of a kind; that of "later" is the leak rate.
 
     Args:
         kinds: Of each question what the answer is.
         kind: Which are counted.
+        subjects: Of each question what it is about; see `rate`.
 
     Example:
         >>> share(["later", "as of then", "later", "other"], "later").value
         0.5
     """
-    return rate([each == kind for each in kinds])
+    return rate([each == kind for each in kinds], subjects)
 
 
-def rate(hits: Sequence[bool]) -> Measured:
-    """A share as a metric.
+def rate(hits: Sequence[bool], subjects: Sequence[str] | None = None) -> Measured:
+    """A share of questions as a metric.
+
+    Ours: questions about one attribute of one entity share its facts, of neighbouring years above
+    all, and are one sample, so that intervals are over these.
 
     Args:
-        hits: Of each sample whether it counts.
+        hits: Of each question whether it counts.
+        subjects: Of each question what it is about, see `DatedQuestion.subject`; one of nothing
+            ("") is a sample of its own, as all are where this is left out.
+
+    Example:
+        >>> rate([True, False, True], ["mayor of Rome", "mayor of Rome", ""])
+        Measured(amounts=tensor([1., 1.], dtype=torch.float64), \
+counts=tensor([2., 1.], dtype=torch.float64))
     """
-    amounts = torch.tensor(hits, dtype=torch.float64)
-    return Measured(amounts, torch.ones_like(amounts))
+    given = [""] * len(hits) if subjects is None else subjects
+    keys = [subject or number for number, subject in enumerate(given)]
+    place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    index = torch.tensor([place[key] for key in keys], dtype=torch.int64)
+    amounts = torch.zeros(len(place), dtype=torch.float64)
+    counts = amounts.index_add(0, index, torch.ones(len(hits), dtype=torch.float64))
+    return Measured(amounts.index_add(0, index, torch.tensor(hits, dtype=torch.float64)), counts)

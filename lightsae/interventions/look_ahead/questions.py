@@ -25,7 +25,7 @@ class DatedQuestion:
         attribute: What of it.
 
     Raises:
-        LightsaeError: If the answer is empty or among the later ones.
+        LightsaeError: If prompt or answer is empty, or the answer among the later ones.
 
     Example:
         >>> DatedQuestion("As of 2009 the president is", "Bush", ("Obama", "Bush"), 2009)
@@ -42,11 +42,17 @@ class DatedQuestion:
     attribute: str = ""
 
     def __post_init__(self) -> None:
+        _require_text(self.prompt, "prompt")
         for answer in (self.answer, *self.later):
-            _require_answer(answer)
+            _require_text(answer, "answer")
         if normal(self.answer) in map(normal, self.later):
             told = ", ".join(map(repr, self.later))
             raise LightsaeError(f"answer {self.answer!r} is among the later ones, {told}")
+
+    @property
+    def subject(self) -> str:
+        """Entity and attribute as one text; nothing without an entity."""
+        return f"{self.attribute} of {self.entity}" if self.entity else ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class UndatedQuestion:
     answer: str
 
     def __post_init__(self) -> None:
-        _require_answer(self.answer)
+        _require_text(self.prompt, "prompt")
+        _require_text(self.answer, "answer")
 
 
 @dataclass
@@ -141,7 +148,8 @@ def read_questions(path: Path) -> dict[QuestionSplit, Questions]:
         split: Questions() for split in get_args(QuestionSplit)
     }
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON leaves U+2028 and the like within a line as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LightsaeError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -194,7 +202,9 @@ def _take_undated(record: Mapping[str, object], into: Questions) -> None:
 
 
 def _take_text(record: Mapping[str, object], into: Questions) -> None:
-    into.texts.append(_text(record, "text"))
+    text = _text(record, "text")
+    _require_text(text, "text")
+    into.texts.append(text)
 
 
 _TAKEN: dict[str, Callable[[Mapping[str, object], Questions], None]] = {
@@ -211,6 +221,6 @@ def _text(record: Mapping[str, object], key: str, default: str | None = None) ->
     return found
 
 
-def _require_answer(answer: str) -> None:
-    if not normal(answer):
-        raise LightsaeError(f"answer is {answer!r}, expected a text")
+def _require_text(text: str, name: str) -> None:
+    if not normal(text):
+        raise LightsaeError(f"{name} is {text!r}, expected a text")

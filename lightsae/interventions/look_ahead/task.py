@@ -1,7 +1,7 @@
 """`LookAheadTask`: steering a language model away from facts of later years."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -32,6 +32,7 @@ from lightsae.interventions.look_ahead.questions import (
     UndatedQuestion,
     read_questions,
 )
+from lightsae.interventions.pretrained import config_hash
 from lightsae.interventions.steering.task import (
     Batch,
     Examples,
@@ -63,7 +64,8 @@ class LookAheadTask(SteeringTask):
         model: Name on the Hub, or folder, of a causal language model of transformers.
         saes: Of each layer, such as `model.layers.1`, the folder or repository of its autoencoder.
         questions: JSONL file; see `read_questions`. In the splits "choice" and "test" as in "find"
-            there are dated questions with later answers.
+            there are dated questions with later answers, each in one split. Those about one
+            attribute of one entity are one sample of a metric; the leak rate needs six.
         direction: "amplify" time-aware latents or "suppress" look-ahead ones.
         accuracy_fall: How much a guard that is an accuracy may fall.
         loss_rise: How much the loss may rise, in nats.
@@ -106,9 +108,10 @@ class LookAheadTask(SteeringTask):
         )
         self.model = self.language_model.model
         self.saes = {
-            layer: SparseAutoencoder.from_pretrained(folder).eval().to(device)
+            layer: SparseAutoencoder.from_pretrained(expanded(folder)).eval().to(device)
             for layer, folder in saes.items()
         }
+        self.language_model.require_known(_prompts(self.questions))
 
     def about(self) -> dict[str, object]:
         """What the steering is of, for its settings."""
@@ -116,6 +119,14 @@ class LookAheadTask(SteeringTask):
             "class_path": f"{__name__}.{type(self).__name__}",
             **self._settings,
             "direction": self.direction,
+        }
+
+    def hashes(self) -> dict[str, str]:
+        """Of the questions, the tokenizer, and the model's configuration."""
+        return {
+            "questions": str(self._settings["questions_hash"]),
+            "tokenizer": self.language_model.tokenizer_hash(),
+            "config": config_hash(self.model),
         }
 
     def toward(self, direction: Direction) -> "LookAheadTask":
@@ -161,7 +172,8 @@ class LookAheadTask(SteeringTask):
         """Leak rate and guards on a split, under whatever hooks are attached."""
         here = self.questions[split]
         kinds = self._kinds(split)
-        found = {LEAK: share(kinds, "later"), AWARE: share(kinds, "as of then")}
+        about = [each.subject for each in here.leakable]
+        found = {LEAK: share(kinds, "later", about), AWARE: share(kinds, "as of then", about)}
         if UNCHANGED in self.guards:
             found[UNCHANGED] = self._accuracy(here.unchanged)
         if UNDATED in self.guards:
@@ -178,7 +190,9 @@ class LookAheadTask(SteeringTask):
     def _accuracy(self, asked: Sequence[DatedQuestion] | Sequence[UndatedQuestion]) -> Measured:
         texts = self._answers(asked)
         wanted = [each.answer for each in asked]
-        return rate([answers(*each) for each in zip(texts, wanted, strict=True)])
+        hits = [answers(*each) for each in zip(texts, wanted, strict=True)]
+        about = [each.subject if isinstance(each, DatedQuestion) else "" for each in asked]
+        return rate(hits, about)
 
     def _answers(self, asked: Sequence[DatedQuestion] | Sequence[UndatedQuestion]) -> list[str]:
         return self.language_model.answers([each.prompt for each in asked], self._tokens)
@@ -211,9 +225,16 @@ def _require_direction(direction: str) -> None:
 
 def _checked(splits: dict[QuestionSplit, Questions], path: str) -> dict[QuestionSplit, Questions]:
     """Questions of which every split can leak, and guards that are in both splits or in neither."""
+    home: dict[str, str] = {}
     for split, questions in splits.items():
         if not questions.leakable:
             raise LightsaeError(f"{path}: split {split!r} has no dated question with later answers")
+        for prompt in (each.prompt for each in questions.leakable):
+            if home.setdefault(prompt, split) != split:
+                raise LightsaeError(
+                    f"{path}: prompt {prompt!r} is in splits {home[prompt]!r} and {split!r}, "
+                    "expected one"
+                )
     choice, test = (_guard_samples(splits[split]) for split in ("choice", "test"))
     for name in choice:
         if bool(choice[name]) != bool(test[name]):
@@ -222,6 +243,12 @@ def _checked(splits: dict[QuestionSplit, Questions], path: str) -> dict[Question
                 f"{path}: split {here!r} has samples of {name!r}, {lacks!r} has none"
             )
     return splits
+
+
+def _prompts(splits: Mapping[QuestionSplit, Questions]) -> Iterator[str]:
+    for questions in splits.values():
+        yield from (each.prompt for each in questions.dated)
+        yield from (each.prompt for each in questions.undated)
 
 
 def _guard_samples(questions: Questions) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightsae.errors import LightsaeError
-from lightsae.files import replacing
+from lightsae.files import write_whole
 from lightsae.interventions.steering.task import GuardLimit, Split
 
 FILE = "steering.json"
@@ -150,7 +150,7 @@ class SteeringResult:
         """Write steering.json; a crash leaves the old file or the new one.
 
         Args:
-            folder: An existing folder.
+            folder: Where; made if it is not there.
 
         Returns:
             The file.
@@ -160,12 +160,7 @@ class SteeringResult:
         """
         path = folder / FILE
         content = {"format": FORMAT, **asdict(self)}
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        try:
-            with replacing(path) as temporary:
-                temporary.write_text(text)
-        except OSError as error:
-            raise LightsaeError(f"{path} cannot be written: {error.strerror}") from error
+        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
         return path
 
     @classmethod

@@ -16,8 +16,10 @@ from lightsae.files import replacing
 from lightsae.folder_contents import require_no_other
 from lightsae.interventions.steering.arms import Arm, Cell, LatentArm, RawArm
 from lightsae.interventions.steering.measurement import Measurement
-from lightsae.interventions.steering.result import RAW
+from lightsae.interventions.steering.result import BASELINE, RAW, RECONSTRUCTION
 from lightsae.interventions.steering.task import Measured, Split
+
+_ARMS = "arms.safetensors"
 
 
 class SteeringFolder:
@@ -29,12 +31,14 @@ class SteeringFolder:
 
     Raises:
         LightsaeError: If the folder holds something else, or a steering with other settings, whose
-            differences are named, or cannot be written.
+            differences are named, or cannot be written. One that ended before latents were found
+            holds nothing: its place is taken.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp())
         >>> _ = SteeringFolder(path, {"options": {"kind": "additive"}})
+        >>> (path / "arms.safetensors").touch()
         >>> SteeringFolder(path, {"options": {"kind": "clamp"}})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
@@ -49,29 +53,37 @@ folder
 
     def _claim(self, settings: dict[str, Any]) -> None:
         file = self.path / "settings.json"
-        if file.exists():
-            try:
-                before = _flat("", json.loads(file.read_text()))
-            except (OSError, ValueError) as error:
-                raise LightsaeError(f"{file} cannot be read: {error}") from error
-            now = _flat("", settings)
-            changed = [
-                f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-                for key in sorted(before.keys() | now.keys())
-                if before.get(key) != now.get(key)
-            ]
-            if changed:
-                raise LightsaeError(
-                    f"{self.path} holds a steering with other settings: {'; '.join(changed)}; "
-                    "choose another folder"
-                )
+        before, now = _flat("", _settings(file)), _flat("", settings)
+        changed = [
+            f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        ]
+        if not changed:
             return
+        if before and self._begun(before):
+            raise LightsaeError(
+                f"{self.path} holds a steering with other settings: {'; '.join(changed)}; "
+                "choose another folder"
+            )
         try:
+            for cell in self._cells():
+                cell.unlink()
             (self.path / "cells").mkdir(parents=True, exist_ok=True)
             with replacing(file) as temporary:
                 temporary.write_text(json.dumps(settings, indent=1) + "\n")
         except OSError as error:
             raise LightsaeError(f"{file} cannot be written: {error.strerror}") from error
+
+    def _begun(self, before: Mapping[str, Any]) -> bool:
+        """Whether more is kept than what an attempt leaves that ended before it had latents."""
+        first = tuple(f"choice-{name.replace(' ', '_')}-" for name in (BASELINE, RECONSTRUCTION))
+        steered = any(not cell.name.startswith(first) for cell in self._cells())
+        ours = any(key.startswith("options.") for key in before)
+        return steered or not ours or (self.path / _ARMS).exists()
+
+    def _cells(self) -> list[Path]:
+        return sorted((self.path / "cells").glob("*.safetensors"))
 
     def arms(self, cells: list[Cell], make: Callable[[], list[Arm]]) -> list[Arm]:
         """The arms that were made before, or those that are made now.
@@ -80,7 +92,7 @@ folder
             cells: The grid.
             make: Makes them.
         """
-        file = self.path / "arms.safetensors"
+        file = self.path / _ARMS
         if not file.exists():
             made = make()
             tensors = {
@@ -170,6 +182,14 @@ def _load(file: Path) -> dict[str, Tensor]:
         raise LightsaeError(
             f"{file} cannot be read ({error}): delete it, and it is made again"
         ) from error
+
+
+def _settings(file: Path) -> Any:
+    """What settings.json says; nothing if there is none."""
+    try:
+        return json.loads(file.read_text()) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise LightsaeError(f"{file} cannot be read: {error}") from error
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

@@ -35,7 +35,8 @@ from lightsae.interventions.steering.result import (
     SteeringResult,
 )
 from lightsae.interventions.steering.steering_folder import SteeringFolder, digest
-from lightsae.interventions.steering.task import GuardLimit, Split, SteeringTask
+from lightsae.interventions.steering.task import Split, SteeringTask
+from lightsae.interventions.steering.task_checks import require_whole, steered_layers
 from lightsae.interventions.steering.verdict import better, outcome_of, verdict_of
 
 _NONE: Cell = (0.0, 0)
@@ -68,18 +69,18 @@ def steer(
             there is not measured again: after a stop the same call goes on, to the same bits.
         options: The grid, the way of steering, the controls.
         about: What else makes the steering what it is, as plain values: the task's own settings,
-            such as a seed of its data, which are not seen otherwise; a folder with others is
-            refused.
+            such as a seed of its data, which are not seen otherwise, save by the task's `hashes`; a
+            folder with others is refused.
 
     Returns:
         What it came to; steering.json has it too.
 
     Raises:
-        LightsaeError: If the task is not whole, the folder holds something else or other settings,
-            or a measurement is not finite.
+        LightsaeError: If the task is not whole or its model in training mode, the folder holds
+            something else or other settings, or a measurement is not finite.
     """
-    _require_whole(task)
-    layers, folder = _layers(task, options), Path(folder)
+    require_whole(task)
+    layers, folder = steered_layers(task, options), Path(folder)
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
@@ -91,6 +92,7 @@ def steer(
             "steered": _steered(task),
             "model": digest(task.model),
             "saes": {layer: digest(task.saes[layer]) for layer in layers},
+            "read": dict(task.hashes()),
         }
         settings = _as_read(settings)
         kept = SteeringFolder(folder, settings)
@@ -260,35 +262,3 @@ def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise LightsaeError(f"about: expected plain values: {error}") from error
     return found
-
-
-def _require_whole(task: SteeringTask) -> None:
-    """Refuse a task that lacks an attribute."""
-    for name in SteeringTask.__annotations__:
-        if not hasattr(task, name):
-            raise LightsaeError(f"{type(task).__name__} has no {name}, expected it of a task")
-    if not isinstance(task.guards, Mapping):
-        raise LightsaeError(f"guards = {task.guards!r}, expected limits by name")
-    for name, limit in task.guards.items():
-        if not isinstance(limit, GuardLimit):
-            raise LightsaeError(f"guards: {name!r} has {limit!r}, expected a GuardLimit")
-    if task.target in task.guards:
-        raise LightsaeError(f"guards: {task.target!r} is the target")
-
-
-def _layers(task: SteeringTask, options: SteeringOptions) -> list[str]:
-    """The layers that are steered; the dictionaries must have as many latents as are asked for."""
-    layers = list(task.saes) if options.layers is None else list(options.layers)
-    if not layers:
-        raise LightsaeError("saes of the task are empty, expected an autoencoder at least")
-    for layer in layers:
-        if layer not in task.saes:
-            raise LightsaeError(
-                f"layers: {layer!r} has no autoencoder, there are {', '.join(task.saes)}"
-            )
-        if max(options.counts) > task.saes[layer].d_sae:
-            raise LightsaeError(
-                f"counts: {max(options.counts)} is more than d_sae = {task.saes[layer].d_sae} of "
-                f"layer {layer!r}"
-            )
-    return layers

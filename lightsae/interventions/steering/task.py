@@ -103,7 +103,8 @@ class SteeringTask(ABC):
 
     Attributes:
         model: The model, in eval mode, on its device.
-        saes: The autoencoders, by the name of the module whose output each was trained on.
+        saes: The autoencoders, by the name of the module whose output each was trained on; in eval
+            mode where their selection knows it, such as `BatchTopK`.
         target: Name of the metric that steering is for.
         target_falls: Whether less of it is better.
         guards: Metrics that must not be damaged, and how far each may move.
@@ -117,7 +118,7 @@ class SteeringTask(ABC):
         ...     target, target_falls = "positive", True
         ...
         ...     def __init__(self) -> None:
-        ...         self.model = torch.nn.Sequential(torch.nn.Identity())
+        ...         self.model = torch.nn.Sequential(torch.nn.Identity()).eval()
         ...         self.saes = {"0": SparseAutoencoder(4, 8)}
         ...         self.guards = {"norm": GuardLimit(rise=0.5)}
         ...         self.x = torch.randn(6, 4)
@@ -162,6 +163,17 @@ class SteeringTask(ABC):
         Returns:
             The target, every guard, and what else shall stand in the table.
         """
+
+    def hashes(self) -> Mapping[str, str]:
+        """Of what the task reads, such as recordings or questions: by default none.
+
+        A folder in which a steering of other hashes was begun is refused. Model, autoencoders and
+        limits are seen without it.
+
+        Returns:
+            Hashes, or plain texts, by name.
+        """
+        return {}
 
     def forward(self, model: nn.Module, batch: Batch) -> object:
         """Run the model over a batch of `examples`; another call than `model(batch)` goes here."""

@@ -70,6 +70,9 @@ def conclude(result: TaskVectorResult) -> list[Finding]:
     - the last claim is their conjunction: fine-tuning helps, the scalpel does not, the stethoscope
       does and chooses better than chance, and loses nothing elsewhere.
 
+    The z-test is the paper's and takes the answers as independent; beside it the figures have
+    McNemar's exact test, which takes the two answers to each sample as a pair.
+
     Args:
         result: The experiment.
 
@@ -94,14 +97,16 @@ def conclude(result: TaskVectorResult) -> list[Finding]:
 def _improves(result: TaskVectorResult, name: str, claim: str) -> Finding:
     test = against(result, name, BASE, result.task)
     holds = test.p_value < ALPHA and test.difference > 0
-    return Finding(claim, holds, _told(test))
+    return Finding(claim, holds, _told(test, result.arm(name), result.task))
 
 
 def _placed(result: TaskVectorResult, name: str, control: str, claim: str) -> Finding:
     arm, others = result.arm(name), result.arm(control)
     p = placement(arm, others, result.task)
     shares = f"{arm.share(result.task):.1%} against {others.share(result.task):.1%} on average"
-    return Finding(claim, p <= ALPHA, f"{shares} of {others.draws} draws, p = {p:.3f}")
+    few = 1 / (1 + others.draws) > ALPHA
+    told = f"p = {p:.3f}" + (f", which so few draws cannot bring to {ALPHA:.0%}" if few else "")
+    return Finding(claim, p <= ALPHA, f"{shares} of {others.draws} draws, {told}")
 
 
 def _more_energy(result: TaskVectorResult) -> Finding:
@@ -120,9 +125,12 @@ def _more_energy(result: TaskVectorResult) -> Finding:
 def _nothing_lost(result: TaskVectorResult) -> Finding:
     tests = {name: against(result, CHOSEN, BASE, name) for name in result.elsewhere}
     lost = [name for name, t in tests.items() if t.p_value < ALPHA and t.difference < 0]
-    figures = "; ".join(f"{name} {_told(test)}" for name, test in tests.items())
+    arm = result.arm(CHOSEN)
+    figures = "; ".join(f"{name} {_told(test, arm, name)}" for name, test in tests.items())
     return Finding("The chosen layers lose nothing elsewhere", not lost, figures)
 
 
-def _told(test: ProportionTest) -> str:
-    return f"{100 * test.difference:+.1f} points, z = {test.z:+.2f}, p = {test.p_value:.2g}"
+def _told(test: ProportionTest, arm: Arm, samples: str) -> str:
+    paired = arm.paired_p_value(samples)
+    beside = "" if paired is None else f" (McNemar's exact p = {paired:.2g})"
+    return f"{100 * test.difference:+.1f} points, z = {test.z:+.2f}, p = {test.p_value:.2g}{beside}"

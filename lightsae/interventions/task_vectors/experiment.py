@@ -1,27 +1,25 @@
 """The experiment on a task vector: projected on latents, or raw in the layers that they choose."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
-from rich.console import Console
-from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions.task_vectors.layer_sets import LayerSet, ordered, random_sets
+from lightsae.interventions.eval_mode import require_eval
+from lightsae.interventions.hooks.attach import require_saes
+from lightsae.interventions.task_vectors.layer_sets import ordered, random_sets
 from lightsae.interventions.task_vectors.projection import (
     EnergyKept,
     energy_kept,
     orthonormal_basis,
-    projected,
     random_basis,
 )
-from lightsae.interventions.task_vectors.proportions import Proportion
 from lightsae.interventions.task_vectors.result import Arm, LayerReading, TaskVectorResult
 from lightsae.interventions.task_vectors.specificity import Specificity, ranked_layers
 from lightsae.interventions.task_vectors.task_vector import TaskVector
+from lightsae.interventions.task_vectors.trials import Measure, Trials, joined, progress_bar
 from lightsae.sae import SparseAutoencoder
 
 BASE = "base"
@@ -32,56 +30,6 @@ CHOSEN = "specific layers"
 RANDOM_LAYERS = "random layers"
 LAST = "least specific"
 RULES = ("most specific first", "least specific first", "most energy first", "random")
-
-Measure = Callable[[nn.Module], Mapping[str, Tensor]]
-Scores = dict[str, Proportion]
-
-
-@dataclass
-class _Trials:
-    """Measurements of a model with a vector in it, each made once."""
-
-    model: nn.Module
-    vector: TaskVector
-    measure: Measure
-    scale: float
-    task: str
-    tick: Callable[[], None]
-    found: dict[LayerSet, Scores] = field(default_factory=dict)
-
-    def now(self) -> Scores:
-        """Right answers of the model as it is."""
-        with torch.no_grad():
-            found = {
-                name: _proportion(name, each) for name, each in self.measure(self.model).items()
-            }
-        if self.task not in found or len(found) < 2:
-            known = ", ".join(found) or "nothing"
-            raise LightsaeError(f"measure gives {known}, expected {self.task!r} and another set")
-        self.tick()
-        return found
-
-    def raw(self, layers: LayerSet) -> Scores:
-        """With the raw vector in some layers."""
-        if layers not in self.found:
-            with self.vector.injected(self.model, layers, scale=self.scale):
-                self.found[layers] = self.now()
-        return self.found[layers]
-
-    def filtered(self, bases: Mapping[str, Tensor]) -> tuple[float, Scores]:
-        """With the vector projected in every layer, and the share of its energy that is left."""
-        part = projected(self.vector, bases)
-        with part.injected(self.model, scale=self.scale):
-            return part.energy() / self.vector.energy(), self.now()
-
-    def arm(self, name: str, sets: Sequence[LayerSet]) -> Arm:
-        """An arm with the raw vector in some layers, of one draw or more."""
-        energies = [self.vector.energy(layers) / self.vector.energy() for layers in sets]
-        everywhere = {layer for layers in sets for layer in layers}
-        return Arm(
-            name, ordered(list(self.vector.layers), list(everywhere)),
-            sum(energies) / len(energies), _joined([self.raw(layers) for layers in sets]),
-        )  # fmt: skip
 
 
 def task_vector_experiment(
@@ -108,14 +56,14 @@ def task_vector_experiment(
     layers, those with the most energy first.
 
     Args:
-        model: The base model, in eval mode; its weights come back whatever happens.
+        model: The base model in eval mode; its weights come back whatever happens.
         vector: From the base to the fine-tuned model.
         saes: Of each layer of the vector its autoencoder.
         specificity: Of each layer, as of `layer_specificity`, from samples that measure does not
             use.
         measure: Whether each sample is answered rightly, of the set `task` and others: bool [n]
-            each, by name. Called about (2 draws + 5) times, and (3 + draws) times for each place
-            of the curve.
+            each, by name, of the same samples in one order every time. Called about
+            (2 draws + 5) times, and (3 + draws) times for each place of the curve.
         n_layers: Layers to choose.
         task: Name of the set that the fine-tuning was for.
         draws: Random subspaces and sets of layers.
@@ -128,13 +76,17 @@ def task_vector_experiment(
         The arms with their scores, layer readings and curves.
 
     Raises:
-        LightsaeError: If layers differ between the arguments, a number is out of range, or measure
-            gives something else.
+        LightsaeError: If layers differ between the arguments, the vector is 0 in one, a number is
+            out of range, the model is in training mode, or measure gives something else.
         MissingExtraError: If scipy is not installed.
     """
     layers = list(vector.layers)
     at = sorted(set(range(1, len(layers) + 1) if curve is None else curve))
-    _require(layers, saes, specificity, n_layers=n_layers, draws=draws, at=at)
+    _require_layers(layers, saes, specificity)
+    _require_numbers(layers, n_layers, draws, scale, at)
+    require_eval(model, "model")
+    if not vector.energy():
+        raise LightsaeError("the task vector is 0: base and tuned have the same weights")
     rows = {layer: saes[layer].W_dec[specificity[layer].latents] for layer in layers}
     bases = {layer: orthonormal_basis(each) for layer, each in rows.items()}
     readings = {
@@ -145,8 +97,8 @@ def task_vector_experiment(
         )
         for layer in layers
     }
-    with _bar(show_progress) as tick:
-        trials = _Trials(model, vector, measure, scale, task, tick)
+    with progress_bar(show_progress) as tick:
+        trials = Trials(model, vector, measure, scale, task, tick)
         first = _whole(trials)
         arms = [*first, *_scalpel(trials, bases, draws, seed)]
         ranked = ranked_layers(specificity)
@@ -171,15 +123,15 @@ def _kept(vector: TaskVector, layer: str, basis: Tensor, seed: int) -> EnergyKep
         raise LightsaeError(f"layer {layer}: {error}") from error
 
 
-def _whole(trials: _Trials) -> list[Arm]:
+def _whole(trials: Trials) -> list[Arm]:
     """Nothing and everything."""
-    base = Arm(BASE, (), 0.0, _joined([trials.now()]))
+    base = Arm(BASE, (), 0.0, *joined([trials.now()]))
     with trials.vector.injected(trials.model, scale=trials.scale):
-        tuned = Arm(TUNED, tuple(trials.vector.layers), 1.0, _joined([trials.now()]))
+        tuned = Arm(TUNED, tuple(trials.vector.layers), 1.0, *joined([trials.now()]))
     return [base, tuned]
 
 
-def _scalpel(trials: _Trials, bases: Mapping[str, Tensor], draws: int, seed: int) -> list[Arm]:
+def _scalpel(trials: Trials, bases: Mapping[str, Tensor], draws: int, seed: int) -> list[Arm]:
     """The vector on the span of latents, and on random subspaces of the same ranks."""
     generator = torch.Generator().manual_seed(seed)
     energy, scores = trials.filtered(bases)
@@ -192,13 +144,13 @@ def _scalpel(trials: _Trials, bases: Mapping[str, Tensor], draws: int, seed: int
     mean = sum(energy for energy, _ in found) / draws
     layers = tuple(bases)
     return [
-        Arm(PROJECTED, layers, energy, _joined([scores])),
-        Arm(RANDOM_SPAN, layers, mean, _joined([scores for _, scores in found])),
+        Arm(PROJECTED, layers, energy, *joined([scores])),
+        Arm(RANDOM_SPAN, layers, mean, *joined([scores for _, scores in found])),
     ]
 
 
 def _stethoscope(
-    trials: _Trials, ranked: Sequence[str], n_layers: int, draws: int, seed: int
+    trials: Trials, ranked: Sequence[str], n_layers: int, draws: int, seed: int
 ) -> list[Arm]:
     """The raw vector in the chosen layers, in random and in the last ones."""
     layers = list(trials.vector.layers)
@@ -211,48 +163,37 @@ def _stethoscope(
     ]
 
 
-def _joined(draws: Sequence[Scores]) -> dict[str, tuple[Proportion, ...]]:
-    """Of each set the scores of all draws."""
-    return {name: tuple(each[name] for each in draws) for name in draws[0]}
-
-
-def _proportion(name: str, right: Tensor) -> Proportion:
-    if right.dtype != torch.bool or right.ndim != 1 or not len(right):
-        raise LightsaeError(
-            f"measure: {name} is {list(right.shape)} {right.dtype}, expected bool [n], one for "
-            "each sample"
-        )
-    return Proportion(int(right.sum()), len(right))
-
-
-@contextmanager
-def _bar(show: bool) -> Iterator[Callable[[], None]]:
-    """A counter of measurements on the standard error; yields what moves it."""
-    console = Console(stderr=True)
-    with Progress(
-        *Progress.get_default_columns()[:1], "{task.completed} measured",
-        console=console, transient=True, disable=not show or not console.is_terminal,
-    ) as progress:  # fmt: skip
-        bar: TaskID = progress.add_task("task vector", total=None)
-        yield lambda: progress.advance(bar)
-
-
-def _require(
+def _require_layers(
     layers: Sequence[str],
     saes: Mapping[str, SparseAutoencoder],
     specificity: Mapping[str, Specificity],
-    *,
-    n_layers: int,
-    draws: int,
-    at: Sequence[int],
 ) -> None:
     for name, given in (("saes", saes), ("specificity", specificity)):
         if set(given) != set(layers):
             odd = sorted(set(given) ^ set(layers))[0]
             raise LightsaeError(f"{name} and the task vector differ in layer {odd}")
+    require_saes(saes)
+    for layer, sae in saes.items():
+        score, latents, _ = specificity[layer]
+        outside = latents[(latents < 0) | (latents >= sae.d_sae)]
+        if len(outside) or not math.isfinite(score):
+            what = f"latent {int(outside[0])}" if len(outside) else f"score {score}"
+            raise LightsaeError(
+                f"specificity of layer {layer} has {what}, expected a finite score and latents of "
+                f"its autoencoder, in [0, d_sae = {sae.d_sae})"
+            )
+
+
+def _require_numbers(
+    layers: Sequence[str], n_layers: int, draws: int, scale: float, at: Sequence[int]
+) -> None:
+    if len(layers) < 2:
+        raise LightsaeError(f"the task vector has only layer {layers[0]}, expected 2 or more")
     if not 1 <= n_layers < len(layers):
         raise LightsaeError(f"n_layers is {n_layers}, expected 1 to {len(layers) - 1}")
     if draws < 2:
         raise LightsaeError(f"draws is {draws}, expected 2 or more")
     if at and not 1 <= at[0] <= at[-1] <= len(layers):
         raise LightsaeError(f"curve: {list(at)}, expected numbers from 1 to {len(layers)}")
+    if not math.isfinite(scale):
+        raise LightsaeError(f"scale is {scale}, expected a finite factor")

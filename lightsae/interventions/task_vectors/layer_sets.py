@@ -41,8 +41,9 @@ def random_sets(
         >>> len(set(random_sets([str(i) for i in range(40)], 8, 20, seed=0)))
         20
     """
-    if math.comb(len(layers), size) <= draws + 1:
-        return [found for found in combinations(layers, size) if found != without][:draws]
+    there = math.comb(len(layers), size) - (len(without) == size)
+    if there <= draws:
+        return [found for found in combinations(layers, size) if found != without]
     generator = np.random.default_rng(seed)
     found: dict[LayerSet, None] = {}
     while len(found) < draws:

@@ -11,6 +11,9 @@ from lightsae.interventions.task_vectors.task_vector import TaskVector
 
 Side = Literal["output", "input"]
 _LEVEL = 0.95
+# Modules that read the residual stream, as timm, torch, transformers and diffusers name them.
+_READING = {"q", "k", "v", "query", "key", "value"}
+_READING |= {f"{letter}_proj" for letter in "qkv"} | {f"to_{letter}" for letter in "qkv"}
 
 
 class EnergyKept(NamedTuple):
@@ -40,7 +43,8 @@ def orthonormal_basis(directions: Tensor) -> Tensor:
         directions: Such as rows of W_dec, [m, d].
 
     Returns:
-        Orthonormal rows, [r, d] float64 on the CPU; r is the rank.
+        Orthonormal rows, [r, d] float64 on the CPU; r is the rank. The lengths of the directions do
+        not matter, unless they are 0.
 
     Raises:
         LightsaeError: If they are no matrix, not finite, or all 0.
@@ -52,6 +56,7 @@ def orthonormal_basis(directions: Tensor) -> Tensor:
     rows = directions.detach().cpu().double()
     if rows.ndim != 2 or not rows.isfinite().all():
         raise LightsaeError(f"directions are {list(rows.shape)}, expected finite numbers [m, d]")
+    rows = torch.nn.functional.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny)
     _, values, basis = torch.linalg.svd(rows, full_matrices=False)
     # The rows may have been kept in float32, whose rounding is no direction.
     slack = max(rows.shape) * torch.finfo(torch.float32).eps
@@ -84,13 +89,16 @@ def residual_side(name: str, weight: Tensor, d: int) -> Side | None:
     """Which side of a weight lies in the residual stream.
 
     Args:
-        name: Of the weight, for messages.
-        weight: As of nn.Linear or a convolution, [out, in, ...].
+        name: Of the weight.
+        weight: As of nn.Linear or a convolution, [out, in, ...]. Of transformers' Conv1D (GPT-2),
+            which is [in, out], square weights get the wrong side.
         d: Width of the residual stream.
 
     Returns:
         "output" where the weight writes d values, else "input" where it reads them; None of
-        vectors: of a bias and of a norm's gain the shape does not tell which it is.
+        vectors: of a bias and of a norm's gain the shape does not tell which it is. Of a square
+        weight "input" where its module is named as a query, key or value, such as `q_proj`: what
+        these write are heads.
 
     Raises:
         LightsaeError: If neither side has d values.
@@ -101,7 +109,9 @@ def residual_side(name: str, weight: Tensor, d: int) -> Side | None:
     """
     if weight.ndim < 2:
         return None
-    if weight.shape[0] == d:
+    module = name.rpartition(".")[0].rpartition(".")[2]
+    reads = weight.shape[1] == d and module in _READING
+    if weight.shape[0] == d and not reads:
         return "output"
     if weight.shape[1] == d:
         return "input"

@@ -1,4 +1,4 @@
-"""Shares of right answers: their intervals and the test of two of them."""
+"""Shares of right answers: their intervals, and tests of two of them."""
 
 import math
 from typing import NamedTuple
@@ -24,6 +24,18 @@ class Proportion(NamedTuple):
         return self.successes / self.samples
 
 
+class Flips(NamedTuple):
+    """Samples whose answer changed.
+
+    Attributes:
+        gained: Wrong before, right now.
+        lost: Right before, wrong now.
+    """
+
+    gained: int
+    lost: int
+
+
 class ProportionTest(NamedTuple):
     """Result of the two-proportion z-test.
 
@@ -42,7 +54,7 @@ def two_proportion_z(first: Proportion, second: Proportion) -> ProportionTest:
     """Whether two shares differ, by the z-test with pooled variance.
 
     The two sets of answers are taken as independent. Where both are of the same questions, as two
-    models' are, and go together, the test is conservative.
+    models' are, and go together, the test is conservative; `mcnemar_exact` takes them in pairs.
 
     Args:
         first: Such as of an edited model.
@@ -65,6 +77,30 @@ def two_proportion_z(first: Proportion, second: Proportion) -> ProportionTest:
     z = difference / error if error else 0.0
     stats = require("scipy.stats", extra="evaluation")
     return ProportionTest(difference, z, float(2 * stats.norm.sf(abs(z))))
+
+
+def mcnemar_exact(flips: Flips) -> float:
+    """Two-sided p-value of McNemar's exact test of answers to the same samples.
+
+    Where nothing changed for the better or worse, a changed answer is either with probability 1/2.
+
+    Args:
+        flips: Changed answers; 1 where there are none.
+
+    Raises:
+        LightsaeError: If a number is negative.
+        MissingExtraError: If scipy is not installed.
+
+    Example:
+        >>> mcnemar_exact(Flips(gained=5, lost=0))
+        0.0625
+    """
+    if min(flips) < 0:
+        raise LightsaeError(f"{flips.gained} gained and {flips.lost} lost, expected 0 or more")
+    if not sum(flips):
+        return 1.0
+    stats = require("scipy.stats", extra="evaluation")
+    return float(stats.binomtest(flips.gained, sum(flips), 0.5).pvalue)
 
 
 def wilson_interval(proportion: Proportion, level: float = 0.95) -> tuple[float, float]:

@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from lightsae.errors import LightsaeError
-from lightsae.files import replacing
+from lightsae.files import write_whole
 from lightsae.interventions.task_vectors.projection import EnergyKept
-from lightsae.interventions.task_vectors.proportions import Proportion, wilson_interval
+from lightsae.interventions.task_vectors.proportions import (
+    Flips,
+    Proportion,
+    mcnemar_exact,
+    wilson_interval,
+)
 
 FORMAT = 1
 FILE = "task_vectors.json"
@@ -27,6 +32,7 @@ class Arm:
         energy: Share of the vector's energy that was injected, mean over draws.
         scores: Right answers of each set of samples, once for each draw; one of an arm in which
             nothing is random.
+        flips: Of each score the answers that differ from the base's; empty in older files.
 
     Example:
         >>> arm = Arm("base", (), 0.0, {"task": (Proportion(3, 10), Proportion(5, 10))})
@@ -38,6 +44,7 @@ class Arm:
     layers: tuple[str, ...]
     energy: float
     scores: Mapping[str, tuple[Proportion, ...]]
+    flips: Mapping[str, tuple[Flips, ...]] = field(default_factory=dict)
 
     @property
     def draws(self) -> int:
@@ -55,6 +62,17 @@ class Arm:
             return wilson_interval(scores[0])
         low, high = np.quantile([each.share for each in scores], (0.025, 0.975))
         return float(low), float(high)
+
+    def paired_p_value(self, samples: str) -> float | None:
+        """McNemar's exact test against the base, sample by sample, of an arm of one draw.
+
+        None where there are more draws or the answers are not known.
+
+        Raises:
+            MissingExtraError: If scipy is not installed.
+        """
+        flips = self.flips.get(samples, ())
+        return mcnemar_exact(flips[0]) if len(flips) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -95,8 +113,16 @@ class TaskVectorResult:
     curves: Mapping[str, Mapping[int, Arm]]
 
     def arm(self, name: str) -> Arm:
-        """The arm of that name."""
-        return next(arm for arm in self.arms if arm.name == name)
+        """The arm of that name.
+
+        Raises:
+            LightsaeError: If there is none.
+        """
+        found = [arm for arm in self.arms if arm.name == name]
+        if not found:
+            known = ", ".join(arm.name for arm in self.arms)
+            raise LightsaeError(f"there is no arm {name!r}, expected one of: {known}")
+        return found[0]
 
     @property
     def elsewhere(self) -> list[str]:
@@ -112,13 +138,8 @@ class TaskVectorResult:
         Raises:
             LightsaeError: If it cannot be written.
         """
-        path = Path(folder) / FILE
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps({"format": FORMAT} | asdict(self), indent=1))
-        except OSError as error:
-            raise LightsaeError(f"{path} cannot be written: {error.strerror}") from error
+        content = json.dumps({"format": FORMAT} | asdict(self), indent=1, allow_nan=False)
+        write_whole(Path(folder) / FILE, content)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -143,7 +164,7 @@ class TaskVectorResult:
             found = json.loads(path.read_text())
             if found["format"] != FORMAT:
                 raise LightsaeError(f"{path}: format is {found['format']!r}, expected {FORMAT}")
-            return cls(
+            result = cls(
                 str(found["task"]), int(found["n_layers"]), float(found["scale"]),
                 int(found["seed"]),
                 {name: _reading(each) for name, each in found["readings"].items()},
@@ -153,10 +174,26 @@ class TaskVectorResult:
                     for rule, arms in found["curves"].items()
                 },
             )  # fmt: skip
+            _require_whole(result)
+            return result
         except (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LightsaeError(
                 f"{path} is no result of a task vector experiment: {type(error).__name__}: {error}"
             ) from error
+
+
+def _require_whole(result: TaskVectorResult) -> None:
+    """Refuse an experiment without layers or arms, or whose arms are of different sets.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    arms = [*result.arms, *(arm for arms in result.curves.values() for arm in arms.values())]
+    if not result.readings or not result.arms:
+        raise ValueError("it has no layers or no arms")
+    for arm in arms:
+        if set(arm.scores) != {result.task, *result.elsewhere}:
+            raise ValueError(f"arm {arm.name} has scores of other sets")
 
 
 def _reading(found: Mapping[str, Any]) -> LayerReading:
@@ -173,8 +210,12 @@ def _arm(found: Mapping[str, Any]) -> Arm:
         str(name): tuple(Proportion(int(right), int(all_)) for right, all_ in draws)
         for name, draws in found["scores"].items()
     }
+    flips = {
+        str(name): tuple(Flips(int(gained), int(lost)) for gained, lost in draws)
+        for name, draws in found.get("flips", {}).items()
+    }
     layers = tuple(str(layer) for layer in found["layers"])
-    arm = Arm(str(found["name"]), layers, float(found["energy"]), scores)
+    arm = Arm(str(found["name"]), layers, float(found["energy"]), scores, flips)
     if not scores or any(len(draws) != arm.draws or not draws for draws in scores.values()):
         raise ValueError(f"arm {arm.name} has no scores, or not as many of each set")
     return arm

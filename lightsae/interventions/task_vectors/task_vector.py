@@ -1,6 +1,7 @@
 """`TaskVector`: what fine-tuning changed, by layer, and its injection into a model."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from lightsae.errors import LightsaeError
 from lightsae.interventions.task_vectors.checkpoint import (
     Checkpoint,
     all_parameters,
+    of_one_name,
     read_weights,
     require_same_names,
     without_wrappers,
@@ -60,7 +62,7 @@ class TaskVector:
             LightsaeError: If a checkpoint cannot be read, the two have different weights, or a
                 layer has none.
         """
-        old, new = read_weights(base, "base"), read_weights(tuned, "tuned")
+        old, new = of_one_name(read_weights(base, "base"), read_weights(tuned, "tuned"))
         require_same_names(old, new)
         changes = {
             name: _wide(new.tensors[name].to(tensor.device)) - _wide(tensor)
@@ -91,6 +93,7 @@ class TaskVector:
         """
         if layers is None:
             return list(self.changes)
+        _require_list(layers)
         for layer in layers:
             if layer not in self.layers:
                 known = ", ".join(self.layers)
@@ -124,9 +127,12 @@ class TaskVector:
             scale: Factor of the vector.
 
         Raises:
-            LightsaeError: If the model lacks a weight of the vector or has it in another shape, or
-                there is no such layer.
+            LightsaeError: If the model lacks a weight of the vector or has it in another shape, two
+                different changes are of one tied weight, there is no such layer, or the scale is
+                not finite.
         """
+        if not math.isfinite(scale):
+            raise LightsaeError(f"scale is {scale}, expected a finite factor")
         targets = self._targets(model, layers)
         before: list[tuple[nn.Parameter, Tensor]] = []
         try:
@@ -163,7 +169,7 @@ class TaskVector:
         parameters = all_parameters(model)
         plain = without_wrappers({*model.state_dict(), *parameters})
         found = {plain[name]: parameter for name, parameter in parameters.items()}
-        targets = {}
+        targets: dict[int, tuple[nn.Parameter, Tensor]] = {}
         for name in self.names(layers):
             if name not in found:
                 if name in plain.values():
@@ -173,7 +179,12 @@ class TaskVector:
             if parameter.shape != change.shape:
                 shapes = f"{list(parameter.shape)}, expected {list(change.shape)}"
                 raise LightsaeError(f"{name} is {shapes} as in the task vector")
-            targets[id(parameter)] = (parameter, change)
+            _, known = targets.setdefault(id(parameter), (parameter, change))
+            if known is not change and not torch.equal(known, change):
+                raise LightsaeError(
+                    f"{name} is tied to another weight in the model, but the task vector changes "
+                    "them differently"
+                )
         return list(targets.values())
 
 
@@ -181,8 +192,15 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def _require_list(layers: Sequence[str]) -> None:
+    """Refuse one name, whose letters would be taken for names."""
+    if isinstance(layers, str):
+        raise LightsaeError(f"layers is {layers!r}, expected a list of names, [{layers!r}]")
+
+
 def _grouped(changes: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Of each layer its weights."""
+    _require_list(layers)
     if not layers:
         raise LightsaeError("layers is empty, expected names of submodules such as blocks.0")
     found = {layer: tuple(n for n in changes if n.startswith(f"{layer}.")) for layer in layers}

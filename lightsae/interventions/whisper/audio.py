@@ -43,7 +43,8 @@ def read_audio(path: Path) -> Array:
         [samples] float32 in [-1, 1].
 
     Raises:
-        LightsaeError: If it cannot be read, is empty, or is of a format that nothing here reads.
+        LightsaeError: If it cannot be read, is empty or not finite, or is of a format that nothing
+            here reads.
 
     Example:
         >>> import tempfile
@@ -61,7 +62,12 @@ def read_audio(path: Path) -> Array:
         raise LightsaeError(f"{path} cannot be read: {error}") from error
     if not len(samples):
         raise LightsaeError(f"{path} has no samples")
-    return resampled(samples, rate)
+    if not np.isfinite(samples).all():
+        raise LightsaeError(f"{path} has samples that are not finite")
+    try:
+        return resampled(samples, rate)
+    except LightsaeError as error:
+        raise LightsaeError(f"{path}: {error}") from error
 
 
 def resampled(samples: Array, rate: int) -> Array:
@@ -75,12 +81,20 @@ def resampled(samples: Array, rate: int) -> Array:
         [samples] float32.
 
     Raises:
+        LightsaeError: If the rate is not positive, or the samples are not floats of one axis.
         MissingExtraError: If scipy is not installed.
 
     Example:
         >>> resampled(np.zeros(80), 8000).shape
         (160,)
     """
+    if rate < 1:
+        raise LightsaeError(f"sampling rate is {rate} Hz, expected at least 1")
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise LightsaeError(
+            f"samples are {list(samples.shape)} {samples.dtype}, expected [samples] floats in "
+            "[-1, 1]"
+        )
     if rate == SAMPLING_RATE:
         return samples.astype(np.float32)
     common = gcd(SAMPLING_RATE, rate)
@@ -96,6 +110,8 @@ def _pcm(path: Path) -> tuple[Array, int]:
             raw = file.readframes(file.getnframes())
     except wave.Error:  # compressed or of floats
         return _by_soundfile(path)
+    if width > 4:
+        raise LightsaeError(f"{path} has samples of {8 * width} bits, expected 8 to 32")
     raw = raw[: len(raw) - len(raw) % (width * channels)]
     return _floats(raw, width).reshape(-1, channels).mean(axis=1), rate
 

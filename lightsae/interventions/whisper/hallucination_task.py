@@ -1,12 +1,15 @@
 """`HallucinationTask`: fewer hallucinations on audio without speech, at words heard as before."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from itertools import chain
+from typing import Literal, NamedTuple, get_args
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
+from lightsae.interventions.pretrained import config_hash, text_hash
 from lightsae.interventions.steering import Examples, GuardLimit, Measured, SteeringTask
 from lightsae.interventions.steering.task import Batch, Split
 from lightsae.interventions.whisper.clips import SPLITS, Clip, Clips, require_splits
@@ -54,7 +57,8 @@ class HallucinationTask(SteeringTask):
         batch_size: Clips per forward pass.
 
     Raises:
-        LightsaeError: If a split is missing or a recording is in two.
+        LightsaeError: If a split is missing, a recording is in two, or a clip is none that the
+            model can hear.
     """
 
     target = "hallucination_rate"
@@ -71,6 +75,11 @@ class HallucinationTask(SteeringTask):
         wer_rise: float = 0.03,
         batch_size: int = 16,
     ) -> None:
+        if find_by not in get_args(FindBy):
+            known = ", ".join(get_args(FindBy))
+            raise LightsaeError(f"find_by is {find_by!r}, expected one of {known}")
+        if batch_size < 1:
+            raise LightsaeError(f"batch_size is {batch_size}, expected at least 1")
         require_splits(nonspeech, "nonspeech")
         require_splits(speech, "speech", SPLITS if find_by == "speech" else _MEASURED)
         self.whisper, self.model, self.saes = whisper, whisper.model, saes
@@ -78,6 +87,16 @@ class HallucinationTask(SteeringTask):
         self.clips = {"speech": speech, "nonspeech": nonspeech}
         self.find_by, self.batch_size = find_by, batch_size
         self._features: dict[tuple[str, str], list[Tensor]] = {}
+        for clip in chain(*speech.values(), *nonspeech.values()):
+            whisper.require_audio(clip.audio, f"recording {clip.recording!r}")
+
+    def hashes(self) -> dict[str, str]:
+        """Of the clips, and of how they are heard and decoded."""
+        return {kind: _hash_of(parts) for kind, parts in self.clips.items()} | {
+            "config": config_hash(self.whisper.model),
+            "decoding": text_hash(repr(self.whisper.decoding())),
+            "find_by": self.find_by,
+        }
 
     def examples(self) -> Examples:
         """Spectrograms of the split "find", with labels as `find_by` says.
@@ -161,3 +180,13 @@ def _by_recording(clips: Sequence[Clip], amounts: Tensor, counts: Tensor) -> Mea
 
 def _sums(values: Tensor, index: Tensor, n: int) -> Tensor:
     return torch.zeros(n, dtype=torch.float64).index_add_(0, index, values.double())
+
+
+def _hash_of(clips: Clips) -> str:
+    """Of audio, texts and recordings in their order, split by split."""
+    state = xxhash.xxh3_64()
+    for split, part in sorted(clips.items()):
+        for clip in part:
+            state.update("\0".join((split, clip.recording, clip.text, "")).encode())
+            state.update(clip.audio.tobytes())
+    return state.hexdigest()

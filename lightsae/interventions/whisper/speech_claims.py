@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightsae.extras import require
+from lightsae.interventions.eval_mode import require_eval
 from lightsae.interventions.whisper.whisper_parts import Decoding, Whisper
 
 NO_SPEECH_THRESHOLD = 0.6
@@ -37,7 +38,8 @@ class Transcripts(NamedTuple):
 def claims_speech(no_speech_prob: Tensor, avg_logprob: Tensor) -> Tensor:
     """Where a transcript counts as speech: no_speech_prob < 0.6 or avg_logprob > -1.
 
-    On audio without speech such a claim is a hallucination (arXiv 2606.07473).
+    On audio without speech such a claim is a hallucination (arXiv 2606.07473). Ours: so is a figure
+    that is no number, or a model that an edit breaks would be given credit for its silence.
 
     Args:
         no_speech_prob: [B].
@@ -50,7 +52,8 @@ def claims_speech(no_speech_prob: Tensor, avg_logprob: Tensor) -> Tensor:
         >>> claims_speech(torch.tensor([0.9, 0.9, 0.1]), torch.tensor([-2.0, -0.5, -2.0])).tolist()
         [False, True, True]
     """
-    return (no_speech_prob < NO_SPEECH_THRESHOLD) | (avg_logprob > LOGPROB_THRESHOLD)
+    silent = (no_speech_prob >= NO_SPEECH_THRESHOLD) & (avg_logprob <= LOGPROB_THRESHOLD)
+    return ~silent
 
 
 @torch.no_grad()
@@ -63,7 +66,11 @@ def transcribe(whisper: Whisper, features: Tensor) -> Transcripts:
 
     Returns:
         Tokens and both figures, on the model's device.
+
+    Raises:
+        LightsaeError: If the model is in training mode, or `Whisper.decoding` raises it.
     """
+    require_eval(whisper.model, "whisper.model")
     decoding = whisper.decoding()
     model: Any = whisper.model
     parameter = next(model.parameters())

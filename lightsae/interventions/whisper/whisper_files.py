@@ -1,7 +1,8 @@
 """`WhisperHallucinations`: the task from folders of recordings, as a configuration names it."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from lightsae.errors import LightsaeError
@@ -21,7 +22,7 @@ class WhisperHallucinations(HallucinationTask):
         saes: Of each layer of the encoder, by module name such as "model.encoder.layers.5", the
             folder of its autoencoder.
         nonspeech: Folder of recordings without speech, each at most as long as the window (30 s).
-        speech: Folder of recordings with speech.
+        speech: Folder of recordings with speech, as long at most; none of them is in the other.
         transcripts: Table of what is said there: a line for each recording, its path from `speech`
             on, a tab, the text.
         language: Code such as "en"; a model that knows no other language needs none.
@@ -55,12 +56,14 @@ class WhisperHallucinations(HallucinationTask):
         shares = splits or {"find": 0.4, "choice": 0.3, "test": 0.3}
         silent = audio_files(Path(expanded(nonspeech)))
         texts = read_transcripts(Path(expanded(transcripts)), Path(expanded(speech)))
+        _require_apart(silent, texts)
+        whisper = Whisper.load(expanded(model), language=language, device=device)
         loaded = {
             layer: SparseAutoencoder.load(expanded(folder)).to(device).eval()
             for layer, folder in saes.items()
         }
         super().__init__(
-            Whisper.load(expanded(model), language=language, device=device),
+            whisper,
             loaded,
             _clips(texts, shares, seed),
             _clips(dict.fromkeys(silent, ""), shares, seed),
@@ -80,22 +83,43 @@ def read_transcripts(table: Path, folder: Path) -> dict[Path, str]:
 
     Raises:
         LightsaeError: If the table cannot be read, a line is something else or has no text, or a
-            recording is missing or there twice.
+            recording is missing, there twice or outside the folder.
     """
     try:
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LightsaeError(f"transcripts {table} cannot be read: {error}") from error
     found: dict[Path, str] = {}
+    seen: set[Path] = set()
     for number, row in enumerate(rows, 1):
         _require_row(row, f"{table}:{number}")
         path = folder / row[0]
-        if path in found or not path.is_file():
-            what = "there twice" if path in found else "no file"
-            raise LightsaeError(f"{table}:{number}: {path} is {what}")
+        wrong = _wrong(path, folder, seen)
+        if wrong:
+            raise LightsaeError(f"{table}:{number}: {path} is {wrong}")
+        seen.add(path.resolve())
         found[path] = row[1].strip()
     return found
+
+
+def _wrong(path: Path, folder: Path, seen: Collection[Path]) -> str:
+    """Why a recording cannot be one of a folder; a link there may lead anywhere."""
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        return f"outside {folder}"
+    if not path.is_file():
+        return "no file"
+    return "there twice" if path.resolve() in seen else ""
+
+
+def _require_apart(silent: Sequence[Path], texts: Mapping[Path, str]) -> None:
+    """Refuse recordings of speech among those without."""
+    spoken = {path.resolve() for path in texts}
+    for path in silent:
+        if path.resolve() in spoken:
+            raise LightsaeError(
+                f"nonspeech: {path} has a transcript, expected recordings without speech"
+            )
 
 
 def _require_row(row: Sequence[str], where: str) -> None:

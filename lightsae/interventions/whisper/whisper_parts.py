@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from lightsae.activations.shards.dtypes import Array
+from lightsae.error_messages import one_line, reason
 from lightsae.errors import LightsaeError
 from lightsae.extras import require
+from lightsae.interventions.pretrained import load_pretrained
 from lightsae.interventions.whisper.audio import SAMPLING_RATE
 
 _NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
+_SETTINGS = ("decoder_start_token_id", "eos_token_id", "is_multilingual", "no_timestamps_token_id")
 
 
 class Tokenizer(Protocol):
@@ -77,7 +81,7 @@ class Whisper:
 
     @classmethod
     def load(cls, name: str, *, language: str | None = None, device: str = "cpu") -> "Whisper":
-        """Load weights, tokenizer and feature extractor.
+        """Load weights, in float32 whatever they were saved in, tokenizer and feature extractor.
 
         Args:
             name: Of the Hub, or a folder.
@@ -85,27 +89,33 @@ class Whisper:
             device: Where the model runs.
 
         Raises:
-            LightsaeError: If it cannot be loaded.
+            LightsaeError: If one of them cannot be loaded, or weights are missing.
             MissingExtraError: If transformers is not installed.
         """
         transformers = require("transformers", extra="models")
+        kind = transformers.WhisperForConditionalGeneration
+        model = load_pretrained(kind, name, expected="a Whisper", device=device)
         try:
-            model = transformers.WhisperForConditionalGeneration.from_pretrained(
-                name, use_safetensors=True
-            )
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
             extractor = transformers.WhisperFeatureExtractor.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise LightsaeError(f"model {name!r} cannot be loaded: {first}") from error
-        return cls(model.to(device).eval(), tokenizer, extractor, language)
+        except Exception as error:
+            raise LightsaeError(
+                f"model {name!r}: expected a tokenizer and a feature extractor beside it: "
+                f"{reason(error)}"
+            ) from error
+        return cls(model, tokenizer, extractor, language)
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads.
 
         Args:
             folder: It takes its place when everything is written; there must be none.
+
+        Raises:
+            LightsaeError: If there is one.
         """
+        if folder.exists():
+            raise LightsaeError(f"{folder} is there already, expected a folder that is not")
         unfinished = folder.with_name(f".{folder.name}.tmp")
         for part in (self.model, self.tokenizer, self.feature_extractor):
             save: Any = part
@@ -122,40 +132,81 @@ class Whisper:
             [B, mels, frames] float32.
 
         Raises:
-            LightsaeError: If one is longer than the window.
+            LightsaeError: If one is longer than the window or is not finite floats of one axis, or
+                the feature extractor is that of another model.
         """
-        window = self.feature_extractor.n_samples
-        longest = max(map(len, audios))
-        if longest > window:
+        for audio in audios:
+            self.require_audio(audio)
+        try:
+            extracted = self.feature_extractor(
+                list(audios), sampling_rate=SAMPLING_RATE, return_tensors="pt"
+            )
+        except ValueError as error:
+            raise LightsaeError(f"the feature extractor: {one_line(str(error))}") from error
+        found = extracted["input_features"]
+        config: Any = self.model.config
+        wanted = config.num_mel_bins, 2 * config.max_source_positions
+        if tuple(found.shape[1:]) != wanted:
             raise LightsaeError(
-                f"a recording has {longest / SAMPLING_RATE:.1f} s, the window of the model has "
+                f"the feature extractor gives {found.shape[1]} mels x {found.shape[2]} frames, "
+                f"expected {wanted[0]} x {wanted[1]} of the model"
+            )
+        return found
+
+    def require_audio(self, audio: Array, name: str = "a recording") -> None:
+        """Refuse what the model cannot hear.
+
+        Args:
+            audio: [samples] floats at 16 kHz.
+            name: For messages.
+
+        Raises:
+            LightsaeError: If it is longer than the window, or not finite floats of one axis.
+        """
+        if audio.ndim != 1 or audio.dtype.kind != "f":
+            raise LightsaeError(
+                f"{name} is {list(audio.shape)} {audio.dtype}, expected [samples] floats in [-1, 1]"
+            )
+        if not np.isfinite(audio).all():
+            raise LightsaeError(f"{name} has samples that are not finite")
+        window = self.feature_extractor.n_samples
+        if len(audio) > window:
+            raise LightsaeError(
+                f"{name} has {len(audio) / SAMPLING_RATE:.1f} s, the window of the model has "
                 f"{window / SAMPLING_RATE:g} s: cut it into clips"
             )
-        found = self.feature_extractor(
-            list(audios), sampling_rate=SAMPLING_RATE, return_tensors="pt"
-        )
-        return found["input_features"]
 
     def decoding(self) -> Decoding:
         """How it is decoded: greedily, without timestamps, with its own suppressed tokens.
 
         Raises:
             LightsaeError: If it is multilingual and there is no language, or the vocabulary has no
-                token for it or for no speech.
+                token for it or for no speech, or generation_config does not say how it is decoded.
         """
         settings: Any = self.model.generation_config
+        several = getattr(settings, "is_multilingual", False)
+        wanted = (*_SETTINGS, "lang_to_id", "task_to_id") if several else _SETTINGS
+        for name in wanted:
+            # Of a model that was fine-tuned and saved without; a guess would be another prompt.
+            if getattr(settings, name, None) is None:
+                raise LightsaeError(
+                    f"generation_config has no {name}: take generation_config.json of the model "
+                    "that this one was made of"
+                )
         vocabulary = self.tokenizer.get_vocab()
         no_speech = [vocabulary[name] for name in _NO_SPEECH if name in vocabulary]
         if not no_speech:
             raise LightsaeError(f"the tokenizer has none of {', '.join(_NO_SPEECH)}")
         prompt = [settings.decoder_start_token_id]
-        if getattr(settings, "is_multilingual", False):
+        if settings.is_multilingual:
             prompt += [self._language(settings.lang_to_id), settings.task_to_id["transcribe"]]
+        elif self.language not in (None, "en"):
+            raise LightsaeError(f"language is {self.language!r}, the model knows English alone")
         prompt.append(settings.no_timestamps_token_id)
         config: Any = self.model.config
         return Decoding(
             prompt,
-            settings.eos_token_id,
+            _only(settings.eos_token_id),
             no_speech[0],
             list(settings.suppress_tokens or []),
             list(settings.begin_suppress_tokens or []),
@@ -169,3 +220,12 @@ class Whisper:
                 f"language is {self.language!r}, expected a code that the model knows, such as 'en'"
             )
         return known[token]
+
+
+def _only(end: int | list[int]) -> int:
+    """The token that ends a transcript, where generation_config may have several."""
+    if isinstance(end, int):
+        return end
+    if len(end) != 1:
+        raise LightsaeError(f"generation_config: eos_token_id is {end}, expected one token")
+    return end[0]

@@ -134,10 +134,11 @@ def top_images_gallery(
         bottom = height - _HEAD - row * (_CELL + _FOOT) - _CELL
         first, _, rest = title.partition("\n")
         middle = (bottom + _CELL / 2) / height
-        figure.text(_MARGIN / width, middle + 0.04 / height, first, fontsize=10, color=INK)
-        figure.text(
-            _MARGIN / width, middle - 0.04 / height, rest, fontsize=8, color=MUTED, va="top"
-        )
+        # Names are text: a $ in one begins no formula.
+        text = {"fontsize": 10, "color": INK, "parse_math": False}
+        figure.text(_MARGIN / width, middle + 0.04 / height, first, **text)
+        text |= {"fontsize": 8, "color": MUTED, "va": "top"}
+        figure.text(_MARGIN / width, middle - 0.04 / height, rest, **text)
         largest = float(top_values[row].max()) or 1.0
         for column in range(n_columns):
             sample, value = int(top_indices[row, column]), float(top_values[row, column])

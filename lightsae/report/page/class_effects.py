@@ -9,7 +9,7 @@ from torch import Tensor
 from lightsae.activations.extraction.models import weights_hash
 from lightsae.errors import LightsaeError
 from lightsae.interventions import ClassEffects
-from lightsae.interventions.class_effects.result import FILE, LogitChange
+from lightsae.interventions.class_effects.result import EDITS, FILE, LogitChange
 from lightsae.report.page.packing import ArrayPack
 from lightsae.sae import SparseAutoencoder
 
@@ -45,12 +45,13 @@ def largest_changes(change: LogitChange) -> dict[str, Tensor]:
         change: Changes of [m, classes].
 
     Returns:
-        `classes` [m, n] int64, -1 for none, and of each field of `LogitChange` its values there,
-        [m, n] float32, NaN for none; n is six, or twice the number of classes.
+        `classes` [m, n] int64, -1 for none, and of each field of `LogitChange` and of its
+        `q_value` the values there, [m, n] float32, NaN for none; n is six, or twice the number of
+        classes.
 
     Example:
         >>> mean = torch.tensor([[0.5, -0.1, 0.0, -0.4]])
-        >>> found = largest_changes(LogitChange(*[mean] * 5))
+        >>> found = largest_changes(LogitChange(*[mean] * 4, p_value=mean.abs()))
         >>> found["classes"].tolist()
         [[0, -1, -1, -1, 1, 3]]
     """
@@ -62,7 +63,7 @@ def largest_changes(change: LogitChange) -> dict[str, Tensor]:
     shown = torch.cat([here[:, :n] > 0, here[:, n:] < 0], dim=1)
     found = {
         name: values.gather(1, classes).where(shown, torch.nan)
-        for name, values in change._asdict().items()
+        for name, values in (change._asdict() | {"q_value": change.q_value}).items()
     }
     return {"classes": classes.where(shown, -1), **found}
 
@@ -83,7 +84,7 @@ def effects_contents(
         return None
     pack.add(f"{place}/effects/latents", effects.latents.numpy())
     pack.add(f"{place}/effects/firing", effects.firing.numpy())
-    for edit in ("ablation", "amplification"):
+    for edit in EDITS:
         for name, values in largest_changes(getattr(effects, edit)).items():
             pack.add(f"{place}/effects/{edit}/{name}", values.numpy())
     return {

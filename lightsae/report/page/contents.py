@@ -23,6 +23,7 @@ from lightsae.report.figures.training_charts import training_curves
 from lightsae.report.latents.composition import activation_histogram, class_make_up
 from lightsae.report.latents.neighbours import cosine_of_pairs, nearest_in_other
 from lightsae.report.page.class_effects import effects_contents
+from lightsae.report.page.given_names import names_contents
 from lightsae.report.page.latent_data import LatentData, scores_of
 from lightsae.report.page.packing import ArrayPack
 from lightsae.report.reading.comparison import embeddings
@@ -208,6 +209,7 @@ def run_contents(
         "looked_at": 0 if data.firings is None else len(data.firings.keys),
         "has_heat_maps": data.maps is not None,
         "effects": effects_contents(place, data.effects, data.named_classes, pack),
+        "names": names_contents(place, data.names, pack),
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightsae.activations import ActivationDataModule, Manifest
 from lightsae.activations.loading.splits import Split
 from lightsae.activations.shards.dtypes import Array
+from lightsae.dictionaries import LatentNames
 from lightsae.errors import LightsaeError
 from lightsae.interventions import ClassEffects
 from lightsae.report.latents.examples import Examples, choose_examples, strongest
@@ -27,6 +28,7 @@ from lightsae.report.latents.neighbours import (
     nearest_by_decoder,
 )
 from lightsae.report.page.class_effects import read_class_effects
+from lightsae.report.page.given_names import read_names
 from lightsae.report.reading.run_inputs import RunInputs
 from lightsae.sae import SparseAutoencoder
 
@@ -52,6 +54,7 @@ class LatentData:
         near: Nearest latents by decoder, or None.
         together: Latents that fire together, or None.
         effects: What latents do to a classifier, or None.
+        names: What they are called, or None.
         notes: What is missing and why, a line each.
     """
 
@@ -64,6 +67,7 @@ class LatentData:
     near: Neighbours | None = None
     together: Neighbours | None = None
     effects: ClassEffects | None = None
+    names: LatentNames | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -119,6 +123,7 @@ def read(run: RunInputs, *, top: int, between: int, progress: Progress) -> Laten
         data.decoder = sae.W_dec.detach()
         data.near = nearest_by_decoder(data.decoder)
         data.effects = _class_effects(data, sae)
+        data.names = _names(data, sae)
         module = _data_module(data)
         if module is not None:
             try:
@@ -156,6 +161,15 @@ def _class_effects(data: LatentData, sae: SparseAutoencoder) -> ClassEffects | N
         return read_class_effects(data.run.folder, sae)
     except LightsaeError as error:
         data.notes.append(f"{data.run.name}: not shown what latents do: {error}")
+        return None
+
+
+def _names(data: LatentData, sae: SparseAutoencoder) -> LatentNames | None:
+    """Those of the run, if there are any of this autoencoder."""
+    try:
+        return read_names(data.run.folder, sae)
+    except LightsaeError as error:
+        data.notes.append(f"{data.run.name}: names of latents are not shown: {error}")
         return None
 
 

@@ -1,5 +1,6 @@
 """Effects of a run's latents on the logits of the classifier that its shards came from."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,18 +74,25 @@ def measure_run(
             are of, or they are others; the model gives no logits; or as `measure_class_effects`.
     """
     run = read_evaluated(folder)
+    if not os.access(folder, os.W_OK):
+        raise LightsaeError(f"{folder} cannot be written, where the effects are kept")
     sae = _autoencoder(run)
     chosen = chosen_latents(run.result, latents)
     manifest, split = _test_split(run)
-    module = load_shards_model(manifest, model)
+    module, layer = load_shards_model(manifest, model)
     source = _images(manifest, images, module)
     place = usable_device(device)
     module, sae = module.to(place), sae.to(place)
     positions = np.flatnonzero(np.isin(source.original_index, split.distinct))
-    one = _some_output(module, manifest.layer, sae, _Batches(source, positions[:1], 1, place))
+    if len(np.unique(source.original_index[positions])) < len(split.distinct):
+        raise LightsaeError(
+            f"{source.name}: lacks images of the test split, expected those that the shards were "
+            "extracted from"
+        )
+    one = _some_output(module, layer, sae, _Batches(source, positions[:1], 1, place))
     tokens = _tokens(one, manifest, module, model.prefix_tokens)
     effects = measure_class_effects(
-        module, manifest.layer, sae, _Batches(source, positions, batch_size, place),
+        module, layer, sae, _Batches(source, positions, batch_size, place),
         latents=chosen, amplify=amplify, n_random=n_random, seed=seed, positions=tokens,
         batch_size=batch_size,
     )  # fmt: skip

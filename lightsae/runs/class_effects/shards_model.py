@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
+import torch
 from torch import nn
 
 from lightsae.activations.extraction.models import (
     Library,
     ModelOptions,
+    load_image_classifier,
     load_model,
     weights_hash,
 )
@@ -21,18 +23,31 @@ _DIGITS = "lightsae.activations.sources.digits"
 _TRUSTED = (f"{_DIGITS}.train_digits_vit", f"{_DIGITS}.train_digits_cnn")
 
 
-def load_shards_model(manifest: Manifest, given: ModelOptions) -> nn.Module:
-    """The frozen model that shards were extracted from.
+class ShardsModel(NamedTuple):
+    """The model of shards.
+
+    Attributes:
+        module: In evaluation mode, on the CPU.
+        layer: Name of the shards' layer in it.
+    """
+
+    module: nn.Module
+    layer: str
+
+
+def load_shards_model(manifest: Manifest, given: ModelOptions) -> ShardsModel:
+    """The frozen model that shards were extracted from, of transformers' with its classifier.
 
     Args:
         manifest: Of the shards.
         given: What a user says of it; without name and module the manifest's is taken.
 
     Returns:
-        The module in evaluation mode, on the CPU.
+        The model and its layer.
 
     Raises:
-        LightsaeError: If nothing says which it is, or it is another.
+        LightsaeError: If nothing says which it is, it is another, or an encoder of transformers
+            without a classifier.
     """
     options = shards_model(manifest, given)
     module = load_model(options)
@@ -43,7 +58,26 @@ def load_shards_model(manifest: Manifest, given: ModelOptions) -> nn.Module:
             f"from (hash {found}, expected {expected}): --model.weights and --model.arguments say "
             "which"
         )
-    return module
+    if options.library == "transformers" and options.name is not None:
+        return _with_classifier(options, module, manifest.layer)
+    return ShardsModel(module, manifest.layer)
+
+
+def _with_classifier(options: ModelOptions, encoder: nn.Module, layer: str) -> ShardsModel:
+    """The classifier that has an encoder in it, which `AutoModel` makes without."""
+    classifier = load_image_classifier(options)
+    name: str = getattr(classifier, "base_model_prefix", "")
+    inner = getattr(classifier, name, None) if name else None
+    held = inner.state_dict() if isinstance(inner, nn.Module) else {}
+    weights = encoder.state_dict()
+    # The encoder alone may have more: a pooler that the classifier does without.
+    same = all(each in weights and torch.equal(weights[each], held[each]) for each in held)
+    if not held or not same:
+        raise LightsaeError(
+            f"model {options.title}: its classifier {type(classifier).__name__} does not have the "
+            "encoder in it that the shards were extracted from"
+        )
+    return ShardsModel(classifier, f"{name}.{layer}")
 
 
 def shards_model(manifest: Manifest, given: ModelOptions) -> ModelOptions:

@@ -107,6 +107,20 @@ def test_a_dictionary_beside_itself_permuted_is_the_same() -> None:
         assert index[~fires].eq(-1).all() and similarity[~fires].isnan().all()
 
 
+@pytest.mark.parametrize("d_other", [1, 40])
+def test_exchanged_dictionaries_do_not_see_what_is_added_later(d_other: int) -> None:
+    found = CoFiring(D_SAE, d_other)
+    for _ in range(30):
+        code = random_code(9, 4, D_SAE)
+        other = SparseCode(code.values[:, :1], code.indices[:, :1] % d_other, d_other)
+        found.update(code, other)
+    swapped = found.swapped()
+    before, rows = swapped.nearest_iou().similarity, swapped.rows
+    found.update(code, other)
+    torch.testing.assert_close(swapped.nearest_iou().similarity, before, equal_nan=True)
+    assert swapped.rows == rows
+
+
 def test_pairs_of_a_matching_are_looked_up() -> None:
     code, W = random_code(30, 4, D_SAE), torch.randn(D_SAE, 5)
     found = CoFiring(D_SAE, D_SAE)

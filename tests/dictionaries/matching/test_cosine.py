@@ -69,7 +69,10 @@ def test_zeros_have_no_direction() -> None:
 @pytest.mark.parametrize(
     ("W", "others", "told"),
     [
-        (torch.ones(3), torch.ones(2, 3), r"W is \[3\], expected floats"),
+        (torch.ones(3), torch.ones(2, 3), r"W is torch.float32 \[3\], expected floats"),
+        (torch.ones(3, 0), torch.ones(2, 0), r"W is torch.float32 \[3, 0\], expected floats"),
+        (torch.ones(3, 3).long(), torch.ones(2, 3), r"W is torch.int64 \[3, 3\], expected"),
+        ([[1.0]], torch.ones(2, 3), "W is a list, expected a tensor"),
         (torch.ones(2, 3), torch.ones(2, 4), "differ in width: W 3 and others 4"),
         (torch.ones(2, 3), torch.full((2, 3), torch.nan), "others must be finite"),
     ],

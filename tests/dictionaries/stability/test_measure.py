@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightsae.dictionaries import (
     StabilityResult,
+    compare_spans,
     latent_stability,
     measure_stability,
     reconstruction_shares,
@@ -68,6 +69,21 @@ def test_activations_are_compared_over_the_rows() -> None:
             torch.testing.assert_close(
                 seed.similarity["correlation"][:-1, column], r.nan_to_num(-1).amax(dim=1)[:-1]
             )
+
+
+def test_shuffled_rows_tell_what_activations_share_by_chance() -> None:
+    saes, x = seeds(2), rows()
+    twins = [saes[0], saes[0]]
+    found = measure_stability(twins, [x], thresholds=(0.7, 0.9))
+    for measure in ("iou", "correlation"):
+        assert [each.mean for each in found.mean_stability(measure)] == [1, 1]
+    assert set(found.shuffled) == {"iou", "correlation"}
+    assert found.shuffled["correlation"].mean == found.shuffled["iou"].mean == (0, 0)
+    # Half of these fire on nearly every row, and so together; the others on one row.
+    always = torch.ones(500, 10)
+    constant = measure_stability(twins, [torch.cat([x[:1], always])], thresholds=(0.7, 0.9))
+    assert constant.shuffled["iou"].mean[1] == 0.5
+    assert measure_stability(twins, [x], co_firing=False).shuffled == {}
 
 
 @pytest.mark.parametrize("normalization", ["variance", "layer_norm"])
@@ -154,6 +170,20 @@ def test_the_spans_of_unstable_latents_that_fire_are_compared() -> None:
     assert unstable.counts == tuple(int((seed.alive & ~seed.stable).sum()) for seed in result.seeds)
     assert [pair.seeds for pair in unstable.pairs] == [(0, 1), (0, 2), (1, 2)]
     assert unstable.pairs[0].data is not None and unstable.overlap.seeds == 3
+
+
+def test_what_unstable_latents_write_is_weighted_by_their_activations() -> None:
+    saes, x = seeds(), rows()
+    result = measure_stability(saes, x.split(100), co_firing=False, draws=5)
+    groups = []
+    for sae, seed in zip(saes, result.seeds, strict=True):
+        size = sae.encode(x).to_dense().double().square().mean(dim=0).sqrt()
+        groups.append((size[:, None] * sae.W_dec)[seed.alive & ~seed.stable])
+    expected = compare_spans(groups, energy=0.9, draws=5)
+    assert result.weighted.ranks == expected.ranks
+    assert result.weighted.effective_ranks == pytest.approx(expected.effective_ranks)
+    for pair, other in zip(result.weighted.pairs, expected.pairs, strict=True):
+        assert pair.overlap == pytest.approx(other.overlap)
 
 
 def test_without_an_unstable_latent_there_is_no_span_and_no_share() -> None:

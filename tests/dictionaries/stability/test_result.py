@@ -25,9 +25,10 @@ def result() -> StabilityResult:
 def test_what_is_saved_comes_back(result: StabilityResult, tmp_path: Path) -> None:
     result.save(tmp_path / "made")
     found = StabilityResult.load(tmp_path / "made")
-    assert repr(found.unstable) == repr(result.unstable)
+    for group in ("unstable", "weighted"):
+        assert repr(getattr(found, group)) == repr(getattr(result, group))
     assert repr(found.reconstruction) == repr(result.reconstruction)
-    for name in ("names", "d_in", "rows", "thresholds", "cut", "baselines"):
+    for name in ("names", "d_in", "rows", "thresholds", "cut", "baselines", "shuffled"):
         assert getattr(found, name) == getattr(result, name)
     for one, other in zip(found.seeds, result.seeds, strict=True):
         assert torch.equal(one.firings, other.firings) and torch.equal(one.stable, other.stable)
@@ -73,9 +74,10 @@ def damaged(result: StabilityResult, folder: Path, *keys: Any, value: Any = None
         (["more"], 1, "more is unknown"),
         (["cut", "share"], [0.5], "cut.share is [0.5], expected float"),
         (["baselines", "uniform", "mean"], [0.5], "baselines.uniform.mean holds 1 items, expected"),
+        (["shuffled", "iou", "low"], [], "shuffled.iou.low holds 0 items, expected 5"),
         (["reconstruction"], [], "reconstruction holds 0 items, expected 2"),
         (["reconstruction", 0, "latents"], [1], "reconstruction.0.latents has 1 items, expected 2"),
-        (["unstable", "counts"], [1, 2, 3], "unstable.counts holds 3 items, expected 2"),
+        (["weighted", "counts"], [1, 2, 3], "weighted.counts holds 3 items, expected 2"),
         (["unstable", "pairs", 0, "seeds"], [0, 7], "unstable.pairs names a seed beyond 1"),
         (["unstable", "energy"], 10**400, "unstable.energy is beyond float64"),
         (["xxh3"], "0", "not of one result, or were altered"),

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from lightsae.errors import LightsaeError
-from lightsae.interventions import Scale, ZeroAblate, attach, measure_class_effects
+from lightsae.interventions import (
+    Scale,
+    ZeroAblate,
+    ablation_effects,
+    attach,
+    measure_class_effects,
+)
 
 from ..finding.planted import D, planted
 from ..hooks.models import Tokens, random_sae
@@ -136,8 +142,9 @@ def test_outputs_with_logits_are_read():
         ({"n_random": 0}, "n_random is 0, expected 1 or more"),
         ({"n_random": 24}, "n_random is 24: besides latent 4 only 23 fire on these images"),
         ({"latents": [24]}, "latents must lie in [0, d_sae = 24), got 24"),
-        ({"logits": lambda y: y[0]}, "logits gives [3], expected [5, classes]"),
-        ({"logits": lambda y: 3}, "logits gives Tensor, expected [5, classes]"),
+        ({"logits": lambda y: y[0]}, "logits gives [3], expected logits [5, classes]"),
+        ({"logits": lambda y: 3}, "logits gives int, expected logits [5, classes]"),
+        ({"logits": lambda y: y / 0}, "logits hold NaN or inf, expected finite numbers"),
     ],
 )
 def test_mistakes_are_told_in_a_line(options, message):
@@ -145,6 +152,56 @@ def test_mistakes_are_told_in_a_line(options, message):
     with pytest.raises(LightsaeError) as error:
         measure_class_effects(model, "0", sae, batches, **{"latents": [4], **options})
     assert str(error.value) == message
+
+
+def test_what_a_model_gives_is_told():
+    class Gives(nn.Module):
+        def __init__(self, inner, change):
+            super().__init__()
+            self.inner, self.change = inner, change
+
+        def forward(self, x):
+            return self.change(self.inner(x))
+
+    model, sae, batches = small()
+    for change, given in (
+        (lambda y: (y, None), "tuple"),
+        (lambda y: y[:, 0], "[5]"),
+        (lambda y: {"scores": y}, "dict"),
+    ):
+        with pytest.raises(LightsaeError) as error:
+            measure_class_effects(Gives(model, change), "inner.0", sae, batches, latents=[4])
+        assert str(error.value) == (
+            f"the model gives {given}, expected logits [5, classes]: logits=... makes them of it"
+        )
+    one = Gives(model, lambda y: y[:, :1])
+    found = measure_class_effects(one, "inner.0", sae, batches, latents=[4], n_random=3)
+    assert found.ablation.mean.shape == (1, 1)
+
+
+@pytest.mark.parametrize("part", [nn.Dropout(0.1), nn.BatchNorm1d(72, dtype=torch.float64)])
+def test_a_model_in_training_mode_is_refused(part):
+    model, sae, batches = small()
+    model.insert(3, part)
+    with pytest.raises(LightsaeError, match=r"^model.3, .* in training mode: call model.eval\(\)"):
+        measure_class_effects(model, "0", sae, batches, latents=[4], n_random=3)
+    with pytest.raises(LightsaeError, match="is in training mode"):
+        ablation_effects(model, "0", sae, batches[0], lambda y: y[:, 0])
+    assert measure_class_effects(model.eval(), "0", sae, batches, latents=[4], n_random=3).images
+
+
+def test_images_that_change_from_reading_to_reading_are_refused():
+    class Augmented:
+        def __init__(self, batches):
+            self.batches, self.sign = batches, -1
+
+        def __iter__(self):
+            self.sign = -self.sign
+            return (self.sign * batch for batch in self.batches)
+
+    model, sae, batches = small()
+    with pytest.raises(LightsaeError, match=r"^batches differ between their two readings"):
+        measure_class_effects(model, "0", sae, Augmented(batches), latents=[4], n_random=3)
 
 
 def test_batches_are_read_twice():

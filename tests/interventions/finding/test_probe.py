@@ -143,3 +143,20 @@ def test_a_probe_and_a_contrast_agree_on_signs():
     best = list(case.causal)
     signs = np.sign(fit_probe(codes, labels).coef[best])
     np.testing.assert_array_equal(signs, np.sign(contrast(codes, labels).effect[best]))
+
+
+def test_pieces_of_a_recording_are_in_one_fold():
+    # Each recording has a feature of its own and a label by chance: only its other pieces tell it.
+    recordings = [f"r{number // 3}" for number in range(120)]
+    labels = np.random.default_rng(0).permutation(np.arange(40) % 2).repeat(3)
+    own = np.eye(40).repeat(3, axis=0)
+    assert fit_probe(own, labels).mean_auc > 0.95
+    assert fit_probe(own, labels, groups=recordings).mean_auc == pytest.approx(0.5, abs=0.1)
+
+
+def test_groups_that_do_not_fit():
+    labels, x = np.arange(20) % 2, np.ones((20, 1))
+    with pytest.raises(LightsaeError, match="groups: 3, expected 20, one for each row"):
+        fit_probe(x, labels, groups=["a"] * 3)
+    with pytest.raises(LightsaeError, match="groups: 2 groups with label 0, 5 folds need 5"):
+        fit_probe(x, labels, groups=list("ab" * 10)[:10] + list("ba" * 5))

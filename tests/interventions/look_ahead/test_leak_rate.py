@@ -32,3 +32,16 @@ def test_a_rate_counts_each_sample_once() -> None:
     found = rate([True, False, False, True])
     assert found.counts.tolist() == [1, 1, 1, 1]
     assert found.value == 0.5
+
+
+def test_questions_about_the_same_fact_are_one_sample() -> None:
+    kinds: list[AnswerKind] = ["later", "as of then", "later", "later", "other"]
+    subjects = ["mayor of Rome", "mayor of Rome", "", "", "seat of Rome"]
+    found = share(kinds, "later", subjects)
+    assert found.amounts.tolist() == [1, 1, 1, 0] and found.counts.tolist() == [2, 1, 1, 1]
+    assert found.value == share(kinds, "later").value
+
+
+def test_a_question_without_an_entity_has_no_subject() -> None:
+    assert DatedQuestion("p", "a", (), 1, "Rome", "mayor").subject == "mayor of Rome"
+    assert DatedQuestion("p", "a", (), 1, "", "mayor").subject == ""

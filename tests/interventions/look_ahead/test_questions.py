@@ -20,7 +20,8 @@ DATED = {
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     asked = DatedQuestion("In 2009 it is", "Zürich", ("b", "c"), 2009, "entity", "seat")
-    written = Questions([asked], [UndatedQuestion("It is", "red")], ["a text\nof two lines"])
+    text = "a text\nof two\u2028or\x85three lines"
+    written = Questions([asked], [UndatedQuestion("It is", "red")], [text])
     write_questions(tmp_path / "q.jsonl", {"choice": written, "test": Questions()})
     found = read_questions(tmp_path / "q.jsonl")
     assert found == {"find": Questions(), "choice": written, "test": Questions()}
@@ -46,6 +47,9 @@ def test_questions_with_and_without_later_answers() -> None:
         ({"year": "2009"}, "year is '2009', expected an integer"),
         ({"year": True}, "year is True, expected an integer"),
         ({"answer": "  "}, "answer is '  ', expected a text"),
+        ({"prompt": " "}, "prompt is ' ', expected a text"),
+        ({"kind": "text", "text": ""}, "text is '', expected a text"),
+        ({"kind": "undated", "prompt": ""}, "prompt is '', expected a text"),
         ({"later": ["b", "A"]}, "answer 'a' is among the later ones, 'b', 'A'"),
         ({"kind": "text"}, "text is None, expected a string"),
     ],

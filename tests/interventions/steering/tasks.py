@@ -18,7 +18,7 @@ class AnyLatent(PlantedTask):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = _Sum()
+        self.model = _Sum().eval()
         self.guards = {}
 
     def measure(self, split: Split) -> dict[str, Measured]:
@@ -40,7 +40,7 @@ class OwnEffects(PlantedTask):
 
     def __init__(self, seed: int) -> None:
         super().__init__(samples=100, seed=seed)
-        self.model = _Sum()
+        self.model = _Sum().eval()
         generator = torch.Generator().manual_seed(seed)
         self.guards = {"useful": GuardLimit(fall=1.0)}
         for x, _ in self.data.values():

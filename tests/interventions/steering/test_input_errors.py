@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lightsae.errors import LightsaeError
 from lightsae.interventions import LatentRanking
@@ -19,7 +20,7 @@ from lightsae.interventions.steering import (
     SteeringResult,
     steer,
 )
-from lightsae.sae import TopK, Transcoder
+from lightsae.sae import BatchTopK, SparseAutoencoder, TopK, Transcoder
 
 from .tasks import GRID
 
@@ -247,8 +248,9 @@ def test_a_file_that_is_no_steering(text: str, message: str, tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     result = SteeringResult("wer", True, {})
-    with pytest.raises(LightsaeError, match=r"steering.json cannot be written: No such file"):
-        result.save(tmp_path / "none")
+    with pytest.raises(LightsaeError, match=r"steering.json cannot be written: "):
+        (tmp_path / "file").touch()
+        result.save(tmp_path / "file")
 
 
 def test_altered_numbers_are_refused(tmp_path: Path) -> None:
@@ -256,3 +258,22 @@ def test_altered_numbers_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"damage": 0.0', '"damage": "much"', 1))
     with pytest.raises(LightsaeError, match="is not whole"):
         SteeringResult.load(path)
+
+
+def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
+    task = PlantedTask()
+    task.model.layer.register_module("drop", nn.Dropout(0.1))
+    with pytest.raises(LightsaeError, match=r"task.layer.drop, a Dropout, is in training mode"):
+        steer(task, tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_autoencoder_whose_codes_depend_on_its_mode_is_refused(tmp_path: Path) -> None:
+    task = PlantedTask()
+    task.saes = {"layer": SparseAutoencoder(24, 24, BatchTopK(4))}
+    with pytest.raises(
+        LightsaeError, match=r"autoencoder of layer 'layer' is in training mode.* BatchTopK takes"
+    ):
+        steer(task, tmp_path, SMALL)
+    task.saes = {"layer": PlantedTask().saes["layer"].train()}
+    assert steer(task, tmp_path, SMALL).outcome == "works"

@@ -120,3 +120,44 @@ def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(LightsaeError, match=r"settings.json cannot be read"):
         steer(Counted(), tmp_path, GRID)
+
+
+def test_an_attempt_that_found_no_latents_leaves_the_folder_free(tmp_path: Path) -> None:
+    with pytest.raises(LightsaeError, match="11 are left to draw 13"):
+        steer(Counted(), tmp_path, replace(GRID, counts=[13]), about=ABOUT)
+    assert len(list((tmp_path / "cells").glob("*.safetensors"))) == 2
+    again = Counted()
+    steer(again, tmp_path, GRID, about=ABOUT)
+    fresh = Counted()
+    steer(fresh, tmp_path / "fresh", GRID, about=ABOUT)
+    assert again.measured == fresh.measured
+    with pytest.raises(LightsaeError, match=r"options.counts was \[1, 2\], is \[1, 3\]"):
+        steer(Counted(), tmp_path, replace(GRID, counts=[1, 3]), about=ABOUT)
+    # The latents alone are gone: what was measured by them stays.
+    (tmp_path / "arms.safetensors").unlink()
+    with pytest.raises(LightsaeError, match="holds a steering with other settings"):
+        steer(Counted(), tmp_path, replace(GRID, counts=[1, 3]), about=ABOUT)
+
+
+def test_settings_of_something_else_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"theme": "dark"}')
+    with pytest.raises(LightsaeError, match=r"holds a steering with other settings: .*theme was"):
+        steer(Counted(), tmp_path, GRID)
+    assert (tmp_path / "settings.json").read_text() == '{"theme": "dark"}'
+
+
+class Read(Counted):
+    """Reads a file of which nothing else tells."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.content = content
+
+    def hashes(self) -> dict[str, str]:
+        return {"file": self.content}
+
+
+def test_other_data_is_refused_and_named(tmp_path: Path) -> None:
+    steer(Read("a"), tmp_path, GRID, about=ABOUT)
+    with pytest.raises(LightsaeError, match=r"read.file was 'a', is 'b'"):
+        steer(Read("b"), tmp_path, GRID, about=ABOUT)

@@ -52,5 +52,9 @@ def test_random_sets_are_different_and_without_the_chosen_one() -> None:
     assert found == random_sets(layers, 3, 30, seed=1, without=chosen)
     assert found != random_sets(layers, 3, 30, seed=2, without=chosen)
     assert len(random_sets(layers, 11, 30, seed=0, without=tuple(layers[:11]))) == 11
+    # One set more than draws: none may be left out by its place.
+    last = [random_sets(layers, 1, 11, seed=seed) for seed in range(8)]
+    assert {len(set(sets)) for sets in last} == {11}
+    assert any(("11",) in sets for sets in last)
     each_once = random_sets(layers, 1, 12, seed=0)
     assert [one for (one,) in each_once] == layers

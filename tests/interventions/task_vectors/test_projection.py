@@ -69,6 +69,20 @@ def test_dependent_directions_count_once() -> None:
         orthonormal_basis(torch.ones(D))
 
 
+def test_lengths_of_directions_do_not_matter_and_few_of_many_or_many_of_few_have_the_rank() -> None:
+    lengths = torch.logspace(-20, 5, 4).unsqueeze(1)
+    basis = orthonormal_basis(directions(4) * lengths)
+    assert basis.shape == (4, D)
+    torch.testing.assert_close(
+        basis.T @ basis, orthonormal_basis(directions(4)).T @ orthonormal_basis(directions(4)),
+        atol=1e-5, rtol=0,
+    )  # fmt: skip
+    low_rank = torch.randn(40, 2, generator=torch.Generator().manual_seed(3)) @ directions(2)
+    found = energy_kept({"w": torch.eye(D)}, orthonormal_basis(low_rank))
+    assert (found.rank, found.baseline) == (2, 2 / D) and found.kept == pytest.approx(2 / D)
+    assert orthonormal_basis(torch.cat([torch.zeros(1, D), directions(1)])).shape == (1, D)
+
+
 def test_chance_keeps_r_over_d_and_its_interval_narrows_with_rank_of_the_change() -> None:
     generator = torch.Generator().manual_seed(2)
     full, single = torch.randn(D, 400, generator=generator), torch.zeros(D, 5)
@@ -86,6 +100,14 @@ def test_chance_keeps_r_over_d_and_its_interval_narrows_with_rank_of_the_change(
 def test_sides() -> None:
     assert residual_side("w", torch.ones(D, D), D) == "output"
     assert residual_side("w", torch.ones(5, D), D) == "input"
+    for name in (
+        "blocks.0.attn.q_proj.weight",
+        "layer.3.self.query.weight",
+        "to_v.weight",
+    ):
+        assert residual_side(name, torch.ones(D, D), D) == "input"
+        assert residual_side(name, torch.ones(D, 5), D) == "output"
+    assert residual_side("attn.proj.weight", torch.ones(D, D), D) == "output"
     assert residual_side("b", torch.ones(D), D) is None
     with pytest.raises(LightsaeError, match=r"^w is \[5, 7\], expected a side of d_in = 12$"):
         residual_side("w", torch.ones(5, 7), D)

@@ -7,7 +7,9 @@ from scipy.stats import chi2_contingency
 
 from lightsae.errors import LightsaeError
 from lightsae.interventions.task_vectors.proportions import (
+    Flips,
     Proportion,
+    mcnemar_exact,
     two_proportion_z,
     wilson_interval,
 )
@@ -26,6 +28,22 @@ def test_z_is_the_root_of_chi_squared(a: int, n: int, b: int, m: int) -> None:
 def test_equal_certainties_do_not_differ() -> None:
     assert two_proportion_z(Proportion(0, 9), Proportion(0, 4)) == (0.0, 0.0, 1.0)
     assert two_proportion_z(Proportion(9, 9), Proportion(4, 4)) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (3, 3), (9, 2), (0, 7), (30, 12)])
+def test_mcnemar_sums_the_tails_of_a_fair_coin(gained: int, lost: int) -> None:
+    n, least = gained + lost, min(gained, lost)
+    tail = sum(math.comb(n, number) for number in range(least + 1)) / 2**n
+    assert mcnemar_exact(Flips(gained, lost)) == pytest.approx(min(1, 2 * tail))
+    assert mcnemar_exact(Flips(lost, gained)) == mcnemar_exact(Flips(gained, lost))
+
+
+def test_pairs_tell_what_independent_answers_do_not() -> None:
+    # 100 samples, of which only 6 changed, all for the better.
+    assert two_proportion_z(Proportion(56, 100), Proportion(50, 100)).p_value > 0.3
+    assert mcnemar_exact(Flips(6, 0)) == pytest.approx(2 / 64)
+    with pytest.raises(LightsaeError, match="-1 gained and 2 lost, expected 0 or more"):
+        mcnemar_exact(Flips(-1, 2))
 
 
 @pytest.mark.parametrize(("successes", "samples"), [(0, 10), (7, 10), (10, 10), (160, 540)])

@@ -180,6 +180,82 @@ def test_a_tied_weight_is_changed_once() -> None:
         assert base["embed"].weight[0, 0] == 4
 
 
+def test_numbers_under_two_names_of_a_state_dict_count_once() -> None:
+    weight, other = torch.ones(3, 3), torch.full((3, 3), 2.0)
+    vector = TaskVector.between(
+        {"embed.weight": weight, "head.weight": weight},
+        {"embed.weight": other, "head.weight": other.clone()},
+        ["embed"],
+    )
+    assert vector.names() == ["embed.weight"] and vector.energy() == 9
+    untied = {"embed.weight": other, "head.weight": 3 * other}
+    for pair in ({"embed.weight": weight, "head.weight": weight}, untied), (
+        untied, {"embed.weight": weight, "head.weight": weight}
+    ):  # fmt: skip
+        with pytest.raises(LightsaeError, match=r"^head\.weight and embed\.weight differ in"):
+            TaskVector.between(*pair, ["embed"])
+
+
+@pytest.mark.parametrize("names", [["head", "embed"], ["head"], ["embed"]])
+def test_a_tied_weight_is_found_under_whichever_name_a_file_has_it(names: list[str]) -> None:
+    model = nn.ModuleDict({"embed": nn.Linear(3, 3, bias=False)})
+    model["head"] = nn.Linear(3, 3, bias=False)
+    model["head"].weight = model["embed"].weight
+    there = model["embed"].weight.detach() + 1
+    tuned = {f"{name}.weight": there for name in names}
+    for checkpoint in (model, model.state_dict()):
+        vector = TaskVector.between(checkpoint, tuned, ["embed"])
+        assert vector.names() == ["embed.weight"]
+        torch.testing.assert_close(vector.changes["embed.weight"], torch.ones(3, 3))
+    with vector.injected(model):
+        torch.testing.assert_close(model["head"].weight.detach(), there)
+    back = TaskVector.between(tuned, model, [names[0] if len(names) == 2 else "embed"])
+    assert back.energy() == pytest.approx(9)
+
+
+def test_different_changes_of_a_tied_weight_are_refused() -> None:
+    state = {"embed.weight": torch.ones(3, 3), "head.weight": torch.ones(3, 3)}
+    tuned = {"embed.weight": torch.ones(3, 3), "head.weight": torch.zeros(3, 3)}
+    model = nn.ModuleDict({"embed": nn.Linear(3, 3, bias=False)})
+    model["head"] = nn.Linear(3, 3, bias=False)
+    model["head"].weight = model["embed"].weight
+    before = state_of(model)
+    vector = TaskVector.between(state, tuned, ["embed", "head"])
+    with pytest.raises(LightsaeError, match=r"^head\.weight is tied to another weight"):
+        vector.applied(model)
+    assert same(model, before)
+
+
+def test_buffers_that_a_model_does_not_save_may_be_in_a_file() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_buffer("angles", torch.ones(3), persistent=False)
+    vector = TaskVector.between(model, model.state_dict() | {"angles": torch.ones(3)}, ["0"])
+    assert vector.names() == ["0.weight", "0.bias"]
+
+
+def test_what_is_no_tensor_in_a_state_dict_is_told() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    state = model.state_dict()
+    message = r"^tuned: state_dict is of .*Dict, expected tensors.*: give tuned\['state_dict'\]$"
+    with pytest.raises(LightsaeError, match=message):
+        TaskVector.between(model, {"state_dict": state, "epoch": 3}, ["0"])
+    with pytest.raises(LightsaeError, match=r"^base: epoch is of int, expected tensors by name$"):
+        TaskVector.between({"epoch": 3} | state, model, ["0"])
+    assert TaskVector.between(model, state | {"0._extra_state": b"fp8"}, ["0"]).energy() == 0
+
+
+def test_one_name_is_not_taken_for_letters(pair: tuple[Net, Net]) -> None:
+    layers = [str(place) for place in range(11)]
+    base, tuned = (nn.Sequential(*model.blocks).eval() for model in pair)
+    vector = TaskVector.between(base, tuned, layers)
+    with pytest.raises(LightsaeError, match=r"^layers is '10', expected a list of names"):
+        vector.applied(base, "10")
+    with pytest.raises(LightsaeError, match="layers is 'head', expected a list"):
+        TaskVector.between(*pair, "head")
+    with pytest.raises(LightsaeError, match="scale is nan, expected a finite factor"):
+        vector.applied(base, scale=float("nan"))
+
+
 def test_energy_by_layer(pair: tuple[Net, Net]) -> None:
     base, tuned = pair
     vector = TaskVector.between(base, tuned, [f"blocks.{place}" for place in range(11)])
@@ -262,6 +338,8 @@ def test_files_that_are_none_are_refused(pair: tuple[Net, Net], tmp_path: Path) 
     path = tmp_path / "weights.safetensors"
     with pytest.raises(LightsaeError, match=r"^tuned: .*weights.safetensors is not there$"):
         TaskVector.between(pair[0], path, LAYERS)
+    with pytest.raises(LightsaeError, match=r"^tuned: .* is a folder, expected a safetensors"):
+        TaskVector.between(pair[0], tmp_path, LAYERS)
     path.write_bytes(b"no weights")
     with pytest.raises(LightsaeError, match=r"base: .*weights.safetensors cannot be read"):
         TaskVector.between(path, pair[0], LAYERS)

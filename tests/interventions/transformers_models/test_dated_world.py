@@ -13,9 +13,9 @@ from lightsae.interventions.steering import SteeringOptions
 from lightsae.interventions.steering.result import SteeringResult
 
 SMALL = Experiment(
-    entities=8, years=6, training=Training(steps=300, batch_size=64, lr=5e-3, width=48, layers=2),
+    entities=12, years=6, training=Training(steps=300, batch_size=64, lr=5e-3, width=48, layers=2),
     block=0, sentences=600, d_sae=128, k=8, epochs=3,
-    steering=SteeringOptions(strengths=[0.5, 2], counts=[1, 4], draws=1, bootstrap=200),
+    steering=SteeringOptions(strengths=[0.1, 2], counts=[1, 4], draws=1, bootstrap=200),
 )  # fmt: skip
 
 

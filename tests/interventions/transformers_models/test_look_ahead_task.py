@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from lightsae.interventions.look_ahead.questions import (
     write_questions,
 )
 from lightsae.interventions.look_ahead.task import LookAheadTask
-from lightsae.interventions.steering import SteeringOptions
+from lightsae.interventions.steering import SteeringOptions, steer
 
 from ..hooks.models import random_sae
 from .language_models import WORDS, saved_model
@@ -134,3 +135,76 @@ def test_splits_that_lack_questions(folder: Path, tmp_path: Path) -> None:
     file = kept(lambda each: each["split"] != "test" or each["kind"] != "text")
     with pytest.raises(LightsaeError, match=r"split 'choice' has samples of 'loss', 'test' has"):
         task_of(folder, file)
+
+
+def test_a_question_in_two_splits_is_refused(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "questions.jsonl").read_text().splitlines()
+    copied = json.dumps({**json.loads(lines[0]), "split": "test"})
+    (tmp_path / "q.jsonl").write_text("\n".join([*lines, copied]))
+    with pytest.raises(LightsaeError, match=r"prompt 'w0 w0 w0' is in splits 'find' and 'test'"):
+        task_of(folder, tmp_path / "q.jsonl")
+
+
+def test_questions_of_an_entity_are_one_sample(folder: Path, tmp_path: Path) -> None:
+    lines = map(json.loads, (folder / "questions.jsonl").read_text().splitlines())
+    about = [
+        each | {"entity": f"e{place % 8}", "attribute": "a"} if each["kind"] == "dated" else each
+        for place, each in enumerate(lines)
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, about)))
+    found = task_of(folder, tmp_path / "q.jsonl").measure("test")
+    assert found["leak rate"].counts.tolist() == [3.0] * 8
+    assert found["leak rate"].value == 0.5
+
+
+def copied_task(folder: Path, place: Path) -> LookAheadTask:
+    shutil.copytree(folder / "model", place / "model", dirs_exist_ok=True)
+    return LookAheadTask(
+        str(place / "model"), {LAYER: str(folder / "sae")}, str(folder / "questions.jsonl")
+    )
+
+
+def test_another_model_tokenizer_or_file_under_the_same_name_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    # As the command does it, which knows the options alone.
+    about = {"init_args": {"model": "model"}}
+    task = copied_task(folder, tmp_path)
+    steer(task, out, OPTIONS, about=about)
+    with torch.no_grad():
+        task.model.lm_head.weight[0, 0] += 1
+    task.model.save_pretrained(tmp_path / "model")
+    again = LookAheadTask(
+        str(tmp_path / "model"), {LAYER: str(folder / "sae")}, str(folder / "questions.jsonl")
+    )
+    with pytest.raises(LightsaeError, match=r"model was '\w+', is '\w+'"):
+        steer(again, out, OPTIONS, about=about)
+    for name, old, new in [
+        ("tokenizer.json", '"w38": 41', '"x38": 41'),
+        ("config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'),
+    ]:
+        task = copied_task(folder, tmp_path)
+        file = tmp_path / "model" / name
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        again = LookAheadTask(
+            str(tmp_path / "model"), {LAYER: str(folder / "sae")}, str(folder / "questions.jsonl")
+        )
+        with pytest.raises(LightsaeError, match=rf"read.{name[:6]}\w* was"):
+            steer(again, out, OPTIONS, about=about)
+    changed = (folder / "questions.jsonl").read_text().replace("w1 w2 w3", "w1 w2 w4")
+    (tmp_path / "q.jsonl").write_text(changed)
+    with pytest.raises(LightsaeError, match=r"read.questions was"):
+        steer(task_of(folder, tmp_path / "q.jsonl"), out, OPTIONS, about=about)
+
+
+def test_folders_of_autoencoders_may_have_variables(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAES", str(folder))
+    task = LookAheadTask(
+        str(folder / "model"), {LAYER: "$SAES/sae"}, str(folder / "questions.jsonl")
+    )
+    assert task.saes[LAYER].d_sae == 32

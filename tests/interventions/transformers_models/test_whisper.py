@@ -1,10 +1,13 @@
 """Transcripts and both figures against generation and a slow reckoning; the task from files."""
 
+import copy
+import json
 import wave
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lightsae.errors import LightsaeError
 from lightsae.interventions import ZeroAblate, attach
@@ -101,6 +104,17 @@ def test_both_figures_agree_with_a_reckoning_without_cache_one_clip_at_a_time(wh
 def test_claims_are_one_or_the_other():
     probs, logprobs = torch.tensor([0.6, 0.59, 0.6]), torch.tensor([-1.0, -1.5, -0.9])
     assert claims_speech(probs, logprobs).tolist() == [False, True, True]
+
+
+def test_a_figure_that_is_no_number_is_a_claim():
+    nan = torch.tensor([torch.nan])
+    assert claims_speech(nan, torch.tensor([-2.0])).item()
+    assert claims_speech(torch.tensor([0.9]), nan).item()
+
+
+def test_a_model_is_not_saved_over_another_folder(whisper, tmp_path):
+    with pytest.raises(LightsaeError, match="is there already"):
+        whisper.save(tmp_path)
 
 
 def test_edits_of_the_encoder_reach_the_transcript(whisper, features):
@@ -222,6 +236,140 @@ def test_the_task_from_folders(folder, whisper):
 def test_wrong_files_are_told(folder, options, message):
     with pytest.raises(LightsaeError, match=message):
         from_files(folder, **options)
+
+
+def test_recordings_of_speech_are_not_among_those_without(folder):
+    (folder / "nonspeech" / "7.wav").unlink()
+    (folder / "nonspeech" / "7.wav").symlink_to(folder / "speech" / "3.wav")
+    with pytest.raises(LightsaeError, match=r"nonspeech: .*7\.wav has a transcript"):
+        from_files(folder)
+
+
+def test_a_recording_that_is_too_long_is_told_at_once(folder):
+    with wave.open(str(folder / "nonspeech" / "long.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SECOND)
+        file.writeframes(bytes(2 * 3 * SECOND))
+    with pytest.raises(LightsaeError, match=r"recording .*long\.wav' has 3\.0 s, the window"):
+        from_files(folder)
+
+
+def test_other_recordings_or_settings_have_other_hashes(folder):
+    first = from_files(folder).hashes()
+    assert first == from_files(folder).hashes()
+    (folder / "speech" / "3.wav").write_bytes((folder / "speech" / "4.wav").read_bytes())
+    assert {key for key, each in from_files(folder).hashes().items() if each != first[key]} == {
+        "speech"
+    }
+    settings = folder / "model" / "generation_config.json"
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**content, "suppress_tokens": [1]}))
+    (folder / "nonspeech" / "0.wav").unlink()
+    changed = {key for key, each in from_files(folder).hashes().items() if each != first[key]}
+    assert changed == {"speech", "nonspeech", "decoding"}
+
+
+def test_weights_of_half_precision_are_run_in_single(folder, features):
+    half = tiny_whisper(32, 2)
+    half.model.half()
+    half.save(folder / "half")
+    loaded = Whisper.load(str(folder / "half"), language="en")
+    assert {each.dtype for each in loaded.model.parameters()} == {torch.float32}
+    assert transcribe(half, features).avg_logprob.dtype == torch.float32
+
+
+def test_a_folder_without_all_weights_is_refused(folder):
+    weights = load_file(folder / "model" / "model.safetensors")
+    del weights["model.encoder.layers.1.fc1.bias"]
+    save_file(weights, folder / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LightsaeError, match=r"lacks 1 weights of a Whisper, such as .*fc1\.bias"):
+        from_files(folder)
+
+
+def changed_settings(whisper, **settings):
+    """The model with other settings of generation; None takes one away."""
+    other = copy.copy(whisper.model)
+    other.generation_config = copy.deepcopy(whisper.model.generation_config)
+    for name, value in settings.items():
+        setattr(other.generation_config, name, value)
+        if value is None:
+            delattr(other.generation_config, name)
+    return Whisper(other, whisper.tokenizer, whisper.feature_extractor, whisper.language)
+
+
+@pytest.mark.parametrize("name", ["is_multilingual", "no_timestamps_token_id", "lang_to_id"])
+def test_a_model_that_does_not_say_how_it_is_decoded_is_refused(whisper, name):
+    other = changed_settings(whisper, **{name: None})
+    with pytest.raises(LightsaeError, match=f"generation_config has no {name}: take"):
+        other.decoding()
+
+
+def test_an_english_model_has_a_prompt_without_language(whisper, features):
+    end = [whisper.decoding().end]
+    english = changed_settings(
+        whisper, is_multilingual=False, suppress_tokens=[], begin_suppress_tokens=[],
+        eos_token_id=end,
+    )  # fmt: skip
+    prompt = whisper.decoding().prompt
+    assert english.decoding()[:2] == ([prompt[0], prompt[-1]], whisper.decoding().end)
+    assert transcribe(english, features).avg_logprob.isfinite().all()
+    other = Whisper(english.model, english.tokenizer, english.feature_extractor, "fr")
+    with pytest.raises(LightsaeError, match="language is 'fr', the model knows English alone"):
+        other.decoding()
+    several = changed_settings(whisper, eos_token_id=[1, 2])
+    with pytest.raises(LightsaeError, match=r"eos_token_id is \[1, 2\], expected one token"):
+        several.decoding()
+
+
+def test_a_feature_extractor_of_another_model_is_refused(whisper):
+    transformers = pytest.importorskip("transformers")
+    other = transformers.WhisperFeatureExtractor(feature_size=80, hop_length=320, chunk_length=2)
+    mixed = Whisper(whisper.model, whisper.tokenizer, other, "en")
+    with pytest.raises(LightsaeError, match="gives 80 mels x 100 frames, expected 40 x 100 of the"):
+        mixed.features([np.zeros(8, np.float32)])
+    slow = copy.copy(whisper.feature_extractor)
+    slow.sampling_rate = 8_000
+    with pytest.raises(LightsaeError, match=r"the feature extractor: .*sampling rate of 8000"):
+        Whisper(whisper.model, whisper.tokenizer, slow, "en").features([np.zeros(8, np.float32)])
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (np.zeros(8, np.int16), r"a recording is \[8\] int16, expected \[samples\] floats"),
+        (np.zeros((2, 8), np.float32), r"a recording is \[2, 8\] float32"),
+        (np.array([0, np.nan], np.float32), "a recording has samples that are not finite"),
+    ],
+)
+def test_audio_that_is_none_is_refused(whisper, audio, message):
+    with pytest.raises(LightsaeError, match=message):
+        whisper.features([audio])
+
+
+def test_a_model_in_training_mode_is_refused(whisper, features):
+    layer = whisper.model.model.encoder.layers[0].train()
+    layer.dropout = 0.1
+    try:
+        with pytest.raises(LightsaeError, match=r"encoder\.layers\.0, a .* is in"):
+            transcribe(whisper, features)
+    finally:
+        layer.dropout = 0.0
+        whisper.model.eval()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"find_by": "noise"}, "find_by is 'noise', expected one of hallucination, speech"),
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+    ],
+)
+def test_options_that_there_are_not(whisper, audios, options, message):
+    silent = {split: clips(audios[n : n + 1], split[0]) for n, split in
+              enumerate(("find", "choice", "test"))}  # fmt: skip
+    with pytest.raises(LightsaeError, match=message):
+        HallucinationTask(whisper, {}, silent, silent, **options)
 
 
 @pytest.mark.parametrize("language", [None, "xx"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lightsae.errors import LightsaeError
 from lightsae.interventions.steering import SteeringOptions
 
 pytest.importorskip("transformers")
@@ -79,6 +80,8 @@ def test_from_recordings_to_page(data, tmp_path, capsys):
     again = run(data, tmp_path, sizes=SIZES, options=OPTIONS)
     assert again == first
     assert cells == {file: file.stat().st_mtime_ns for file in cells}
+    with pytest.raises(LightsaeError, match=r"experiment.json has another seed or size"):
+        run(data, tmp_path, seed=1, sizes=SIZES, options=OPTIONS)
 
 
 def test_a_file_that_is_none_is_told(tmp_path, capsys):

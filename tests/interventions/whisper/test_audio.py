@@ -71,3 +71,30 @@ def test_what_cannot_be_read_is_told(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(LightsaeError, match="has no recordings"):
         audio_files(tmp_path / "empty")
+
+
+def test_samples_that_are_none_are_refused(tmp_path):
+    with pytest.raises(LightsaeError, match="sampling rate is 0 Hz, expected at least 1"):
+        resampled(np.zeros(3), 0)
+    with pytest.raises(LightsaeError, match=r"samples are \[3\] int16, expected \[samples\]"):
+        resampled(np.zeros(3, np.int16), 16_000)
+    with pytest.raises(LightsaeError, match=r"samples are \[3, 2\] float64"):
+        resampled(np.zeros((3, 2)), 8_000)
+    write(tmp_path / "a.wav", np.zeros(4))
+    header = bytearray((tmp_path / "a.wav").read_bytes())
+    header[24:28] = bytes(4)
+    (tmp_path / "a.wav").write_bytes(header)
+    with pytest.raises(LightsaeError, match=r"a\.wav: sampling rate is 0 Hz"):
+        read_audio(tmp_path / "a.wav")
+    header[24:28], header[34:36] = (16_000).to_bytes(4, "little"), (40).to_bytes(2, "little")
+    (tmp_path / "a.wav").write_bytes(header)
+    with pytest.raises(LightsaeError, match=r"a\.wav has samples of 40 bits, expected 8 to 32"):
+        read_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("rate", [11_025, 22_050, 44_100, 48_000])
+def test_a_tone_keeps_its_pitch_at_any_rate(rate):
+    found = resampled(np.sin(2 * np.pi * 440 * np.arange(rate) / rate), rate)
+    wanted = np.sin(2 * np.pi * 440 * np.arange(len(found)) / 16_000)
+    assert len(found) == 16_000
+    np.testing.assert_allclose(found[500:-500], wanted[500:-500], atol=3e-3)

@@ -52,6 +52,10 @@ def test_transcripts(tmp_path):
     [
         ("a.wav\tone\na.wav\ttwo\n", r"t\.tsv:2: .*a\.wav is there twice"),
         ("b.wav\tone\n", r"t\.tsv:1: .*b\.wav is no file"),
+        ("a.wav\tone\n./a.wav\ttwo\n", r"t\.tsv:2: .*a\.wav is there twice"),
+        ("../b.wav\tone\n", r"t\.tsv:1: .*b\.wav is outside"),
+        ("/etc/hostname\tone\n", r"t\.tsv:1: /etc/hostname is outside"),
+        ("a" * 200_000, r"transcripts .* cannot be read: field larger than"),
         ("a.wav one\n", "expected a path, a tab and a text"),
         ("a.wav\t \n", "expected a path, a tab and a text"),
     ],
@@ -66,3 +70,12 @@ def test_lines_that_are_no_transcripts_are_named(tmp_path, text, message):
 def test_a_missing_table_is_told(tmp_path):
     with pytest.raises(LightsaeError, match=r"transcripts .* cannot be read"):
         read_transcripts(tmp_path / "none.tsv", tmp_path)
+
+
+def test_links_to_recordings_are_recordings(tmp_path):
+    (tmp_path / "there.wav").touch()
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "a.wav").symlink_to(tmp_path / "there.wav")
+    (folder / "t.tsv").write_text("a.wav\tone\n")
+    assert read_transcripts(folder / "t.tsv", folder) == {folder / "a.wav": "one"}

@@ -29,8 +29,8 @@ def result() -> StabilityResult:
 def test_tables_hold_what_was_measured(result: StabilityResult) -> None:
     stability, sets = stability_tables(result)
     assert stability.columns == ["0.5", "0.6", "0.7", "0.8", "0.9"]
-    names = ["by decoder rows", "by co-firing", "by correlation", "random",
-             "random, as decoder rows spread"]  # fmt: skip
+    names = ["by decoder rows", "by co-firing", "by correlation", "co-firing by chance",
+             "correlation by chance", "random", "random, as decoder rows spread"]  # fmt: skip
     assert [name for name, _ in stability.rows] == names
     for (value, _), interval in zip(stability.rows[0][1], result.mean_stability(), strict=True):
         assert float(value) == pytest.approx(interval.mean, abs=5e-4)

@@ -24,12 +24,12 @@ SPLIT = {"val_fraction": 0.1, "test_fraction": 0.05, "split_seed": 0}
 Ask = Callable[..., str]
 
 
-def make_run(folder: Path, shards: Path) -> Path:
+def make_run(folder: Path, shards: Path, d_in: int = 64) -> Path:
     """An evaluated run with an autoencoder that was not trained."""
     torch.manual_seed(0)
     data = ActivationDataModule(shards, readers=0, **SPLIT)
     data.setup()
-    sae = SparseAutoencoder(64, 48, TopK(6))
+    sae = SparseAutoencoder(d_in, 48, TopK(6))
     sae.initialize_(data.training_sample())
     sae.save(folder / "sae")
     evaluate(sae, data, show_progress=False).save(folder)
@@ -150,6 +150,29 @@ def test_other_models_and_images_are_refused(made, tmp_path, error) -> None:
     assert "evaluation.json" in error(tmp_path / "no_run", *made.model)
     assert '"latents"' in error(made.run, "--latents", "0", *made.model, status=2)
     assert not (tmp_path / "no_run").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(
+    made, error, monkeypatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert error(made.run) == (
+        f"lightsae effects: error: {made.run} cannot be written, where the effects are kept"
+    )
+
+
+def test_images_that_lack_some_of_the_test_split_are_refused(made, error, monkeypatch) -> None:
+    from lightsae.runs.class_effects import measure_run
+
+    load = measure_run.load_images
+
+    def half(*given):
+        found, told = load(*given)
+        found.original_index = found.original_index % 2
+        return found, told
+
+    monkeypatch.setattr(measure_run, "load_images", half)
+    assert "lacks images of the test split, expected those that" in error(made.run, *made.model)
 
 
 def test_a_model_without_logits_is_refused(made, error) -> None:

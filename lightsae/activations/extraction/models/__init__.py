@@ -8,7 +8,11 @@ if TYPE_CHECKING:
     from lightsae.activations.extraction.models.layer_outputs import LayerOutputs
     from lightsae.activations.extraction.models.layer_tap import Inputs, LayerTap
     from lightsae.activations.extraction.models.layouts import check_layout
-    from lightsae.activations.extraction.models.load import load_model, weights_hash
+    from lightsae.activations.extraction.models.load import (
+        load_image_classifier,
+        load_model,
+        weights_hash,
+    )
     from lightsae.activations.extraction.models.name_lookup import (
         closest,
         import_object,
@@ -28,6 +32,7 @@ else:
             "closest": ".name_lookup",
             "import_object": ".name_lookup",
             "layer_names": ".name_lookup",
+            "load_image_classifier": ".load",
             "load_model": ".load",
             "weights_hash": ".load",
         },
@@ -43,6 +48,7 @@ __all__ = [
     "closest",
     "import_object",
     "layer_names",
+    "load_image_classifier",
     "load_model",
     "weights_hash",
 ]

@@ -49,6 +49,19 @@ def load_model(options: ModelOptions) -> nn.Module:
         >>> load_model(ModelOptions(module="torch.nn.Identity"))
         Identity()
     """
+    module = load_whole_model(options)
+    return module if options.name is None else images_part(module)
+
+
+def load_whole_model(options: ModelOptions) -> nn.Module:
+    """As `load_model`, but a model of images and text keeps both parts.
+
+    Args:
+        options: Which model and which weights.
+
+    Raises:
+        LightsaeError: As `load_model`.
+    """
     if (options.name is None) == (options.module is None):
         raise LightsaeError("model: give either name (and its library) or module (a class path)")
     with torch.random.fork_rng(devices=[]):
@@ -56,10 +69,31 @@ def load_model(options: ModelOptions) -> nn.Module:
         module = _build(options)
     if options.weights is not None:
         _load_weights(module, Path(options.weights))
-    if options.name is not None:
-        module = images_part(module)
     given = f"name {options.name}" if options.name is not None else f"module {options.module}"
     return _frozen(module, f"model.{given}")
+
+
+def load_image_classifier(options: ModelOptions) -> nn.Module:
+    """The classifier of images whose encoder is a model of transformers.
+
+    Args:
+        options: The encoder, by name.
+
+    Returns:
+        The module in evaluation mode; no parameter requires a gradient.
+
+    Raises:
+        LightsaeError: If the checkpoint has no classifier, or weights come from another file.
+    """
+    title = f"model.name {options.name}"
+    if options.weights is not None or not options.pretrained:
+        raise LightsaeError(
+            f"{title}: its classifier is taken from a folder or name with all weights, expected no "
+            "model.weights and no model.pretrained false"
+        )
+    with hub_or_cache(options):
+        module = transformers_models.build_classifier(str(options.name), options.arguments)
+    return _frozen(module, title)
 
 
 def _frozen(module: nn.Module, title: str) -> nn.Module:

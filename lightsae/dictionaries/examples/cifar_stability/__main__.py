@@ -23,9 +23,7 @@ from lightsae.files import expanded
 _SIZES = Sizes()
 
 
-def run(
-    data: str, networks: str, out: str = "runs/cifar-stability", sizes: Sizes = _SIZES
-) -> None:
+def run(data: str, networks: str, out: str = "runs/cifar-stability", sizes: Sizes = _SIZES) -> None:
     """Run the study; the same command again goes on where it stopped.
 
     Args:

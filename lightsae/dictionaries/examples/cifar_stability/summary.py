@@ -53,8 +53,10 @@ def _stability(studies: Mapping[str, Study]) -> str:
         for measure in sorted(found.measures):
             means = [_told(each) for each in found.mean_stability(measure)]
             rows.append([f"{name}, {measure}", *means])
-        for kind, random in found.baselines.items():
-            rows.append([f"{name}, random ({kind})", *(f"{each:.3f}" for each in random.mean)])
+        chance = {f"{each} by chance": found.shuffled[each] for each in sorted(found.shuffled)}
+        chance |= {f"random ({kind})": each for kind, each in found.baselines.items()}
+        for told, random in chance.items():
+            rows.append([f"{name}, {told}", *(f"{each:.3f}" for each in random.mean)])
     return _table(["mean stability", *(f"{tau:g}" for tau in thresholds)], rows)
 
 
@@ -77,11 +79,13 @@ def _asymmetry(studies: Mapping[str, Study]) -> str:
 def _subspaces(studies: Mapping[str, Study]) -> str:
     rows = []
     for name, study in studies.items():
-        unstable, d_in = study.seeds.unstable, study.seeds.d_in
-        rows.append([
-            name, f"{', '.join(map(str, unstable.ranks))} of {d_in}", _told(unstable.overlap),
-            *(_told(unstable.beyond(each)) for each in ("random", "others", "data")),
-        ])  # fmt: skip
+        found = study.seeds
+        for kind, spans in (("", found.unstable), (", weighted", found.weighted)):
+            rows.append([
+                f"{name}{kind}", f"{', '.join(map(str, spans.ranks))} of {found.d_in}",
+                _told(spans.overlap),
+                *(_told(spans.beyond(each)) for each in ("random", "others", "data")),
+            ])  # fmt: skip
     return _table(
         ["spans of unstable latents", "ranks", "overlap", "beyond random", "beyond stable latents",
          "beyond directions that follow the data"], rows,

@@ -1,14 +1,12 @@
 """World, model, autoencoder, and steering in both directions."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lightsae.errors import LightsaeError
-from lightsae.files import replacing
 from lightsae.interventions.examples.dated_world.training import Training, activations, trained
 from lightsae.interventions.examples.dated_world.world import Mixture, World
 from lightsae.interventions.examples.sae_fitting import fit_sae
+from lightsae.interventions.examples.same_experiment import require_same
 from lightsae.interventions.look_ahead.both_directions import steer_both
 from lightsae.interventions.look_ahead.questions import write_questions
 from lightsae.interventions.look_ahead.task import Direction, LookAheadTask
@@ -66,7 +64,7 @@ class Experiment:
         """
         world = World(self.entities, self.years, seed)
         folder.mkdir(parents=True, exist_ok=True)
-        self._require_same(folder / "experiment.json", seed)
+        require_same(folder, {"seed": seed, **asdict(self)})
         model = trained(world, folder / "model", self.training, self.mixture, seed)
         written = world.sentences(self.sentences, self.mixture, seed=_SENTENCES_FOR_SAE)
         rows, sentence = activations(model, self.block, written)
@@ -80,12 +78,3 @@ class Experiment:
             str(folder / "questions.jsonl"), accuracy_fall=0.05, batch_size=512, seed=seed,
         )  # fmt: skip
         return steer_both(task, folder, self.steering)
-
-    def _require_same(self, path: Path, seed: int) -> None:
-        """Keep seed and sizes beside what is made of them, and refuse others."""
-        told = json.dumps({"seed": seed, **asdict(self)}, indent=1)
-        if not path.exists():
-            with replacing(path) as temporary:
-                temporary.write_text(told)
-        elif path.read_text() != told:
-            raise LightsaeError(f"{path} has another seed or size, expected another folder")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from lightsae.interventions.examples.sae_fitting import fit_sae
+from lightsae.interventions.examples.same_experiment import require_same
 from lightsae.interventions.examples.whisper_digits.digit_clips import (
     Sounds,
     pieces,
@@ -174,7 +176,7 @@ def run(
 
     Args:
         data: The npz file of the recordings.
-        out: Gets whisper, sae/LAYER and steering, where table, figures and page are.
+        out: Gets experiment.json, whisper, sae/LAYER and steering with table, figures and page.
         seed: Of everything.
         sizes: How large everything is.
         options: Of the steering; the middle layer of the encoder is steered.
@@ -183,18 +185,24 @@ def run(
         What the steering came to.
 
     Raises:
-        LightsaeError: If the file is not as described, or the folder holds something else.
+        LightsaeError: If the file is not as described, or the folder holds something else, such as
+            an example of another seed, size or file.
     """
     from lightsae.report.steering_report import write_steering_report
 
     console = Console()
     material = Material(read_sounds(data), sizes, seed)
     out.mkdir(parents=True, exist_ok=True)
+    # A model of another seed was trained on recordings that are this one's test.
+    content = xxhash.xxh3_64_hexdigest(data.read_bytes())
+    require_same(out, {"seed": seed, "recordings": content, **asdict(sizes)})
     whisper = trained_whisper(material, sizes, seed, out)
     saes = fitted_saes(whisper, material, sizes, seed, out)
     task = HallucinationTask(whisper, saes, material.speech, material.nonspeech, batch_size=64)
     examples = task.examples()
-    probes = probe_layers(task.features(examples.batches), examples.labels, seed=seed)
+    recordings = [clip.recording for clip in material.nonspeech["find"]]
+    features = task.features(examples.batches)
+    probes = probe_layers(features, examples.labels, seed=seed, groups=recordings)
     console.print(probe_table(probes))
     middle = layer_names(sizes)[sizes.layers // 2]
     about = {"example": "whisper_digits", "seed": seed, "sizes": asdict(sizes)}

@@ -1,6 +1,6 @@
 // What a latent does to the logits of a classifier, where that was measured.
 
-const CHANGE = ["mean", "standard_error", "control_mean", "control_sd", "p_value"];
+const CHANGE = ["mean", "standard_error", "control_mean", "control_sd", "p_value", "q_value"];
 
 function effectsOf(run, latent) {
   const about = runs[run].effects;
@@ -22,7 +22,7 @@ function effectsOf(run, latent) {
     say(sentenceOf(title, changes, about.controls), "says");
     if (changes.length) section.append(changesTable(changes, scale));
   }
-  say(`Change of class logits at ${about.layer}, mean ± standard error over the ${counted(firing, "image", "images")} of ${about.images.toLocaleString("en")} where it fires. Random: mean ± standard deviation of ${counted(about.controls, "latent", "latents")} that fire about as often; the band in the drawing. p: share of it and these whose change is as far from 0, not corrected for the number of classes.`, "caption");
+  say(`Change of class logits at ${about.layer}, mean ± standard error over the ${counted(firing, "image", "images")} of ${about.images.toLocaleString("en")} where it fires. Random: mean ± standard deviation of ${counted(about.controls, "latent", "latents")} that fire about as often; the band in the drawing. p: share of it and these whose change is as far from 0. q: p adjusted by Benjamini and Hochberg over all measured latents and classes.`, "caption");
   return section;
 }
 
@@ -33,9 +33,9 @@ function changesOf(run, edit, place) {
   for (let at = place * classes.width; at < (place + 1) * classes.width; at++) {
     // Where some are missing, the array is signed; -1 stands for none.
     if (classes[at] < 0) continue;
-    const [mean, error, control, spread, p] = columns.map((column) => column[at]);
+    const [mean, error, control, spread, p, q] = columns.map((column) => column[at]);
     const name = runs[run].effects.named ? className(run, classes[at]) : `class ${classes[at]}`;
-    found.push({ name, mean, error, control, spread, p });
+    found.push({ name, mean, error, control, spread, p, q });
   }
   return found;
 }
@@ -58,13 +58,14 @@ function extentOf({ mean, error, control, spread }) {
 }
 
 function changesTable(changes, scale) {
-  const head = element("tr", {}, ...["class", "", "change", "random", "p"].map((text) => element("th", { scope: "col", text })));
+  const head = element("tr", {}, ...["class", "", "change", "random", "p", "q"].map((text) => element("th", { scope: "col", text })));
   const rows = changes.map((change) => element("tr", {},
     element("th", { scope: "row", text: change.name, title: change.name }),
     element("td", {}, changeDrawing(change, scale)),
     element("td", { text: plusMinus(change.mean, change.error) }),
     element("td", { text: plusMinus(change.control, change.spread) }),
-    element("td", { text: score(change.p) })));
+    element("td", { text: score(change.p) }),
+    element("td", { text: score(change.q) })));
   return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
 }
 

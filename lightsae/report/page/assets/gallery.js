@@ -54,6 +54,8 @@ function sortsOf(run) {
     if (pair.from !== run || mainEmbedding(run) === null) continue;
     sorts.push({ key: `change/${pair.to}`, title: `change against ${runs[pair.to].name}`, value: (latent) => changeAgainst(run, pair.to, latent) });
   }
+  const named = arrayOf(run, "names/scores");
+  if (named) sorts.push({ key: "name", title: "name, surest", value: (latent) => named[latent * named.width] });
   sorts.push({ key: "number", title: "number", value: (latent) => -latent });
   sorts.push({ key: "random", title: "random", value: (latent) => scrambled(latent, view.seed) });
   return sorts;
@@ -94,7 +96,9 @@ function refreshOrder() {
     if (view.status === "named" ? !nameOf(run, latent) : view.status !== "all" && statusOf(run, latent) !== view.status) continue;
     if (view.cls !== "" && mainClass(run, latent) !== Number(view.cls)) continue;
     if (!matches(run, latent, text)) continue;
-    if (supportOf(run, latent) < support && !nameOf(run, latent)) few += 1;
+    // Rare or not: what the reader named, and whose name is searched for.
+    const wanted = text ? nameOf(run, latent).toLowerCase().includes(text) : ownName(run, latent);
+    if (supportOf(run, latent) < support && !wanted) few += 1;
     else found.push(latent);
   }
   const sort = sortsOf(run).find((each) => each.key === view.sort) ?? sortsOf(run)[0];

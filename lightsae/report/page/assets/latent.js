@@ -106,7 +106,8 @@ function statsOf(run, latent) {
 
 function namingOf(run, latent) {
   const input = element("input", { type: "text", placeholder: "Name this latent", "aria-label": "Name of this latent", maxlength: 80 });
-  input.value = nameOf(run, latent);
+  input.value = ownName(run, latent);
+  if (givenName(run, latent)) input.placeholder = givenName(run, latent);
   const save = element("button", { type: "button", text: "Save all names", title: "Download the names of all latents as JSON" });
   input.addEventListener("change", () => {
     setName(run, latent, input.value.trim());
@@ -114,7 +115,15 @@ function namingOf(run, latent) {
     renewHead(run, latent);
   });
   save.addEventListener("click", saveNames);
-  return element("div", { class: "naming" }, input, save);
+  return element("div", { class: "naming" }, input, save, wordsOf(run, latent));
+}
+
+// The name that the run gives, how sure it is, and what comes next.
+function wordsOf(run, latent) {
+  const [first, ...rest] = candidatesOf(run, latent);
+  if (!first) return null;
+  const next = rest.length ? `; next ${rest.map(({ word, score: value }) => `${word} ${score(value)}`).join(", ")}` : "";
+  return element("span", { class: "dim words", text: `${first.word}: ${runs[run].names.measure} ${score(first.score)}${next}` });
 }
 
 function imagesOf(run, latent) {

@@ -1,4 +1,5 @@
-// Names that a reader gives to latents; the browser keeps them, if it keeps anything for files.
+// Names of latents: those of the run, and before them those that a reader gives; the browser keeps
+// the latter, if it keeps anything for files.
 
 const NAMES_KEY = `lightsae/${contents.identity}`;
 let names = {};
@@ -13,8 +14,29 @@ function loadNames() {
 }
 
 function nameOf(run, latent) {
+  return ownName(run, latent) || givenName(run, latent);
+}
+
+function ownName(run, latent) {
   const found = names[`${runs[run].name}#${latent}`];
   return typeof found === "string" ? found : "";
+}
+
+// What the run's vocabulary or labels call it; nothing below the cut-off.
+function givenName(run, latent) {
+  return candidatesOf(run, latent)[0]?.word ?? "";
+}
+
+function candidatesOf(run, latent) {
+  const words = arrayOf(run, "names/words");
+  if (!words) return [];
+  const scores = arrayOf(run, "names/scores");
+  const found = [];
+  for (let at = latent * words.width; at < (latent + 1) * words.width; at++) {
+    const word = runs[run].names.words[words[at]];
+    if (word !== undefined) found.push({ word, score: scores[at] });
+  }
+  return found;
 }
 
 function setName(run, latent, text) {

@@ -55,6 +55,34 @@ def build(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     return describe(module.float(), _preparation(transformers, name))
 
 
+def build_classifier(name: str, arguments: dict[str, Any]) -> nn.Module:
+    """A model of `transformers.AutoModelForImageClassification`, in float32.
+
+    Args:
+        name: Its name, or a folder that `save_pretrained` wrote.
+        arguments: Of `from_pretrained`, as those of its `AutoModel`.
+
+    Raises:
+        LightsaeError: If it cannot be built, or the checkpoint has no weights of a classifier.
+    """
+    transformers = require("transformers", extra="models")
+    given = {key: value for key, value in arguments.items() if key != "add_pooling_layer"}
+    try:
+        module, told = transformers.AutoModelForImageClassification.from_pretrained(
+            name, output_loading_info=True, **given
+        )
+    except Exception as error:
+        raise LightsaeError(
+            f"model.name {name}: transformers makes no classifier of images of it: {reason(error)}"
+        ) from error
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise LightsaeError(
+            f"model.name {name}: is no classifier, the checkpoint lacks its {missing[0]}"
+        )
+    return describe(module.float(), _preparation(transformers, name))
+
+
 def _see_all_patches(module: Any, arguments: dict[str, Any]) -> None:
     """Let a masked autoencoder leave out no patch, and keep them in order.
 

@@ -1,0 +1,1 @@
+"""What latents are called: vocabularies of directions, names by cosine, names by labels."""

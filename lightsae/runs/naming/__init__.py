@@ -1,0 +1,1 @@
+"""`lightsae vocabulary` and `lightsae name`: words with directions, and what latents are called."""
