@@ -114,6 +114,8 @@ def _pooled_chart(name: str, study: Study) -> Chart:
 
 
 def _told(interval: Interval) -> str:
+    if not interval.seeds:
+        return "none"
     return f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
