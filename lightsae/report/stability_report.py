@@ -23,9 +23,10 @@ def tell_comparison(compared: Compared, console: Console) -> None:
         console.print(comparison_table(comparison))
     for name, stability in compared.stabilities.items():
         console.print(stability_table(stability, name))
-        folder = compared.folders.get(name)
-        for chart in () if folder is None else stability_charts(stability):
-            draw_chart(chart, folder / "figures" / f"{chart.name.replace('/', '-')}.png")
+        if name in compared.folders:
+            figures = compared.folders[name] / "figures"
+            for chart in stability_charts(stability):
+                draw_chart(chart, figures / f"{chart.name.replace('/', '-')}.png")
     for note in compared.notes:
         console.print(note, style="dim", markup=False, highlight=False)
     if compared.out is not None:
