@@ -18,12 +18,13 @@ PAPER = CONFIGS / "paper"
 EXTRACT = sorted([*CONFIGS.glob("extract-*.yaml"), *PAPER.glob("extract-*.yaml")])
 ONLINE = sorted(CONFIGS.glob("online-*.yaml"))
 SWEEP = sorted(CONFIGS.glob("sweep-*.yaml"))
+SEEDS = sorted(CONFIGS.glob("seeds-*.yaml"))
 SELECTION = sorted((CONFIGS / "selection").glob("*.yaml"))
 ANCHORED = sorted((CONFIGS / "anchored").glob("*.yaml"))
 TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
 STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
 NAMING = sorted((CONFIGS / "naming").glob("*.yaml"))
-FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *TRANSCODER})
+FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *SEEDS, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
 
@@ -144,6 +145,20 @@ def test_sweep(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.M
     )  # fmt: skip
     assert status == 0
     assert len(list((tmp_path / "sweep" / "members").iterdir())) == 2 * 3
+
+
+@pytest.mark.parametrize("config", SEEDS, ids=lambda path: path.stem)
+def test_seeds(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = main(
+        ["sweep", "--config", str(config), "--data.path", str(shards), "--data.batch_size", "64",
+         "--trainer.max_epochs", "1", "--run_dir", "seeds", "--trainer.check_val_every_n_epoch",
+         "1", "--trainer.log_every_n_steps", "1", "--model.aux_k.dead_after", "64",
+         "--model.lr_scheduler.warmup_steps", "1", "--model.lr_scheduler.decay_steps", "2"]
+    )  # fmt: skip
+    assert status == 0
+    assert main(["compare", "seeds", "--out", "compared"]) == 0
+    assert (tmp_path / "compared" / "stability.json").is_file()
 
 
 # Recipes of Whisper need its weights; tests/interventions/whisper/test_recipes.py reads them.

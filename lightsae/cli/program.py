@@ -39,7 +39,8 @@ _TOOLS = {
     "extract": "write a frozen model's activations to HDF5 shards",
     "report": "one HTML page that compares evaluated runs and shows their latents",
     "calibrate": "thresholds at which L0 over a set of shards is k: RUN_OR_FOLDER",
-    "compare": "runs beside a baseline, seed by seed: BASELINE RUN [RUN ...]",
+    "compare": "runs beside a baseline, and the stability of seeds: RUN_OR_SWEEP [RUN ...]",
+    "pool": "unique latents of several runs as one run, trained on: RUN RUN ... --out DIR",
     "export": "write the autoencoder of a checkpoint as a folder, or as another library reads it",
     "import": "read an autoencoder of another library: PATH OUT",
     "push": "put an autoencoder and its card on the Hugging Face Hub: FOLDER_OR_RUN OWNER/NAME",
@@ -73,7 +74,7 @@ _GO_ON = {"extract", "shards", "demo", "steer"}
 _OF_TRAINED = {"validate", "test", "predict"}
 
 # Commands whose options name classes, which may be files of the current folder.
-_TAKE_CLASSES = {*_RUNS, "extract", "sweep", "steer", "effects"}
+_TAKE_CLASSES = {*_RUNS, "extract", "sweep", "steer", "effects", "pool"}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -192,6 +193,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
         "sweep": _sweep, "import": _import, "push": _push, "calibrate": _calibrate,
         "steer": _steer, "effects": _effects, "vocabulary": _vocabulary, "name": _name,
+        "pool": _pool,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -292,11 +294,27 @@ def _report(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    """Runs beside a baseline."""
-    from lightsae.runs.compare import compare_runs
+    """Runs beside a baseline, and seeds beside each other."""
+    from rich.console import Console
+
+    from lightsae.runs.side_by_side.compare_command import compare_command
 
     with answering_sigterm():
-        compare_runs(words[1:])
+        compared = compare_command(words[1:])
+        from lightsae.report.stability_report import tell_comparison
+
+        tell_comparison(compared, Console(soft_wrap=False))
+
+
+def _pool(words: list[str]) -> None:
+    """Latents of several runs in one, then as `fit`."""
+    from lightsae.runs.side_by_side.pool_command import pool_command
+
+    with answering_sigterm():
+        fit = pool_command(words[1:])
+    from lightsae.runs.run_cli import RunCLI
+
+    RunCLI(fit)
 
 
 def _call(word: str, words: list[str]) -> None:

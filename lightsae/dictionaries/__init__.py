@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         token_vocabulary,
     )
     from lightsae.dictionaries.naming.vocabulary import Vocabulary
+    from lightsae.dictionaries.pooling.pool import pool
+    from lightsae.dictionaries.pooling.unique_latents import UniqueLatents, unique_latents
     from lightsae.dictionaries.stability.baselines import random_stability
     from lightsae.dictionaries.stability.comparison import stability_curve
     from lightsae.dictionaries.stability.latent_stability import Cut, Stability, latent_stability
@@ -67,6 +69,7 @@ else:
             "SubspaceComparison": ".subspaces.between_seeds",
             "SyntheticFeatures": ".synthetic.features",
             "TextTower": ".naming.text_towers",
+            "UniqueLatents": ".pooling.unique_latents",
             "Vocabulary": ".naming.vocabulary",
             "compare_spans": ".subspaces.between_seeds",
             "concept_vocabulary": ".naming.concept_vocabulary",
@@ -82,6 +85,7 @@ else:
             "nearest_both_ways": ".matching.cosine",
             "nearest_cosines": ".matching.cosine",
             "participation_ratio": ".subspaces.span",
+            "pool": ".pooling.pool",
             "principal_angles": ".subspaces.overlap",
             "random_overlap": ".subspaces.overlap",
             "random_stability": ".stability.baselines",
@@ -94,6 +98,7 @@ else:
             "subtract_sequence_mean": ".naming.sequence_mean",
             "synthetic_features": ".synthetic.features",
             "token_vocabulary": ".naming.token_vocabulary",
+            "unique_latents": ".pooling.unique_latents",
         },
     )
 
@@ -118,6 +123,7 @@ __all__ = [
     "SubspaceComparison",
     "SyntheticFeatures",
     "TextTower",
+    "UniqueLatents",
     "Vocabulary",
     "compare_spans",
     "concept_vocabulary",
@@ -133,6 +139,7 @@ __all__ = [
     "nearest_both_ways",
     "nearest_cosines",
     "participation_ratio",
+    "pool",
     "principal_angles",
     "random_overlap",
     "random_stability",
@@ -145,4 +152,5 @@ __all__ = [
     "subtract_sequence_mean",
     "synthetic_features",
     "token_vocabulary",
+    "unique_latents",
 ]

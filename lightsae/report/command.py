@@ -29,7 +29,7 @@ def report(words: Sequence[str]) -> None:
     parser.add_argument(
         "runs", type=str, nargs="+",
         help="Run folders that `lightsae test` evaluated, or folders of them, such as a sweep; "
-        "folders of `lightsae steer`.",
+        "folders of `lightsae steer` and `lightsae compare`.",
     )  # fmt: skip
     parser.add_argument("--out", type=str, default="report.html", help="The file to write.")
     parser.add_argument(

@@ -43,6 +43,7 @@ from lightsae.training.regularizer_checks import (
 )
 from lightsae.training.run_length import is_trial, rows_of_run, steps_of_run
 from lightsae.training.schedule import fit_to_run
+from lightsae.training.starting_point import require_started
 from lightsae.training.uncopied_factory import SharedFactory
 
 
@@ -68,6 +69,9 @@ class SAEModule(OptimizedModule):
         optimizer: Made from the parameters; `SAEAdam` also projects and normalizes in its pass.
         lr_scheduler: Made from the optimizer, stepped after every optimizer step.
         cuda_graph: Record the whole step once and replay it; for one GPU, `SAEAdam` and no AuxK.
+        start_from: Folder with sae.json and sae.safetensors of a trained autoencoder of the same
+            shape and normalization, which a fresh one starts as in training, scale and
+            centre included.
 
     Attributes:
         sae: The autoencoder, once the width is known.
@@ -99,12 +103,13 @@ class SAEModule(OptimizedModule):
         optimizer: OptimizerCallable = lambda p: SAEAdam(p, lr=4e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
         cuda_graph: bool = False,
+        start_from: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(
             ignore=[
                 "selection", "regularizer", "aux_k", "reconstruction", "transcoder", "anchor",
-                "optimizer", "lr_scheduler",
+                "optimizer", "lr_scheduler", "start_from",
             ]
         )  # fmt: skip
         for name, size in (("d_sae", d_sae), ("init_rows", init_rows)):
@@ -123,6 +128,7 @@ class SAEModule(OptimizedModule):
         self.centre: Centre = centre
         self.normalization: Normalization = normalization
         self.init_rows = init_rows
+        self.start_from = start_from
         self.make_optimizer = SharedFactory(optimizer)
         self.make_lr_scheduler = None if lr_scheduler is None else SharedFactory(lr_scheduler)
         self.cuda_graph = cuda_graph
@@ -149,6 +155,7 @@ class SAEModule(OptimizedModule):
     def on_train_start(self) -> None:
         """Compare the run with its callbacks and schedules, which were made before its data."""
         require_monitored(self.trainer)
+        require_started(self.start_from, self.sae)
         steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             fit_to_run(config.scheduler, steps, trial)

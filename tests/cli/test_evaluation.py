@@ -193,6 +193,8 @@ def test_compare_shows_runs_beside_a_baseline(
 
 
 def test_compare_names_a_run_that_was_not_tested(tmp_path: Path, line: Ask) -> None:
-    status, text = line("compare", tmp_path, tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    status, text = line("compare", tmp_path / "one", tmp_path / "two")
     assert status == 1
-    assert f"{tmp_path}/evaluation.json cannot be read" in text
+    assert f"{tmp_path}/one/config.yaml is missing" in text

@@ -11,6 +11,7 @@ from lightsae.dictionaries.stability.latent_stability import THRESHOLDS, stabili
 from lightsae.errors import LightsaeError
 
 Kind = Literal["uniform", "covariance"]
+_STREAM = 0x5DEECE66D
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -90,7 +91,8 @@ def random_stability(
     """
     if draws < 1:
         raise LightsaeError(f"draws = {draws}, expected at least 1")
-    generator = torch.Generator().manual_seed(seed)
+    # Off the streams of usual seeds: an autoencoder of the same one starts as the first draw.
+    generator = torch.Generator().manual_seed(seed + _STREAM)
     similarity, kept = [], []
     for place, decoder in enumerate(decoders):
         for _ in range(draws):

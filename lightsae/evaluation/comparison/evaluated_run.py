@@ -11,6 +11,7 @@ from lightsae.evaluation.result import EvaluationResult
 
 # Of the data, what does not make a run another one: its seed, where rows lie, how they are read.
 _ANY_DATA = ("seed", "path", "embeddings", "readers")
+_START = "model.init_args.start_from"
 _OF_TRAINER = (
     "max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val",
 )  # fmt: skip
@@ -55,6 +56,9 @@ class EvaluatedRun:
         told = trainer if isinstance(trainer, dict) else {}
         length = {key: told[key] for key in _OF_TRAINER if key in told}
         flat = _flat({"model": self.config.get("model"), "data": data, "trainer": length})
+        # Whether it was fresh is a setting, where the weights lay is none.
+        if flat.pop(_START, None) is not None:
+            flat[_START] = "given"
         return {**flat, "d_sae": self.result.d_sae, "k": self.result.about.get("k")}
 
     @property

@@ -23,11 +23,17 @@ from lightsae.report.page.contents import (
 from lightsae.report.page.latent_data import LatentData
 from lightsae.report.page.packing import ArrayPack, json_text
 from lightsae.report.page.render import write_page
+from lightsae.report.page.stability_section import (
+    Stabilities,
+    read_stabilities,
+    stability_chart_contents,
+    stability_sections,
+)
 from lightsae.report.page.steering_section import (
+    Steerings,
     read_steerings,
     steering_chart_contents,
     steering_sections,
-    write_steering_page,
 )
 from lightsae.report.page.thumbnails import make_thumbnails, sheet_index, sheet_texts
 from lightsae.report.reading.comparison import compare, other_grounds
@@ -44,7 +50,7 @@ class ReportOptions:
     """What a report is made of.
 
     Attributes:
-        runs: Run folders, or folders of them; folders of steerings.
+        runs: Run folders, or folders of them; folders of steerings and of comparisons of seeds.
         out: The HTML file.
         images: Where images come from, if not from where the shards say.
         baseline: Name or folder of the run that the others are compared with.
@@ -78,10 +84,10 @@ def build_report(options: ReportOptions) -> Path:
     """
     require("jinja2", extra="report")  # before work is lost
     console = Console(stderr=True)
-    steerings = read_steerings(options.runs)
-    run_folders = [folder for folder in options.runs if folder not in steerings]
+    steerings, stabilities = read_steerings(options.runs), read_stabilities(options.runs)
+    run_folders = [each for each in options.runs if each not in {*steerings, *stabilities}]
     if not run_folders:
-        write_steering_page(options.out, steerings)
+        _write_without_runs(options.out, steerings, stabilities)
         _tell(console, options.out, [])
         return options.out
     runs = read_runs(run_folders)
@@ -101,7 +107,11 @@ def build_report(options: ReportOptions) -> Path:
         contents: dict[str, Any] = {
             "runs": [run_contents(place, each, index, pack) for place, each in enumerate(data)],
             "pairs": add_partners(data, pack, 0),
-            "charts": charts_of(runs) + steering_chart_contents(steerings),
+            "charts": [
+                *charts_of(runs),
+                *steering_chart_contents(steerings),
+                *stability_chart_contents(stabilities),
+            ],
             "identity": " ".join(f"{run.name} {run.result.about.get('date')}" for run in shown),
         }
         _add_labels(data, index, pack)
@@ -115,10 +125,24 @@ def build_report(options: ReportOptions) -> Path:
     write_page(
         options.out, runs=runs, baseline=baseline, table=table, contents=contents, arrays=arrays,
         sheets=sheet_texts(sprites), chosen=_chosen(run_folders, runs),
-        steerings=steering_sections(steerings),
+        steerings=steering_sections(steerings), stabilities=stability_sections(stabilities),
     )  # fmt: skip
     _tell(console, options.out, notes)
     return options.out
+
+
+def _write_without_runs(out: Path, steerings: Steerings, stabilities: Stabilities) -> None:
+    """A page of steerings and stabilities alone."""
+    charts = steering_chart_contents(steerings) + stability_chart_contents(stabilities)
+    contents: dict[str, Any] = {
+        "runs": [], "pairs": [], "sheets": [], "notes": [], "index": {}, "identity": "",
+        "charts": charts,
+    }  # fmt: skip
+    write_page(
+        out, runs=[], baseline=0, table=None, contents=contents, arrays=ArrayPack().text(),
+        sheets=[], chosen=[], steerings=steering_sections(steerings),
+        stabilities=stability_sections(stabilities),
+    )  # fmt: skip
 
 
 def runs_shown(runs: Sequence[RunInputs], baseline: int) -> list[RunInputs]:

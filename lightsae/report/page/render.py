@@ -58,12 +58,13 @@ def write_page(
     sheets: Sequence[str],
     chosen: Sequence[str],
     steerings: Sequence[SteeringSection] = (),
+    stabilities: Sequence[Any] = (),
 ) -> None:
     """Write the page; a crash leaves the old file or the new one.
 
     Args:
         path: The file.
-        runs: All runs; none where only steerings are shown.
+        runs: All runs; none where only steerings or stabilities are shown.
         baseline: Which of them the others are compared with.
         table: The comparison; None without runs.
         contents: What the script reads, plain values.
@@ -71,6 +72,7 @@ def write_page(
         sheets: Sheets of thumbnails, base64.
         chosen: What a sweep chose, a sentence each.
         steerings: Sections of steerings.
+        stabilities: Sections of the stability of seeds.
 
     Raises:
         LightsaeError: If the file cannot be written.
@@ -86,8 +88,9 @@ def write_page(
         runs=runs, baseline=runs[baseline] if runs else None, table=table, sheets=sheets,
         arrays=arrays,
         charts=contents["charts"], notes=contents["notes"], galleries=contents["runs"],
-        chosen=chosen, steerings=steerings, today=date.today().isoformat(),
-        style=_asset("style.css"), script=script, script_hash=_hash(script),
+        chosen=chosen, steerings=steerings, stabilities=stabilities,
+        today=date.today().isoformat(), style=_asset("style.css"), script=script,
+        script_hash=_hash(script),
         contents=require("markupsafe", extra="report").Markup(json_text(contents)),
     )  # fmt: skip
     try:

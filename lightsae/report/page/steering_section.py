@@ -1,4 +1,4 @@
-"""Steerings on the page: their section, their charts, and a page of them alone."""
+"""Steerings on the page: their section and their charts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +8,7 @@ from lightsae.interventions.steering import SteeringResult
 from lightsae.interventions.steering.result import FILE
 from lightsae.report.figures.steering_charts import steering_charts
 from lightsae.report.page.contents import grouped
-from lightsae.report.page.packing import ArrayPack
-from lightsae.report.page.render import SteeringSection, write_page
+from lightsae.report.page.render import SteeringSection
 from lightsae.report.reading.run_inputs import unique_names
 from lightsae.report.steering_summary import explained_choice, steering_columns, steering_rows
 
@@ -53,26 +52,6 @@ def steering_chart_contents(steerings: Steerings) -> list[dict[str, Any]]:
         for place, (group, found) in enumerate(zip(groups, steerings.values(), strict=True))
         for each in grouped(group, steering_charts(found, f"steering/{place}"))
     ]
-
-
-def write_steering_page(out: Path, steerings: Steerings) -> None:
-    """Write a page of steerings alone.
-
-    Args:
-        out: The file; replaced atomically.
-        steerings: By folder.
-
-    Raises:
-        LightsaeError: If the file cannot be written.
-    """
-    contents: dict[str, Any] = {
-        "runs": [], "pairs": [], "sheets": [], "notes": [], "index": {}, "identity": "",
-        "charts": steering_chart_contents(steerings),
-    }  # fmt: skip
-    write_page(
-        out, runs=[], baseline=0, table=None, contents=contents, arrays=ArrayPack().text(),
-        sheets=[], chosen=[], steerings=steering_sections(steerings),
-    )  # fmt: skip
 
 
 def _told(result: SteeringResult, layer: str) -> str:

@@ -36,7 +36,7 @@ _PLACES = (
 # Last words of the settings that are paths, in classes of the user's too.
 _PATHS = {
     "path", "dirpath", "folder", "root", "encoders", "huggingface", "webdataset", "arrays",
-    "weights", "embeddings", "targets",
+    "weights", "embeddings", "targets", "start_from",
 }  # fmt: skip
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]

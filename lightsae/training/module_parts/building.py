@@ -27,6 +27,7 @@ from lightsae.training.checkpoints.provenance import shards_of
 from lightsae.training.dead_latents import DeadLatentTracker
 from lightsae.training.evaluation_metrics import EvaluationMetrics
 from lightsae.training.loader_sample import sample_of_loader, widths_of_loader
+from lightsae.training.starting_point import start_from
 from lightsae.training.untrained_check import is_untrained
 
 
@@ -37,6 +38,7 @@ class BuiltModule(CheckpointedModule):
         d_sae: Size of the dictionary.
         centre: What the decoder bias starts as.
         init_rows: Rows of the training split that set the input scale and the decoder bias.
+        start_from: Folder of the autoencoder that a fresh one starts as, or None.
         sae: The autoencoder, once the width is known.
         dead_latents: Tokens since each latent fired.
     """
@@ -45,6 +47,7 @@ class BuiltModule(CheckpointedModule):
     normalization: Normalization
     centre: Centre
     init_rows: int
+    start_from: str | None
     sae: SparseAutoencoder
     dead_latents: DeadLatentTracker
 
@@ -79,10 +82,13 @@ class BuiltModule(CheckpointedModule):
         self._require_widths(data, d_in, d_out)
         if not hasattr(self, "sae"):
             self._build(d_in, d_out)
-        if self.trainer.training:
-            self.require_anchor()
+        if not self.trainer.training:
+            return
+        self.require_anchor()
         fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
-        if self.trainer.training and fresh:
+        if self.start_from is not None:
+            start_from(self.start_from, self.sae)
+        elif fresh:
             self._initialize(data)
 
     def _require_targets(self, data: Any) -> None:

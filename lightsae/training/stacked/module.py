@@ -37,6 +37,7 @@ from lightsae.training.stacked.member import Member
 from lightsae.training.stacked.optimizer import StackedOptimizer, StackedSchedule, step_stack
 from lightsae.training.stacked.parameters import ParameterStack
 from lightsae.training.stacked.penalty_gradient import has_joint_gradient
+from lightsae.training.starting_point import require_started, start_from
 from lightsae.training.untrained_check import is_untrained
 
 # What batched products take from the first member.
@@ -143,6 +144,8 @@ class StackedModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Stack what was loaded or made, and bring logs back to where training goes on."""
+        for member in self.members:
+            require_started(member.module.start_from, member.module.sae)
         steps, trial = steps_of_run(self.trainer), is_trial(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             for schedule in config.scheduler.members:  # type: ignore[union-attr]
@@ -374,7 +377,11 @@ def _build_like(first: Any, module: Any) -> None:
     if not hasattr(module, "sae"):
         module._build(first.sae.d_in, first.sae.d_out)
     module._shards = first._shards
-    if is_untrained(module.sae):
+    if not is_untrained(module.sae):
+        return
+    if module.start_from is not None:
+        start_from(module.start_from, module.sae)
+    else:
         with torch.no_grad():
             for name in ("scale", "b_dec", "target_scale", "b_in"):
                 if hasattr(first.sae, name):

@@ -1,0 +1,1 @@
+"""Stability of latents over seeds, on the embeddings of three networks of CIFAR-10."""

@@ -1,0 +1,1 @@
+"""Unique latents of several dictionaries as one dictionary."""

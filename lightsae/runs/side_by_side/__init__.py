@@ -1,0 +1,1 @@
+"""Several runs at once: beside a baseline, seeds of one setting, their latents in one run."""
