@@ -7,12 +7,12 @@ import torch
 
 from lightsae.activations.extraction.models import weights_hash
 from lightsae.dictionaries import LatentNames
+from lightsae.dictionaries.naming.names_file import FILE
 from lightsae.errors import LightsaeError
 from lightsae.report.page.packing import ArrayPack
 from lightsae.runs.naming.names_table import shown_word
 from lightsae.sae import SparseAutoencoder
 
-_FILE = "latent_names.json"
 # Words of a latent that a page shows, its name among them.
 _MOST = 4
 
@@ -27,13 +27,13 @@ def read_names(folder: Path, sae: SparseAutoencoder) -> LatentNames | None:
     Raises:
         LightsaeError: If they are malformed, or those of another autoencoder.
     """
-    if not (folder / _FILE).is_file():
+    if not (folder / FILE).is_file():
         return None
     names = LatentNames.load(folder)
-    stamp = names.about.get("autoencoder", weights_hash(sae))
-    if len(names.alive) != sae.d_sae or stamp != weights_hash(sae):
+    own = weights_hash(sae)
+    if len(names.alive) != sae.d_sae or names.about.get("autoencoder", own) != own:
         raise LightsaeError(
-            f"{folder / _FILE} is of another autoencoder than {folder / 'sae'}: "
+            f"{folder / FILE} is of another autoencoder than {folder / 'sae'}: "
             "run `lightsae name` again"
         )
     return names
