@@ -57,14 +57,15 @@ def check_names(
         model: In eval mode.
         layer: Where.
         sae: Its autoencoder.
-        batches: Inputs of the model, in the order of `carries`; they are read three times.
+        batches: Inputs of the model, in the order of `carries`; they are read three times. The
+            p-values take samples to be independent: no altered copies of one image.
         names: Names of its latents.
         carries: Which words a sample carries: the word's place in `names.words` [N], integers; or
             bool [N, words], such as the tokens of texts.
         latents: Which named latents to test; by default all.
         logits: Makes [B, words] of what the model gives, in the order of `names.words`; by default
             that itself, or its `logits`. Of a language model, such as `lambda out: out.logits[:,
-            -1, ids]` with the ids of the words' tokens.
+            -1, ids]` with the ids of the words' tokens, for texts padded on the left if at all.
         positions: Tokens where latents are looked for and ablated, such as [0] for an autoencoder
             of class tokens; by default all that are no padding.
         top: Samples that precision is measured on.
