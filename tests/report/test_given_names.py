@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import torch
 from lightsae.activations.extraction.models import weights_hash
 from lightsae.dictionaries import LatentNames
 from lightsae.report import ReportOptions, build_report
+from lightsae.report.reading.comparison import compare
+from lightsae.report.reading.run_inputs import read_runs
 from lightsae.sae import SparseAutoencoder
 
 from .page.test_page import arrays, contents
@@ -68,6 +71,26 @@ def test_a_damaged_file_is_told_and_not_shown(run: Path, tmp_path: Path) -> None
     page = build_report(ReportOptions([run], tmp_path / "page.html"))
     assert contents(page)["runs"][0]["names"] is None
     assert [note for note in contents(page)["notes"] if "is not JSON" in note]
+
+
+def test_the_table_has_the_share_of_named_latents_of_each_rule(
+    made: SimpleNamespace, run: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(made.reg, tmp_path / "reg"))
+    names = names_of(other)
+    names.save(other)
+    table = compare(read_runs([run, other]), 0)
+    place = [column.title for column in table.columns].index("named, cosine at least 0.8")
+    assert [row.cells[place].mean for row in table.rows] == [2 / 32, 2 / 32]
+    assert table.differences[0].cells[place].mean == 0
+    names.with_cutoff(0.9).save(other)  # another rule is another column
+    table = compare(read_runs([run, other]), 0)
+    titles = [column.title for column in table.columns]
+    place = titles.index("named, cosine at least 0.9")
+    assert isnan(table.rows[0].cells[place].mean) and table.rows[1].cells[place].mean == 1 / 32
+    replace(names, about={"autoencoder": "0" * 16}).save(other)
+    (run / "latent_names.json").write_text("{")
+    assert not [c for c in compare(read_runs([run, other]), 0).columns if "named" in c.title]
 
 
 def test_without_names_the_page_has_none(made: SimpleNamespace, page: Path) -> None:

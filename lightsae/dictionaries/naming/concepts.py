@@ -32,6 +32,9 @@ class ConceptList:
     parents: Mapping[str, list[str]]
 
     def __post_init__(self) -> None:
+        for name, above in self.parents.items():
+            if not above:
+                raise LightsaeError(f"parents of {name!r} are none, expected one or leave it out")
         if not self.names:
             raise LightsaeError("there are no concepts")
         seen: set[str] = set()

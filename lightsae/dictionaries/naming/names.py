@@ -26,7 +26,7 @@ def name_latents(
     Args:
         W_dec: Decoder rows [d_sae, d].
         vocabulary: Words and directions of the same space.
-        cutoff: Least cosine of a name, in (-1, 1].
+        cutoff: Least cosine of a name, in (-1, 1): rounding leaves equal directions below 1.
         alive: Latents that fire [d_sae], bool; by default those whose decoder row is not zero. Only
             they are named and counted.
         candidates: How many of the nearest words to keep.
@@ -40,8 +40,7 @@ def name_latents(
         >>> found.names, found.nearest
         (['up', None, 'left'], ['up', 'up', 'left'])
     """
-    if not -1 < cutoff <= 1:
-        raise LightsaeError(f"cutoff is {cutoff}, expected a cosine in (-1, 1]")
+    require_cutoff(cutoff)
     found = nearest_candidates(W_dec, vocabulary.vectors.to(W_dec.device), candidates)
     if alive is None:
         alive = (W_dec != 0).any(dim=1)
@@ -57,3 +56,9 @@ def name_latents(
         cutoff=cutoff,
         about=dict(vocabulary.about),
     )
+
+
+def require_cutoff(cutoff: float) -> None:
+    """Refuse what is no cosine that a name could have."""
+    if not -1 < cutoff < 1:
+        raise LightsaeError(f"cutoff is {cutoff}, expected a cosine in (-1, 1)")

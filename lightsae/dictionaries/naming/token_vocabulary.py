@@ -68,7 +68,7 @@ def token_vocabulary(
     VASAE (arXiv 2606.27941) names latents by the token embeddings; those of the output are what
     the model's logits are products with. A token is called by its text; several of one text, or
     of none, by what the tokenizer calls them. Tokens whose embedding is zero, such as padding, are
-    left out, and so are rows behind the tokenizer's last token.
+    left out, and so are rows that no token of the tokenizer has.
 
     Args:
         model: A model of transformers.
@@ -82,13 +82,14 @@ def token_vocabulary(
             than half of them.
     """
     W = _weights(model, embeddings)
-    numbers = range(min(len(W), len(tokenizer)))
+    # Added tokens may leave gaps between the numbers.
+    numbers = sorted(number for number in set(tokenizer.get_vocab().values()) if number < len(W))
     if 2 * len(numbers) < len(W):
         # What transformers makes where the files of a tokenizer are missing has next to no tokens.
         raise LightsaeError(
             f"the tokenizer has {len(numbers)} tokens for {len(W)} embeddings: is it the model's?"
         )
-    kept = W[: len(numbers)].detach().float().cpu()
+    kept = W.detach()[torch.tensor(numbers, device=W.device)].float().cpu()
     present = (kept != 0).any(dim=1)
     kept = kept[present]
     names = _texts(tokenizer, numbers)
@@ -110,10 +111,10 @@ def _weights(model: Any, embeddings: Embeddings) -> Tensor:
     return weight
 
 
-def _texts(tokenizer: Any, numbers: range) -> list[str]:
+def _texts(tokenizer: Any, numbers: list[int]) -> list[str]:
     """Different names of all tokens."""
     texts = [tokenizer.decode([number]) for number in numbers]
-    pieces = tokenizer.convert_ids_to_tokens(list(numbers))
+    pieces = tokenizer.convert_ids_to_tokens(numbers)
     count = Counter(texts)
     # Half a character decodes to the sign for what is no text.
     found = [

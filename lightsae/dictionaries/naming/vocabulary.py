@@ -18,6 +18,7 @@ from lightsae.interop.files.safe_files import parse_json, read_safetensors
 
 FORMAT = 1
 _METADATA = "vocabulary"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +160,15 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _check_vectors(vectors: Tensor, names: Sequence[str]) -> None:
-    if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.is_floating_point():
+    if not isinstance(vectors, Tensor) or vectors.ndim != 2 or vectors.dtype not in _DTYPES:
         told = (
             f"{vectors.dtype} {list(vectors.shape)}"
             if isinstance(vectors, Tensor)
             else type(vectors).__name__
         )
-        raise LightsaeError(f"vocabulary: vectors is {told}, expected floats [names, d]")
+        raise LightsaeError(
+            f"vocabulary: vectors is {told}, expected floats [names, d] of 16 to 64 bits"
+        )
     if len(vectors) != len(names):
         raise LightsaeError(f"vocabulary: {len(names)} names for {len(vectors)} vectors")
     for bad, told in (

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightsae.activations.extraction.models import weights_hash
 from lightsae.activations.shards.dtypes import Array
 from lightsae.dictionaries import LatentNames
 from lightsae.errors import LightsaeError
@@ -56,14 +57,15 @@ def check_names(
         model: In eval mode.
         layer: Where.
         sae: Its autoencoder.
-        batches: Inputs of the model, in the order of `carries`; they are read three times.
+        batches: Inputs of the model, in the order of `carries`; they are read three times. The
+            p-values take samples to be independent: no altered copies of one image.
         names: Names of its latents.
         carries: Which words a sample carries: the word's place in `names.words` [N], integers; or
             bool [N, words], such as the tokens of texts.
         latents: Which named latents to test; by default all.
         logits: Makes [B, words] of what the model gives, in the order of `names.words`; by default
             that itself, or its `logits`. Of a language model, such as `lambda out: out.logits[:,
-            -1, ids]` with the ids of the words' tokens.
+            -1, ids]` with the ids of the words' tokens, for texts padded on the left if at all.
         positions: Tokens where latents are looked for and ablated, such as [0] for an autoencoder
             of class tokens; by default all that are no padding.
         top: Samples that precision is measured on.
@@ -77,11 +79,12 @@ def check_names(
         A check of each latent, and verdicts.
 
     Raises:
-        LightsaeError: If no such latent is named, `carries` does not fit, a number is not as said,
-            or as `measure_class_effects`.
+        LightsaeError: If no such latent is named, names are of another autoencoder, `carries` does
+            not fit, a number is not as said, or as `measure_class_effects`.
         MissingExtraError: If scipy is not installed.
     """
-    wanted = _wanted(names, latents, sae.d_sae)
+    _require_names_of(sae, names)
+    wanted = _wanted(names, latents)
     if top < 1 or n_random < 2 or not 0 < alpha < 1:
         raise LightsaeError(
             f"top is {top}, n_random {n_random}, alpha {alpha}: expected at least 1, at least 2 "
@@ -103,10 +106,19 @@ def check_names(
     return NameChecks(checks, layer, samples, top, n_random, alpha)
 
 
-def _wanted(names: LatentNames, latents: Sequence[int] | None, d_sae: int) -> Tensor:
+def _require_names_of(sae: SparseAutoencoder, names: LatentNames) -> None:
+    """Refuse names that say that they are of another autoencoder, or must be."""
+    if len(names.named) != sae.d_sae:
+        raise LightsaeError(
+            f"names are of {len(names.named)} latents, the autoencoder has {sae.d_sae}"
+        )
+    stamp = names.about.get("autoencoder")
+    if stamp is not None and stamp != weights_hash(sae):
+        raise LightsaeError("names are of another autoencoder: run `lightsae name` again")
+
+
+def _wanted(names: LatentNames, latents: Sequence[int] | None) -> Tensor:
     """The latents to test, int64."""
-    if len(names.named) != d_sae:
-        raise LightsaeError(f"names are of {len(names.named)} latents, the autoencoder has {d_sae}")
     named = names.named.nonzero().flatten()
     if latents is None:
         if not len(named):

@@ -13,6 +13,7 @@ from lightsae.activations.extraction.models import weights_hash
 from lightsae.errors import LightsaeError
 from lightsae.interventions.class_effects.result import ClassEffects, LogitChange
 from lightsae.interventions.eval_mode import require_eval
+from lightsae.interventions.finding.layer_features import present_places
 from lightsae.interventions.finding.model_calls import Inputs, call, tracked
 from lightsae.interventions.finding.scaled_pairs import firing_pairs, scaled_outputs
 from lightsae.interventions.hooks.attach import Attached, attach
@@ -57,7 +58,7 @@ def measure_class_effects(
         n_random: Controls of each latent.
         seed: Of the choice of controls.
         positions: Tokens where latents are looked for and changed, such as [0] for an autoencoder
-            of class tokens; by default all.
+            of class tokens; by default all that are no padding by an `attention_mask`.
         logits: Makes [B, classes] of what the model gives; by default that itself, or its `logits`.
         batch_size: Copies of images at once.
         show_progress: Show a bar on a terminal.
@@ -96,7 +97,8 @@ def measure_class_effects(
         for batch in tracked(batches, "logits", show_progress):
             with attached.record() as recording:
                 before = read(call(model, batch), recording[layer].lead[0])
-            pairs = firing_pairs(recording[layer], run, layer, positions)
+            present = present_places(batch, recording[layer].lead)
+            pairs = firing_pairs(recording[layer], run, layer, positions, present)
             for factor, found in sums.items():
                 for part, after in scaled_outputs(
                     attached,
@@ -108,6 +110,7 @@ def measure_class_effects(
                     read,
                     batch_size=batch_size,
                     positions=positions,
+                    present=present,
                 ):
                     found.add(pairs.latents[part].cpu(), after - before[pairs.samples[part].cpu()])
     if not torch.equal(sums[amplify].images, firing[run]):
@@ -146,7 +149,8 @@ def _firing_images(
     for batch in batches:
         with attached.record() as recording:
             call(model, batch)
-        pairs = firing_pairs(recording[layer], torch.arange(d_sae), layer, positions)
+        present = present_places(batch, recording[layer].lead)
+        pairs = firing_pairs(recording[layer], torch.arange(d_sae), layer, positions, present)
         images += pairs.batch
         firing += torch.bincount(pairs.latents.cpu(), minlength=d_sae)
     if not images:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightsae.errors import LightsaeError
 from lightsae.interventions.eval_mode import require_eval
+from lightsae.interventions.finding.layer_features import present_places
 from lightsae.interventions.finding.model_calls import (
     Inputs,
     Output,
@@ -33,7 +34,7 @@ def ablation_effects(
     """How much a scalar changes when one latent is set to 0 everywhere in a sample.
 
     Only latents that fire in a sample are run there, each in a copy of the sample; the others
-    change nothing.
+    change nothing. What fires in padding by an `attention_mask` is left alone.
 
     Args:
         model: In eval mode: a sample must not depend on others of the batch.
@@ -71,12 +72,14 @@ def ablation_effects(
     with attach(model, {layer: sae}) as attached:
         with attached.record() as recording:
             result = call(model, inputs)
-        pairs = firing_pairs(recording[layer], wanted)
+        present = present_places(inputs, recording[layer].lead)
+        pairs = firing_pairs(recording[layer], wanted, present=present)
         before = read(result, pairs.batch).cpu()
         effects = before.new_zeros(pairs.batch, len(wanted))
         samples, columns = pairs.samples.cpu(), column[pairs.latents.cpu()]
         for part, after in scaled_outputs(
-            attached, model, layer, inputs, pairs, 0.0, read, batch_size=batch_size
-        ):
+            attached, model, layer, inputs, pairs, 0.0, read, batch_size=batch_size,
+            present=present,
+        ):  # fmt: skip
             effects[samples[part], columns[part]] = after.cpu() - before[samples[part]]
     return effects

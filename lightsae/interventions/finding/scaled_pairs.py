@@ -58,7 +58,11 @@ class Pairs(NamedTuple):
 
 
 def firing_pairs(
-    seen: LayerCode, latents: Tensor, layer: str = "", positions: Sequence[int] | None = None
+    seen: LayerCode,
+    latents: Tensor,
+    layer: str = "",
+    positions: Sequence[int] | None = None,
+    present: Tensor | None = None,
 ) -> Pairs:
     """Which of some latents fire in which samples of a pass.
 
@@ -67,6 +71,7 @@ def firing_pairs(
         latents: Which, [m] int64.
         layer: Its name, for messages.
         positions: At which places; by default any.
+        present: Where samples are not padded, bool [B, T]; nothing fires in padding.
 
     Raises:
         LightsaeError: If the layer has no such positions.
@@ -84,6 +89,8 @@ def firing_pairs(
     if positions is not None:
         here = Places(positions).rows(seen.lead, None, layer)
         fires &= here.flatten().to(fires.device).unsqueeze(1)
+    if present is not None:
+        fires &= present.flatten().to(fires.device).unsqueeze(1)
     row, place = torch.nonzero(fires, as_tuple=True)
     sample = row // max(len(code) // max(batch, 1), 1)
     key = (sample * code.d_sae + code.indices[row, place]).unique()
@@ -101,6 +108,7 @@ def scaled_outputs(
     *,
     batch_size: int,
     positions: Sequence[int] | None = None,
+    present: Tensor | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """What comes out where the latent of a pair is scaled in its sample, part by part.
 
@@ -114,6 +122,7 @@ def scaled_outputs(
         read: Makes a row for each sample of the model's output and their number.
         batch_size: Pairs at once.
         positions: At which places; by default all.
+        present: Where samples are not padded, bool [B, T]; padding is left as it is.
 
     Yields:
         The pairs, and of each what was read, [part, ...].
@@ -124,6 +133,8 @@ def scaled_outputs(
         latents, place = pairs.latents[part].unique(return_inverse=True)
         factors = torch.ones(len(samples), len(latents), device=samples.device)
         factors[torch.arange(len(samples), device=samples.device), place] = factor
-        with attached.edit(ScalePairs(latents, factors), layer, positions=positions):
+        mask = None if present is None else present[samples.to(present.device)]
+        edit = ScalePairs(latents, factors)
+        with attached.edit(edit, layer, positions=positions, mask=mask):
             result = call(model, samples_of(inputs, samples, pairs.batch))
         yield part, read(result, len(samples))

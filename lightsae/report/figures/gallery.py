@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
-from lightsae.report.figures.style import INK, MUTED, PALETTE, RULE, new_figure, save_png
+from lightsae.report.figures.style import INK, MUTED, PALETTE, RULE, drawable, new_figure, save_png
 
 # Inches.
 _LABEL, _CELL, _GAP, _FOOT, _MARGIN, _HEAD = 1.35, 1.0, 0.12, 0.3, 0.3, 0.75
@@ -132,7 +132,7 @@ def top_images_gallery(
     figure.text(_MARGIN / width, 1 - 0.52 / height, note, fontsize=8, color=MUTED)
     for row, title in enumerate(titles):
         bottom = height - _HEAD - row * (_CELL + _FOOT) - _CELL
-        first, _, rest = title.partition("\n")
+        first, _, rest = drawable(title).partition("\n")
         middle = (bottom + _CELL / 2) / height
         # Names are text: a $ in one begins no formula.
         text = {"fontsize": 10, "color": INK, "parse_math": False}

@@ -32,6 +32,27 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def drawable(text: str) -> str:
+    r"""A text with characters that the font of figures lacks as escapes.
+
+    Args:
+        text: Such as a name of a class or of a latent.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+
+    Example:
+        >>> drawable("cat \u732b")
+        'cat \\u732b'
+    """
+    manager = require("matplotlib.font_manager", extra="report")
+    known = manager.get_font(manager.findfont(manager.FontProperties())).get_char_index
+    return "".join(
+        each if each == "\n" or known(ord(each)) else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 def save_png(figure: Any, path: str | Path, *, dpi: int = 150) -> Path:
     """Write a figure; a crash leaves the old file or the new one.
 

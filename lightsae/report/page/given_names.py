@@ -1,42 +1,15 @@
-"""Names of latents in a run folder, as far as a page shows them."""
+"""Names of latents, as far as a page shows them."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightsae.activations.extraction.models import weights_hash
 from lightsae.dictionaries import LatentNames
-from lightsae.errors import LightsaeError
 from lightsae.report.page.packing import ArrayPack
 from lightsae.runs.naming.names_table import shown_word
-from lightsae.sae import SparseAutoencoder
 
-_FILE = "latent_names.json"
 # Words of a latent that a page shows, its name among them.
 _MOST = 4
-
-
-def read_names(folder: Path, sae: SparseAutoencoder) -> LatentNames | None:
-    """The names in a run folder, or None if there are none.
-
-    Args:
-        folder: The run folder.
-        sae: Its autoencoder.
-
-    Raises:
-        LightsaeError: If they are malformed, or those of another autoencoder.
-    """
-    if not (folder / _FILE).is_file():
-        return None
-    names = LatentNames.load(folder)
-    stamp = names.about.get("autoencoder", weights_hash(sae))
-    if len(names.alive) != sae.d_sae or stamp != weights_hash(sae):
-        raise LightsaeError(
-            f"{folder / _FILE} is of another autoencoder than {folder / 'sae'}: "
-            "run `lightsae name` again"
-        )
-    return names
 
 
 def names_contents(place: int, names: LatentNames | None, pack: ArrayPack) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from lightsae.report.latents.neighbours import (
     nearest_by_decoder,
 )
 from lightsae.report.page.class_effects import read_class_effects
-from lightsae.report.page.given_names import read_names
+from lightsae.report.reading.latent_names import read_names
 from lightsae.report.reading.run_inputs import RunInputs
 from lightsae.sae import SparseAutoencoder
 

@@ -159,10 +159,24 @@ def _columns(runs: Sequence[RunInputs]) -> list[tuple[Column, _Value]]:
         (Column("weighted purity", "The same, weighted by activation", 3, 1), "purity_weighted"),
         (Column("probe AUC", "Area under accuracy against latents kept", 3, 1), "probe_auc"),
     ]  # fmt: skip
-    return [
+    found = [
         (column, _scalar(name))
         for column, name in wanted
         if any(run.result.scalars.get(name) is not None for run in runs)
+    ]
+    return found + _alignment_rates(runs)
+
+
+def _alignment_rates(runs: Sequence[RunInputs]) -> list[tuple[Column, _Value]]:
+    """Of each rule by which latents of some run were named; rules do not compare."""
+
+    def rate(rule: str) -> _Value:
+        return lambda run: run.aligned.get(rule, nan)
+
+    rules = dict.fromkeys(rule for run in runs for rule in run.aligned)
+    return [
+        (Column(f"named, {rule}", f"Share of the alive latents with a name: {rule}", 3), rate(rule))
+        for rule in rules
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.comparison.evaluated_run import EvaluatedRun, read_evaluated
+from lightsae.report.reading.latent_names import names_that_hold
 from lightsae.runs import MetricsFile
 from lightsae.runs.sweep import SweepFile
 
@@ -21,10 +22,13 @@ class RunInputs(EvaluatedRun):
     Attributes:
         name: What the page calls it: the last part of its path that tells it from the others.
         history: Lines of its metrics.jsonl.
+        aligned: Share of its alive latents that `lightsae name` gave a name, by what it takes for
+            a name, such as "cosine at least 0.8"; empty without names of its autoencoder.
     """
 
     name: str
     history: list[dict[str, Any]] = field(default_factory=list)
+    aligned: dict[str, float] = field(default_factory=dict)
 
     @property
     def sae(self) -> Path:
@@ -96,9 +100,12 @@ def _read(folder: Path, name: str) -> RunInputs:
     """One run folder."""
     run = read_evaluated(folder)
     history = MetricsFile(folder / "metrics.jsonl").rows()
+    names = names_that_hold(folder)
+    rule = f"{names.measure} at least {names.cutoff:g}" if names else ""
     return RunInputs(
-        folder=folder, result=run.result, config=run.config, name=name, history=history
-    )
+        folder=folder, result=run.result, config=run.config, name=name, history=history,
+        aligned={rule: names.alignment_rate} if names else {},
+    )  # fmt: skip
 
 
 def choose_baseline(runs: Sequence[RunInputs], asked: Path | None) -> int:

@@ -95,6 +95,53 @@ def test_of_few_firings_nothing_is_concluded() -> None:
     assert name_by_labels(counts, ["a", "b"]).alive[:2].all()
 
 
+def test_the_tokens_of_one_sample_are_no_evidence() -> None:
+    """Latent 0 fires on 20 tokens of one image, latent 1 on one token of each of 20."""
+    images, labels = torch.arange(40).repeat_interleave(20), torch.arange(40).ge(20).long()
+    values = torch.zeros(800, 2)
+    values[images == 3, 0] = 1
+    values[20 * torch.arange(20), 1] = 1
+    code = SparseCode(values, torch.tensor([[0, 1]]).expand(800, 2), D_SAE)
+    of_rows, of_samples = LabelCounts(D_SAE, 2), LabelCounts(D_SAE, 2)
+    of_rows.update(code, labels[images])
+    for part in torch.randperm(800).split(190):  # shuffled rows, as shards have them
+        some = SparseCode(code.values[part], code.indices[part], D_SAE)
+        of_samples.update(some, labels[images][part], images[part])
+    assert name_by_labels(of_rows, ["a", "b"]).names[:2] == ["a", "a"]
+    assert name_by_labels(of_samples, ["a", "b"]).nearest[:2] == [None, "a"]
+    assert of_samples.samples[:2].tolist() == [1, 10] and of_samples.firings[0] == 20
+    torch.testing.assert_close(of_samples.purity(), of_rows.purity(), equal_nan=True)
+    with pytest.raises(LightsaeError, match="min_firings is 11, samples were counted up to enough"):
+        name_by_labels(of_samples, ["a", "b"], min_firings=11)
+    with pytest.raises(LightsaeError, match="samples: expected for all batches or for none"):
+        of_samples.update(code, labels[images])
+    with pytest.raises(LightsaeError, match=r"samples is \[3\], expected \[800\]"):
+        of_samples.update(code, labels[images], torch.zeros(3, dtype=torch.long))
+
+
+def test_samples_are_counted_once_up_to_enough() -> None:
+    torch.manual_seed(0)
+    counts = LabelCounts(D_SAE, LABELS, enough=6)
+    seen: list[set[int]] = [set() for _ in range(D_SAE)]
+    for rows in (0, 9, 30, 30):
+        code, samples = random_code(rows), torch.randint(-3, 12, (rows,))
+        counts.update(code, torch.zeros(rows, dtype=torch.long), samples)
+        for row, latent in (code.to_dense() > 0).nonzero().tolist():
+            seen[latent].add(int(samples[row]))
+        assert counts.samples.tolist() == [min(6, len(each)) for each in seen]
+
+
+def test_names_do_not_hang_on_how_many_latents_are_ranked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = counted([(random_code(200), torch.randint(LABELS, (200,)))])
+    whole = name_by_labels(counts, ["a", "b", "c", "d"], candidates=3)
+    monkeypatch.setattr(module, "_LATENTS", 4)
+    parts = name_by_labels(counts, ["a", "b", "c", "d"], candidates=3)
+    assert torch.equal(parts.candidates, whole.candidates)
+    torch.testing.assert_close(parts.scores, whole.scores, equal_nan=True, rtol=0, atol=0)
+
+
 def test_candidates_are_sorted_and_the_first_of_equals_is_first() -> None:
     labels = torch.tensor([0] * 5 + [1] * 5 + [2] * 10)
     code = SparseCode(torch.ones(20, 1), torch.zeros(20, 1, dtype=torch.long), D_SAE)

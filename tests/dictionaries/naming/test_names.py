@@ -96,6 +96,8 @@ def test_an_empty_dictionary_has_no_names() -> None:
     [
         (torch.ones(2, 3), {}, "W_dec has width 3, the vocabulary 2"),
         (torch.ones(2, 2), {"cutoff": 1.5}, "cutoff is 1.5"),
+        (torch.ones(2, 2), {"cutoff": 1.0}, r"cutoff is 1.0, expected a cosine in \(-1, 1\)"),
+        (torch.ones(2, 2), {"cutoff": math.nan}, "cutoff is nan"),
         (torch.ones(2, 2), {"candidates": 0}, "candidates is 0"),
         (torch.ones(2, 2), {"alive": torch.ones(3, dtype=torch.bool)}, "alive is"),
         (torch.full((2, 2), torch.nan), {}, "W must be finite"),

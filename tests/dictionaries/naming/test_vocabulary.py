@@ -42,6 +42,7 @@ def test_the_key_of_the_directions_is_vectors(tmp_path: Path) -> None:
         (["a", "b"], torch.tensor([[1.0], [torch.inf]]), r"vector of 'b' \(row 1\) is not finite"),
         (["a"], torch.ones(1, 2, dtype=torch.int64), r"vectors is torch.int64 \[1, 2\]"),
         (["a"], torch.ones(2), r"vectors is torch.float32 \[2\], expected floats \[names, d\]"),
+        (["a"], torch.ones(1, 2).to(torch.float8_e4m3fn), "float8_e4m3fn .* of 16 to 64 bits"),
         (["a"], [[1.0]], "vectors is list"),
     ],
 )

@@ -53,8 +53,8 @@ def test_the_mean_of_what_is_kept_can_be_subtracted() -> None:
 class _Odd:
     """A tokenizer of bytes, two of whose tokens say the same."""
 
-    def __len__(self) -> int:
-        return 5
+    def get_vocab(self) -> dict[str, int]:
+        return {"\u0120a": 0, "_a": 1, "half": 2, "empty": 3, "b": 4}
 
     def decode(self, numbers: list[int]) -> str:
         return [" a", " a", "\ufffd", "", "b"][numbers[0]]
@@ -67,6 +67,32 @@ def test_tokens_of_one_text_are_told_apart() -> None:
     model = _model(pad_token_id=None)
     found = token_vocabulary(model, _Odd())  # type: ignore[arg-type]
     assert found.names == ["\u0120a", "_a", "<0xE2>#2", "<0xE2>#3", "b"]
+
+
+def test_added_tokens_may_leave_gaps() -> None:
+    class Gaps(_Odd):
+        """Numbers 0, 1 and 6 of 8, and one that the model has no row for."""
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"cat": 0, "dog": 1, "oak": 4, "<added>": 6, "<more>": 9}
+
+        def decode(self, numbers: list[int]) -> str:
+            return {0: "cat", 1: "dog", 4: "oak", 6: "<added>"}[numbers[0]]
+
+        def convert_ids_to_tokens(self, numbers: list[int]) -> list[str]:
+            return [self.decode([number]) for number in numbers]
+
+    model = _model(pad_token_id=None)
+    found = token_vocabulary(model, Gaps())  # type: ignore[arg-type]
+    assert found.names == ["cat", "dog", "oak", "<added>"]
+    assert torch.equal(found.vectors, model.model.embed_tokens.weight.detach()[[0, 1, 4, 6]])
+
+
+def test_half_precision_gives_the_same_names_in_float32() -> None:
+    model = _model().bfloat16()
+    found = token_vocabulary(model, word_tokenizer(WORDS))
+    assert found.vectors.dtype == torch.float32
+    assert torch.equal(found.vectors, model.model.embed_tokens.weight.detach()[1:6].float())
 
 
 def test_a_model_by_name_comes_with_its_tokenizer(tmp_path: Path) -> None:

@@ -203,3 +203,8 @@ def test_names_of_another_dictionary_are_refused() -> None:
                       alive=torch.ones(3, dtype=torch.bool), cutoff=0.5)  # fmt: skip
     with pytest.raises(LightsaeError, match="names are of 3 latents, the autoencoder has 32"):
         checked(case, names=few)
+    stamped = replace(case.names, about={"autoencoder": "0" * 16})
+    with pytest.raises(
+        LightsaeError, match="names are of another autoencoder: run `lightsae name`"
+    ):
+        checked(case, names=stamped)

@@ -14,7 +14,7 @@ from lightsae.interventions import (
 )
 
 from ..finding.planted import D, planted
-from ..hooks.models import Tokens, random_sae
+from ..hooks.models import MaskedTokens, Tokens, ragged, random_sae
 
 
 def small() -> tuple[nn.Module, object, list[torch.Tensor]]:
@@ -237,3 +237,21 @@ def test_positions_are_where_latents_are_looked_for_and_changed():
         measure_class_effects(
             model, "layer", sae, [x], latents=[latent], **options | {"positions": [5]}
         )
+
+
+def test_padding_counts_for_nothing():
+    torch.manual_seed(1)
+    model, sae = MaskedTokens().eval().double(), random_sae(8, 24, 4).double()
+    padded, alone = ragged()
+    options = {"latents": [4, 9, 17], "n_random": 3}
+    found, expected = (
+        measure_class_effects(model, "layer", sae, batches, **options)
+        for batches in ([padded], alone)
+    )
+    assert torch.equal(found.firing, expected.firing)
+    assert torch.equal(found.controls, expected.controls)
+    torch.testing.assert_close(found.ablation, expected.ablation, equal_nan=True)
+    torch.testing.assert_close(found.amplification, expected.amplification, equal_nan=True)
+    unmasked = padded | {"attention_mask": torch.ones_like(padded["attention_mask"])}
+    everywhere = measure_class_effects(model, "layer", sae, [unmasked], **options)
+    assert not torch.equal(everywhere.firing, found.firing)

@@ -5,7 +5,7 @@ from torch import nn
 from lightsae.errors import LightsaeError
 from lightsae.interventions import ZeroAblate, ablation_effects, attach
 
-from ..hooks.models import Tokens, random_sae
+from ..hooks.models import MaskedTokens, Tokens, ragged, random_sae
 from .planted import planted, precision
 
 
@@ -89,3 +89,21 @@ def test_inputs_without_samples_are_told():
 
     with pytest.raises(LightsaeError, match=r"^the layer saw 3 samples, no input has as many"):
         ablation_effects(Constant(), "layer", random_sae(8, 24, 4), {"size": 3}, lambda y: y.sum(1))
+
+
+def test_what_fires_in_padding_alone_is_not_run():
+    class Counting(MaskedTokens):
+        samples = 0
+
+        def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            self.samples += len(x)
+            return super().forward(x, attention_mask)
+
+    torch.manual_seed(1)
+    model, sae = Counting().double().eval(), random_sae(8, 24, 4).double()
+    padded, alone = ragged()
+    found = ablation_effects(model, "layer", sae, padded, lambda y: y[:, 1])
+    in_one_batch, model.samples = model.samples, 0
+    expected = [ablation_effects(model, "layer", sae, each, lambda y: y[:, 1]) for each in alone]
+    torch.testing.assert_close(found, torch.cat(expected))
+    assert in_one_batch == model.samples

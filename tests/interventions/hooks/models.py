@@ -34,3 +34,23 @@ class Tokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layer(x))
+
+
+class MaskedTokens(Tokens):
+    """The mean of `Tokens` over what is no padding, [B, 4]; padding is looked at by the layer."""
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
+        kept = attention_mask.unsqueeze(2).to(x)
+        return (super().forward(x) * kept).sum(1) / kept.sum(1)
+
+
+def ragged(samples: int = 9, places: int = 5) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """Sequences for `MaskedTokens` in one padded batch, and each alone without padding."""
+    x = torch.randn(samples, places, 6, dtype=torch.float64)
+    lengths = torch.arange(samples) % places + 1
+    mask = (torch.arange(places) < lengths.unsqueeze(1)).long()
+    alone = [
+        {"x": each[:n].unsqueeze(0), "attention_mask": torch.ones(1, n, dtype=torch.long)}
+        for each, n in zip(x, lengths.tolist(), strict=True)
+    ]
+    return {"x": x, "attention_mask": mask}, alone

@@ -10,6 +10,7 @@ from lightsae.errors import LightsaeError
 from lightsae.metrics import TopActivating
 from lightsae.report import top_images_gallery
 from lightsae.report.figures.gallery import _pixels
+from lightsae.report.figures.style import drawable
 
 TOP = torch.tensor([[0, 2], [1, -1]])
 VALUES = torch.tensor([[3.0, 1.0], [2.0, 0.0]])
@@ -119,3 +120,11 @@ class _NoMatplotlib:
     def find_spec(self, name: str, *_: object) -> None:
         if name.partition(".")[0] == "matplotlib":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_characters_that_the_font_lacks_are_escaped(tmp_path: Path) -> None:
+    """Matplotlib warns of them, and warnings are errors here."""
+    top = torch.tensor([[0]]), torch.tensor([[1.0]])
+    title = "latent 1\n\u732b \u0120the $$ 0.91"
+    assert drawable(title) == "latent 1\n\\u732b \u0120the $$ 0.91"
+    top_images_gallery(torch.rand(1, 8, 8), *top, [title], tmp_path / "g.png")
