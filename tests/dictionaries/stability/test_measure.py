@@ -3,12 +3,14 @@
 import math
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightsae.dictionaries import (
+    Cut,
     StabilityResult,
     compare_spans,
     latent_stability,
@@ -40,16 +42,40 @@ def rows(n: int = 500) -> Tensor:
 def test_all_that_is_measured_is_as_defined() -> None:
     saes, x = seeds(), rows()
     result = measure_stability(saes, x.split(128))
-    stability = latent_stability([sae.W_dec for sae in saes])
+    dead = torch.arange(24) == 23
+    stability = latent_stability([sae.W_dec * ~dead[:, None] for sae in saes])
     assert (result.rows, result.d_in, result.names) == (500, 10, ("0", "1", "2"))
     for place, (sae, seed) in enumerate(zip(saes, result.seeds, strict=True)):
         dense = sae.encode(x).to_dense()
         assert torch.equal(seed.firings, (dense > 0).sum(dim=0))
-        assert torch.equal(result.stability()[place], stability.shares[place])
+        torch.testing.assert_close(
+            result.stability()[place], stability.shares[place], rtol=0, atol=0, equal_nan=True
+        )
         assert torch.equal(seed.stable, stability.shares[place][:, 2] >= 0.5)
         assert seed.dead == 1 and not seed.alive[-1]
     means = [shares[:-1, 2].mean() for shares in stability.shares]
     assert result.mean_stability()[2].mean == pytest.approx(float(torch.stack(means).mean()))
+
+
+def test_a_latent_that_never_fires_is_no_feature_that_is_found_again() -> None:
+    one, two = seeds(2)
+    two.b_enc.data[:4] = -100
+    result = measure_stability([one, two], [rows()], cut=Cut(0.9))
+    assert result.seeds[0].stable[:8].tolist() == [False] * 4 + [True] * 4
+    assert result.seeds[1].similarity["cosine"][:4].isnan().all()
+    shares = result.reconstruction[0]
+    alone = reconstruction_shares(one, rows(), result.seeds[0].stable)
+    assert shares == alone and shares.latents[0] == int(result.seeds[0].stable.sum())
+
+
+def test_where_no_latent_of_a_seed_fires_nothing_is_found_and_nothing_fails(tmp_path: Path) -> None:
+    one, two = seeds(2)
+    two.b_enc.data[:] = -100
+    result = measure_stability([one, two], [rows()])
+    assert result.seeds[1].dead == 24 and not result.seeds[0].stable.any()
+    assert result.curve().latents == () and result.mean_stability()[0].seeds == 0
+    result.save(tmp_path)
+    assert StabilityResult.load(tmp_path).reconstruction[1].latents == (0, 0)
 
 
 def test_activations_are_compared_over_the_rows() -> None:
