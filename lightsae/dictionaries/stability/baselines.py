@@ -74,8 +74,8 @@ def random_stability(
 ) -> RandomStability:
     """Stability of each dictionary's latents where the other seeds are random (ours).
 
-    A random dictionary stands for one of the others, the next one, and the first for the last: it
-    has as many directions as count there, and crowds where those do.
+    A random dictionary stands for one of the others, the next one (of the last the first): it has
+    as many directions as count there, and crowds where those do.
 
     Args:
         decoders: W_dec of each seed, [d_sae, d_in].
@@ -92,6 +92,8 @@ def random_stability(
         >>> random_stability([torch.eye(64)[:8], torch.eye(64)[:4]], (-1.0, 0.9)).mean
         (1.0, 0.0)
     """
+    if not decoders:
+        raise LightsaeError("decoders holds 0, expected one or more")
     if draws < 1:
         raise LightsaeError(f"draws = {draws}, expected at least 1")
     # Off the streams of usual seeds: an autoencoder of the same one starts as the first draw.

@@ -54,7 +54,9 @@ class DataMoments:
 
     def total(self) -> float:
         """Sum over rows of ||x - mean||^2."""
-        return float(self._products.trace() - self._sum.square().sum() / max(self.rows, 1))
+        if self.rows == 0:
+            return 0.0
+        return float(self._products.trace() - self._sum.square().sum() / self.rows)
 
 
 class ResidualMoments:

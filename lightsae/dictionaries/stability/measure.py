@@ -18,15 +18,16 @@ from lightsae.dictionaries.stability.latent_stability import (
     THRESHOLDS,
     Cut,
     latent_stability,
-    stability_of,
+    require_thresholds,
 )
-from lightsae.dictionaries.stability.reconstruction_share import shares_of
+from lightsae.dictionaries.stability.reconstruction_share import require_autoencoder, shares_of
 from lightsae.dictionaries.stability.result import StabilityResult
 from lightsae.dictionaries.stability.seed_latents import SeedLatents
 from lightsae.dictionaries.stability.set_ablation import SetAblation
 from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison, compare_spans
 from lightsae.errors import LightsaeError
-from lightsae.sae import SparseAutoencoder, Transcoder
+from lightsae.metrics.code_inputs import require_tensors
+from lightsae.sae import SparseAutoencoder
 
 Columns = Mapping[str, Sequence[Tensor]]
 
@@ -163,8 +164,7 @@ def _require_alike(saes: Sequence[SparseAutoencoder], names: Sequence[str]) -> N
     if len(names) != len(saes):
         raise LightsaeError(f"names holds {len(names)}, expected one of {len(saes)} each")
     for name, sae in zip(names, saes, strict=True):
-        if isinstance(sae, Transcoder):
-            raise LightsaeError(f"{name} is a transcoder, expected autoencoders of one layer")
+        require_autoencoder(name, sae)
         if sae.d_in != saes[0].d_in:
             raise LightsaeError(
                 f"{name} has d_in = {sae.d_in}, {names[0]} {saes[0].d_in}: expected one width"
@@ -176,7 +176,7 @@ def _require_alike(saes: Sequence[SparseAutoencoder], names: Sequence[str]) -> N
 def _require_settings(thresholds: Sequence[float], cut: Cut, energy: float, draws: int) -> None:
     """Refuse before the pass what would be refused after it."""
     nothing = torch.zeros(2, 1)
-    taus = stability_of([nothing], thresholds).thresholds
+    taus = require_thresholds(thresholds)
     cut.stable(torch.zeros(0, len(taus)), taus)
     compare_spans([nothing, nothing], energy=energy, draws=draws)
 
@@ -184,6 +184,7 @@ def _require_settings(thresholds: Sequence[float], cut: Cut, energy: float, draw
 def _columns(columns: Columns, saes: Sequence[SparseAutoencoder]) -> dict[str, list[Tensor]]:
     found = {}
     for name, each in columns.items():
+        require_tensors(**{f"columns {name!r}": values for values in each})
         shapes = [list(values.shape) for values in each]
         wanted = [[sae.d_sae] for sae in saes]
         if "/" in name:

@@ -9,7 +9,8 @@ from torch import Tensor
 from lightsae.dictionaries.stability.data_moments import DataMoments
 from lightsae.dictionaries.stability.set_ablation import Fit, SetAblation
 from lightsae.errors import LightsaeError
-from lightsae.sae import SparseAutoencoder
+from lightsae.metrics.code_inputs import require_tensors
+from lightsae.sae import SparseAutoencoder, Transcoder
 
 _ROWS = 4096
 
@@ -87,7 +88,7 @@ def reconstruction_shares(
         stable: Which of its latents are stable, [d_sae] bool.
 
     Raises:
-        LightsaeError: If sizes do not fit.
+        LightsaeError: If sizes do not fit, a row is not finite, or it is a transcoder.
 
     Example:
         >>> from lightsae.sae import TopK
@@ -98,6 +99,9 @@ def reconstruction_shares(
         >>> found.full.r2, round(found.unstable.lost, 9), found.latents
         (1.0, 0.2, (1, 1))
     """
+    require_autoencoder("sae", sae)
+    require_tensors(rows=rows)
+    require_tensors(stable=stable)
     if rows.ndim != 2 or rows.shape[1] != sae.d_in:
         raise LightsaeError(f"rows is {list(rows.shape)}, expected [rows, d_in = {sae.d_in}]")
     if stable.dtype != torch.bool or stable.shape != (sae.d_sae,):
@@ -128,6 +132,21 @@ def shares_of(ablation: SetAblation, stable: Tensor, data: DataMoments) -> Recon
         (int((fires & stable).sum()), int((fires & ~stable).sum())),
         (int(firings[stable].sum()), int(firings[~stable].sum())),
     )
+
+
+def require_autoencoder(name: str, sae: object) -> None:
+    """Refuse what is no autoencoder, and a transcoder, which reconstructs something else.
+
+    Example:
+        >>> require_autoencoder("sae", torch.nn.Linear(2, 2))
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: sae is a Linear, expected a SparseAutoencoder
+    """
+    if isinstance(sae, Transcoder):
+        raise LightsaeError(f"{name} is a transcoder, expected an autoencoder")
+    if not isinstance(sae, SparseAutoencoder):
+        raise LightsaeError(f"{name} is a {type(sae).__name__}, expected a SparseAutoencoder")
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -129,6 +129,10 @@ def compare_spans(
         raise LightsaeError(f"others holds {len(others)}, expected one of {len(groups)} seeds each")
     if draws < 2:
         raise LightsaeError(f"draws = {draws}, expected at least 2")
+    widths = {each.shape[-1] for each in (*groups, *(others or ()))}
+    if len(widths) > 1:
+        told = ", ".join(map(str, sorted(widths)))
+        raise LightsaeError(f"groups and others have d = {told}, expected one width")
     spans = [span(group, energy) for group in groups]
     sizes = [(len(group), len(basis)) for group, basis in zip(groups, spans, strict=True)]
     generator = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import require_tensors
 
 _LEVEL = 0.95
 
@@ -126,7 +127,7 @@ def random_overlap(
     small, large = sorted((rank_a, rank_b))
     # Of the coordinates of a random basis of the smaller, the first are those in the larger.
     drawn = [random_basis(small, d, generator)[:, :large].square().sum() for _ in range(draws)]
-    low, high = quantiles(torch.stack(drawn) / small)
+    low, high = quantiles((torch.stack(drawn) / small).clamp_max(1))
     return RandomOverlap(large / d, low, high)
 
 
@@ -152,6 +153,7 @@ def _products(A: Tensor, B: Tensor) -> Tensor:
 
 
 def _orthonormal(name: str, basis: Tensor) -> Tensor:
+    require_tensors(**{name: basis})
     rows = basis.detach().cpu().double()
     if rows.ndim != 2:
         raise LightsaeError(f"{name} is {list(rows.shape)}, expected orthonormal rows [r, d]")

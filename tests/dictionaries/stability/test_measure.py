@@ -1,9 +1,11 @@
 """Stability over data: one pass for all seeds, beside its definitions."""
 
+import copy
 import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from lightsae.dictionaries import (
 )
 from lightsae.errors import LightsaeError
 from lightsae.metrics import r2
-from lightsae.sae import SparseAutoencoder, SparseCode, TopK, Transcoder
+from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, SparseCode, TopK, Transcoder
 
 
 def seeds(n: int = 3, d_sae: int = 24, **options: object) -> list[SparseAutoencoder]:
@@ -222,16 +224,60 @@ def test_without_an_unstable_latent_there_is_no_span_and_no_share() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"draws": 0}, "draws = 0, expected at least 2"),
+        ({"energy": 2.0}, "energy = 2.0, expected a share"),
+        ({"thresholds": []}, r"thresholds are \[\], expected some"),
+        ({"cut": Cut(0.75)}, "cut.threshold = 0.75, expected one of thresholds"),
+    ],
+)
+def test_settings_are_refused_before_a_row_is_read(settings: dict[str, Any], told: str) -> None:
+    def unread() -> Iterator[Tensor]:
+        raise AssertionError("a row was read")
+        yield
+
+    with pytest.raises(LightsaeError, match=told):
+        measure_stability(seeds(2), unread(), **settings)
+
+
+def test_batches_may_be_of_any_size() -> None:
+    saes, x = [each.double() for each in seeds(2)], rows().double()
+    one, other = (measure_stability(saes, parts) for parts in ([x], [x[:0], *x.split(1), x[:0]]))
+    for mine, theirs in zip(one.seeds, other.seeds, strict=True):
+        assert torch.equal(mine.firings, theirs.firings) and torch.equal(mine.stable, theirs.stable)
+        for name, values in mine.similarity.items():
+            torch.testing.assert_close(values, theirs.similarity[name], equal_nan=True)
+    for mine, theirs in zip(one.reconstruction, other.reconstruction, strict=True):
+        torch.testing.assert_close(torch.tensor(mine[:3]), torch.tensor(theirs[:3]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("selection", [BatchTopK(3), JumpReLU(3)])
+def test_other_dtypes_and_selections_are_measured(dtype: torch.dtype, selection: Any) -> None:
+    saes = [
+        SparseAutoencoder(10, d_sae, copy.deepcopy(selection), normalization="unit_norm").to(dtype)
+        for d_sae in (6, 24)
+    ]
+    result = measure_stability(saes, [rows()])
+    assert [len(each.firings) for each in result.seeds] == [6, 24]
+    assert all(math.isfinite(each.full.r2) for each in result.reconstruction)
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"saes": seeds(1)}, "saes holds 1, expected two seeds or more"),
         ({"names": ["a"]}, "names holds 1, expected one of 2 each"),
         ({"saes": [*seeds(1), SparseAutoencoder(4, 8, TopK(2))]}, "1 has d_in = 4, 0 10"),
         ({"saes": [*seeds(1), Transcoder(10, 8, TopK(2), d_out=10)]}, "1 is a transcoder"),
+        ({"saes": [*seeds(1), torch.nn.Linear(10, 8)]}, "1 is a Linear, expected a Sparse"),
         ({"batches": []}, "batches have no rows"),
         ({"batches": [torch.ones(3, 4)]}, r"a batch is \[3, 4\], expected \[B, d_in = 10\]"),
         ({"batches": ["rows"]}, "a batch is str, expected"),
         ({"batches": [torch.full((3, 10), torch.nan)]}, "after row 0 have NaN or infinite values"),
+        ({"columns": {"a/b": [torch.ones(24)] * 2}}, "columns has 'a/b', expected a name without"),
+        ({"columns": {"ms": [[1.0]] * 2}}, "columns 'ms' is a list, expected a tensor"),
         ({"columns": {"ms": [torch.ones(24)]}}, r"columns 'ms' has shapes \[\[24\]\], expected"),
     ],
 )
