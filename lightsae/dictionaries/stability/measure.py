@@ -1,8 +1,6 @@
 """Stability of several autoencoders over data: one pass for all of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +22,7 @@ from lightsae.dictionaries.stability.reconstruction_share import require_autoenc
 from lightsae.dictionaries.stability.result import StabilityResult
 from lightsae.dictionaries.stability.seed_latents import SeedLatents
 from lightsae.dictionaries.stability.set_ablation import SetAblation
-from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison, compare_spans
+from lightsae.dictionaries.subspaces.between_seeds import compare_each, compare_spans
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors
 from lightsae.sae import SparseAutoencoder
@@ -114,7 +112,10 @@ def measure_stability(
         (one.squares / data.rows).sqrt()[:, None].cpu() * W
         for one, W in zip(ablations, decoders, strict=True)
     ]
-    spans = partial(_spans, seeds, data.covariance(), energy=energy, draws=draws, seed=seed)
+    unstable, weighted = compare_each(
+        [_sets(each, seeds) for each in (decoders, written)], data.covariance(),
+        energy=energy, draws=draws, seed=seed,
+    )  # fmt: skip
     by_chance = {} if together is None else together.by_chance()
     return StabilityResult(
         names, saes[0].d_in, data.rows, stability.thresholds, cut, seeds,
@@ -123,7 +124,7 @@ def measure_stability(
         {measure: chance_stability(each, thresholds, alive[:2])
          for measure, each in by_chance.items()},
         tuple(shares_of(*each, data) for each in zip(ablations, stable, strict=True)),
-        spans(decoders), spans(written),
+        unstable, weighted,
     )  # fmt: skip
 
 
@@ -148,14 +149,13 @@ def _read(
         raise LightsaeError("batches have no rows")
 
 
-def _spans(
-    seeds: Sequence[SeedLatents], covariance: Tensor, directions: Sequence[Tensor], **options: Any
-) -> SubspaceComparison:
-    """The unstable latents that fire, beside the stable ones."""
+def _sets(
+    directions: Sequence[Tensor], seeds: Sequence[SeedLatents]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of the unstable latents that fire, and of the stable ones."""
     pairs = list(zip(directions, seeds, strict=True))
     unstable = [rows[each.alive & ~each.stable] for rows, each in pairs]
-    stable = [rows[each.alive & each.stable] for rows, each in pairs]
-    return compare_spans(unstable, stable, covariance, **options)
+    return unstable, [rows[each.alive & each.stable] for rows, each in pairs]
 
 
 def _require_alike(saes: Sequence[SparseAutoencoder], names: Sequence[str]) -> None:
