@@ -43,7 +43,7 @@ class ActivationSimilarity:
     def compute(self) -> dict[str, list[Tensor]]:
         """Of each measure and dictionary the largest in each of the others, [d_sae, S - 1]."""
         seeds = len(self._sizes)
-        found = {measure: [torch.full((d_sae, seeds - 1), torch.nan, dtype=torch.float64)
+        found: dict[str, list[Tensor]] = {measure: [torch.full((d_sae, seeds - 1), torch.nan, dtype=torch.float64)
                            for d_sae in self._sizes] for measure in MEASURES}  # fmt: skip
         for (a, b), pair in self._pairs.items():
             for measure, (there, back) in pair.nearest_both_ways().items():

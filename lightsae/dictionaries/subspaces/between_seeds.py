@@ -139,8 +139,13 @@ def compare_each(
 ) -> list[SubspaceComparison]:
     """`compare_spans` of groups and others, several times, such as weighted and not.
 
-    What is drawn from the covariance is drawn once, and so the number of latents in each group has
-    to be the same every time.
+    Args:
+        sets: Groups and others of each comparison. What follows the covariance is drawn once for
+            all, and so groups have to have the same numbers of latents every time.
+        covariance: As of `compare_spans`, like what follows.
+        energy: Likewise.
+        draws: Likewise.
+        seed: Likewise.
     """
     if draws < 2:
         raise LightsaeError(f"draws = {draws}, expected at least 2")
@@ -200,8 +205,8 @@ def _comparison(
     for a, b in combinations(range(len(spans)), 2):
         if len(spans[a]) and len(spans[b]):
             pair = _measured(spans[a], spans[b], (a, b), draws, seed)
-            drawn = {kind: _spread(found[kind, a, b]) for kind in ("others", "data")}
-            pairs.append(pair._replace(**drawn))
+            others, data = (_spread(found[kind, a, b]) for kind in ("others", "data"))
+            pairs.append(pair._replace(others=others, data=data))
     return SubspaceComparison(
         energy,
         tuple(map(len, groups)),
