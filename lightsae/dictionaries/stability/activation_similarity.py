@@ -43,8 +43,10 @@ class ActivationSimilarity:
     def compute(self) -> dict[str, list[Tensor]]:
         """Of each measure and dictionary the largest in each of the others, [d_sae, S - 1]."""
         seeds = len(self._sizes)
-        found: dict[str, list[Tensor]] = {measure: [torch.full((d_sae, seeds - 1), torch.nan, dtype=torch.float64)
-                           for d_sae in self._sizes] for measure in MEASURES}  # fmt: skip
+        blank = [torch.full((d_sae, seeds - 1), torch.nan).double() for d_sae in self._sizes]
+        found: dict[str, list[Tensor]] = {
+            measure: [each.clone() for each in blank] for measure in MEASURES
+        }
         for (a, b), pair in self._pairs.items():
             for measure, (there, back) in pair.nearest_both_ways().items():
                 # Of the others of b, a < b is the a-th; of those of a, b is the one before its
