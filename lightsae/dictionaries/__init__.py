@@ -7,7 +7,8 @@ from lightsae.lazy_imports import lazy_names
 if TYPE_CHECKING:
     from lightsae.dictionaries.matching.absorption import Absorber, Absorption, FeatureAbsorption
     from lightsae.dictionaries.matching.co_firing import CoFiring
-    from lightsae.dictionaries.matching.cosine import Nearest, nearest_both_ways, nearest_cosines
+    from lightsae.dictionaries.matching.cosine import nearest_both_ways, nearest_cosines
+    from lightsae.dictionaries.matching.nearest import Nearest
     from lightsae.dictionaries.matching.one_to_one import Matching, match_one_to_one
     from lightsae.dictionaries.matching.splitting import FeatureSplitting, SplitPart, Splits
     from lightsae.dictionaries.naming.concept_vocabulary import concept_vocabulary
@@ -59,7 +60,7 @@ else:
             "LabelCounts": ".naming.labels",
             "LatentNames": ".naming.latent_names",
             "Matching": ".matching.one_to_one",
-            "Nearest": ".matching.cosine",
+            "Nearest": ".matching.nearest",
             "ReconstructionShares": ".stability.reconstruction_share",
             "Recovery": ".synthetic.recovery",
             "SplitPart": ".matching.splitting",

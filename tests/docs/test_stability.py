@@ -18,6 +18,9 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch) -> None:
     assert names["of_pairs"].nanmean() > 0.3
     assert names["splits"].splits.tolist() == [True, False]
     assert [absorber[:3] for absorber in names["absorbed"].absorbers] == [(0, 0, 1)]
+    assert names["stable"]["per_latent"].low > 1
+    assert names["spans"].overlap.mean > 0.95 and names["spans"].beyond("data").low > 0.4
+    assert names["found"].isolated_share == 1 and names["found"].subspace_share == 1
 
 
 def test_the_page_is_linked() -> None:

@@ -1,20 +1,23 @@
 """Which latents of two dictionaries fire together: overlap and correlation from sparse codes."""
 
 from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lightsae.dictionaries.matching.checks import code_pair
-from lightsae.dictionaries.matching.cosine import Nearest
 from lightsae.dictionaries.matching.firings import Firings, add_products
+from lightsae.dictionaries.matching.nearest import LargestSoFar, Nearest
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors, size
 from lightsae.sae.index_checks import integers, within
 from lightsae.sae.sparse_code import SparseCode
 
-# Pairs of latents whose sums are formed at once, 16 bytes each.
-_PAIRS = 2**22
+# Pairs of latents whose sums are formed at once, 16 bytes each: what a processor's cache holds.
+_PAIRS = 2**18
+Measure = Literal["iou", "correlation"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 Scores = Callable[[slice, Tensor, Tensor], Tensor]
 
 
@@ -88,15 +91,22 @@ class CoFiring:
 
         A latent that never fires has none, and is nobody's; one that fires with no other has 0.
         """
-        return self._nearest(self._iou, self.firings > 0, self.other_firings > 0)
+        return self._nearest("iou")["iou"][0]
 
     def nearest_correlation(self) -> Nearest:
         """The latent of the other dictionary with the largest correlation, and that, float64.
 
         A latent whose activation is the same on every row, such as zero, has none and is nobody's.
         """
-        varying = (side.varies(self.rows) for side in (self._mine, self._theirs))
-        return self._nearest(self._correlation, *varying)
+        return self._nearest("correlation")["correlation"][0]
+
+    def nearest_both_ways(self) -> dict[Measure, tuple[Nearest, Nearest]]:
+        """By IoU and by correlation the nearest of each latent of the one, and of the other.
+
+        As `nearest_iou` and `nearest_correlation`, and those of `swapped()`: sums are formed once
+        for all four.
+        """
+        return self._nearest(*MEASURES)
 
     def iou(self, pairs: Tensor) -> Tensor:
         """IoU of given pairs, such as those of a `Matching`; NaN where neither fires.
@@ -161,26 +171,39 @@ class CoFiring:
             side.forget()
 
     def _iou(self, latents: slice, counts: Tensor, products: Tensor) -> Tensor:
-        union = self.firings[latents, None] + self.other_firings - counts
-        return counts.double() / union
+        either = (self.firings[latents, None] + self.other_firings).double().sub_(counts)
+        return torch.div(counts, either, out=either)
 
     def _correlation(self, latents: slice, counts: Tensor, products: Tensor) -> Tensor:
         mine, theirs = self._mine, self._theirs
-        covariance = self.rows * products - mine.total[latents, None] * theirs.total
+        covariance = (self.rows * products).addr_(mine.total[latents], theirs.total, alpha=-1)
         spread = mine.spread(self.rows)[latents, None] * theirs.spread(self.rows)
-        return (covariance / spread).clamp_(-1, 1)
+        return covariance.div_(spread).clamp_(-1, 1)
 
-    def _nearest(self, scores: Scores, mine: Tensor, theirs: Tensor) -> Nearest:
-        """The largest score of each of mine among theirs, both masks of latents that have one."""
-        similarity = torch.full_like(self._mine.total, torch.nan)
-        index = torch.full_like(self.firings, -1)
-        if not mine.any() or not theirs.any():
-            return Nearest(similarity, index)
+    def _nearest(self, *measures: Measure) -> dict[Measure, tuple[Nearest, Nearest]]:
+        """The largest scores of either side; latents that have none are nobody's."""
+        sizes, everything = (self.d_sae, self.d_other), slice(0, self.d_other)
+        found = {measure: [LargestSoFar(d, torch.float64, self.device) for d in sizes]
+                 for measure in measures}  # fmt: skip
+        without = {measure: self._without(measure) for measure in measures}
         for latents, *sums in self.blocks():
-            found = scores(latents, *sums).masked_fill_(~theirs, -torch.inf).max(dim=1)
-            similarity[latents] = found.values.where(mine[latents], torch.nan)
-            index[latents] = found.indices.where(mine[latents], -1)
-        return Nearest(similarity, index)
+            for measure, (of_mine, of_theirs) in found.items():
+                scores = (self._iou if measure == "iou" else self._correlation)(latents, *sums)
+                mine, theirs = without[measure]
+                scores[mine[latents]] = -torch.inf
+                scores.index_fill_(1, theirs, -torch.inf)
+                of_mine.put_rows(latents, everything, scores)
+                of_theirs.put_columns(latents, everything, scores)
+        return {measure: (mine.nearest(), theirs.nearest())
+                for measure, (mine, theirs) in found.items()}  # fmt: skip
+
+    def _without(self, measure: Measure) -> tuple[Tensor, Tensor]:
+        """Latents that have no score: of the one dictionary a mask, of the other which."""
+        mine, theirs = (
+            side.count == 0 if measure == "iou" else ~side.varies(self.rows)
+            for side in (self._mine, self._theirs)
+        )
+        return mine, theirs.nonzero()[:, 0]
 
     def _of_pairs(self, scores: Scores, pairs: Tensor) -> Tensor:
         mine, theirs = self._latents(pairs)

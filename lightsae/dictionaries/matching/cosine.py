@@ -1,28 +1,16 @@
 """The most parallel direction of another dictionary, in blocks."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightsae.dictionaries.matching.nearest import LargestSoFar, Nearest
 from lightsae.errors import LightsaeError
 from lightsae.metrics.code_inputs import require_tensors
 
 # Rows of the two sides of a block of cosines: 32 MiB of float32.
 _ROWS, _OTHERS = 1024, 8192
-
-
-class Nearest(NamedTuple):
-    """The most similar latent of another dictionary.
-
-    Attributes:
-        similarity: Of each latent with that one [n], float32 or float64; NaN where there is none.
-        index: Which it is, the lowest of equals [n], int64; -1 where there is none.
-    """
-
-    similarity: Tensor
-    index: Tensor  # type: ignore[assignment]  # not tuple.index
 
 
 def nearest_cosines(W: Tensor, others: Tensor) -> Nearest:
@@ -46,7 +34,7 @@ def nearest_cosines(W: Tensor, others: Tensor) -> Nearest:
         Nearest(similarity=tensor([ 0.8000, -0.6000]), index=tensor([2, 2]))
     """
     require_directions(W=W, others=others)
-    found = _Largest(len(W), W, others)
+    found = LargestSoFar(len(W), common_dtype(W, others), W.device)
     for block in cosine_blocks(W, others):
         found.put_rows(*block)
     return found.nearest()
@@ -72,7 +60,8 @@ def nearest_both_ways(W: Tensor, others: Tensor) -> tuple[Nearest, Nearest]:
         (tensor([2, 2]), tensor([0, 0, 0]))
     """
     require_directions(W=W, others=others)
-    there, back = _Largest(len(W), W, others), _Largest(len(others), W, others)
+    dtype = common_dtype(W, others)
+    there, back = (LargestSoFar(len(each), dtype, W.device) for each in (W, others))
     for block in cosine_blocks(W, others):
         there.put_rows(*block)
         back.put_columns(*block)
@@ -112,34 +101,6 @@ def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = rows / largest.where(largest > 0, 1)
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows.div_(norms.where(norms > 0, 1)), (largest[:, 0] == 0).nonzero()[:, 0]
-
-
-class _Largest:
-    """The largest cosine of each latent so far, the first of equals, and whose it was."""
-
-    def __init__(self, n: int, W: Tensor, others: Tensor) -> None:
-        dtype = common_dtype(W, others)
-        self.similarity = torch.full((n,), -torch.inf, dtype=dtype, device=W.device)
-        self.index = torch.full((n,), -1, device=W.device)
-
-    def put_rows(self, rows: slice, columns: slice, cosines: Tensor) -> None:
-        """Take what is larger for the rows of a block."""
-        largest, place = cosines.max(dim=1)
-        better = largest > self.similarity[rows]
-        self.similarity[rows] = largest.where(better, self.similarity[rows])
-        self.index[rows] = (place + columns.start).where(better, self.index[rows])
-
-    def put_columns(self, rows: slice, columns: slice, cosines: Tensor) -> None:
-        """Take what is larger for its columns."""
-        largest = cosines.amax(dim=0)
-        better = (largest > self.similarity[columns]).nonzero()[:, 0]
-        # Places along the strided side are slow to find: only where there is something to take.
-        self.index[columns.start + better] = cosines[:, better].argmax(dim=0) + rows.start
-        self.similarity[columns.start + better] = largest[better]
-
-    def nearest(self) -> Nearest:
-        """What was found; NaN and -1 where nothing was."""
-        return Nearest(self.similarity.where(self.index >= 0, torch.nan), self.index)
 
 
 def common_dtype(W: Tensor, others: Tensor) -> torch.dtype:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightsae.dictionaries.matching.cosine import Nearest
+from lightsae.dictionaries.matching.nearest import Nearest
 from lightsae.errors import LightsaeError
 
 # Rows of the two sides of a block of cosines: 32 MiB of float32.

@@ -6,10 +6,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from lightsae.dictionaries.matching.co_firing import CoFiring
+from lightsae.dictionaries.matching.co_firing import MEASURES, CoFiring
 from lightsae.sae import SparseCode
-
-MEASURES = ("iou", "correlation")
 
 
 class ActivationSimilarity:
@@ -45,13 +43,16 @@ class ActivationSimilarity:
     def compute(self) -> dict[str, list[Tensor]]:
         """Of each measure and dictionary the largest in each of the others, [d_sae, S - 1]."""
         seeds = len(self._sizes)
-        found = {measure: [torch.full((d_sae, seeds - 1), torch.nan, dtype=torch.float64)
-                           for d_sae in self._sizes] for measure in MEASURES}  # fmt: skip
+        blank = [torch.full((d_sae, seeds - 1), torch.nan).double() for d_sae in self._sizes]
+        found: dict[str, list[Tensor]] = {
+            measure: [each.clone() for each in blank] for measure in MEASURES
+        }
         for (a, b), pair in self._pairs.items():
-            # Of the others of b, a < b is the a-th; of those of a, b is the one before its place.
-            for one, column, sums in ((a, b - 1, pair), (b, a, pair.swapped())):
-                for measure, similarity in _largest(sums).items():
-                    found[measure][one][:, column] = similarity
+            for measure, (there, back) in pair.nearest_both_ways().items():
+                # Of the others of b, a < b is the a-th; of those of a, b is the one before its
+                # place.
+                found[measure][a][:, b - 1] = there.similarity
+                found[measure][b][:, a] = back.similarity
         return found
 
     def by_chance(self) -> dict[str, list[Tensor]]:
@@ -59,13 +60,10 @@ class ActivationSimilarity:
 
         Latents then fire as often as they do, in rows that have nothing to do with each other.
         """
-        sides = [_largest(each) for each in (self._by_chance, self._by_chance.swapped())]
-        return {measure: [side[measure][:, None] for side in sides] for measure in MEASURES}
-
-
-def _largest(sums: CoFiring) -> dict[str, Tensor]:
-    nearest = sums.nearest_iou(), sums.nearest_correlation()
-    return {measure: each.similarity for measure, each in zip(MEASURES, nearest, strict=True)}
+        return {
+            measure: [side.similarity[:, None] for side in sides]
+            for measure, sides in self._by_chance.nearest_both_ways().items()
+        }
 
 
 def _reordered(code: SparseCode, order: Tensor) -> SparseCode:

@@ -74,11 +74,14 @@ def random_stability(
 ) -> RandomStability:
     """Stability of each dictionary's latents where the other seeds are random (ours).
 
+    A random dictionary stands for one of the others, the next one (of the last the first): it has
+    as many directions as count there, and crowds where those do.
+
     Args:
         decoders: W_dec of each seed, [d_sae, d_in].
         thresholds: tau.
         kind: What the random directions are; see `random_directions`.
-        counted: Of each dictionary the latents that means are over, [d_sae] bool; all by default.
+        counted: Of each dictionary the latents that count, [d_sae] bool; all by default.
         draws: Random dictionaries for each.
         seed: Of them.
 
@@ -86,20 +89,25 @@ def random_stability(
         LightsaeError: If they are no dictionaries or draws is smaller than 1.
 
     Example:
-        >>> random_stability([torch.eye(64)[:8], torch.eye(64)[:4]], (0.0, 0.9)).mean
+        >>> random_stability([torch.eye(64)[:8], torch.eye(64)[:4]], (-1.0, 0.9)).mean
         (1.0, 0.0)
     """
+    if not decoders:
+        raise LightsaeError("decoders holds 0, expected one or more")
     if draws < 1:
         raise LightsaeError(f"draws = {draws}, expected at least 1")
     # Off the streams of usual seeds: an autoencoder of the same one starts as the first draw.
     generator = torch.Generator().manual_seed(seed + _STREAM)
+    if counted is None:
+        counted = [torch.ones(len(decoder), dtype=torch.bool) for decoder in decoders]
     similarity, kept = [], []
     for place, decoder in enumerate(decoders):
+        following = (place + 1) % len(decoders)
+        stood_for = decoders[following][counted[following].to(decoders[following].device)]
         for _ in range(draws):
-            other = random_directions(decoder, kind, generator=generator).to(decoder.device)
+            other = random_directions(stood_for, kind, generator=generator).to(decoder.device)
             similarity.append(nearest_cosines(decoder, other).similarity[:, None].cpu())
-            everything = torch.ones(len(decoder), dtype=torch.bool)
-            kept.append(everything if counted is None else counted[place].cpu())
+            kept.append(counted[place].cpu())
     return chance_stability(similarity, thresholds, kept)
 
 

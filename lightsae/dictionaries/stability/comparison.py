@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightsae.dictionaries.subspaces.intervals import defined_interval
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import require_tensors
 from lightsae.metrics.comparison.intervals import Interval
 
 _BINS_PER_DECADE = 4
@@ -52,7 +53,7 @@ def stability_curve(frequency: Tensor, shares: Tensor) -> StabilityCurve:
         shares: Stability at each threshold, [n, T].
 
     Raises:
-        LightsaeError: If they are not of the same latents.
+        LightsaeError: If they are not of the same latents, or a frequency is above 1.
 
     Example:
         >>> curve = stability_curve(torch.tensor([0.02, 0.9, 0.0]), torch.tensor([[0.5], [1], [0]]))
@@ -61,11 +62,14 @@ def stability_curve(frequency: Tensor, shares: Tensor) -> StabilityCurve:
         >>> curve.stability[0][0], curve.stability[0][-1]
         (0.5, 1.0)
     """
+    require_tensors(frequency=frequency, shares=shares)
     if frequency.ndim != 1 or shares.ndim != 2 or len(shares) != len(frequency):
         raise LightsaeError(
             f"frequency and shares are {list(frequency.shape)} and {list(shares.shape)}, expected "
             "[n] and [n, T]"
         )
+    if (frequency > 1).any():
+        raise LightsaeError("frequency has values above 1, expected shares of rows")
     fired = frequency > 0
     places = (frequency[fired].double().log10() * _BINS_PER_DECADE).floor().long().clamp_max(-1)
     if len(places) == 0:

@@ -54,7 +54,9 @@ class DataMoments:
 
     def total(self) -> float:
         """Sum over rows of ||x - mean||^2."""
-        return float(self._products.trace() - self._sum.square().sum() / max(self.rows, 1))
+        if self.rows == 0:
+            return 0.0
+        return float(self._products.trace() - self._sum.square().sum() / self.rows)
 
 
 class ResidualMoments:
@@ -68,6 +70,17 @@ class ResidualMoments:
         wide = residual.double()
         self._sum = self._sum.to(wide) + wide.sum(dim=0)
         self._square = self._square.to(wide) + wide.square().sum()
+
+    def moved(self, added: Tensor, square: float) -> "ResidualMoments":
+        """Those of residuals to which something was added.
+
+        Args:
+            added: Sum of that over the rows, [d_in].
+            square: By how much it changes the sum of squares.
+        """
+        other = ResidualMoments()
+        other._sum, other._square = self._sum + added, self._square + square
+        return other
 
     def explained(self, data: DataMoments) -> tuple[float, float]:
         """R2, and R2 with the best constant added; NaN where the data do not vary."""

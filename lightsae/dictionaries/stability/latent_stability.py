@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightsae.dictionaries.matching.cosine import nearest_both_ways
+from lightsae.dictionaries.matching.cosine import nearest_both_ways, require_directions
 from lightsae.errors import LightsaeError
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -93,6 +93,8 @@ def latent_stability(
     """
     if len(decoders) < 2:
         raise LightsaeError(f"decoders holds {len(decoders)}, expected two seeds or more")
+    for place, each in enumerate(decoders):
+        require_directions(**{f"decoders[{place}]": each})
     others = len(decoders) - 1
     similarity = [
         torch.full((len(each), others), torch.nan, dtype=torch.float64, device=each.device)
@@ -120,11 +122,25 @@ def stability_of(similarity: Sequence[Tensor], thresholds: Sequence[float]) -> S
         >>> stability_of([torch.tensor([[0.9, 0.4]])], [0.5]).shares[0]
         tensor([[0.5000]], dtype=torch.float64)
     """
+    taus = require_thresholds(thresholds)
+    wide = tuple(each.double() for each in similarity)
+    return Stability(taus, tuple(_shares(each, taus) for each in wide), wide)
+
+
+def require_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Thresholds as floats.
+
+    Raises:
+        LightsaeError: If there is none, or one is not in [-1, 1].
+
+    Example:
+        >>> require_thresholds([1, 0.5])
+        (1.0, 0.5)
+    """
     taus = tuple(float(each) for each in thresholds)
     if not taus or not all(-1 <= tau <= 1 for tau in taus):
         raise LightsaeError(f"thresholds are {list(taus)}, expected some in [-1, 1]")
-    wide = tuple(each.double() for each in similarity)
-    return Stability(taus, tuple(_shares(each, taus) for each in wide), wide)
+    return taus
 
 
 def _shares(similarity: Tensor, thresholds: Sequence[float]) -> Tensor:

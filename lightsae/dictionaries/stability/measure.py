@@ -1,8 +1,6 @@
 """Stability of several autoencoders over data: one pass for all of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +12,20 @@ from lightsae.dictionaries.stability.baselines import (
     random_stability,
 )
 from lightsae.dictionaries.stability.data_moments import DataMoments
-from lightsae.dictionaries.stability.latent_stability import THRESHOLDS, Cut, latent_stability
-from lightsae.dictionaries.stability.reconstruction_share import SetAblation
+from lightsae.dictionaries.stability.latent_stability import (
+    THRESHOLDS,
+    Cut,
+    latent_stability,
+    require_thresholds,
+)
+from lightsae.dictionaries.stability.reconstruction_share import require_autoencoder, shares_of
 from lightsae.dictionaries.stability.result import StabilityResult
 from lightsae.dictionaries.stability.seed_latents import SeedLatents
-from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison, compare_spans
+from lightsae.dictionaries.stability.set_ablation import SetAblation
+from lightsae.dictionaries.subspaces.between_seeds import compare_each, compare_spans
 from lightsae.errors import LightsaeError
-from lightsae.sae import SparseAutoencoder, Transcoder
+from lightsae.metrics.code_inputs import require_tensors
+from lightsae.sae import SparseAutoencoder
 
 Columns = Mapping[str, Sequence[Tensor]]
 
@@ -43,8 +48,12 @@ def measure_stability(
 
     The data are read once, whatever the number of seeds. Stability is by cosine of decoder rows and
     by what fires when; the cut, the shares, the curve and the comparison of spans are ours, as
-    their own docstrings say. A latent that never fires is left out of every mean; it still can be
-    the one that another seed's latent is found in.
+    their own docstrings say. A latent that never fires on these rows is no feature: it is left out
+    of every mean, and no latent of another seed is found again in it.
+
+    Kept in memory, beside sums of each latent: of every autoencoder the codes, 8 bytes an
+    activation, and with `co_firing` as many again for each other one and for the shuffled rows, at
+    most 16 bytes for each pair of latents of two dictionaries.
 
     Args:
         saes: Autoencoders of the same activations, trained from different seeds.
@@ -54,14 +63,15 @@ def measure_stability(
         cut: What divides stable and unstable; by default stability at .7 of at least .5.
         columns: Of each column, such as monosemanticity or purity, the values of every seed's
             latents, [d_sae]; NaN where a latent has none.
-        co_firing: Compare activations too: sums of S (S - 1) / 2 pairs of dictionaries are kept.
+        co_firing: Compare activations too, of S (S - 1) / 2 pairs of dictionaries.
         energy: Share of the unstable directions that their span holds; see `compare_spans`.
         draws: Random subspaces of each kind.
         seed: Of what is random.
 
     Raises:
         LightsaeError: If there are fewer than two autoencoders, one is a transcoder, they or the
-            data differ in width, a column has other latents, or there are no rows.
+            data differ in width, a column has other latents, a setting is out of range, a decoder
+            or an activation is not finite, or there are no rows.
 
     Example:
         >>> from lightsae.sae import TopK
@@ -74,40 +84,47 @@ def measure_stability(
     names = tuple(map(str, range(len(saes)))) if names is None else tuple(names)
     _require_alike(saes, names)
     kept = _columns(columns or {}, saes)
-    stability = latent_stability([sae.W_dec for sae in saes], thresholds)
-    stable = [cut.stable(shares, stability.thresholds) for shares in stability.shares]
+    _require_settings(thresholds, cut, energy, draws)
     data = DataMoments()
-    ablations = [SetAblation(sae, one) for sae, one in zip(saes, stable, strict=True)]
+    ablations = [SetAblation(sae) for sae in saes]
     together = ActivationSimilarity([sae.d_sae for sae in saes], seed) if co_firing else None
     _read(batches, data, ablations, together)
+    decoders = [sae.W_dec.detach().cpu() for sae in saes]
+    alive = [(ablation.firings > 0).cpu() for ablation in ablations]
+    # A row of zeros is nobody's nearest: a latent that never fires is no feature to be found again.
+    stability = latent_stability(
+        [W * fires[:, None] for W, fires in zip(decoders, alive, strict=True)], thresholds
+    )
+    stable = [cut.stable(shares, stability.thresholds) for shares in stability.shares]
     similarity = {"cosine": list(stability.similarity)}
     if together is not None:
         similarity |= together.compute()
     seeds = tuple(
         SeedLatents(
             ablation.firings.cpu(),
-            stable[place].cpu(),
-            {measure: each[place].cpu() for measure, each in similarity.items()},
+            stable[place],
+            {measure: each[place] for measure, each in similarity.items()},
             {name: each[place] for name, each in kept.items()},
         )
         for place, ablation in enumerate(ablations)
     )
-    decoders = [sae.W_dec.cpu() for sae in saes]
     written = [
         (one.squares / data.rows).sqrt()[:, None].cpu() * W
         for one, W in zip(ablations, decoders, strict=True)
     ]
-    spans = partial(_spans, seeds, data.covariance(), energy=energy, draws=draws, seed=seed)
-    alive = [each.alive for each in seeds]
+    unstable, weighted = compare_each(
+        [_sets(each, seeds) for each in (decoders, written)], data.covariance(),
+        energy=energy, draws=draws, seed=seed,
+    )  # fmt: skip
     by_chance = {} if together is None else together.by_chance()
     return StabilityResult(
         names, saes[0].d_in, data.rows, stability.thresholds, cut, seeds,
         {kind: random_stability(decoders, thresholds, kind, counted=alive, seed=seed)
          for kind in KINDS},
-        {measure: chance_stability([one.cpu() for one in each], thresholds, alive[:2])
+        {measure: chance_stability(each, thresholds, alive[:2])
          for measure, each in by_chance.items()},
-        tuple(ablation.compute(data) for ablation in ablations),
-        spans(decoders), spans(written),
+        tuple(shares_of(*each, data) for each in zip(ablations, stable, strict=True)),
+        unstable, weighted,
     )  # fmt: skip
 
 
@@ -132,14 +149,13 @@ def _read(
         raise LightsaeError("batches have no rows")
 
 
-def _spans(
-    seeds: Sequence[SeedLatents], covariance: Tensor, directions: Sequence[Tensor], **options: Any
-) -> SubspaceComparison:
-    """The unstable latents that fire, beside the stable ones."""
+def _sets(
+    directions: Sequence[Tensor], seeds: Sequence[SeedLatents]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of the unstable latents that fire, and of the stable ones."""
     pairs = list(zip(directions, seeds, strict=True))
     unstable = [rows[each.alive & ~each.stable] for rows, each in pairs]
-    stable = [rows[each.alive & each.stable] for rows, each in pairs]
-    return compare_spans(unstable, stable, covariance, **options)
+    return unstable, [rows[each.alive & each.stable] for rows, each in pairs]
 
 
 def _require_alike(saes: Sequence[SparseAutoencoder], names: Sequence[str]) -> None:
@@ -148,20 +164,32 @@ def _require_alike(saes: Sequence[SparseAutoencoder], names: Sequence[str]) -> N
     if len(names) != len(saes):
         raise LightsaeError(f"names holds {len(names)}, expected one of {len(saes)} each")
     for name, sae in zip(names, saes, strict=True):
-        if isinstance(sae, Transcoder):
-            raise LightsaeError(f"{name} is a transcoder, expected autoencoders of one layer")
+        require_autoencoder(name, sae)
         if sae.d_in != saes[0].d_in:
             raise LightsaeError(
                 f"{name} has d_in = {sae.d_in}, {names[0]} {saes[0].d_in}: expected one width"
             )
+        if not sae.W_dec.isfinite().all():
+            raise LightsaeError(f"the decoder of {name} has NaN or infinite values")
+
+
+def _require_settings(thresholds: Sequence[float], cut: Cut, energy: float, draws: int) -> None:
+    """Refuse before the pass what would be refused after it."""
+    nothing = torch.zeros(2, 1)
+    taus = require_thresholds(thresholds)
+    cut.stable(torch.zeros(0, len(taus)), taus)
+    compare_spans([nothing, nothing], energy=energy, draws=draws)
 
 
 def _columns(columns: Columns, saes: Sequence[SparseAutoencoder]) -> dict[str, list[Tensor]]:
     found = {}
     for name, each in columns.items():
+        require_tensors(**{f"columns {name!r}": values for values in each})
         shapes = [list(values.shape) for values in each]
         wanted = [[sae.d_sae] for sae in saes]
-        if shapes != wanted or "/" in name:
+        if "/" in name:
+            raise LightsaeError(f"columns has {name!r}, expected a name without a slash")
+        if shapes != wanted:
             raise LightsaeError(f"columns {name!r} has shapes {shapes}, expected {wanted}")
         found[name] = [values.detach().cpu().double() for values in each]
     return found

@@ -6,24 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightsae.dictionaries.stability.data_moments import DataMoments, ResidualMoments
+from lightsae.dictionaries.stability.data_moments import DataMoments
+from lightsae.dictionaries.stability.set_ablation import Fit, SetAblation
 from lightsae.errors import LightsaeError
-from lightsae.sae import SparseAutoencoder, SparseCode
+from lightsae.metrics.code_inputs import require_tensors
+from lightsae.sae import SparseAutoencoder, Transcoder
 
 _ROWS = 4096
-
-
-class Fit(NamedTuple):
-    """How well rows are reconstructed.
-
-    Attributes:
-        r2: 1 - sum ||e||^2 / sum ||x - mean(x)||^2 with e = x - x_hat.
-        explained: 1 - sum ||e - mean(e)||^2 / sum ||x - mean(x)||^2: R2 with the best constant
-            added, so that ablation counts what varies.
-    """
-
-    r2: float
-    explained: float
 
 
 class SetShare(NamedTuple):
@@ -85,60 +74,6 @@ class ReconstructionShares(NamedTuple):
         )
 
 
-class SetAblation:
-    """Adds up what is left unexplained with all latents, and with either set ablated.
-
-    Args:
-        sae: The autoencoder.
-        stable: Its stable latents, [d_sae] bool.
-
-    Attributes:
-        firings: How often each latent fires, [d_sae] int64.
-        squares: Sum of its squared activations, [d_sae] float64.
-    """
-
-    def __init__(self, sae: SparseAutoencoder, stable: Tensor) -> None:
-        if stable.dtype != torch.bool or stable.shape != (sae.d_sae,):
-            told = f"{list(stable.shape)} {stable.dtype}"
-            raise LightsaeError(f"stable is {told}, expected [d_sae = {sae.d_sae}] bool")
-        self.sae, self.stable = sae, stable.to(sae.W_dec.device)
-        self.firings = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
-        self.squares = torch.zeros_like(self.firings, dtype=torch.float64)
-        self._residuals = ResidualMoments(), ResidualMoments(), ResidualMoments()
-
-    @torch.no_grad()
-    def update(self, x: Tensor, code: SparseCode) -> None:
-        """Add a batch [B, d_in] and its code."""
-        fired = code.values > 0
-        self.firings += torch.bincount(code.indices[fired], minlength=self.sae.d_sae)
-        self.squares.index_add_(
-            0, code.indices.flatten(), code.values.clamp_min(0).double().square().flatten()
-        )
-        stable = self.stable[code.indices]
-        for moments, left_out in zip(self._residuals, (None, stable, ~stable), strict=True):
-            values = code.values if left_out is None else code.values.masked_fill(left_out, 0)
-            kept = SparseCode(values, code.indices, code.d_sae, code.statistics)
-            moments.update(x - self.sae.decode(kept))
-
-    def compute(self, data: DataMoments) -> ReconstructionShares:
-        """The shares.
-
-        Args:
-            data: Moments of the same rows.
-        """
-        full, without_stable, without_unstable = (
-            Fit(*moments.explained(data)) for moments in self._residuals
-        )
-        stable, fires = self.stable, self.firings > 0
-        return ReconstructionShares(
-            full,
-            without_stable,
-            without_unstable,
-            (int((fires & stable).sum()), int((fires & ~stable).sum())),
-            (int(self.firings[stable].sum()), int(self.firings[~stable].sum())),
-        )
-
-
 def reconstruction_shares(
     sae: SparseAutoencoder, rows: Tensor, stable: Tensor
 ) -> ReconstructionShares:
@@ -153,7 +88,7 @@ def reconstruction_shares(
         stable: Which of its latents are stable, [d_sae] bool.
 
     Raises:
-        LightsaeError: If sizes do not fit.
+        LightsaeError: If sizes do not fit, a row is not finite, or it is a transcoder.
 
     Example:
         >>> from lightsae.sae import TopK
@@ -164,14 +99,54 @@ def reconstruction_shares(
         >>> found.full.r2, round(found.unstable.lost, 9), found.latents
         (1.0, 0.2, (1, 1))
     """
+    require_autoencoder("sae", sae)
+    require_tensors(rows=rows)
+    require_tensors(stable=stable)
     if rows.ndim != 2 or rows.shape[1] != sae.d_in:
         raise LightsaeError(f"rows is {list(rows.shape)}, expected [rows, d_in = {sae.d_in}]")
-    data, ablation = DataMoments(), SetAblation(sae, stable)
+    if stable.dtype != torch.bool or stable.shape != (sae.d_sae,):
+        told = f"{list(stable.shape)} {stable.dtype}"
+        raise LightsaeError(f"stable is {told}, expected [d_sae = {sae.d_sae}] bool")
+    data, ablation = DataMoments(), SetAblation(sae)
     with torch.no_grad():
         for x in rows.to(sae.W_dec).split(_ROWS):
             data.update(x)
             ablation.update(x, sae.encode(x))
-    return ablation.compute(data)
+    return shares_of(ablation, stable, data)
+
+
+def shares_of(ablation: SetAblation, stable: Tensor, data: DataMoments) -> ReconstructionShares:
+    """The shares, from a pass over the rows.
+
+    Args:
+        ablation: Of the autoencoder.
+        stable: Which of its latents are stable, [d_sae] bool.
+        data: Moments of the same rows.
+    """
+    stable = stable.to(ablation.firings.device)
+    fires, firings = ablation.firings > 0, ablation.firings
+    return ReconstructionShares(
+        ablation.without(None, data),
+        ablation.without(stable, data),
+        ablation.without(~stable, data),
+        (int((fires & stable).sum()), int((fires & ~stable).sum())),
+        (int(firings[stable].sum()), int(firings[~stable].sum())),
+    )
+
+
+def require_autoencoder(name: str, sae: object) -> None:
+    """Refuse what is no autoencoder, and a transcoder, which reconstructs something else.
+
+    Example:
+        >>> require_autoencoder("sae", torch.nn.Linear(2, 2))
+        Traceback (most recent call last):
+        ...
+        lightsae.errors.LightsaeError: sae is a Linear, expected a SparseAutoencoder
+    """
+    if isinstance(sae, Transcoder):
+        raise LightsaeError(f"{name} is a transcoder, expected an autoencoder")
+    if not isinstance(sae, SparseAutoencoder):
+        raise LightsaeError(f"{name} is a {type(sae).__name__}, expected a SparseAutoencoder")
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -89,12 +89,11 @@ class StabilityResult:
         return tuple(map(defined_interval, zip(*means, strict=True)))
 
     def curve(self, measure: str = "cosine") -> StabilityCurve:
-        """Stability against frequency, over the latents of all seeds that fire."""
-        alive = [each.alive for each in self.seeds]
-        shares = [each[fires].nan_to_num(0.0) for each, fires in
-                  zip(self.stability(measure), alive, strict=True)]  # fmt: skip
-        frequency = [self.frequency(place)[fires] for place, fires in enumerate(alive)]
-        return stability_curve(torch.cat(frequency), torch.cat(shares))
+        """Stability against frequency, over the latents of all seeds that fire and have one."""
+        shares = torch.cat(self.stability(measure))
+        frequency = torch.cat([self.frequency(place) for place in range(len(self.seeds))])
+        known = ~shares.isnan().any(dim=1)
+        return stability_curve(frequency[known], shares[known])
 
     def frequency(self, seed: int) -> Tensor:
         """Share of rows on which each latent of a seed fires, [d_sae] float64."""

@@ -12,8 +12,9 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
+from lightsae.dictionaries.matching.co_firing import MEASURES
 from lightsae.dictionaries.stability.baselines import RandomStability
-from lightsae.dictionaries.stability.latent_stability import Cut
+from lightsae.dictionaries.stability.latent_stability import Cut, require_thresholds
 from lightsae.dictionaries.stability.reconstruction_share import ReconstructionShares
 from lightsae.dictionaries.stability.seed_latents import SeedLatents
 from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison
@@ -111,10 +112,14 @@ def _bytes(path: Path) -> bytes:
 
 
 def _require_lengths(described: Described, path: Path) -> None:
-    """Refuse lists that are not one of each seed, or of each threshold."""
+    """Refuse thresholds that are none, and lists that are not one of each or of each seed."""
     seeds, taus = len(described.names), len(described.thresholds)
     if seeds < 2 or taus < 1:
         raise LightsaeError(f"{path}: names holds {seeds} and thresholds {taus}, expected 2 and 1")
+    try:
+        require_thresholds(described.thresholds)
+    except LightsaeError as error:
+        raise LightsaeError(f"{path}: {error}") from error
     spans = {"unstable": described.unstable, "weighted": described.weighted}
     of_seeds = {
         "reconstruction": described.reconstruction,
@@ -151,11 +156,18 @@ def _seeds(tensors: dict[str, Tensor], seeds: int, path: Path) -> tuple[SeedLate
         if place not in map(str, range(seeds)) or group not in ("", *_GROUPS):
             raise LightsaeError(f"{path} holds {key!r}, expected latents of {seeds} seeds")
         parts[int(place)][group][name] = tensor
-    return tuple(_latents(part, place, seeds, path) for place, part in enumerate(parts))
+    found = tuple(_latents(part, place, seeds, path) for place, part in enumerate(parts))
+    for group in _GROUPS:
+        if len({frozenset(getattr(each, group)) for each in found}) > 1:
+            raise LightsaeError(f"{path}: seeds differ in {group}, expected the same of each")
+    return found
 
 
 def _latents(part: dict[str, dict[str, Tensor]], place: int, seeds: int, path: Path) -> SeedLatents:
     own, similarity, columns = part[""], part["similarity"], part["columns"]
+    unknown = sorted(set(similarity) - {"cosine", *MEASURES})
+    if unknown:
+        raise LightsaeError(f"{path}: {place}/similarity/{unknown[0]} is unknown")
     if set(own) != {"firings", "stable"} or "cosine" not in similarity:
         raise LightsaeError(
             f"{path}: of seed {place}, firings, stable or similarity/cosine is missing"
@@ -174,4 +186,5 @@ def _latents(part: dict[str, dict[str, Tensor]], place: int, seeds: int, path: P
                 f"{path}: {place}/{name} is {list(tensor.shape)} {tensor.dtype}, expected {shape} "
                 f"{dtype}"
             )
-    return SeedLatents(own["firings"], own["stable"], similarity, columns)
+    ordered = {name: similarity[name] for name in ("cosine", *MEASURES) if name in similarity}
+    return SeedLatents(own["firings"], own["stable"], ordered, columns)

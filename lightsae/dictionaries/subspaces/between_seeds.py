@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightsae.dictionaries.subspaces.intervals import defined_interval
 from lightsae.dictionaries.subspaces.overlap import (
+    overlap_of_bases,
     principal_angles,
     quantiles,
     random_overlap,
@@ -22,6 +23,8 @@ from lightsae.metrics.comparison.intervals import Interval
 Baseline = Literal["random", "others", "data"]
 # Mean over draws, and their 2.5% and 97.5% quantiles.
 Spread = tuple[float, float, float]
+# By baseline and pair of seeds, of each draw.
+_Overlaps = dict[tuple[str, int, int], list[float]]
 
 
 class PairOverlap(NamedTuple):
@@ -123,28 +126,87 @@ def compare_spans(
         >>> round(pair.overlap, 6), pair.expected
         (1.0, 0.25)
     """
+    return compare_each([(groups, others)], covariance, energy=energy, draws=draws, seed=seed)[0]
+
+
+def compare_each(
+    sets: Sequence[tuple[Sequence[Tensor], Sequence[Tensor] | None]],
+    covariance: Tensor | None = None,
+    *,
+    energy: float = 0.9,
+    draws: int = 20,
+    seed: int = 0,
+) -> list[SubspaceComparison]:
+    """`compare_spans` of groups and others, several times, such as weighted and not.
+
+    Args:
+        sets: Groups and others of each comparison. What follows the covariance is drawn once for
+            all, and so groups have to have the same numbers of latents every time.
+        covariance: As of `compare_spans`, like what follows.
+        energy: Likewise.
+        draws: Likewise.
+        seed: Likewise.
+    """
+    if draws < 2:
+        raise LightsaeError(f"draws = {draws}, expected at least 2")
+    for groups, others in sets:
+        _require_seeds(groups, others)
+    spans = [[span(group, energy) for group in groups] for groups, _ in sets]
+    pairs = list(combinations(range(len(spans[0])), 2))
+    overlaps: list[_Overlaps] = [
+        {(kind, *pair): [] for kind in ("others", "data") for pair in pairs} for _ in sets
+    ]
+    counts = [len(group) for group in sets[0][0]]
+    root = None if covariance is None else _root(covariance, spans[0][0].shape[1])
+    of_data, of_others = (torch.Generator().manual_seed(seed + stream) for stream in (0, 1))
+    for _ in range(draws):
+        following = [] if root is None else [_following(root, n, of_data) for n in counts]
+        for bases, (_, others), found in zip(spans, sets, overlaps, strict=True):
+            ranks = [len(basis) for basis in bases]
+            if root is not None:
+                cut = [rows[:rank] for rows, rank in zip(following, ranks, strict=True)]
+                _add(found, "data", cut)
+            if others is not None:
+                sizes = list(zip(counts, ranks, strict=True))
+                _add(found, "others", _subsets(others, sizes, of_others))
+    return [
+        _comparison(groups, bases, found, energy, draws, seed)
+        for (groups, _), bases, found in zip(sets, spans, overlaps, strict=True)
+    ]
+
+
+def _require_seeds(groups: Sequence[Tensor], others: Sequence[Tensor] | None) -> None:
     if len(groups) < 2:
         raise LightsaeError(f"groups holds {len(groups)}, expected two seeds or more")
     if others is not None and len(others) != len(groups):
         raise LightsaeError(f"others holds {len(others)}, expected one of {len(groups)} seeds each")
-    if draws < 2:
-        raise LightsaeError(f"draws = {draws}, expected at least 2")
-    spans = [span(group, energy) for group in groups]
-    sizes = [(len(group), len(basis)) for group, basis in zip(groups, spans, strict=True)]
-    generator = torch.Generator().manual_seed(seed)
-    of_others: list[list[Tensor]] = []
-    if others is not None:
-        of_others = [_subsets(others, sizes, generator) for _ in range(draws)]
-    of_data: list[list[Tensor]] = []
-    if covariance is not None:
-        root = _root(covariance, spans[0].shape[1])
-        of_data = [_following(root, sizes, generator) for _ in range(draws)]
+    widths = {each.shape[-1] for each in (*groups, *(others or ()))}
+    if len(widths) > 1:
+        told = ", ".join(map(str, sorted(widths)))
+        raise LightsaeError(f"groups and others have d = {told}, expected one width")
+
+
+def _add(found: _Overlaps, kind: str, bases: Sequence[Tensor]) -> None:
+    """The overlaps of a draw, of the seeds that have one."""
+    for a, b in combinations(range(len(bases)), 2):
+        if len(bases[a]) and len(bases[b]):
+            found[kind, a, b].append(overlap_of_bases(bases[a], bases[b]))
+
+
+def _comparison(
+    groups: Sequence[Tensor],
+    spans: Sequence[Tensor],
+    found: _Overlaps,
+    energy: float,
+    draws: int,
+    seed: int,
+) -> SubspaceComparison:
     pairs = []
-    for a, b in combinations(range(len(groups)), 2):
+    for a, b in combinations(range(len(spans)), 2):
         if len(spans[a]) and len(spans[b]):
             pair = _measured(spans[a], spans[b], (a, b), draws, seed)
-            drawn = _summary(of_others, a, b), _summary(of_data, a, b)
-            pairs.append(pair._replace(others=drawn[0], data=drawn[1]))
+            others, data = (_spread(found[kind, a, b]) for kind in ("others", "data"))
+            pairs.append(pair._replace(others=others, data=data))
     return SubspaceComparison(
         energy,
         tuple(map(len, groups)),
@@ -179,24 +241,18 @@ def _subsets(
     return found
 
 
-def _following(
-    root: Tensor, sizes: Sequence[tuple[int, int]], generator: torch.Generator
-) -> list[Tensor]:
-    """Of each seed the span of as many directions that follow the data."""
-    found = []
-    for count, rank in sizes:
-        drawn = torch.randn(count, len(root), generator=generator) @ root
-        found.append(span(torch.nn.functional.normalize(drawn, dim=1))[:rank])
-    return found
+def _following(root: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """The span of so many directions that follow the data."""
+    drawn = torch.randn(count, len(root), generator=generator) @ root
+    return span(torch.nn.functional.normalize(drawn, dim=1))
 
 
-def _summary(draws: Sequence[Sequence[Tensor]], a: int, b: int) -> Spread | None:
-    """Mean and quantiles of the overlap of two seeds' draws."""
-    pairs = [(each[a], each[b]) for each in draws if len(each[a]) and len(each[b])]
-    if not pairs:
+def _spread(values: Sequence[float]) -> Spread | None:
+    """Mean and quantiles of the overlaps of draws."""
+    if not values:
         return None
-    values = torch.tensor([subspace_overlap(*pair) for pair in pairs], dtype=torch.float64)
-    return float(values.mean()), *quantiles(values)
+    wide = torch.tensor(values, dtype=torch.float64)
+    return float(wide.mean()), *quantiles(wide)
 
 
 def _root(covariance: Tensor, d: int) -> Tensor:

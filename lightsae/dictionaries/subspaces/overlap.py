@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import require_tensors
 
 _LEVEL = 0.95
 
@@ -30,9 +31,18 @@ def subspace_overlap(A: Tensor, B: Tensor) -> float:
         >>> subspace_overlap(torch.eye(4)[:2], torch.eye(4)[1:4])
         0.5
     """
-    products = _products(A, B)
-    rank = min(products.shape)
-    return min(float(products.square().sum()) / rank, 1.0) if rank else float("nan")
+    return overlap_of_bases(*_bases(A, B))
+
+
+def overlap_of_bases(A: Tensor, B: Tensor) -> float:
+    """`subspace_overlap` of rows that are known to be orthonormal, float64.
+
+    Example:
+        >>> overlap_of_bases(torch.eye(4)[:2], torch.eye(4)[1:4])
+        0.5
+    """
+    rank = min(len(A), len(B))
+    return min(float((A @ B.T).square().sum()) / rank, 1.0) if rank else float("nan")
 
 
 def principal_angles(A: Tensor, B: Tensor) -> Tensor:
@@ -55,8 +65,8 @@ def principal_angles(A: Tensor, B: Tensor) -> Tensor:
         >>> principal_angles(torch.eye(2)[:1], line).rad2deg().round()
         tensor([37.], dtype=torch.float64)
     """
-    cosines = torch.linalg.svdvals(_products(A, B)).clamp(0, 1)
-    large, small = sorted((A.detach().cpu().double(), B.detach().cpu().double()), key=len)[::-1]
+    small, large = sorted(_bases(A, B), key=len)
+    cosines = torch.linalg.svdvals(small @ large.T).clamp(0, 1)
     sines = torch.linalg.svdvals(small - (small @ large.T) @ large).flip(0).clamp(0, 1)
     sines = torch.nn.functional.pad(sines, (len(small) - len(sines), 0))[: len(cosines)]
     return torch.where(cosines.square() < 0.5, cosines.acos(), sines.asin())
@@ -126,7 +136,7 @@ def random_overlap(
     small, large = sorted((rank_a, rank_b))
     # Of the coordinates of a random basis of the smaller, the first are those in the larger.
     drawn = [random_basis(small, d, generator)[:, :large].square().sum() for _ in range(draws)]
-    low, high = quantiles(torch.stack(drawn) / small)
+    low, high = quantiles((torch.stack(drawn) / small).clamp_max(1))
     return RandomOverlap(large / d, low, high)
 
 
@@ -142,16 +152,17 @@ def quantiles(values: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _products(A: Tensor, B: Tensor) -> Tensor:
-    """Scalar products of the rows, whose singular values are cosines of the principal angles."""
+def _bases(A: Tensor, B: Tensor) -> list[Tensor]:
+    """Both in float64, checked."""
     wide = [_orthonormal(name, each) for name, each in (("A", A), ("B", B))]
     if wide[0].shape[1] != wide[1].shape[1]:
         told = " and ".join(str(each.shape[1]) for each in wide)
         raise LightsaeError(f"A and B have d = {told}, expected one width")
-    return wide[0] @ wide[1].T
+    return wide
 
 
 def _orthonormal(name: str, basis: Tensor) -> Tensor:
+    require_tensors(**{name: basis})
     rows = basis.detach().cpu().double()
     if rows.ndim != 2:
         raise LightsaeError(f"{name} is {list(rows.shape)}, expected orthonormal rows [r, d]")

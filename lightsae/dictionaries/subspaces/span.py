@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import require_tensors
 
 
 def span(directions: Tensor, energy: float = 1.0) -> Tensor:
@@ -110,7 +111,10 @@ def _spectrum(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked(directions: Tensor) -> Tensor:
+    """Directions in float64, of a size whose squares are in its range."""
+    require_tensors(directions=directions)
     rows = directions.detach().cpu().double()
     if rows.ndim != 2 or not rows.isfinite().all():
         raise LightsaeError(f"directions are {list(rows.shape)}, expected finite numbers [m, d]")
-    return rows
+    largest = rows.abs().max() if rows.numel() else rows.new_zeros(())
+    return rows / largest if largest > 0 else rows

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightsae.dictionaries.matching.cosine import nearest_cosines
 from lightsae.dictionaries.synthetic.features import SyntheticFeatures
 from lightsae.errors import LightsaeError
+from lightsae.metrics.code_inputs import require_tensors
 
 # Share of a direction's squared length that has to lie in a group for it to be one of the group's.
 _MEMBER = 0.5
@@ -61,7 +62,7 @@ def recovery(W_dec: Tensor, truth: SyntheticFeatures, threshold: float = 0.9) ->
         threshold: Of cosine and overlap.
 
     Raises:
-        LightsaeError: If widths differ.
+        LightsaeError: If widths differ, W_dec is not finite or threshold is no such share.
 
     Example:
         >>> from lightsae.dictionaries import synthetic_features
@@ -71,6 +72,9 @@ def recovery(W_dec: Tensor, truth: SyntheticFeatures, threshold: float = 0.9) ->
         (0.75, 0.0, 1.0)
     """
     d_in = truth.directions.shape[1]
+    require_tensors(W_dec=W_dec)
+    if not 0 < threshold <= 1:
+        raise LightsaeError(f"threshold = {threshold}, expected above 0 and at most 1")
     if W_dec.ndim != 2 or W_dec.shape[1] != d_in:
         raise LightsaeError(f"W_dec is {list(W_dec.shape)}, expected [d_sae, d_in = {d_in}]")
     rows = torch.nn.functional.normalize(W_dec.detach().cpu().double(), dim=1)

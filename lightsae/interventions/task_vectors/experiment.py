@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from lightsae.dictionaries.subspaces.overlap import random_basis
 from lightsae.errors import LightsaeError
 from lightsae.interventions.eval_mode import require_eval
 from lightsae.interventions.hooks.attach import require_saes
@@ -14,7 +15,6 @@ from lightsae.interventions.task_vectors.projection import (
     EnergyKept,
     energy_kept,
     orthonormal_basis,
-    random_basis,
 )
 from lightsae.interventions.task_vectors.result import Arm, LayerReading, TaskVectorResult
 from lightsae.interventions.task_vectors.specificity import Specificity, ranked_layers

@@ -6,11 +6,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lightsae.dictionaries.subspaces.overlap import quantiles, random_basis
+from lightsae.dictionaries.subspaces.span import span
 from lightsae.errors import LightsaeError
 from lightsae.interventions.task_vectors.task_vector import TaskVector
 
 Side = Literal["output", "input"]
-_LEVEL = 0.95
 # Modules that read the residual stream, as timm, torch, transformers and diffusers name them.
 _READING = {"q", "k", "v", "query", "key", "value"}
 _READING |= {f"{letter}_proj" for letter in "qkv"} | {f"to_{letter}" for letter in "qkv"}
@@ -56,33 +57,10 @@ def orthonormal_basis(directions: Tensor) -> Tensor:
     rows = directions.detach().cpu().double()
     if rows.ndim != 2 or not rows.isfinite().all():
         raise LightsaeError(f"directions are {list(rows.shape)}, expected finite numbers [m, d]")
-    rows = torch.nn.functional.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny)
-    _, values, basis = torch.linalg.svd(rows, full_matrices=False)
-    # The rows may have been kept in float32, whose rounding is no direction.
-    slack = max(rows.shape) * torch.finfo(torch.float32).eps
-    rank = int((values > values[:1] * slack).sum())
-    if rank == 0:
+    found = span(torch.nn.functional.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny))
+    if len(found) == 0:
         raise LightsaeError("directions span nothing, expected one that is not 0")
-    found: Tensor = basis[:rank]
     return found
-
-
-def random_basis(rank: int, d: int, generator: torch.Generator) -> Tensor:
-    """A basis of a uniformly random subspace, [rank, d] float64.
-
-    Args:
-        rank: Its dimensions.
-        d: Those of the space.
-        generator: On the CPU.
-
-    Example:
-        >>> basis = random_basis(2, 5, torch.Generator().manual_seed(0))
-        >>> bool(torch.allclose(basis @ basis.T, torch.eye(2, dtype=torch.float64)))
-        True
-    """
-    columns = torch.randn(d, rank, dtype=torch.float64, generator=generator)
-    rows: Tensor = torch.linalg.qr(columns).Q.T
-    return rows
 
 
 def residual_side(name: str, weight: Tensor, d: int) -> Side | None:
@@ -149,9 +127,7 @@ def energy_kept(
         raise LightsaeError("no matrix of the layer changed: it has no energy")
     generator = torch.Generator().manual_seed(seed)
     shares = torch.stack([_energy(gram, random_basis(rank, d, generator)) for _ in range(draws)])
-    low, high = torch.quantile(
-        shares / total, torch.tensor([0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2], dtype=torch.float64)
-    ).tolist()
+    low, high = quantiles(shares / total)
     return EnergyKept(float(_energy(gram, basis) / total), rank / d, low, high, rank, d)
 
 

@@ -85,6 +85,21 @@ def test_results_are_those_of_dense_activations(way: None, seed: int) -> None:
         assert torch.equal(mine.index, index)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_both_ways_at_once_are_the_same_as_one_by_one(way: None, seed: int) -> None:
+    torch.manual_seed(seed)
+    found = together(batches())
+    both, swapped = found.nearest_both_ways(), found.swapped()
+    for nearest, alone in (
+        (both["iou"][0], found.nearest_iou()),
+        (both["iou"][1], swapped.nearest_iou()),
+        (both["correlation"][0], found.nearest_correlation()),
+        (both["correlation"][1], swapped.nearest_correlation()),
+    ):
+        torch.testing.assert_close(nearest.similarity, alone.similarity, equal_nan=True)
+        assert torch.equal(nearest.index, alone.index)
+
+
 def test_given_pairs_are_those_of_dense_activations(way: None) -> None:
     batch = batches()
     a, b = dense([code for code, _ in batch]), dense([other for _, other in batch])

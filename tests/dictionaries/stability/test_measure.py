@@ -1,14 +1,18 @@
 """Stability over data: one pass for all seeds, beside its definitions."""
 
+import copy
 import math
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightsae.dictionaries import (
+    Cut,
     StabilityResult,
     compare_spans,
     latent_stability,
@@ -17,7 +21,7 @@ from lightsae.dictionaries import (
 )
 from lightsae.errors import LightsaeError
 from lightsae.metrics import r2
-from lightsae.sae import SparseAutoencoder, SparseCode, TopK, Transcoder
+from lightsae.sae import BatchTopK, JumpReLU, SparseAutoencoder, SparseCode, TopK, Transcoder
 
 
 def seeds(n: int = 3, d_sae: int = 24, **options: object) -> list[SparseAutoencoder]:
@@ -40,16 +44,40 @@ def rows(n: int = 500) -> Tensor:
 def test_all_that_is_measured_is_as_defined() -> None:
     saes, x = seeds(), rows()
     result = measure_stability(saes, x.split(128))
-    stability = latent_stability([sae.W_dec for sae in saes])
+    dead = torch.arange(24) == 23
+    stability = latent_stability([sae.W_dec * ~dead[:, None] for sae in saes])
     assert (result.rows, result.d_in, result.names) == (500, 10, ("0", "1", "2"))
     for place, (sae, seed) in enumerate(zip(saes, result.seeds, strict=True)):
         dense = sae.encode(x).to_dense()
         assert torch.equal(seed.firings, (dense > 0).sum(dim=0))
-        assert torch.equal(result.stability()[place], stability.shares[place])
+        torch.testing.assert_close(
+            result.stability()[place], stability.shares[place], rtol=0, atol=0, equal_nan=True
+        )
         assert torch.equal(seed.stable, stability.shares[place][:, 2] >= 0.5)
         assert seed.dead == 1 and not seed.alive[-1]
     means = [shares[:-1, 2].mean() for shares in stability.shares]
     assert result.mean_stability()[2].mean == pytest.approx(float(torch.stack(means).mean()))
+
+
+def test_a_latent_that_never_fires_is_no_feature_that_is_found_again() -> None:
+    one, two = seeds(2)
+    two.b_enc.data[:4] = -100
+    result = measure_stability([one, two], [rows()], cut=Cut(0.9))
+    assert result.seeds[0].stable[:8].tolist() == [False] * 4 + [True] * 4
+    assert result.seeds[1].similarity["cosine"][:4].isnan().all()
+    shares = result.reconstruction[0]
+    alone = reconstruction_shares(one, rows(), result.seeds[0].stable)
+    assert shares == alone and shares.latents[0] == int(result.seeds[0].stable.sum())
+
+
+def test_where_no_latent_of_a_seed_fires_nothing_is_found_and_nothing_fails(tmp_path: Path) -> None:
+    one, two = seeds(2)
+    two.b_enc.data[:] = -100
+    result = measure_stability([one, two], [rows()])
+    assert result.seeds[1].dead == 24 and not result.seeds[0].stable.any()
+    assert result.curve().latents == () and result.mean_stability()[0].seeds == 0
+    result.save(tmp_path)
+    assert StabilityResult.load(tmp_path).reconstruction[1].latents == (0, 0)
 
 
 def test_activations_are_compared_over_the_rows() -> None:
@@ -196,16 +224,60 @@ def test_without_an_unstable_latent_there_is_no_span_and_no_share() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"draws": 0}, "draws = 0, expected at least 2"),
+        ({"energy": 2.0}, "energy = 2.0, expected a share"),
+        ({"thresholds": []}, r"thresholds are \[\], expected some"),
+        ({"cut": Cut(0.75)}, "cut.threshold = 0.75, expected one of thresholds"),
+    ],
+)
+def test_settings_are_refused_before_a_row_is_read(settings: dict[str, Any], told: str) -> None:
+    def unread() -> Iterator[Tensor]:
+        raise AssertionError("a row was read")
+        yield
+
+    with pytest.raises(LightsaeError, match=told):
+        measure_stability(seeds(2), unread(), **settings)
+
+
+def test_batches_may_be_of_any_size() -> None:
+    saes, x = [each.double() for each in seeds(2)], rows().double()
+    one, other = (measure_stability(saes, parts) for parts in ([x], [x[:0], *x.split(1), x[:0]]))
+    for mine, theirs in zip(one.seeds, other.seeds, strict=True):
+        assert torch.equal(mine.firings, theirs.firings) and torch.equal(mine.stable, theirs.stable)
+        for name, values in mine.similarity.items():
+            torch.testing.assert_close(values, theirs.similarity[name], equal_nan=True)
+    for mine, theirs in zip(one.reconstruction, other.reconstruction, strict=True):
+        torch.testing.assert_close(torch.tensor(mine[:3]), torch.tensor(theirs[:3]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("selection", [BatchTopK(3), JumpReLU(3)])
+def test_other_dtypes_and_selections_are_measured(dtype: torch.dtype, selection: Any) -> None:
+    saes = [
+        SparseAutoencoder(10, d_sae, copy.deepcopy(selection), normalization="unit_norm").to(dtype)
+        for d_sae in (6, 24)
+    ]
+    result = measure_stability(saes, [rows()])
+    assert [len(each.firings) for each in result.seeds] == [6, 24]
+    assert all(math.isfinite(each.full.r2) for each in result.reconstruction)
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"saes": seeds(1)}, "saes holds 1, expected two seeds or more"),
         ({"names": ["a"]}, "names holds 1, expected one of 2 each"),
         ({"saes": [*seeds(1), SparseAutoencoder(4, 8, TopK(2))]}, "1 has d_in = 4, 0 10"),
         ({"saes": [*seeds(1), Transcoder(10, 8, TopK(2), d_out=10)]}, "1 is a transcoder"),
+        ({"saes": [*seeds(1), torch.nn.Linear(10, 8)]}, "1 is a Linear, expected a Sparse"),
         ({"batches": []}, "batches have no rows"),
         ({"batches": [torch.ones(3, 4)]}, r"a batch is \[3, 4\], expected \[B, d_in = 10\]"),
         ({"batches": ["rows"]}, "a batch is str, expected"),
         ({"batches": [torch.full((3, 10), torch.nan)]}, "after row 0 have NaN or infinite values"),
+        ({"columns": {"a/b": [torch.ones(24)] * 2}}, "columns has 'a/b', expected a name without"),
+        ({"columns": {"ms": [[1.0]] * 2}}, "columns 'ms' is a list, expected a tensor"),
         ({"columns": {"ms": [torch.ones(24)]}}, r"columns 'ms' has shapes \[\[24\]\], expected"),
     ],
 )

@@ -36,6 +36,7 @@ def test_what_is_saved_comes_back(result: StabilityResult, tmp_path: Path) -> No
         for name, values in (*one.similarity.items(), ("ms", one.columns["ms"])):
             expected = {**other.similarity, **other.columns}[name]
             torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
+    assert found.measures == result.measures == ("cosine", "iou", "correlation")
     assert found.summary() == result.summary()
 
 
@@ -71,6 +72,7 @@ def damaged(result: StabilityResult, folder: Path, *keys: Any, value: Any = None
         (["rows"], True, "rows is True, expected int"),
         (["names"], "ab", "names is 'ab', expected tuple"),
         (["names"], ["a"], "names holds 1"),
+        (["thresholds"], [0.5, 0.6, 0.7, 0.8, 9.0], "thresholds are [0.5, 0.6, 0.7, 0.8, 9.0],"),
         (["more"], 1, "more is unknown"),
         (["cut", "share"], [0.5], "cut.share is [0.5], expected float"),
         (["baselines", "uniform", "mean"], [0.5], "baselines.uniform.mean holds 1 items, expected"),
@@ -102,6 +104,8 @@ def test_a_damaged_json_is_refused_in_a_line(
         ("1/columns/ms", torch.ones(3).double(), "1/columns/ms is [3] torch.float64, expected"),
         ("2/firings", torch.ones(24), "holds '2/firings', expected latents of 2 seeds"),
         ("0/else/cosine", torch.ones(24), "holds '0/else/cosine', expected latents of 2 seeds"),
+        ("0/similarity/else", torch.ones(24, 1).double(), "0/similarity/else is unknown"),
+        ("0/columns/ms", None, "seeds differ in columns, expected the same of each"),
         ("firings", torch.ones(24), "holds 'firings', expected latents of 2 seeds"),
     ],
 )

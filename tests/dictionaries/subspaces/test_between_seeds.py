@@ -83,6 +83,7 @@ def test_what_is_drawn_is_seeded() -> None:
     [
         ({"groups": [torch.eye(D)]}, "groups holds 1, expected two seeds or more"),
         ({"others": [torch.eye(D)]}, "others holds 1, expected one of 2 seeds each"),
+        ({"others": [torch.eye(9)] * 2}, "groups and others have d = 9, 24, expected one width"),
         ({"covariance": torch.eye(3)}, r"covariance is \[3, 3\], expected finite numbers \[24, 24"),
         ({"draws": 1}, "draws = 1, expected at least 2"),
         ({"energy": 1.5}, "energy = 1.5, expected a share"),

@@ -49,6 +49,15 @@ def test_what_float32_does_not_tell_from_zero_is_no_dimension() -> None:
     assert [len(span(with_spectrum([2.0, 1.0, 0.5], n).float())) for n in (3, 5, 30)] == [3, 3, 3]
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+@pytest.mark.parametrize("rows", [5, 20])
+def test_directions_of_any_size_span_the_same(rows: int, size: float) -> None:
+    W = with_spectrum([3.0, 2.0, 1.0], rows)
+    assert span(size * W).shape == (3, 8)
+    assert effective_rank(size * W) == pytest.approx(effective_rank(W))
+    assert participation_ratio(size * W) == pytest.approx(participation_ratio(W))
+
+
 def test_nothing_spans_nothing() -> None:
     for W in (torch.zeros(0, 4), torch.zeros(3, 4), torch.zeros(9, 4)):
         assert span(W).shape == (0, 4)

@@ -117,3 +117,7 @@ def test_other_calls_are_refused() -> None:
         truth.sample(0)
     with pytest.raises(LightsaeError, match=r"W_dec is \[2, 3\], expected \[d_sae, d_in = 64\]"):
         recovery(torch.ones(2, 3), truth)
+    with pytest.raises(LightsaeError, match="threshold = 90, expected above 0 and at most 1"):
+        recovery(torch.ones(2, 64), truth, threshold=90)
+    with pytest.raises(LightsaeError, match="W_dec is a list, expected a tensor"):
+        recovery([[1.0]], truth)  # type: ignore[arg-type]

@@ -5,12 +5,12 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
+from lightsae.dictionaries.subspaces.overlap import random_basis
 from lightsae.errors import LightsaeError
 from lightsae.interventions.task_vectors.projection import (
     energy_kept,
     orthonormal_basis,
     projected,
-    random_basis,
     residual_side,
 )
 from lightsae.interventions.task_vectors.task_vector import TaskVector
