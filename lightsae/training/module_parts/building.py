@@ -80,6 +80,8 @@ class BuiltModule(CheckpointedModule):
         if not hasattr(self, "sae"):
             self._build(d_in, d_out)
         if self.trainer.training:
+            # Of an earlier run; a checkpoint that is gone on from brings its own.
+            self.last_anchored = None
             self.require_anchor()
         fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
         if self.trainer.training and fresh:
