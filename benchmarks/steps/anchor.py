@@ -23,8 +23,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, Row, write_rows
 
-from lightsae.sae import SparseAutoencoder, TopK, objective, vocabulary_anchor
-from lightsae.sae.losses.anchor_function import Reduction
+from lightsae.sae import SparseAutoencoder, TopK, objective
+from lightsae.sae.losses.anchor_function import AnchorFunction, Reduction, unit_rows
 from lightsae.training import SAEAdam
 
 SHARE = 0.1
@@ -61,11 +61,12 @@ def milliseconds(call: Callable[[], object], repeats: int) -> list[float]:
 def blocks(sizes: Sizes, reduction: Reduction, repeats: int) -> dict[str, list[float]]:
     """Milliseconds of one block, forward and backward."""
     W = torch.randn(sizes.chunk, sizes.d_in, requires_grad=True)
-    vectors = torch.randn(sizes.chunk, sizes.d_in)
+    # Of unit norm, as an anchor keeps them.
+    unit, _ = unit_rows(torch.randn(sizes.chunk, sizes.d_in))
     forward, backward = [], []
     for _ in range(repeats + 1):
         W.grad, begun = None, time.perf_counter()
-        value = vocabulary_anchor(W, vectors, reduction, chunk=sizes.chunk)
+        value, _ = AnchorFunction.apply(W, unit, reduction, 0.05, sizes.chunk)
         between = time.perf_counter()
         value.backward()
         forward.append(1e3 * (between - begun))

@@ -19,11 +19,13 @@ from lightsae.runs.resuming.checkpoint_files import AtomicCheckpointIO
 from lightsae.runs.resuming.settings_comparison import changed_settings
 from lightsae.runs.run_cli import RunCLI
 from lightsae.runs.run_folder import RunFolder, exclusive
-from lightsae.runs.sweep.grid import Grid, Point
+from lightsae.runs.sweep.grid import BASELINE, Grid, Point
 from lightsae.runs.sweep.settings import SweepSettings
 from lightsae.runs.sweep.sweep_file import SweepFile
 from lightsae.runs.sweep.sweep_run import SweepRun
+from lightsae.training.checkpoints.compatibility import require_same_vocabulary
 from lightsae.training.checkpoints.provenance import shards_of
+from lightsae.training.checkpoints.saved_settings import described_anchor
 from lightsae.training.module import SAEModule
 from lightsae.training.regularizer_checks import require_embeddings
 
@@ -202,6 +204,20 @@ class SweepCLI(RunCLI):
                 f"{file.path}: the sweep was begun on other shards: {file.shards}, now {found}"
             )
         file.shards = found
+        self._require_vocabulary(file)
+
+    def _require_vocabulary(self, file: SweepFile) -> None:
+        """Read the vocabulary of an anchor; it must be the one the sweep was begun with."""
+        setting = self._grid.settings_of_points()[0]
+        anchor = self.module(Point(*setting, 0, BASELINE, 0.0)).anchor
+        if anchor is None:
+            return
+        trained_with = {"digest": file.vocabulary}
+        file.vocabulary = anchor.read_digest()
+        try:
+            require_same_vocabulary(trained_with, described_anchor(anchor))
+        except LightsaeError as error:
+            raise LightsaeError(f"{file.path}: {error}") from error
 
 
 class _AnyWeight(dict[Any, list[float]]):

@@ -52,6 +52,8 @@ class SweepFile:
     Attributes:
         stages: Results by name of the stage and of the autoencoder.
         choices: What the rule chose, by setting; empty until the sweep is done.
+        shards: What tells the shards from others.
+        vocabulary: Digest of the anchor's vocabulary, or None.
 
     Raises:
         LightsaeError: If the file is there and cannot be read.
@@ -69,6 +71,7 @@ class SweepFile:
         self.stages: dict[str, dict[str, Result]] = {}
         self.choices: list[tuple[tuple[int, int, float | None], Choice]] = []
         self.shards: dict[str, str] = {}
+        self.vocabulary: str | None = None
         if path.exists():
             self._read()
 
@@ -87,6 +90,7 @@ class SweepFile:
         content = {
             "format": FORMAT,
             "shards": self.shards,
+            "vocabulary": self.vocabulary,
             "stages": [
                 {"name": name, "autoencoders": [_plain(name, each) for each in found.values()]}
                 for name, found in self.stages.items()
@@ -112,6 +116,7 @@ class SweepFile:
             raise LightsaeError(f"{self.path}: expected format {FORMAT} of a sweep")
         try:
             self.shards = dict(content["shards"])
+            self.vocabulary = content.get("vocabulary")
             self.stages = {
                 stage["name"]: {each["name"]: _result(each) for each in stage["autoencoders"]}
                 for stage in content["stages"]

@@ -121,10 +121,10 @@ class SweepRun:
     ) -> Group:  # fmt: skip
         def make(point: Point) -> SAEModule:
             module = self._command.module(point)
-            if module.regularizer is not None and module.regularizer.weight_warmup:
-                # A short run would end before lambda has risen.
-                warmup = round(module.regularizer.weight_warmup * share)
-                module.regularizer.weight_warmup = warmup
+            for each in (module.regularizer, module.anchor):
+                if each is not None:
+                    # A short run would end before lambda has risen.
+                    each.weight_warmup = round(each.weight_warmup * share)
             return module
 
         return Group(

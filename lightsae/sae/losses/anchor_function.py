@@ -8,7 +8,7 @@ With u_i the direction of latent i, v_j that of vector j, c_ij = u_i . v_j and t
 
     d s_i / d c_ij = [j is the first maximum],  p_ij,  p_ij (1 + (c_ij - s_i) / T)
 
-Shapes: W [N, D], vectors [V, D]; a block of cosines is [chunk, chunk].
+Shapes: W [N, D], v [V, D]; a block of cosines is [chunk, chunk].
 """
 
 from collections.abc import Iterator
@@ -22,24 +22,21 @@ Reduction = Literal["max", "logsumexp", "softmax"]
 
 
 class AnchorFunction(torch.autograd.Function):
-    """mean_i s_i, and mean_i max_j c_ij, which has no gradient."""
+    """mean_i s_i, and mean_i max_j c_ij, which has no gradient; v of the dtype of u."""
 
     @staticmethod
     def forward(
-        ctx: Any, W: Tensor, vectors: Tensor, reduction: Reduction, temperature: float, chunk: int
+        ctx: Any, W: Tensor, v: Tensor, reduction: Reduction, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
         """Both means; of each latent the sums that its gradient needs are kept."""
         with torch.autocast(W.device.type, enabled=False):
-            largest, index, sums, weighted = _scan(W, vectors, reduction, temperature, chunk)
-            nearness = largest
-            if reduction == "logsumexp":
-                nearness = largest + temperature * (sums / len(vectors)).log()
-            elif reduction == "softmax":
-                nearness = weighted / sums
-            lost = torch.linalg.vector_norm(W, dim=1, dtype=largest.dtype) == 0
+            found = [
+                _scan(W[rows], v, reduction, temperature, chunk) for rows in _blocks(len(W), chunk)
+            ] or [_scan(W, v, reduction, temperature, chunk)]
+            largest, index, sums, nearness = (torch.cat(part) for part in zip(*found, strict=True))
             count = max(len(W), 1)
-            value, nearest = (s.masked_fill(lost, 0).sum() / count for s in (nearness, largest))
-        ctx.save_for_backward(W, vectors, largest, index, sums, nearness)
+            value, nearest = (each.sum() / count for each in (nearness, largest))
+        ctx.save_for_backward(W, v, largest, index, sums, nearness)
         ctx.settings = reduction, temperature, chunk
         ctx.mark_non_differentiable(nearest)
         return value, nearest
@@ -48,47 +45,52 @@ class AnchorFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient of W, its part along each row taken out; none of the vectors."""
-        W, vectors, largest, index, sums, nearness = ctx.saved_tensors
+        W, v, largest, index, sums, nearness = ctx.saved_tensors
         reduction, temperature, chunk = ctx.settings
         gradient = torch.empty_like(W)
         with torch.autocast(W.device.type, enabled=False):
             for rows in _blocks(len(W), chunk):
-                u, norms = _unit(W[rows])
+                u, norms = unit_rows(W[rows])
                 if reduction == "max":
-                    pull = _unit(vectors[index[rows]], u.dtype)[0]
+                    pull = v[index[rows]]
                 else:
                     found = _Found(largest[rows, None], sums[rows, None], nearness[rows, None])
-                    pull = _soft_pull(u, vectors, found, reduction, temperature, chunk)
+                    pull = _soft_pull(u, v, found, reduction, temperature, chunk)
                 pull -= (pull * u).sum(dim=1, keepdim=True) * u
-                pull *= grad / (len(W) * norms)
-                gradient[rows] = pull.masked_fill_(norms == 0, 0)
+                pull *= grad / len(W)
+                gradient[rows] = pull.div_(norms).masked_fill_(norms == 0, 0)
         return gradient, None, None, None, None
 
 
 def _scan(
-    W: Tensor, vectors: Tensor, reduction: Reduction, temperature: float, chunk: int
+    W: Tensor, v: Tensor, reduction: Reduction, temperature: float, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Largest cosine, its first place, sum of exp((c - largest) / T) and that sum weighted by c."""
-    dtype = torch.promote_types(W.dtype, torch.float32)
-    largest = torch.full((len(W),), -torch.inf, dtype=dtype, device=W.device)
-    index = torch.zeros(len(W), dtype=torch.int64, device=W.device)
+    """Of a block of latents the largest c, its first place, sum of exp((c - largest) / T), and s.
+
+    Those of a latent without a direction are 0.
+    """
+    u, norms = unit_rows(W)
+    largest = u.new_full((len(u),), -torch.inf)
+    index = torch.zeros(len(u), dtype=torch.int64, device=u.device)
     sums, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
-    for columns in _blocks(len(vectors), chunk):
-        v, _ = _unit(vectors[columns], dtype)
-        for rows in _blocks(len(W), chunk):
-            cosines = _unit(W[rows])[0] @ v.T
-            best, place = cosines.max(dim=1)
-            before = largest[rows]
-            # What is not a number stays in sight.
-            after = torch.maximum(before, best)
-            if reduction != "max":
-                shrunk = ((before - after) / temperature).exp_()
-                shares = ((cosines - after[:, None]) / temperature).exp_()
-                sums[rows] = sums[rows] * shrunk + shares.sum(dim=1)
-                weighted[rows] = weighted[rows] * shrunk + shares.mul_(cosines).sum(dim=1)
-            index[rows] = (place + columns.start).where(best > before, index[rows])
-            largest[rows] = after
-    return largest, index, sums, weighted
+    for columns in _blocks(len(v), chunk):
+        cosines = u @ v[columns].T
+        best, place = cosines.max(dim=1)
+        before, index = largest, (place + columns.start).where(best > largest, index)
+        # What is not a number stays in sight.
+        largest = torch.maximum(before, best)
+        if reduction != "max":
+            shrunk = ((before - largest) / temperature).exp_()
+            shares = (cosines - largest[:, None]).div_(temperature).exp_()
+            sums = sums * shrunk + shares.sum(dim=1)
+            weighted = weighted * shrunk + shares.mul_(cosines).sum(dim=1)
+    nearness = largest
+    if reduction == "logsumexp":
+        nearness = largest + temperature * (sums / len(v)).log()
+    elif reduction == "softmax":
+        nearness = weighted / sums
+    lost = norms[:, 0] == 0
+    return largest.masked_fill(lost, 0), index, sums, nearness.masked_fill(lost, 0)
 
 
 class _Found(NamedTuple):
@@ -100,17 +102,16 @@ class _Found(NamedTuple):
 
 
 def _soft_pull(
-    u: Tensor, vectors: Tensor, found: _Found, reduction: Reduction, temperature: float, chunk: int
+    u: Tensor, v: Tensor, found: _Found, reduction: Reduction, temperature: float, chunk: int
 ) -> Tensor:
     """sum_j (d s_i / d c_ij) v_j of a block of latents, [rows, D]."""
     pull = torch.zeros_like(u)
-    for columns in _blocks(len(vectors), chunk):
-        v, _ = _unit(vectors[columns], u.dtype)
-        cosines = u @ v.T
-        shares = ((cosines - found.largest) / temperature).exp_().div_(found.sums)
+    for columns in _blocks(len(v), chunk):
+        cosines = u @ v[columns].T
+        shares = (cosines - found.largest).div_(temperature).exp_().div_(found.sums)
         if reduction == "softmax":
             shares.mul_(cosines.sub_(found.nearness).div_(temperature).add_(1))
-        pull.addmm_(shares, v)
+        pull.addmm_(shares, v[columns])
     return pull
 
 
@@ -119,8 +120,21 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def _unit(rows: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """Rows of unit norm, at least float32, and their norms [rows, 1]; rows of zeros stay zeros."""
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32) if dtype is None else dtype)
+def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of unit norm, and their norms [rows, 1]; rows of zeros stay zeros.
+
+    Args:
+        rows: Of any norm that their dtype holds [rows, D]; both are at least float32.
+
+    Example:
+        >>> unit_rows(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]))
+        (tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]]), tensor([[5.0000e-30],
+                [0.0000e+00]]))
+    """
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    # By its largest entry first: squares of tiny or huge ones leave the range of floats.
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
+    rows = rows / largest.where(largest != 0, 1)
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / norms.where(norms != 0, 1), norms
+    return rows.div_(norms.where(norms != 0, 1)), norms * largest

@@ -4,11 +4,17 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.sae.losses.anchor_function import AnchorFunction, Reduction
-from lightsae.sae.losses.vocabulary_file import digest_of, read_vectors, require_directions
+from lightsae.sae.losses.vocabulary_file import (
+    Directions,
+    read_directions,
+    require_directions,
+    unit_vectors,
+)
 from lightsae.sae.weight_warmup import WarmedUpWeight
 
 # Latents and vectors of a block of cosines: 16 MiB of float32.
@@ -71,7 +77,8 @@ def vocabulary_anchor(
         raise LightsaeError(f"chunk must be at least 1, got {chunk}")
     require_directions(vectors, "vocabulary")
     _require_width(vectors, W_dec.shape[1], "vocabulary")
-    return _anchored(W_dec, vectors.to(W_dec.device), reduction, temperature, chunk).value
+    unit = unit_vectors(vectors.detach(), torch.promote_types(W_dec.dtype, torch.float32))
+    return _anchored(W_dec, unit.to(W_dec.device), reduction, temperature, chunk).value
 
 
 class VocabularyAnchor(WarmedUpWeight):
@@ -98,7 +105,6 @@ class VocabularyAnchor(WarmedUpWeight):
 
     Attributes:
         vocabulary: The file's path; None where the matrix was given.
-        digest: What tells the vocabulary from others; None while the file is not read.
 
     Raises:
         LightsaeError: If a setting is out of range, or a vector of the matrix zero or not finite.
@@ -127,11 +133,10 @@ class VocabularyAnchor(WarmedUpWeight):
         _require_settings(reduction, temperature)
         self.every, self.reduction, self.temperature = every, reduction, temperature
         self.vocabulary = None if isinstance(vocabulary, Tensor) else str(vocabulary)
-        self.digest: str | None = None
-        self._vectors: Tensor | None = None
+        self._directions: Directions | None = None
         if isinstance(vocabulary, Tensor):
-            require_directions(vocabulary, "vocabulary")
-            self._take(vocabulary.detach())
+            # Embeddings of a model that goes on training would change.
+            self._directions = Directions(vocabulary.detach().clone())
 
     @property
     def vectors(self) -> Tensor:
@@ -140,14 +145,26 @@ class VocabularyAnchor(WarmedUpWeight):
         Raises:
             LightsaeError: If there is no such file or it holds no such vectors.
         """
-        if self._vectors is None:
-            assert self.vocabulary is not None
-            return self._take(read_vectors(self.vocabulary))
-        return self._vectors
+        return self._read().vectors
 
-    def _take(self, vectors: Tensor) -> Tensor:
-        self._vectors, self.digest = vectors, digest_of(vectors)
-        return vectors
+    @property
+    def digest(self) -> str | None:
+        """What tells the vocabulary from others; None while the file is not read."""
+        return None if self._directions is None else self._directions.digest
+
+    def read_digest(self) -> str:
+        """The digest, once the vocabulary is read.
+
+        Raises:
+            LightsaeError: As `vectors`.
+        """
+        return self._read().digest
+
+    def _read(self) -> Directions:
+        if self._directions is None:
+            assert self.vocabulary is not None
+            self._directions = read_directions(self.vocabulary)
+        return self._directions
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint keeps of it; a matrix is null, its digest stands beside it."""
@@ -169,9 +186,8 @@ class VocabularyAnchor(WarmedUpWeight):
     def nearness(self, W_dec: Tensor) -> Anchored:
         """How near decoder rows [d_sae, d] are to the vocabulary."""
         self.require_width(W_dec.shape[1])
-        # Where the weights are they stay.
-        self._vectors = self.vectors.to(W_dec.device)
-        return _anchored(W_dec, self._vectors, self.reduction, self.temperature, _CHUNK)
+        unit = self._read().unit_like(W_dec)
+        return _anchored(W_dec, unit, self.reduction, self.temperature, _CHUNK)
 
     def __deepcopy__(self, memo: Any) -> "VocabularyAnchor":
         """Itself: copies of a module, as averages of weights keep one, share the vocabulary."""
@@ -179,9 +195,9 @@ class VocabularyAnchor(WarmedUpWeight):
 
 
 def _anchored(
-    W_dec: Tensor, vectors: Tensor, reduction: Reduction, temperature: float, chunk: int
+    W_dec: Tensor, unit: Tensor, reduction: Reduction, temperature: float, chunk: int
 ) -> Anchored:
-    return Anchored(*AnchorFunction.apply(W_dec, vectors, reduction, temperature, chunk))
+    return Anchored(*AnchorFunction.apply(W_dec, unit, reduction, temperature, chunk))
 
 
 def _require_settings(reduction: str, temperature: float) -> None:

@@ -1,4 +1,4 @@
-"""The directions of a vocabulary: read, checked, and told from others by a digest."""
+"""The directions of a vocabulary: read, checked, made unit once; a digest tells them apart."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -10,15 +10,55 @@ from torch import Tensor
 
 from lightsae.errors import LightsaeError
 from lightsae.files import expanded
+from lightsae.sae.losses.anchor_function import unit_rows
 
 KEY = "vectors"
 _ROWS = 8192
 
 
-def read_vectors(path: str | Path) -> Tensor:
+class Directions:
+    """Vectors of a vocabulary, which are not to change, and their directions where they are wanted.
+
+    Args:
+        vectors: [V, d], any norm; a floating dtype.
+        what: How messages name it.
+
+    Attributes:
+        vectors: The same.
+        digest: What tells them from others.
+
+    Raises:
+        LightsaeError: If they are no matrix of directions.
+    """
+
+    def __init__(self, vectors: Tensor, what: str = "vocabulary") -> None:
+        require_directions(vectors, what)
+        self.vectors, self.digest = vectors, digest_of(vectors)
+        self._unit = vectors.new_empty(0)
+
+    def unit_like(self, W: Tensor) -> Tensor:
+        """The directions [V, d] on the device of decoder rows, at least float32; made once.
+
+        Example:
+            >>> Directions(torch.tensor([[3.0, 4.0]])).unit_like(torch.ones(1, 2))
+            tensor([[0.6000, 0.8000]])
+        """
+        dtype = torch.promote_types(W.dtype, torch.float32)
+        if not len(self._unit) or (self._unit.dtype, self._unit.device) != (dtype, W.device):
+            self._unit = unit_vectors(self.vectors, dtype).to(W.device)
+        return self._unit
+
+
+def unit_vectors(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Vectors of unit norm in a dtype; taken in their own where that is wider."""
+    wider = torch.promote_types(vectors.dtype, dtype)
+    return torch.cat([unit_rows(part.to(wider))[0].to(dtype) for part in vectors.split(_ROWS)])
+
+
+def read_directions(path: str | Path) -> Directions:
     """The vectors of a vocabulary file.
 
-    Autoencoders of one process that name the same file have one tensor.
+    Autoencoders of one process that name the same file share them.
 
     Args:
         path: A safetensors file with `vectors` [V, d] of a floating dtype.
@@ -27,7 +67,7 @@ def read_vectors(path: str | Path) -> Tensor:
         LightsaeError: If there is no such file or it holds no such vectors.
 
     Example:
-        >>> read_vectors("words.safetensors")
+        >>> read_directions("words.safetensors")
         Traceback (most recent call last):
         ...
         lightsae.errors.LightsaeError: words.safetensors: no such vocabulary, expected a \
@@ -43,18 +83,17 @@ safetensors file with 'vectors' [V, d]
 
 
 @lru_cache(maxsize=1)
-def _read(file: Path, modified: int, size: int) -> Tensor:
+def _read(file: Path, modified: int, size: int) -> Directions:
     try:
         with safe_open(file, "pt") as content:
             if KEY not in content.keys():  # noqa: SIM118 (not a mapping)
                 raise LightsaeError(
                     f"{file}: holds {sorted(content.keys())}, expected {KEY!r} [V, d]"
                 )
-            vectors: Tensor = content.get_tensor(KEY)
+            vectors = content.get_tensor(KEY)
     except (SafetensorError, OSError, KeyError) as error:
         raise LightsaeError(f"{file} is not a safetensors file: {error}") from error
-    require_directions(vectors, f"{KEY!r} of {file}")
-    return vectors
+    return Directions(vectors, f"{KEY!r} of {file}")
 
 
 def require_directions(vectors: Tensor, what: str) -> None:
@@ -80,11 +119,11 @@ def require_directions(vectors: Tensor, what: str) -> None:
             f"{what} is {vectors.dtype} of shape {list(vectors.shape)}, expected floats [V, d]"
         )
     for start in range(0, len(vectors), _ROWS):
-        norms = torch.linalg.vector_norm(vectors[start : start + _ROWS].double(), dim=1)
-        wrong = (~((norms > 0) & norms.isfinite())).nonzero()
+        largest = vectors[start : start + _ROWS].abs().amax(dim=1)
+        wrong = (~((largest > 0) & largest.isfinite())).nonzero()
         if len(wrong):
             row = int(wrong[0])
-            kind = "zero" if norms[row] == 0 else "not finite"
+            kind = "zero" if largest[row] == 0 else "not finite"
             raise LightsaeError(f"row {start + row} of {what} is {kind}, expected a direction")
 
 

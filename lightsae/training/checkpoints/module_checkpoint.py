@@ -92,7 +92,8 @@ class CheckpointedModule(LightningModule):
                 require_same_vocabulary(checkpoint.get("anchor"), described_anchor(self.anchor))
         except LightsaeError as error:
             raise LightsaeError(f"{path} {error}") from error
-        self.last_anchored = anchored_of(checkpoint.get("last_anchored"))
+        if self.anchor is not None:
+            self.last_anchored = anchored_of(checkpoint.get("last_anchored"))
         if self._trainer is not None:
             self._require_its_shards(checkpoint.get("shards", {}), str(path))
 

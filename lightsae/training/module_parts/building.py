@@ -84,6 +84,8 @@ class BuiltModule(CheckpointedModule):
             self._build(d_in, d_out)
         if not self.trainer.training:
             return
+        # Of an earlier run; a checkpoint that is gone on from brings its own.
+        self.last_anchored = None
         self.require_anchor()
         fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
         if self.start_from is not None:

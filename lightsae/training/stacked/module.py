@@ -17,8 +17,13 @@ from lightsae.activations import ActivationBatch
 from lightsae.error_messages import reason
 from lightsae.errors import LightsaeError
 from lightsae.sae import CodeRegularizer, Objective, Regularizer, objective
+from lightsae.training.checkpoints.compatibility import require_same_vocabulary
 from lightsae.training.checkpoints.provenance import require_same_shards, shards_of
-from lightsae.training.checkpoints.saved_settings import anchored_of, plain_anchored
+from lightsae.training.checkpoints.saved_settings import (
+    anchored_of,
+    described_anchor,
+    plain_anchored,
+)
 from lightsae.training.cuda_graph import detached
 from lightsae.training.dead_latents import tell_dead_after, warn_if_never_dead
 from lightsae.training.evaluation_metrics import RowMean
@@ -349,9 +354,10 @@ class StackedModule(LightningModule):
             means[name].update(penalty.cpu(), len(x))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep who failed, and what tells the shards from others."""
+        """Keep who failed, and what tells shards and vocabularies from others."""
         raise_if_flagged()
         checkpoint["failures"] = {m.name: [m.failed_at, m.failure] for m in self.members}
+        checkpoint["anchors"] = {m.name: described_anchor(m.module.anchor) for m in self.members}
         checkpoint["last_anchored"] = {
             m.name: plain_anchored(m.module.last_anchored) for m in self.members
         }
@@ -362,6 +368,12 @@ class StackedModule(LightningModule):
         require_same_shards(checkpoint["shards"], self._shards)
         for member in self.members:
             member.failed_at, member.failure = checkpoint["failures"][member.name]
+            trained_with = checkpoint.get("anchors", {}).get(member.name)
+            found = described_anchor(member.module.anchor)
+            try:
+                require_same_vocabulary(trained_with, found)
+            except LightsaeError as error:
+                raise LightsaeError(f"{member.name} {error}") from error
             kept = checkpoint.get("last_anchored", {}).get(member.name)
             member.module.last_anchored = anchored_of(kept)
 

@@ -1,13 +1,18 @@
 """The rule of the example, and what its input detector counts."""
 
 import gzip
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from lightsae.dictionaries.examples.vocabulary_names.anchored import Fitted, chosen_of
+from lightsae.dictionaries.examples.vocabulary_names.anchored import (
+    Fitted,
+    chosen_of,
+    share_of_random,
+)
 from lightsae.dictionaries.examples.vocabulary_names.detection import detect
 from lightsae.dictionaries.examples.vocabulary_names.summary import (
     conclusion,
@@ -57,6 +62,13 @@ def test_the_conclusion_follows_from_the_numbers(anchored: list[Fitted], says: s
     told = conclusion(found, chosen_of(found))
     assert re.search(says, told), told
     assert table_of(found, chosen_of(found)).row_count == len(found)
+
+
+def test_random_directions_are_aligned_in_few_dimensions_alone() -> None:
+    """In a plane with two words, those within acos .8 of either."""
+    plane = Vocabulary(["east", "north"], torch.eye(2))
+    assert share_of_random(plane, 0) == pytest.approx(4 * math.acos(0.8) / (2 * math.pi), abs=0.02)
+    assert share_of_random(Vocabulary(["one"], torch.eye(1, 50)), 0) == 0
 
 
 def test_a_detector_counts_the_token_and_the_next_one() -> None:

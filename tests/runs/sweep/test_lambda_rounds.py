@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from lightsae.runs.sweep import sweep_run
@@ -13,7 +14,7 @@ from lightsae.runs.sweep.grid import Grid, Point
 from lightsae.runs.sweep.group_training import Group
 from lightsae.runs.sweep.settings import SweepSettings
 from lightsae.runs.sweep.sweep_file import Result, SweepFile
-from lightsae.sae import L1L2Ratio, Regularizer, TopK
+from lightsae.sae import L1L2Ratio, TopK, VocabularyAnchor
 from lightsae.training import SAEModule
 
 BASE = {"model": {"init_args": {"d_sae": 64}}, "seed_everything": 0}
@@ -31,7 +32,8 @@ class Command:
 
     def module(self, point: Point) -> SAEModule:
         regularizer = L1L2Ratio(point.weight, weight_warmup=100) if point.weight else None
-        return SAEModule(point.d_sae, TopK(point.k), regularizer)
+        anchor = VocabularyAnchor(0.1, torch.eye(2), weight_warmup=40)
+        return SAEModule(point.d_sae, TopK(point.k), regularizer, anchor=anchor)
 
     def make_trainer(self, callbacks: list[Any], share: float = 1.0) -> Any:
         raise AssertionError("nothing is trained")
@@ -40,14 +42,14 @@ class Command:
 def sweep(
     folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[[Point], float | None],
     **settings: Any,
-) -> tuple[SweepFile, list[tuple[Point, Regularizer | None]]]:  # fmt: skip
+) -> tuple[SweepFile, list[tuple[Point, SAEModule]]]:  # fmt: skip
     """A sweep whose runs end with what `outcome` says, None being a failure; what it trained."""
     trained = []
 
     def train(group: Group, *_: Any) -> list[Result]:
         results = []
         for point in group.points:
-            trained.append((point, group.make(point).regularizer))
+            trained.append((point, group.make(point)))
             r2 = outcome(point)
             found = {"reconstruction": 0.1, "penalty/L1L2Ratio": 30.0}
             results.append(
@@ -100,8 +102,10 @@ def test_short_runs_warm_lambda_up_over_the_same_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, trained = sweep(tmp_path, monkeypatch, lambda point: 0.5 - point.weight, find_share=0.25)
-    found = [regularizer.weight_warmup for _, regularizer in trained if regularizer is not None]
-    assert found[0] == 25 and found[-1] == 100
+    for name, warmup in (("regularizer", 100), ("anchor", 40)):
+        losses = [getattr(module, name) for _, module in trained]
+        found = [each.weight_warmup for each in losses if each is not None]
+        assert found[0] == warmup / 4 and found[-1] == warmup
 
 
 def test_the_largest_that_trained_is_not_called_the_largest_that_was_tried(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
@@ -17,7 +18,7 @@ from lightsae.cli import main
 from lightsae.sae import SparseAutoencoder
 from lightsae.training import MetricsFile, read_checkpoint
 
-from ...training.helpers import finish, metrics, start
+from ...training.helpers import D_IN, finish, metrics, start
 from .helpers import GRID, left_behind, write_sweep
 
 pytestmark = pytest.mark.slow
@@ -164,6 +165,31 @@ def test_a_member_that_fails_is_marked(
     assert not (folder / failed["folder"] / "sae").exists()
     said = capsys.readouterr()
     assert "failed at step" in said.err and "1 failed" in said.out
+
+
+def test_a_sweep_goes_on_with_the_vocabulary_it_was_begun_with(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tmp_path / "words.safetensors"
+    save_file({"vectors": torch.randn(9, D_IN)}, words)
+    settings = {"weight": 0.5, "vocabulary": str(words)}
+    grid = {"regularizer": ["OffSupportL1"], "weight": [0.02], "seed": [0]}
+    path = write_sweep(
+        tmp_path / "sweep.yaml", shards, grid, trainer__max_epochs=1,
+        model__init_args__anchor={"class_path": "VocabularyAnchor", "init_args": settings},
+    )  # fmt: skip
+    folder = tmp_path / "sweep"
+    words_of_sweep = ["sweep", "--config", str(path), "--run_dir", str(folder)]
+    assert main(words_of_sweep) == 0
+    for member in members(folder):
+        assert "train/anchor" in metrics(folder / member["folder"])[-2]
+    moved = words.rename(tmp_path / "moved.safetensors")
+    again = [*words_of_sweep, "--model.anchor.vocabulary", str(moved)]
+    assert main(again) == 0
+    save_file({"vectors": torch.randn(9, D_IN)}, moved)
+    capsys.readouterr()
+    assert main(again) != 0
+    assert "sweep.json: was trained with another vocabulary than" in capsys.readouterr().err
 
 
 def test_lambda_is_found_without_knowing_its_size(

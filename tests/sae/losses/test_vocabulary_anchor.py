@@ -11,6 +11,7 @@ from torch import Tensor
 from lightsae.errors import LightsaeError
 from lightsae.sae import Transcoder, VocabularyAnchor, objective, vocabulary_anchor
 from lightsae.sae.losses.anchor_function import Reduction
+from lightsae.sae.losses.vocabulary_file import read_directions
 
 from ..helpers import assert_close, untied
 
@@ -117,6 +118,34 @@ def test_neither_scale_of_latents_nor_of_vectors_matters(reduction: Reduction) -
     sizes = torch.logspace(-4, 4, 11, dtype=torch.float64)[:, None]
     scaled = vocabulary_anchor(1e3 * W, vectors * sizes, reduction)
     assert_close("value", scaled, vocabulary_anchor(W, vectors, reduction), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_norms_whose_squares_leave_the_range_of_floats_are_no_matter(
+    size: float, dtype: torch.dtype
+) -> None:
+    W, vectors = drawn(7, 5, 0), drawn(11, 5, 1).to(dtype).double()
+    expected = vocabulary_anchor(W, vectors)
+    scaled = (vectors * size).to(dtype)
+    rounding = 1e-6 if dtype == torch.float32 else 1e-2
+    assert_close("vectors", vocabulary_anchor(W.float(), scaled).double(), expected, rounding)
+    held = VocabularyAnchor(0.1, scaled).nearness(W.float()).value
+    assert_close("anchor", held.double(), expected, rounding)
+    tiny = (W * size).float().requires_grad_()
+    value = vocabulary_anchor(tiny, vectors)
+    value.backward()
+    leaf = W.clone().requires_grad_()
+    vocabulary_anchor(leaf, vectors).backward()
+    assert tiny.grad is not None and leaf.grad is not None
+    assert_close("latents", value.detach().double(), expected, 1e-6)
+    assert_close("dW_dec", tiny.grad.double() * size, leaf.grad, 1e-6)
+
+
+def test_float64_latents_and_float32_vectors_are_compared_in_float64() -> None:
+    W, vectors = drawn(7, 5, 0), drawn(11, 5, 1).float()
+    expected = dense(W, vectors.double(), "max", 1)
+    assert_close("value", vocabulary_anchor(W, vectors), expected, 1e-14)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -251,6 +280,22 @@ def test_a_file_is_read_once_when_it_is_first_asked_for(tmp_path: Path) -> None:
     assert one.digest != VocabularyAnchor(0.1, one.vectors.float()).digest
     save_file({"vectors": torch.ones(1, 3)}, path)
     assert VocabularyAnchor(0.1, path).vectors.shape == (1, 3)
+
+
+def test_directions_are_made_once_for_a_dtype_and_are_those_that_were_given(
+    tmp_path: Path,
+) -> None:
+    embeddings, W = drawn(9, 5, 0).float(), drawn(7, 5, 1).float()
+    anchor = VocabularyAnchor(0.1, embeddings)
+    before, digest = anchor.nearness(W).value, anchor.digest
+    embeddings.neg_()
+    assert anchor.nearness(W).value == before and anchor.digest == digest
+    save_file({"vectors": embeddings}, tmp_path / "words.safetensors")
+    found = read_directions(tmp_path / "words.safetensors")
+    assert found.unit_like(W) is found.unit_like(W)
+    assert found.unit_like(W.bfloat16()) is found.unit_like(W)
+    assert found.unit_like(W.double()).dtype == torch.float64
+    assert read_directions(tmp_path / "words.safetensors") is found
 
 
 @pytest.mark.parametrize(

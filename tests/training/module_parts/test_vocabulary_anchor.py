@@ -211,6 +211,30 @@ def test_members_of_a_stack_with_an_anchor_take_turns_and_agree(
             assert other == pytest.approx(row, abs=1e-10, rel=1e-10)
 
 
+def test_a_stack_goes_on_with_the_vocabularies_it_was_begun_with(
+    shards: Path, tmp_path: Path
+) -> None:
+    first, other = (
+        [maker(None, 0.01), maker(None, 0.01, anchor=VocabularyAnchor(0.1, words))]
+        for words in (vectors(), vectors() + 1)
+    )
+    train_stacked(first, shards, tmp_path, max_steps=3)
+    with pytest.raises(LightsaeError, match=r"^1 was trained with another vocabulary than the one"):
+        train_stacked(other, shards, tmp_path)
+
+
+def test_what_an_earlier_run_came_to_is_not_logged(shards: Path, tmp_path: Path) -> None:
+    anchor = VocabularyAnchor(0.3, vectors())
+    trained(shards, tmp_path / "first", make_module(anchor=anchor), max_epochs=1)
+    path = tmp_path / "first" / "last.ckpt"
+    plain = SAEModule.load_from_checkpoint(path, anchor=None)
+    rare = SAEModule.load_from_checkpoint(path, anchor=VocabularyAnchor(0.3, vectors(), every=4))
+    for name, module, before in (("plain", plain, 10), ("rare", rare, 3)):
+        trained(shards, tmp_path / name, module, max_epochs=1)
+        logged = [ANCHORED[0] in row for row in metrics(tmp_path / name)]
+        assert logged == [False] * before + [True] * (10 - before)
+
+
 def test_a_member_with_a_vocabulary_of_another_width_is_refused(
     shards: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from lightsae.dictionaries.examples.vocabulary_names.anchored import (
     chosen_of,
     fit_all,
     least_of,
+    share_of_random,
     write_shards,
 )
 from lightsae.dictionaries.examples.vocabulary_names.detection import detect
@@ -73,6 +74,8 @@ def main(
         found = fit_all(shards, measured, vocabulary, fitting, given.seed)
     console, chosen = Console(), chosen_of(found)
     console.print(table_of(found, chosen))
+    by_chance = share_of_random(vocabulary, given.seed)
+    console.print(f"Of random directions {by_chance:.1%} are aligned.", highlight=False)
     console.print(conclusion(found, chosen), highlight=False)
     shown = chosen or least_of(found) or max(found, key=lambda each: each.aligned)
     console.print(f"Names at lambda {shown.weight:g}:", highlight=False)

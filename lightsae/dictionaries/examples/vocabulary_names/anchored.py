@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
 from lightsae.activations import ActivationDataModule, Manifest, ShardWriter
+from lightsae.dictionaries.matching.cosine import nearest_cosines
 from lightsae.dictionaries.naming.latent_names import LatentNames
 from lightsae.dictionaries.naming.names import name_latents
 from lightsae.dictionaries.naming.vocabulary import Vocabulary
@@ -103,6 +104,14 @@ def fit_all(
 def encoded(sae: SparseAutoencoder, rows: Tensor) -> SparseCode:
     """Codes of all rows."""
     return sae.encode(rows)
+
+
+def share_of_random(vocabulary: Vocabulary, seed: int, count: int = 10_000) -> float:
+    """Share of random directions with cosine .8 to a token."""
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(count, vocabulary.vectors.shape[1], generator=generator)
+    nearest = nearest_cosines(random, vocabulary.vectors.float())
+    return float((nearest.similarity >= CUTOFF).float().mean())
 
 
 def chosen_of(found: Sequence[Fitted]) -> Fitted | None:
