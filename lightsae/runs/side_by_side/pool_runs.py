@@ -68,7 +68,7 @@ def pool_runs(
             f"{out}: {pooled.d_sae:,} unique latents of {len(folders)} runs",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
-    return _settings(RunFolder(folders[0]).settings(), pooled.d_sae, start, epochs)
+    return settings_of(RunFolder(folders[0]).settings(), pooled.d_sae, start, epochs)
 
 
 def _pooled(folders: Sequence[Path], options: PoolOptions) -> SparseAutoencoder:
@@ -102,7 +102,9 @@ def _pooled_before(start: Path, made: dict[str, Any]) -> SparseAutoencoder:
     return pooled
 
 
-def _settings(first: dict[str, Any], d_sae: int, start: Path, epochs: int | None) -> dict[str, Any]:
+def settings_of(
+    first: dict[str, Any], d_sae: int, start: Path, epochs: int | None
+) -> dict[str, Any]:
     """Settings of a run that trains the pooled autoencoder."""
     kept = first.keys() - {"run_dir", "ckpt_path", "weights_only"}
     settings = deepcopy({key: value for key, value in first.items() if key in kept})

@@ -1,12 +1,14 @@
 """The stability of seeds on the page."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightsae.dictionaries import StabilityResult, measure_stability
+from lightsae.errors import LightsaeError
 from lightsae.report import ReportOptions, build_report
 from lightsae.report.figures.stability_charts import stability_charts
 from lightsae.report.stability_summary import stability_tables
@@ -60,3 +62,24 @@ def test_a_page_of_a_comparison_alone_is_escaped(result: StabilityResult, tmp_pa
     assert 'id="compare"' not in plain and 'id="steering"' not in plain
     for name in ("stability/0/thresholds", "stability/0/frequency", "stability/0/shares"):
         assert name in page
+
+
+def test_measures_and_baselines_that_are_missing_are_left_out(
+    result: StabilityResult, tmp_path: Path
+) -> None:
+    few = replace(result, baselines={}, shuffled={})
+    few.save(tmp_path / "seeds")
+    names = [name for name, _ in stability_tables(few)[0].rows]
+    assert names == ["by decoder rows", "by co-firing", "by correlation"]
+    assert len(stability_charts(few)[0].series) == 3
+    assert build_report(ReportOptions([tmp_path / "seeds"], tmp_path / "page.html")).is_file()
+
+
+def test_a_folder_of_runs_that_holds_a_stability_too_is_both(
+    result: StabilityResult, tmp_path: Path
+) -> None:
+    result.save(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "evaluation.json").write_text("{}")
+    with pytest.raises(LightsaeError, match=r"evaluation\.json"):
+        build_report(ReportOptions([tmp_path], tmp_path / "page.html"))
