@@ -66,7 +66,7 @@ def _frequency(result: StabilityResult, name: str) -> Chart:
 
 
 def _shares(result: StabilityResult, name: str) -> Chart:
-    x = [float(place) for place in range(len(result.seeds))]
+    x = [float(place) for place in range(1, len(result.seeds) + 1)]
     parts: dict[str, list[float]] = {told: [] for told in _SETS}
     for each in result.reconstruction:
         for told, pair in (("latents", each.latents), ("firings", each.firings)):

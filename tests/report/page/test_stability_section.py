@@ -47,7 +47,7 @@ def test_charts_are_over_thresholds_frequency_and_seeds(result: StabilityResult)
     thresholds, frequency, shares = stability_charts(result)
     assert thresholds.series[0].y == [each.mean for each in result.mean_stability()]
     assert [series.entry for series in frequency.series] == ["0.5", "0.6", "0.7", "0.8", "0.9"]
-    assert [len(series.x) for series in shares.series] == [3, 3, 3]
+    assert [series.x for series in shares.series] == [[1, 2, 3]] * 3
     latents = result.reconstruction[0].latents
     assert shares.series[0].y[0] == latents[0] / sum(latents)
 
