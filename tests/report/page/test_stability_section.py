@@ -14,6 +14,8 @@ from lightsae.report.figures.stability_charts import stability_charts
 from lightsae.report.stability_summary import stability_tables
 from lightsae.sae import SparseAutoencoder, TopK
 
+from ..chromium import Chromium
+
 NAME = "<script>alert(1)"
 
 
@@ -83,3 +85,17 @@ def test_a_folder_of_runs_that_holds_a_stability_too_is_both(
     (tmp_path / "a" / "evaluation.json").write_text("{}")
     with pytest.raises(LightsaeError, match=r"evaluation\.json"):
         build_report(ReportOptions([tmp_path], tmp_path / "page.html"))
+
+
+def test_its_figures_are_drawn_and_the_page_complains_of_nothing(
+    chromium: Chromium, result: StabilityResult, tmp_path: Path
+) -> None:
+    result.save(tmp_path / "seeds")
+    chromium.open(build_report(ReportOptions([tmp_path / "seeds"], tmp_path / "page.html")))
+    shares = "document.querySelector('[data-chart=\"stability/0/shares\"]')"
+    chromium.wait_for(f"{shares}.querySelectorAll('circle').length >= 9")
+    texts = f"[...{shares}.querySelectorAll('svg text[text-anchor=middle]')]"
+    assert chromium.ask(f"{texts}.map(each => each.textContent)")[:3] == ["1", "2", "3"]
+    assert chromium.ask("document.querySelectorAll('#stability tbody tr').length") == 13
+    chromium.resize(390, 844, phone=True)
+    assert chromium.ask("document.documentElement.scrollWidth") == 390
