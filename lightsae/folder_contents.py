@@ -5,13 +5,14 @@ from typing import Literal
 
 from lightsae.errors import LightsaeError
 
-Content = Literal["shards", "a run", "an autoencoder", "a steering"]
+Content = Literal["shards", "a run", "an autoencoder", "a steering", "a comparison"]
 
 _FILES: dict[Content, tuple[str, ...]] = {
     "shards": ("shard-*.h5",),
     "a run": ("metrics.jsonl", "checkpoints/*.ckpt"),
     "an autoencoder": ("sae.safetensors",),
     "a steering": ("steering.json", "cells/*.safetensors"),
+    "a comparison": (),  # it may lie among other things, which do not take it for theirs
 }
 
 

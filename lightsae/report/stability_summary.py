@@ -45,7 +45,8 @@ def stability_tables(result: StabilityResult) -> list[StabilityTable]:
     ]  # fmt: skip
     chance = [(f"{told} by chance", result.shuffled[name]) for name, told in MEASURES.items()
               if name in result.shuffled]  # fmt: skip
-    chance += [(told, result.baselines[kind]) for kind, told in BASELINES.items()]
+    chance += [(told, result.baselines[kind]) for kind, told in BASELINES.items()
+               if kind in result.baselines]  # fmt: skip
     random = [(told, [_range(*each) for each in zip(*found, strict=True)])
               for told, found in chance]  # fmt: skip
     return [
@@ -123,10 +124,7 @@ def stability_table(result: StabilityResult, title: str) -> Group:
         for heading in found.columns:
             table.add_column(escape(heading), justify="right")
         for name, cells in found.rows:
-            texts = [
-                Text(value).append(f"\n{ends}" if ends else "", "dim") for value, ends in cells
-            ]
-            table.add_row(Text(name), *texts)
+            table.add_row(Text(name), *(_terminal(*cell) for cell in cells))
         parts.append(table)
     return Group(*parts, *(Text(fact, "dim") for fact in stability_facts(result)))
 

@@ -184,20 +184,27 @@ class SplitDataModule(LightningDataModule):
         return self._loader("all", targets=False)
 
     def split_dataloader(
-        self, split: Split, *, rank: int = 0, world_size: int = 1, targets: bool = False
+        self,
+        split: Split,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        targets: bool = False,
+        shuffle: bool = False,
     ) -> ActivationLoader:
-        """Batches of a split in stored order, outside a trainer.
+        """Batches of a split outside a trainer, in stored order unless they are shuffled.
 
         Args:
             split: The split.
             rank: Whose share.
             world_size: In how many shares its rows are cut.
             targets: Read the targets too, where there are some.
+            shuffle: Shuffle by `seed`; the first rows are then a sample of the split.
 
         Raises:
             LightsaeError: If there is no such split.
         """
-        return self._loader(split, place=(rank, world_size), targets=targets)
+        return self._loader(split, shuffle, place=(rank, world_size), targets=targets)
 
     def _loader(
         self,

@@ -67,6 +67,10 @@ def pool(
     names = [f"autoencoder {place}" for place in range(len(saes))] if names is None else list(names)
     require_poolable(saes, names)
     require_settings(cosine, iou, order, d_sae)
+    if d_sae is not None and d_sae < saes[0].selection.k:
+        raise LightsaeError(
+            f"d_sae is {d_sae}, the autoencoders select k = {saes[0].selection.k} latents per row"
+        )
     firings = _firings(saes, batches)
     decoders = [sae.W_dec for sae in saes]
     shares = torch.cat([each.cpu() for each in latent_stability(decoders).shares])
@@ -108,14 +112,16 @@ def pooled_autoencoder(
         first.d_in, len(latents.latent), rule, first.normalization, first.apply_b_dec_to_input
     ).to(first.W_enc)
     pooled.scale.copy_(first.scale)
-    pooled.b_dec.copy_(torch.stack([sae.b_dec for sae in saes]).mean(dim=0))
+    pooled.b_dec.copy_(torch.stack([sae.b_dec.double() for sae in saes]).mean(dim=0))
     for place, sae in enumerate(saes):
         here = latents.dictionary.to(first.W_enc.device) == place
         chosen = latents.latent.to(first.W_enc.device)[here]
         pooled.W_enc[here], pooled.W_dec[here] = sae.W_enc[chosen], sae.W_dec[chosen]
-        pooled.b_enc[here] = sae.b_enc[chosen]
+        b_enc = sae.b_enc[chosen].double()
         if sae.apply_b_dec_to_input:
-            pooled.b_enc[here] += sae.W_enc[chosen] @ (pooled.b_dec - sae.b_dec)
+            moved = pooled.b_dec.double() - sae.b_dec.double()
+            b_enc += sae.W_enc[chosen].double() @ moved
+        pooled.b_enc[here] = b_enc.to(pooled.b_enc)
     return pooled
 
 

@@ -80,6 +80,7 @@ def unique_latents(
         )
     require_settings(cosine, iou, order, most)
     rows = torch.cat([W_dec.detach().cpu() for W_dec in decoders])
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     stability = stability.double().cpu().nan_to_num(0)
     keys = (counts, stability) if order == "stability" else (stability, counts)

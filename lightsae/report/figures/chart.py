@@ -135,6 +135,8 @@ def draw_chart(chart: Chart, path: str | Path, *, width: float = 6.4, height: fl
         axes.set_xscale("log")
     if chart.log_y:
         axes.set_yscale("log")
+    if not chart.log_x and all(float(x).is_integer() for each in chart.series for x in each.x):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     for place in chart.marks:
         axes.axvline(place, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     seeds = Counter(series.entry for series in chart.series)

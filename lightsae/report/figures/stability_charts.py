@@ -34,8 +34,10 @@ def _thresholds(result: StabilityResult, name: str) -> Chart:
         Series(MEASURES[each], x, [point.mean for point in result.mean_stability(each)], place)
         for place, each in enumerate(name for name in MEASURES if name in result.measures)
     ]
-    for place, (kind, told) in enumerate(BASELINES.items(), len(series)):
-        series.append(Series(told, x, list(result.baselines[kind].mean), place))
+    random = [(told, result.baselines[kind]) for kind, told in BASELINES.items()
+              if kind in result.baselines]  # fmt: skip
+    for place, (told, found) in enumerate(random, len(series)):
+        series.append(Series(told, x, list(found.mean), place))
     return Chart(
         name, "Stability over thresholds", "threshold", "mean stability", series, kind="path",
         note="Share of other seeds that have a latent at least so similar, mean over latents that "
@@ -64,7 +66,7 @@ def _frequency(result: StabilityResult, name: str) -> Chart:
 
 
 def _shares(result: StabilityResult, name: str) -> Chart:
-    x = [float(place) for place in range(len(result.seeds))]
+    x = [float(place) for place in range(1, len(result.seeds) + 1)]
     parts: dict[str, list[float]] = {told: [] for told in _SETS}
     for each in result.reconstruction:
         for told, pair in (("latents", each.latents), ("firings", each.firings)):

@@ -37,8 +37,15 @@ from lightsae.report.page.steering_section import (
 )
 from lightsae.report.page.thumbnails import make_thumbnails, sheet_index, sheet_texts
 from lightsae.report.reading.comparison import compare, other_grounds
-from lightsae.report.reading.run_inputs import RunInputs, choose_baseline, read_runs, read_sweep
+from lightsae.report.reading.run_inputs import (
+    RunInputs,
+    choose_baseline,
+    holds_runs,
+    read_runs,
+    read_sweep,
+)
 from lightsae.report.sweep_summary import explained_choices
+from lightsae.runs.side_by_side.compared import stability_folders
 
 _MOST_GALLERIES = 4
 # What the page has beside data and thumbnails: style, script, table.
@@ -85,7 +92,10 @@ def build_report(options: ReportOptions) -> Path:
     require("jinja2", extra="report")  # before work is lost
     console = Console(stderr=True)
     steerings, stabilities = read_steerings(options.runs), read_stabilities(options.runs)
-    run_folders = [each for each in options.runs if each not in {*steerings, *stabilities}]
+    run_folders = [
+        each for each in options.runs
+        if each not in steerings and (holds_runs(each) or not stability_folders(each))
+    ]  # fmt: skip
     if not run_folders:
         _write_without_runs(options.out, steerings, stabilities)
         _tell(console, options.out, [])

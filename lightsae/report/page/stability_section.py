@@ -10,8 +10,8 @@ from lightsae.report.figures.stability_charts import stability_charts
 from lightsae.report.page.contents import grouped
 from lightsae.report.reading.run_inputs import unique_names
 from lightsae.report.stability_summary import StabilityTable, stability_facts, stability_tables
+from lightsae.runs.side_by_side.compared import stability_folders
 
-_FILE = "stability.json"
 Stabilities = Mapping[Path, StabilityResult]
 
 
@@ -31,14 +31,15 @@ class StabilitySection:
 
 
 def read_stabilities(folders: Sequence[Path]) -> dict[Path, StabilityResult]:
-    """The stabilities among some folders.
+    """The stabilities among some folders, and in folders of comparisons.
 
     Raises:
         LightsaeError: If a stability.json is not what `lightsae compare` writes.
     """
     return {
-        folder: StabilityResult.load(folder) for folder in folders if (folder / _FILE).is_file()
-    }
+        found: StabilityResult.load(found)
+        for folder in folders for found in stability_folders(folder)
+    }  # fmt: skip
 
 
 def stability_sections(stabilities: Stabilities) -> list[StabilitySection]:

@@ -63,16 +63,30 @@ def _evaluated(folder: Path) -> list[Path]:
     """The folder itself, or those below it that hold an evaluation."""
     if not folder.is_dir():
         raise LightsaeError(f"{folder}: there is no such run folder")
-    if (folder / _EVALUATION).is_file():
-        return [folder]
-    below = sorted(path.parent for path in folder.glob(f"*/{_EVALUATION}"))
-    below += sorted(path.parent for path in folder.glob(f"*/*/{_EVALUATION}"))
-    if not below:
+    found = _found(folder)
+    if not found:
         raise LightsaeError(
             f"{folder}: holds no {_EVALUATION}, nor does a folder in it; "
             "`lightsae test --config FILE --run_dir DIR` writes one"
         )
-    return below
+    return found
+
+
+def _found(folder: Path) -> list[Path]:
+    if (folder / _EVALUATION).is_file():
+        return [folder]
+    below = sorted(path.parent for path in folder.glob(f"*/{_EVALUATION}"))
+    return below + sorted(path.parent for path in folder.glob(f"*/*/{_EVALUATION}"))
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether a folder is a run that was evaluated, or one of such runs.
+
+    Example:
+        >>> holds_runs(Path("nowhere"))
+        False
+    """
+    return bool(_found(folder))
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:

@@ -36,8 +36,9 @@ _PLACES = (
 # Last words of the settings that are paths, in classes of the user's too.
 _PATHS = {
     "path", "dirpath", "folder", "root", "encoders", "huggingface", "webdataset", "arrays",
-    "weights", "embeddings", "targets", "start_from",
+    "weights", "embeddings", "targets",
 }  # fmt: skip
+_START = "model.init_args.start_from"
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -109,6 +110,8 @@ def _same(was: Any, now: Any, key: str) -> bool:
         )
     if was == now:
         return True
+    if key == _START:  # a checkpoint keeps the hash of what lies there
+        return was is not None and now is not None
     names = [value for value in (was, now) if isinstance(value, str | int) and value is not True]
     if len(names) < 2 or not any(isinstance(name, str) for name in names):
         return False

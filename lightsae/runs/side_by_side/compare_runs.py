@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from lightsae.activations.shards.folder_lock import check_writable
 from lightsae.errors import LightsaeError
 from lightsae.evaluation.comparison.compare import compare
 from lightsae.evaluation.comparison.evaluated_run import read_evaluated
 from lightsae.evaluation.comparison.run_groups import names_beside_sizes, seed_groups
-from lightsae.files import replacing
-from lightsae.runs.side_by_side.compared import Compared
+from lightsae.files import write_whole
+from lightsae.folder_contents import require_no_other
+from lightsae.runs.side_by_side.compared import COMPARISON, Compared
+from lightsae.runs.side_by_side.independence import require_own_seeds
 from lightsae.runs.side_by_side.run_stability import Rows, stability_of_runs
 from lightsae.runs.side_by_side.trained_runs import is_evaluated, read_trained, run_folders
 from lightsae.typed_json import plain
 
-_FILE, _FORMAT = "comparison.json", 1
+_FORMAT, _NAME_LENGTH = 1, 100
 
 
 def compare_runs(
@@ -40,8 +43,12 @@ def compare_runs(
     Raises:
         LightsaeError: If there is nothing to compare, or runs cannot be compared.
     """
+    if out is not None:  # before work is lost
+        require_no_other(out, "a comparison")
+        check_writable(out)
     found = run_folders(folders)
     runs = [read_trained(folder) for folder in found]
+    require_own_seeds(runs)
     groups = seed_groups(runs)
     names = names_beside_sizes([runs[group[0]] for group in groups])
     seeds = {name: [runs[place] for place in group]
@@ -65,12 +72,16 @@ def compare_runs(
 
 
 def _write(result: Compared, out: Path) -> None:
-    """The files of a comparison."""
-    alone = len(result.stabilities) == 1
+    """The files of a comparison; comparison.json says which stabilities are of it."""
+    if len(result.stabilities) == 1:
+        result.folders.update(dict.fromkeys(result.stabilities, out))
+    else:
+        names = _folder_names(list(result.stabilities))
+        result.folders.update(
+            {name: out / each for name, each in zip(result.stabilities, names, strict=True)}
+        )
     for name, stability in result.stabilities.items():
-        folder = out if alone else out / _folder_name(name)
-        stability.save(folder)
-        result.folders[name] = folder
+        stability.save(result.folders[name])
     described = {
         "format": _FORMAT,
         "comparisons": [plain(asdict(each)) for each in result.comparisons],
@@ -80,19 +91,19 @@ def _write(result: Compared, out: Path) -> None:
         ],
         "notes": result.notes,
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with replacing(out / _FILE) as temporary:
-            temporary.write_text(json.dumps(described, indent=1) + "\n")
-    except OSError as error:
-        raise LightsaeError(f"{out / _FILE} cannot be written: {error.strerror}") from error
+    write_whole(out / COMPARISON, json.dumps(described, indent=1, allow_nan=False) + "\n")
 
 
-def _folder_name(setting: str) -> str:
-    """A setting as the name of a folder.
+def _folder_names(settings: Sequence[str]) -> list[str]:
+    """Settings as names of folders, no two the same.
 
     Example:
-        >>> _folder_name("L1L2Ratio 0.01, d_sae 512, k 8")
-        'L1L2Ratio-0.01-d_sae-512-k-8'
+        >>> _folder_names(["L1L2Ratio 0.01, k 8", "L1L2Ratio 0.01 k 8"])
+        ['L1L2Ratio-0.01-k-8', 'L1L2Ratio-0.01-k-8-2']
     """
-    return re.sub(r"[^\w.+-]+", "-", setting).strip("-.") or "setting"
+    found: list[str] = []
+    for setting in settings:
+        name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", setting)[:_NAME_LENGTH].strip("-.") or "setting"
+        same = sum(each.removesuffix(f"-{place}") == name for place, each in enumerate(found, 1))
+        found.append(name if not same else f"{name}-{len(found) + 1}")
+    return found

@@ -9,8 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from lightsae.errors import LightsaeError
-from lightsae.files import NameOption, expanded
+from lightsae.files import NameOption, expanded, write_whole
 from lightsae.runs.side_by_side.pool_options import PoolOptions
 
 _ABOUT = (
@@ -55,8 +54,5 @@ def pool_command(words: Sequence[str]) -> list[str]:
     runs = [Path(expanded(run)) for run in given.runs]
     settings = pool_runs(runs, out, options, plain.get("epochs"))
     config = out / "start" / "fit.yaml"
-    try:
-        config.write_text(yaml.safe_dump(settings, sort_keys=False))
-    except OSError as error:
-        raise LightsaeError(f"{config} cannot be written: {error.strerror}") from error
+    write_whole(config, yaml.safe_dump(settings, sort_keys=False))
     return ["fit", "--config", str(config), "--run_dir", str(out)]

@@ -1,6 +1,7 @@
 """The rows that several runs were trained on or held out, each run's the same."""
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from lightsae.files import expanded
 
 # Of settings of a run's data module, those that decide which rows are in a split.
 _SPLITTING = ("val_fraction", "test_fraction", "split_seed")
+_DEFAULTS = signature(ActivationDataModule).parameters
 _BATCH = 2048
 
 
 class SharedRows:
-    """Rows of one split of the shards that some runs have in common, in stored order.
+    """Rows of one split of the shards that some runs have in common.
 
     Args:
         runs: At least one.
         split: Which rows.
-        most: At most so many; None for all.
+        most: At most so many, drawn from all of the split: stored order may be that of classes.
+            None for all, in stored order.
 
     Attributes:
         path: Folder of the shards, of the first run.
@@ -54,7 +57,8 @@ class SharedRows:
     def __iter__(self) -> Iterator[Tensor]:
         """Raw activations [B, d_in], float32."""
         left = len(self)
-        for batch in self._data.split_dataloader(self._split):
+        drawn = left < self._data.rows(self._split)
+        for batch in self._data.split_dataloader(self._split, shuffle=drawn):
             yield batch.activations[:left]
             left -= len(batch.activations)
             if left <= 0:
@@ -78,7 +82,7 @@ class _Shards:
                 f"ActivationDataModule, found {name}"
             )
         self.folder, self.path = run.folder, Path(expanded(str(given["path"])))
-        self.splitting = {key: given[key] for key in _SPLITTING if key in given}
+        self.splitting = {key: given.get(key, _DEFAULTS[key].default) for key in _SPLITTING}
 
     def require_same(self, other: "_Shards") -> None:
         """Refuse a run with other rows."""

@@ -9,6 +9,7 @@ from lightsae.evaluation.result import JSON, EvaluationResult
 from lightsae.runs.run_folder import RunFolder, regularizer_of
 from lightsae.runs.sweep.sweep_file import GRID, SweepFile
 from lightsae.sae import SparseAutoencoder
+from lightsae.sae.save_load import SETTINGS, read_settings
 
 _SWEEP = "sweep.json"
 
@@ -89,3 +90,13 @@ def read_autoencoder(folder: Path) -> SparseAutoencoder:
     if not run.sae.is_dir():
         raise LightsaeError(f"{folder}: has no folder sae, which `lightsae fit` writes at its end")
     return SparseAutoencoder.load(run.sae).eval().requires_grad_(False)
+
+
+def autoencoder_hash(folder: Path) -> str:
+    """What tells the autoencoder of a run from others, wherever it lies.
+
+    Raises:
+        LightsaeError: If there is none.
+    """
+    found: str = read_settings(RunFolder(folder).sae / SETTINGS)["xxh3"]
+    return found

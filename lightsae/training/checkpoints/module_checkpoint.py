@@ -16,6 +16,7 @@ from lightsae.sae import (
     Reconstruction,
     Regularizer,
     Selection,
+    SparseAutoencoder,
     TranscoderOptions,
     VocabularyAnchor,
 )
@@ -36,6 +37,7 @@ from lightsae.training.checkpoints.saved_settings import (
     plain,
     plain_anchored,
 )
+from lightsae.training.starting_point import Start, require_same_start, start_of_checkpoint
 
 
 class CheckpointedModule(LightningModule):
@@ -51,6 +53,8 @@ class CheckpointedModule(LightningModule):
         anchor: Holds latents near a vocabulary, or None.
         last_anchored: What the anchor was when it was last computed, or None.
         normalization: What is done to inputs before they are encoded.
+        start: What the run started as, or None.
+        sae: The autoencoder.
     """
 
     regularizer: Regularizer | None
@@ -60,6 +64,8 @@ class CheckpointedModule(LightningModule):
     anchor: VocabularyAnchor | None
     last_anchored: Anchored | None
     normalization: Normalization
+    start: Start | None = None
+    sae: SparseAutoencoder
     _shards: dict[str, str]
 
     @property
@@ -81,21 +87,31 @@ class CheckpointedModule(LightningModule):
         checkpoint["anchor"] = described_anchor(self.anchor)
         checkpoint["last_anchored"] = plain_anchored(self.last_anchored)
         checkpoint["shards"] = self._shards
+        checkpoint["start"] = self.start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model or other shards, or one without a position."""
         path = (self._trainer and self.trainer.ckpt_path) or "the checkpoint"
         try:
             self._require_same_model(checkpoint)
+            start = start_of_checkpoint(checkpoint)
             if self._trainer is not None and self.trainer.training:
+                require_same_start(start, self.start)
                 require_resumable(checkpoint, self.trainer.fit_loop.state_dict())
                 require_same_vocabulary(checkpoint.get("anchor"), described_anchor(self.anchor))
         except LightsaeError as error:
             raise LightsaeError(f"{path} {error}") from error
         if self.anchor is not None:
             self.last_anchored = anchored_of(checkpoint.get("last_anchored"))
+        self.keep_start(start)
         if self._trainer is not None:
             self._require_its_shards(checkpoint.get("shards", {}), str(path))
+
+    def keep_start(self, start: Start | None) -> None:
+        """Remember what the run started as, and where that was from."""
+        self.start = start
+        if start is not None:
+            self.sae.provenance = start["provenance"]
 
     def _require_its_shards(self, trained_on: dict[str, str], path: str) -> None:
         """To go on they must be the same; to evaluate, those of the same model and layer."""

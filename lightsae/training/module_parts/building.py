@@ -89,7 +89,7 @@ class BuiltModule(CheckpointedModule):
         self.require_anchor()
         fresh = not self.trainer.ckpt_path and is_untrained(self.sae)
         if self.start_from is not None:
-            start_from(self.start_from, self.sae)
+            self.start = start_from(self.start_from, self.sae)
         elif fresh:
             self._initialize(data)
 

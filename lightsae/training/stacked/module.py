@@ -42,7 +42,12 @@ from lightsae.training.stacked.member import Member
 from lightsae.training.stacked.optimizer import StackedOptimizer, StackedSchedule, step_stack
 from lightsae.training.stacked.parameters import ParameterStack
 from lightsae.training.stacked.penalty_gradient import has_joint_gradient
-from lightsae.training.starting_point import require_started, start_from
+from lightsae.training.starting_point import (
+    require_same_start,
+    require_started,
+    start_from,
+    start_of_checkpoint,
+)
 from lightsae.training.untrained_check import is_untrained
 
 # What batched products take from the first member.
@@ -362,6 +367,7 @@ class StackedModule(LightningModule):
             m.name: plain_anchored(m.module.last_anchored) for m in self.members
         }
         checkpoint["shards"] = self._shards
+        checkpoint["starts"] = {m.name: m.module.start for m in self.members}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Those that failed do not go on."""
@@ -376,6 +382,9 @@ class StackedModule(LightningModule):
                 raise LightsaeError(f"{member.name} {error}") from error
             kept = checkpoint.get("last_anchored", {}).get(member.name)
             member.module.last_anchored = anchored_of(kept)
+            start = start_of_checkpoint({"start": checkpoint.get("starts", {}).get(member.name)})
+            require_same_start(start, member.module.start)
+            member.module.keep_start(start)
 
 
 def _rank(module: SAEModule) -> tuple[bool, bool]:
@@ -392,7 +401,7 @@ def _build_like(first: Any, module: Any) -> None:
     if not is_untrained(module.sae):
         return
     if module.start_from is not None:
-        start_from(module.start_from, module.sae)
+        module.start = start_from(module.start_from, module.sae)
     else:
         with torch.no_grad():
             for name in ("scale", "b_dec", "target_scale", "b_in"):

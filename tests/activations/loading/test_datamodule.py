@@ -189,6 +189,18 @@ def test_test_and_predict_read_their_rows_once(tmp_path: Path, make_data: MakeDa
     assert model.evaluated == list(range(100))
 
 
+def test_shuffled_batches_of_a_split_outside_a_trainer_begin_with_a_sample(
+    make_data: MakeData,
+) -> None:
+    data = make_data()
+    stored, shuffled = (
+        torch.cat([b.sample_index for b in data.split_dataloader("train", shuffle=each)]).tolist()
+        for each in (False, True)
+    )
+    assert sorted(stored) == sorted(shuffled) and stored == sorted(stored)
+    assert sorted(shuffled[: len(stored) // 4]) != stored[: len(stored) // 4]
+
+
 def test_a_training_sample_is_of_the_training_split(make_data: MakeData) -> None:
     data = make_data()
     sample = data.training_sample()

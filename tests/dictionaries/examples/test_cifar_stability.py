@@ -17,7 +17,7 @@ from lightsae.dictionaries.examples.cifar_stability.study import Sizes
 from lightsae.errors import LightsaeError
 
 SMALL = Sizes(
-    images=240, d_sae=24, k=3, seeds=2, pools=2, epochs=4, tuning=4, batch_size=16
+    images=240, d_sae=24, k=6, seeds=2, pools=2, epochs=2, tuning=2, batch_size=16
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_it_ends_in_tables_and_figures(
     run(str(data / "images.tar.gz"), str(data / "networks"), str(tmp_path), SMALL)
     text = capfd.readouterr().out
     for row in ("small, cosine", "small, random (uniform)", "small, pooled", "total budget"):
-        assert f"| {row}" in text or row in text
+        assert row in text
     assert (tmp_path / "summary.md").read_text().strip() in text.strip()
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"small-thresholds.png", "small-pooled.png"} <= names

@@ -1,6 +1,7 @@
 """Several autoencoders as one."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -103,6 +104,25 @@ def test_what_cannot_stand_in_one_dictionary_is_refused(
 ) -> None:
     with pytest.raises(LightsaeError, match=told):
         pool([trained(0), other()], [ROWS])
+
+
+def test_in_bfloat16_duplicates_and_biases_are_told_in_more_digits() -> None:
+    saes = [trained(seed).to(torch.bfloat16) for seed in (0, 1, 2)]
+    pooled, told = pool(saes, [ROWS], iou=2), [deepcopy(sae).double() for sae in saes]
+    of_each = pooled.provenance["pooled"]
+    assert pooled.W_enc.dtype == torch.bfloat16
+    expected = [
+        told[seed].b_enc[latent] + told[seed].W_enc[latent] @ (pooled.b_dec - told[seed].b_dec)
+        for seed, latent in zip(of_each["dictionary"], of_each["latent"], strict=True)
+    ]
+    torch.testing.assert_close(pooled.b_enc, torch.stack(expected).bfloat16(), rtol=0, atol=0)
+    unit = torch.nn.functional.normalize(pooled.W_dec.double(), dim=1)
+    assert (unit @ unit.T).fill_diagonal_(0).max() < 0.7 + 1e-6
+
+
+def test_fewer_latents_than_a_row_selects_are_refused_before_rows_are_read() -> None:
+    with pytest.raises(LightsaeError, match="d_sae is 2, the autoencoders select k = 3 latents"):
+        pool([trained(0), trained(1)], iter(()), d_sae=2)
 
 
 def test_one_alone_no_rows_and_too_few_latents_are_refused() -> None:

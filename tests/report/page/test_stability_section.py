@@ -1,16 +1,20 @@
 """The stability of seeds on the page."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightsae.dictionaries import StabilityResult, measure_stability
+from lightsae.errors import LightsaeError
 from lightsae.report import ReportOptions, build_report
 from lightsae.report.figures.stability_charts import stability_charts
 from lightsae.report.stability_summary import stability_tables
 from lightsae.sae import SparseAutoencoder, TopK
+
+from ..chromium import Chromium
 
 NAME = "<script>alert(1)"
 
@@ -45,7 +49,7 @@ def test_charts_are_over_thresholds_frequency_and_seeds(result: StabilityResult)
     thresholds, frequency, shares = stability_charts(result)
     assert thresholds.series[0].y == [each.mean for each in result.mean_stability()]
     assert [series.entry for series in frequency.series] == ["0.5", "0.6", "0.7", "0.8", "0.9"]
-    assert [len(series.x) for series in shares.series] == [3, 3, 3]
+    assert [series.x for series in shares.series] == [[1, 2, 3]] * 3
     latents = result.reconstruction[0].latents
     assert shares.series[0].y[0] == latents[0] / sum(latents)
 
@@ -60,3 +64,38 @@ def test_a_page_of_a_comparison_alone_is_escaped(result: StabilityResult, tmp_pa
     assert 'id="compare"' not in plain and 'id="steering"' not in plain
     for name in ("stability/0/thresholds", "stability/0/frequency", "stability/0/shares"):
         assert name in page
+
+
+def test_measures_and_baselines_that_are_missing_are_left_out(
+    result: StabilityResult, tmp_path: Path
+) -> None:
+    few = replace(result, baselines={}, shuffled={})
+    few.save(tmp_path / "seeds")
+    names = [name for name, _ in stability_tables(few)[0].rows]
+    assert names == ["by decoder rows", "by co-firing", "by correlation"]
+    assert len(stability_charts(few)[0].series) == 3
+    assert build_report(ReportOptions([tmp_path / "seeds"], tmp_path / "page.html")).is_file()
+
+
+def test_a_folder_of_runs_that_holds_a_stability_too_is_both(
+    result: StabilityResult, tmp_path: Path
+) -> None:
+    result.save(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "evaluation.json").write_text("{}")
+    with pytest.raises(LightsaeError, match=r"evaluation\.json"):
+        build_report(ReportOptions([tmp_path], tmp_path / "page.html"))
+
+
+def test_its_figures_are_drawn_and_the_page_complains_of_nothing(
+    chromium: Chromium, result: StabilityResult, tmp_path: Path
+) -> None:
+    result.save(tmp_path / "seeds")
+    chromium.open(build_report(ReportOptions([tmp_path / "seeds"], tmp_path / "page.html")))
+    shares = "document.querySelector('[data-chart=\"stability/0/shares\"]')"
+    chromium.wait_for(f"{shares}.querySelectorAll('circle').length >= 9")
+    texts = f"[...{shares}.querySelectorAll('svg text[text-anchor=middle]')]"
+    assert chromium.ask(f"{texts}.map(each => each.textContent)")[:3] == ["1", "2", "3"]
+    assert chromium.ask("document.querySelectorAll('#stability tbody tr').length") == 13
+    chromium.resize(390, 844, phone=True)
+    assert chromium.ask("document.documentElement.scrollWidth") == 390

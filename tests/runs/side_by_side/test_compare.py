@@ -11,6 +11,11 @@ import yaml
 
 from lightsae.cli import main
 from lightsae.dictionaries import StabilityResult, measure_stability
+from lightsae.errors import LightsaeError
+from lightsae.evaluation import EvaluationResult
+from lightsae.evaluation.comparison.evaluated_run import EvaluatedRun
+from lightsae.runs.side_by_side.compared import stability_folders
+from lightsae.runs.side_by_side.run_stability import latent_columns
 from lightsae.runs.side_by_side.shared_rows import SharedRows
 from lightsae.runs.side_by_side.trained_runs import read_autoencoder, read_trained
 
@@ -80,6 +85,67 @@ def test_several_settings_have_a_comparison_and_a_stability_each(
     ]  # fmt: skip
     seeds = [len(StabilityResult.load(tmp_path / "out" / each["folder"]).seeds) for each in found]
     assert seeds == [3, 2]
+
+
+def test_a_report_of_several_settings_shows_the_stability_of_each(
+    sweep: Path, members: list[Path], tmp_path: Path
+) -> None:
+    others = [changed(folder, tmp_path / folder.name, batch_size=8) for folder in members[:2]]
+    out = tmp_path / "out"
+    assert main(["compare", str(sweep), *map(str, others), "--out", str(out)]) == 0
+    folders = stability_folders(out)
+    assert len(folders) == 2
+    StabilityResult.load(folders[0]).save(out)  # of an earlier comparison of one setting
+    assert main(["report", str(out), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert all(f"<h3>{folder.name}</h3>" in page for folder in folders)
+    assert page.count("<h3>baseline") == 2
+
+
+@pytest.mark.parametrize("folder", ["../a", "/etc", "..", "a/b"])
+def test_a_comparison_names_no_folder_but_its_own(tmp_path: Path, folder: str) -> None:
+    told = {"stability": [{"setting": "a", "folder": folder}]}
+    (tmp_path / "comparison.json").write_text(json.dumps(told))
+    with pytest.raises(LightsaeError, match="is no folder in"):
+        stability_folders(tmp_path)
+    (tmp_path / "comparison.json").write_text("[]")
+    with pytest.raises(LightsaeError, match=r"comparison\.json is no comparison"):
+        stability_folders(tmp_path)
+
+
+def test_runs_that_are_not_independent_are_refused(
+    sweep: Path, members: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(members[0], tmp_path / "copy")
+    assert main(["compare", str(sweep), str(tmp_path / "copy")]) == 1
+    assert "have one setting and one seed, 0" in capfd.readouterr().err
+    for place, folder in enumerate(members[:2]):
+        shutil.copytree(folder, tmp_path / str(place))
+        sae = read_autoencoder(folder)
+        sae.provenance = {"made_by": {"xxh3": ["a", f"b{place}"]}}
+        sae.save(tmp_path / str(place) / "sae")
+    assert main(["compare", str(tmp_path / "0"), str(tmp_path / "1")]) == 1
+    assert "made of an autoencoder that both started from" in capfd.readouterr().err
+
+
+def test_figures_of_another_split_say_so_and_of_several_are_left_out() -> None:
+    def run(split: str) -> EvaluatedRun:
+        latents = {"ms/cnn": torch.zeros(2), "purity_weighted": torch.zeros(2)}
+        result = EvaluationResult({"d_sae": 2, "split": split}, latents=latents)
+        return EvaluatedRun(folder=Path("a"), result=result)
+
+    names = list(latent_columns([run("validation")] * 2, [2, 2], "test"))
+    assert names == ["ms, cnn, validation", "purity, validation"]
+    assert list(latent_columns([run("test")] * 2, [2, 2], "test")) == ["ms, cnn", "purity"]
+    assert latent_columns([run("test"), run("validation")], [2, 2], "test") == {}
+
+
+def test_a_run_is_no_folder_for_a_comparison(
+    members: list[Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", *map(str, members), "--out", str(members[0])]
+    assert main(words) == 1
+    assert "holds a run, expected another folder for a comparison" in capfd.readouterr().err
 
 
 def changed(folder: Path, copy: Path, **data: object) -> Path:

@@ -10,6 +10,7 @@ import yaml
 
 from lightsae.cli import main
 from lightsae.dictionaries import pool
+from lightsae.runs.side_by_side.pool_runs import settings_of
 from lightsae.runs.side_by_side.shared_rows import SharedRows
 from lightsae.runs.side_by_side.trained_runs import read_autoencoder, read_trained
 from lightsae.sae import SparseAutoencoder
@@ -77,6 +78,27 @@ def test_the_same_command_again_goes_on(
     assert "unique latents" not in text and "going on after step 10" in text
     ended = [SparseAutoencoder.load(folder / "sae") for folder in (out, done)]
     torch.testing.assert_close(ended[0].W_dec, ended[1].W_dec)
+
+
+def test_it_goes_on_from_another_folder_and_after_it_was_moved(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (sweep, "--d_sae", D_SAE, "--epochs")
+    assert pooled(tmp_path / "run", *words, 1) == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir(sweep.parent)
+    monkeypatch.setenv("HERE", str(tmp_path))
+    assert pooled(Path("$HERE/moved"), Path(sweep.name), *words[1:], 2) == 0
+    assert read_checkpoint(tmp_path / "moved/checkpoints/last.ckpt")["global_step"] == 20
+    told = json.loads((tmp_path / "moved" / "sae" / "sae.json").read_text())["provenance"]
+    assert told["made_by"]["runs"][0].startswith(str(sweep))
+
+
+def test_a_checkpoint_that_the_first_run_was_given_is_not_gone_on_from() -> None:
+    first = {"run_dir": "a", "ckpt_path": "a.ckpt", "trainer": {}, "model": {"init_args": {}}}
+    assert settings_of(first, 9, Path("start"), None) == {
+        "trainer": {}, "model": {"init_args": {"d_sae": 9, "start_from": "start"}}
+    }  # fmt: skip
 
 
 def test_all_unique_latents_are_kept_where_no_size_is_given(sweep: Path, tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ function drawAxes(chart, svg, width, x, y) {
     svg.append(svgElement("line", { class: "axis", x1: EDGE.left, x2: width - EDGE.right, y1: at, y2: at }));
     svg.append(svgElement("text", { x: EDGE.left - 6, y: at + 4, "text-anchor": "end" }, axisText(v, chart.log_y, apart(upwards))));
   }
-  const across = ticks(x, chart.log_x, width < 340 ? 4 : 6, 0);
+  const whole = chart.series.every((series) => series.x.every(Number.isInteger));
+  const across = ticks(x, chart.log_x, width < 340 ? 4 : 6, whole ? 1 : 0);
   for (const v of across) {
     svg.append(svgElement("text", { x: x.place(v), y: bottom + 15, "text-anchor": "middle" }, axisText(v, chart.log_x, apart(across))));
   }
