@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightsae.extras import require
 from lightsae.planning.scaling.fit import Fit
 from lightsae.planning.scaling.flops import affordable_latents, flops_per_token
 from lightsae.planning.scaling.law_types import Budget, Estimate
@@ -45,7 +44,7 @@ def best_split(fit: Fit, d_in: int, k: int, flops: float, decoded: int) -> Budge
     """N and T that minimise L(n, T) subject to T = flops / flops_per_token(n).
 
     The Lagrangian of arXiv 2203.15556 (section 3.3) with the operations of a Top-k autoencoder,
-    solved on a grid of log n and refined; its interval is over the draws of the law.
+    solved on a grid of log n and between its places; the interval is over the draws of the law.
 
     Args:
         fit: A law over n and T.
@@ -61,12 +60,12 @@ def best_split(fit: Fit, d_in: int, k: int, flops: float, decoded: int) -> Budge
     if most <= k:
         return None
     overhead = float(flops_per_token(d_in, 1, decoded) - 2 * d_in)
-    place = _minimum(fit, fit.solution.theta, (math.log(k), math.log(most)), flops, d_in, overhead)
-    drawn = [
-        _minimum(fit, theta, (math.log(k), math.log(most)), flops, d_in, overhead)
-        for theta in fit.draws
-    ]
-    low, high = np.exp(np.percentile(drawn, (2.5, 97.5)))
+    places = np.linspace(math.log(k), math.log(most), _PLACES)
+    tokens_there = np.log(flops) - np.log(2 * d_in * np.exp(places) + overhead)
+    every = np.concatenate([fit.solution.theta[None], fit.draws])
+    minima = _minima(places, fit.form.log_loss(every, {"n": places, "T": tokens_there}))
+    place = float(minima[0])
+    low, high = np.exp(np.percentile(minima[1:], (2.5, 97.5)))
     size = math.exp(place)
     tokens = flops / (2 * d_in * size + overhead)
     point = {"n": np.array([place]), "T": np.log([tokens])}
@@ -77,22 +76,15 @@ def best_split(fit: Fit, d_in: int, k: int, flops: float, decoded: int) -> Budge
     )  # fmt: skip
 
 
-def _minimum(
-    fit: Fit, theta: Array, ends: tuple[float, float], flops: float, d_in: int, overhead: float
-) -> float:
-    """Log n with the least loss along the budget."""
-
-    def losses(places: Array) -> Array:
-        tokens = np.log(flops) - np.log(2 * d_in * np.exp(places) + overhead)
-        return fit.form.log_loss(theta, {"n": places, "T": tokens})
-
-    places = np.linspace(*ends, _PLACES)
-    best = int(losses(places).argmin())
-    around = places[max(best - 1, 0)], places[min(best + 1, _PLACES - 1)]
-    found = require("scipy.optimize", extra="evaluation").minimize_scalar(
-        lambda place: float(losses(np.array([place]))[0]), bounds=around, method="bounded"
-    )
-    return float(found.x)
+def _minima(places: Array, losses: Array) -> Array:
+    """Where each row of losses is least, by the parabola through the least and its neighbours."""
+    middle = losses.argmin(axis=1).clip(1, len(places) - 2)
+    rows = np.arange(len(losses))
+    before, least, after = (losses[rows, middle + step] for step in (-1, 0, 1))
+    bend = before - 2 * least + after
+    shift = np.where(bend > 0, (before - after) / np.where(bend > 0, 2 * bend, 1.0), 0.0)
+    found: Array = places[middle] + shift.clip(-1, 1) * (places[1] - places[0])
+    return found
 
 
 def _within(measured: Array, place: float) -> bool:
