@@ -9,9 +9,11 @@ from lightsae.planning.scaling.groups import Groups
 from lightsae.planning.scaling.law_types import Estimate, Law
 from lightsae.planning.scaling.laws import FORMS, Array, Form, Logs
 from lightsae.planning.scaling.least_squares import Problem, Solution
+from lightsae.plural import counted
 
 _ILL_CONDITIONED = 1e4
 _NO_SHARE = 1e-3
+_WORDS = {"n": "dictionary size", "k": "k", "T": "length", "C": "cost"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class Fit:
         return found
 
     def estimates(self, logs: Logs, *, measured: bool = False) -> tuple[Estimate, ...]:
-        """Losses with their intervals.
+        """Losses with their intervals; NaN is the end of one without a bound.
 
         Args:
             logs: The points.
@@ -48,7 +50,9 @@ class Fit:
         drawn = self.form.log_loss(self.draws, logs)
         if measured:
             drawn = drawn + self.noise[:, None]
-        ends = np.exp(np.percentile(drawn, (2.5, 97.5), axis=0))
+        with np.errstate(over="ignore"):
+            ends = np.exp(np.percentile(drawn, (2.5, 97.5), axis=0))
+        ends[~np.isfinite(ends)] = np.nan
         return tuple(
             Estimate(*map(float, each)) for each in zip(self.loss(logs), *ends, strict=True)
         )
@@ -114,10 +118,10 @@ def _too_few(form: Form, groups: Groups) -> str:
         least = 2 if variable == "k" else 3 if floor else 2
         found = len(groups.values(variable))
         if found < least:
-            return f"{found} of {variable}, {least} wanted"
+            return f"{counted(found, _WORDS[variable])}, needs {least}"
     wanted = len(form.parameters) + 1
     if len(groups.log_loss) < wanted:
-        return f"{len(groups.log_loss)} settings, {wanted} wanted"
+        return f"{counted(len(groups.log_loss), 'setting')}, needs {wanted}"
     if not Problem(form, groups).full_rank:
         return "n and k do not vary independently"
     return ""

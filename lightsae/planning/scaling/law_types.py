@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Estimate(NamedTuple):
-    """A number and its 95% interval.
+    """A number and its 95% interval; NaN is the end of one without a bound.
 
     Attributes:
         value: Of the best fit.

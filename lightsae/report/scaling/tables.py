@@ -90,10 +90,11 @@ def law_facts(result: ScalingResult) -> list[str]:
         result: The laws.
     """
     law = result.law
-    spread = "unknown (one seed each)" if law.spread is None else f"{law.spread:.1%}"
+    one = law.spread is None
+    seeds = "one seed each" if one else f"seeds of a setting differ by {law.spread:.1%}"
     return [
         f"{counted(law.groups, 'setting')}, {counted(law.runs, 'run')}. The law is off by "
-        f"{law.error:.1%} (root mean square over settings); seeds of a setting differ by {spread}. "
+        f"{law.error:.1%} (root mean square over settings); {seeds}. "
         f"{law.agreed} of {law.starts} starts end at the same fit."
     ]
 
@@ -126,10 +127,8 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _cell(estimate: Estimate) -> Text:
-    cell = Text(_number(estimate.value))
-    if not (isfinite(estimate.low) and isfinite(estimate.high)):
-        return cell
-    return cell.append(f"\n{_number(estimate.low)} to {_number(estimate.high)}", "dim")
+    low, high = (_number(each) if isfinite(each) else "?" for each in estimate[1:])
+    return Text(_number(estimate.value)).append(f"\n{low} to {high}", "dim")
 
 
 def _number(value: float) -> str:
