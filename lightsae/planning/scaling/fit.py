@@ -94,7 +94,8 @@ def fit_law(name: str, groups: Groups, *, draws: int, seed: int = 0) -> tuple[Fi
     Returns:
         The fit, None where none is possible; and why it is not of the form asked for, or "".
     """
-    form, reasons = FORMS[name], []
+    form = FORMS[name]
+    reasons: list[str] = []
     while True:
         reason = _too_few(form, groups)
         if not reason:
