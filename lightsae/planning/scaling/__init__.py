@@ -6,7 +6,15 @@ from lightsae.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from lightsae.planning.scaling.flops import affordable_latents, flops_per_token
-    from lightsae.planning.scaling.law_types import Budget, Curve, Estimate, HeldOut, KLaw, Law
+    from lightsae.planning.scaling.law_types import (
+        AtK,
+        Budget,
+        Curve,
+        Estimate,
+        HeldOut,
+        KLaw,
+        Law,
+    )
     from lightsae.planning.scaling.result import ScalingResult
     from lightsae.planning.scaling.runs import LeftOut, Run
     from lightsae.planning.scaling.scaling_laws import fit_scaling
@@ -14,6 +22,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "AtK": ".law_types",
             "Budget": ".law_types",
             "Curve": ".law_types",
             "Estimate": ".law_types",
@@ -30,6 +39,7 @@ else:
     )
 
 __all__ = [
+    "AtK",
     "Budget",
     "Curve",
     "Estimate",

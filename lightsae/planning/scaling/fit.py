@@ -6,7 +6,7 @@ import numpy as np
 
 from lightsae.planning.scaling.bootstrap import bootstrap
 from lightsae.planning.scaling.groups import Groups
-from lightsae.planning.scaling.law_types import Estimate, Law
+from lightsae.planning.scaling.law_types import AtK, Estimate, Law
 from lightsae.planning.scaling.laws import FORMS, Array, Form, Logs
 from lightsae.planning.scaling.least_squares import Problem, Solution
 from lightsae.plural import counted
@@ -74,10 +74,28 @@ class Fit:
             agreed=self.solution.agreed,
         )
 
+    def at_k(self, k: int) -> AtK:
+        """Exponent of n and irreducible loss at a k, of a law over n.
+
+        Args:
+            k: Latents per row.
+        """
+        every = np.concatenate([self.solution.theta[None], self.draws])
+        own = dict(zip(self.form.parameters, every.T, strict=True))
+        exponents = own["beta_n"] + own.get("gamma", 0.0) * np.log(k)
+        floors = np.exp(own["zeta"] + own.get("eta", 0.0) * np.log(k)) if "zeta" in own else None
+        return AtK(k, _estimate(exponents), None if floors is None else _estimate(floors))
+
     @property
     def _weights(self) -> Array:
         found: Array = np.sqrt(self.groups.seeds)
         return found
+
+
+def _estimate(values: Array) -> Estimate:
+    """The first value with the interval of the others."""
+    low, high = np.percentile(values[1:], (2.5, 97.5))
+    return Estimate(float(values[0]), float(low), float(high))
 
 
 def fit_law(name: str, groups: Groups, *, draws: int, seed: int = 0) -> tuple[Fit | None, str]:

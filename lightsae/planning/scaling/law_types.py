@@ -55,6 +55,20 @@ class KLaw(NamedTuple):
     law: Law
 
 
+class AtK(NamedTuple):
+    """What the law over n and k says at one k.
+
+    Attributes:
+        k: Latents per row.
+        exponent: Of n, beta_n + gamma log k.
+        irreducible: exp(zeta + eta log k); None where the law has no such term.
+    """
+
+    k: int
+    exponent: Estimate
+    irreducible: Estimate | None
+
+
 class HeldOut(NamedTuple):
     """A setting of the largest n, beside what the law of the other sizes says of it.
 

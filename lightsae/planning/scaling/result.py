@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lightsae.errors import LightsaeError
 from lightsae.files import write_whole
-from lightsae.planning.scaling.law_types import Budget, Curve, HeldOut, KLaw, Law
+from lightsae.planning.scaling.law_types import AtK, Budget, Curve, HeldOut, KLaw, Law
 from lightsae.planning.scaling.laws import FORMS
 from lightsae.planning.scaling.runs import LeftOut, Run
 from lightsae.typed_json import plain, typed
@@ -26,7 +26,8 @@ class ScalingResult(NamedTuple):
         left_out: The others.
         notes: What the data do not determine, a line each.
         law: Loss over n and k; where there is one k, over n.
-        sizes: Loss over n at each k.
+        at_k: What `law` says at each k.
+        sizes: Loss over n at each k, fitted to the runs of that k alone.
         compute: Loss over operations at each k, at these tokens.
         budget_laws: Loss over n and tokens at each k that was trained for several lengths.
         held_out: The largest n, predicted from the others; empty where they determine no law.
@@ -53,6 +54,7 @@ class ScalingResult(NamedTuple):
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
     law: Law
+    at_k: tuple[AtK, ...]
     sizes: tuple[KLaw, ...]
     compute: tuple[KLaw, ...]
     budget_laws: tuple[KLaw, ...]

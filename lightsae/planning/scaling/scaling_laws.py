@@ -9,7 +9,7 @@ from lightsae.planning.scaling.budget import at_fixed_tokens, best_split, defaul
 from lightsae.planning.scaling.fit import Fit, fit_law
 from lightsae.planning.scaling.flops import flops_per_token
 from lightsae.planning.scaling.groups import Groups, grouped
-from lightsae.planning.scaling.law_types import Budget, Curve, HeldOut, KLaw
+from lightsae.planning.scaling.law_types import AtK, Budget, Curve, HeldOut, KLaw
 from lightsae.planning.scaling.result import ScalingResult
 from lightsae.planning.scaling.runs import Run, usable
 
@@ -97,8 +97,10 @@ class _Scaling:
                 "runs of 3 lengths or more; n is the largest that it pays for at the same tokens"
             )
         held_out = self._held_out(fit)
+        at_k = tuple(fit.at_k(k) for k in self._ks)
+        self._tell_open(at_k)
         return ScalingResult(
-            self.d_in, self.decoded, self.tokens, runs, (), tuple(self.notes), fit.law(),
+            self.d_in, self.decoded, self.tokens, runs, (), tuple(self.notes), fit.law(), at_k,
             _laws(sizes), _laws(compute), _laws(splits), held_out,
             self._budgets(fit, splits, budgets), self._curves(fit),
         )  # fmt: skip
@@ -132,6 +134,19 @@ class _Scaling:
         costs = [flops_per_token(self.d_in, a, b, decoded=self.decoded * b) for a, b in pairs]
         logs = {**self.groups.logs, "C": np.log(costs) + np.log(self.tokens)}
         return self.groups._replace(logs=logs)
+
+    def _tell_open(self, at_k: tuple[AtK, ...]) -> None:
+        """Name the k at which the exponent is anything, so that nobody extrapolates by it."""
+        open_at = [
+            str(each.k)
+            for each in at_k
+            if not each.exponent.high - each.exponent.low <= 2 * abs(each.exponent.value)
+        ]
+        if open_at:
+            self.notes.append(
+                f"at k = {', '.join(open_at)} the exponent of n is not determined: its interval is "
+                "wider than twice its value; the runs do not tell beyond their n"
+            )
 
     def _held_out(self, whole: Fit) -> tuple[HeldOut, ...]:
         """What the law of all n but the largest says of the largest."""

@@ -10,6 +10,7 @@ from lightsae.plural import counted
 from lightsae.report.scaling.figure import draw_scaling
 from lightsae.report.scaling.tables import (
     budget_table,
+    compute_table,
     held_out_table,
     law_facts,
     parameter_table,
@@ -46,7 +47,7 @@ def scaling_summary(result: ScalingResult) -> Group:
     Returns:
         To be printed by a `rich.console.Console`.
     """
-    tables = [parameter_table(result), size_table(result)]
+    tables = [parameter_table(result), size_table(result), compute_table(result)]
     if result.held_out:
         tables.append(held_out_table(result))
     if result.budgets:

@@ -1,6 +1,6 @@
 """The tables of scaling laws."""
 
-from math import exp, isfinite, log
+from math import exp, isfinite
 
 from rich import box
 from rich.markup import escape
@@ -26,23 +26,32 @@ def parameter_table(result: ScalingResult) -> Table:
 
 
 def size_table(result: ScalingResult) -> Table:
-    """Exponents and irreducible losses at each k: of the joint law, of L(n) and L(C) on their own.
+    """Exponent and irreducible loss at each k: of the law over n and k, and of that k alone.
 
     Args:
         result: The laws.
     """
-    table = _table(
-        f"At each k, {result.tokens:,} tokens: L(n) = A n^b + E, L(C) = A' C^c + E'",
-        "k", "b", "E", "c", "E'", "joint: b", "joint: E",
-    )  # fmt: skip
-    of_k = {each.k: each.law for each in result.sizes}
-    of_compute = {each.k: each.law for each in result.compute}
-    for k in sorted({*of_k, *of_compute, *(curve.k for curve in result.curves)}):
-        size, compute = of_k.get(k), of_compute.get(k)
-        table.add_row(
-            str(k), _parameter(size, "beta_n"), _floor(size), _parameter(compute, "beta_c"),
-            _floor(compute), *_joint_at(result.law, k),
-        )  # fmt: skip
+    title = f"L(n) = A n^b + E at each k, {result.tokens:,} tokens"
+    table = _table(title, "k", "b", "E", "b of that k alone", "E")
+    alone = {each.k: each.law for each in result.sizes}
+    for each in result.at_k:
+        law = alone.get(each.k)
+        floor = Text("-") if each.irreducible is None else _cell(each.irreducible)
+        table.add_row(str(each.k), _cell(each.exponent), floor, _parameter(law, "beta_n"),
+                      _floor(law))  # fmt: skip
+    return table
+
+
+def compute_table(result: ScalingResult) -> Table:
+    """Loss over operations at each k.
+
+    Args:
+        result: The laws.
+    """
+    title = f"L(C) = A C^c + E at each k, {result.tokens:,} tokens"
+    table = _table(title, "k", "c", "E")
+    for each in result.compute:
+        table.add_row(str(each.k), _parameter(each.law, "beta_c"), _floor(each.law))
     return table
 
 
@@ -97,15 +106,6 @@ def law_facts(result: ScalingResult) -> list[str]:
         f"{law.error:.1%} (root mean square over settings); {seeds}. "
         f"{law.agreed} of {law.starts} starts end at the same fit."
     ]
-
-
-def _joint_at(law: Law, k: int) -> tuple[str, str]:
-    """Exponent and irreducible loss of the joint law at a k, without intervals."""
-    values = {name: each.value for name, each in law.parameters.items()}
-    exponent = values["beta_n"] + values.get("gamma", 0.0) * log(k)
-    if "zeta" not in values:
-        return _number(exponent), "-"
-    return _number(exponent), _number(exp(values["zeta"] + values.get("eta", 0.0) * log(k)))
 
 
 def _parameter(law: Law | None, name: str) -> Text:

@@ -17,6 +17,10 @@ def test_every_law_of_a_sweep_over_n_and_k() -> None:
     for each in result.sizes:
         beta = each.law.parameters["beta_n"]
         assert beta.low <= LAW["beta_n"] + LAW["gamma"] * math.log(each.k) <= beta.high
+    for at in result.at_k:
+        assert at.exponent.value == pytest.approx(-0.17 - 0.042 * math.log(at.k), rel=0.2)
+        assert at.irreducible is not None
+        assert at.irreducible.value == pytest.approx(math.exp(-2.3) * at.k**-0.085, rel=0.1)
     assert result.law.spread == pytest.approx(0.01, rel=0.5)
     assert [(each.d_sae, each.k) for each in result.held_out] == [(SIZES[-1], k) for k in KS]
     for held in result.held_out:
@@ -98,6 +102,14 @@ def test_losses_without_a_logarithm_are_left_out_and_named() -> None:
 def test_a_sweep_over_k_alone_says_nothing_about_n() -> None:
     with pytest.raises(LightsaeError, match=r"no scaling law: .*1 dictionary size, needs 2"):
         fit_scaling(planted(sizes=(256,)), d_in=64, draws=20)
+
+
+def test_an_exponent_that_noise_hides_is_said_to_be_open() -> None:
+    flat = [run._replace(loss=run.loss / joint_loss(run.d_sae, run.k)) for run in
+            planted(noise=0.2, ks=(8,))]  # fmt: skip
+    result = fit_scaling(flat, d_in=64, draws=100)
+    assert any("at k = 8 the exponent of n is not determined" in note for note in result.notes)
+    assert not any("not determined: its" in n for n in fit_scaling(planted(), d_in=64).notes)
 
 
 def test_three_sizes_hold_nothing_out() -> None:
