@@ -15,11 +15,11 @@ def flops_per_token(d_in: int, d_sae: int, k: int, *, decoded: int | None = None
     - gradient of W_dec, the residual added to k rows: 2 d_in k
     - gradient of W_enc, the input added to k rows: 2 d_in k
 
-    in all 2 d_in d_sae + 8 d_in k. Dense training as of a ReLU autoencoder would take
-    12 d_in d_sae: 6 per parameter and token. Not counted: the selection (comparisons), the
-    optimizer (elementwise, once per step for each of 2 d_in d_sae parameters: some 10 d_sae d_in /
-    B more per row of a batch of B), AuxK (8 d_in k_aux where latents are dead) and regularizers,
-    whose encoder gradient is dense.
+    in all 2 d_in d_sae + 8 d_in k. Dense training would take 10 d_in d_sae (6 per parameter and
+    token would be 12, with a gradient of the input that nobody needs). Not counted: the selection
+    (comparisons), the optimizer (elementwise, about a dozen for each of 2 d_in d_sae parameters and
+    step: per row 12 / B of the product in a batch of B), AuxK (8 d_in k_aux where latents are dead)
+    and regularizers, whose encoder gradient is dense.
 
     Args:
         d_in: Width of the activations.
