@@ -44,8 +44,8 @@ def fit_scaling(
         seed: Of the bootstrap.
 
     Raises:
-        LightsaeError: If the runs have fewer than three sizes of one length, or an argument is out
-            of range.
+        LightsaeError: If the runs of one length do not determine even a power of n, such as two
+            sizes at one k; or if an argument is out of range.
         MissingExtraError: If scipy is not installed.
     """  # noqa: E501
     if d_in < 1 or decoded < 1 or draws < 20:
@@ -140,12 +140,15 @@ class _Scaling:
         open_at = [
             str(each.k)
             for each in at_k
-            if not each.exponent.high - each.exponent.low <= 2 * abs(each.exponent.value)
+            if not (
+                each.exponent.high < 0
+                and each.exponent.high - each.exponent.low <= 2 * abs(each.exponent.value)
+            )
         ]
         if open_at:
             self.notes.append(
-                f"at k = {', '.join(open_at)} the exponent of n is not determined: its interval is "
-                "wider than twice its value; the runs do not tell beyond their n"
+                f"at k = {', '.join(open_at)} the exponent of n is not determined: its interval "
+                "reaches 0 or is wider than twice its value; do not extrapolate by it"
             )
 
     def _held_out(self, whole: Fit) -> tuple[HeldOut, ...]:
