@@ -23,6 +23,7 @@ SELECTION = sorted((CONFIGS / "selection").glob("*.yaml"))
 ANCHORED = sorted((CONFIGS / "anchored").glob("*.yaml"))
 TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
 STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
+SCALING = sorted((CONFIGS / "scaling").glob("*.yaml"))
 NAMING = sorted((CONFIGS / "naming").glob("*.yaml"))
 FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *SEEDS, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -161,6 +162,23 @@ def test_seeds(config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "compared" / "stability.json").is_file()
 
 
+@pytest.mark.parametrize("config", SCALING, ids=lambda path: path.stem)
+def test_scaling(
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = main(
+        ["sweep", "--config", str(config), "--data.path", str(shards), "--data.batch_size", "64",
+         "--trainer.max_epochs", "1", "--run_dir", "sweep", "--trainer.check_val_every_n_epoch",
+         "1", "--trainer.log_every_n_steps", "1", "--model.aux_k.dead_after", "64",
+         "--model.lr_scheduler.warmup_steps", "1", "--model.lr_scheduler.decay_steps", "2",
+         "--sweep.k", "[2]", "--sweep.d_sae", "[8, 16, 32]", "--sweep.seed", "[0]"]
+    )  # fmt: skip
+    assert status == 0
+    assert main(["scaling", "sweep", "--out", "law", "--draws", "20"]) == 0
+    assert (tmp_path / "law" / "scaling.json").is_file()
+
+
 # Recipes of Whisper need its weights; tests/interventions/whisper/test_recipes.py reads them.
 def test_steer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIGS / "steering" / "planted.yaml"
@@ -230,6 +248,7 @@ def test_the_grid_of_the_paper(
         *SWEEP,
         *STEERING,
         *NAMING,
+        *SCALING,
         PAPER / "sweep.yaml",
     ],
     ids=lambda path: path.stem,

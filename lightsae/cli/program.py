@@ -41,6 +41,7 @@ _TOOLS = {
     "calibrate": "thresholds at which L0 over a set of shards is k: RUN_OR_FOLDER",
     "compare": "runs beside a baseline, and the stability of seeds: RUN_OR_SWEEP [RUN ...]",
     "pool": "unique latents of several runs as one run, trained on: RUN RUN ... --out DIR",
+    "scaling": "how the loss scales with latents, k and operations: SWEEP [SWEEP ...]",
     "export": "write the autoencoder of a checkpoint as a folder, or as another library reads it",
     "import": "read an autoencoder of another library: PATH OUT",
     "push": "put an autoencoder and its card on the Hugging Face Hub: FOLDER_OR_RUN OWNER/NAME",
@@ -65,6 +66,7 @@ _ALONE = {
     "effects",
     "vocabulary",
     "name",
+    "scaling",
 }
 
 # Commands that go on where they were stopped, and do not say so themselves.
@@ -193,7 +195,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
         "sweep": _sweep, "import": _import, "push": _push, "calibrate": _calibrate,
         "steer": _steer, "effects": _effects, "vocabulary": _vocabulary, "name": _name,
-        "pool": _pool,
+        "pool": _pool, "scaling": _scaling,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -206,6 +208,19 @@ def _sweep(words: list[str]) -> None:
     from lightsae.runs.sweep.command import SweepCLI
 
     tell_sweep(SweepCLI(words).sweep_file, Console())
+
+
+def _scaling(words: list[str]) -> None:
+    """Scaling laws of sweeps, and what they say."""
+    from rich.console import Console
+
+    from lightsae.runs.scaling.command import scaling_command
+
+    with answering_sigterm():
+        result, out = scaling_command(words[1:])
+        from lightsae.report.scaling.show import show_scaling
+
+        show_scaling(result, out, Console())
 
 
 def _steer(words: list[str]) -> None:

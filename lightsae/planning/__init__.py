@@ -1,0 +1,1 @@
+"""What to know before a job is sent: how the loss scales, and what it costs."""

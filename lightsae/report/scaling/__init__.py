@@ -1,0 +1,1 @@
+"""What `lightsae scaling` shows: tables and a figure."""
