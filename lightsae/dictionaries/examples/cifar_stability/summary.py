@@ -100,6 +100,8 @@ def _pooled(studies: Mapping[str, Study]) -> str:
             dead = sum(each.dead for each in found.seeds) / len(found.seeds)
             means = [f"{each.mean:.3f}" for each in found.mean_stability()]
             rows.append([f"{name}, {kind}", f"{r2.mean:.4f}", f"{dead:.1f}", *means])
+            chance = [f"{each:.3f}" for each in found.baselines["covariance"].mean]
+            rows.append([f"{name}, {kind}, by chance (covariance)", "", "", *chance])
     columns = [f"stability at {tau:g}" for tau in first.thresholds]
     return _table(["dictionaries of equal size", "R2", "dead", *columns], rows)
 
