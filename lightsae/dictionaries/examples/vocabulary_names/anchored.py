@@ -34,12 +34,12 @@ class Fitting:
         weights: lambda of the anchors.
     """
 
-    d_sae: int = 768
-    k: int = 16
-    epochs: int = 6
+    d_sae: int = 4096
+    k: int = 32
+    epochs: int = 10
     batch_size: int = 512
     lr: float = 3e-3
-    weights: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1, 3)
+    weights: Sequence[float] = (0.05, 0.15, 0.3)
 
 
 @dataclass(frozen=True, eq=False)

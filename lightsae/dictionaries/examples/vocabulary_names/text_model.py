@@ -39,7 +39,7 @@ class TextModel:
     window: int = 64
     width: int = 96
     layers: int = 4
-    block: int = 1
+    block: int = 0
     steps: int = 500
     batch_size: int = 32
     lr: float = 3e-3
