@@ -1,0 +1,218 @@
+"""Measuring a machine for plans: single operations, then whole steps that are held against them."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from lightsae_kernels import encode_topk, sparse_decode
+from torch import nn
+
+from lightsae.planning.calibration import Calibration
+from lightsae.planning.devices import device_called
+from lightsae.planning.memory import CPU_BLOCK
+from lightsae.planning.shape import Shape
+from lightsae.planning.step_time import Rates, step_time, update_of
+from lightsae.planning.whole_steps import seconds_of_step
+
+# Shapes of the whole steps: a small one, and two that differ in what they wait for.
+STEPS = (
+    Shape(d_in=32, d_sae=256, k=4, batch=64),
+    Shape(d_in=128, d_sae=8192, k=32, batch=1024),
+    Shape(d_in=384, d_sae=6144, k=16, batch=512),
+    Shape(d_in=128, d_sae=4096, k=16, batch=1024, regularizer="l1_l2_ratio"),
+)
+_REPEATS = 3
+
+
+class Sizes:
+    """Sizes of the single operations: on a GPU those that keep one busy."""
+
+    def __init__(self, kind: str, small: bool = False) -> None:
+        scale = 16 if small else 1
+        gpu = kind == "gpu"
+        self.copied = (1 << 30 if gpu else 1 << 27) // scale
+        self.rows, self.d_in = (8192, 1024) if gpu else (1024 // scale, 512)
+        self.latents = (32768 if gpu else 8192) // scale
+        self.selected = (4096 if gpu else 512) // scale
+        self.k = 32
+
+
+def calibrate(device: str | None = None, *, small: bool = False) -> Calibration:
+    """Measure this machine.
+
+    Args:
+        device: cpu or cuda; by default the GPU if there is one.
+        small: At sizes that take a moment and tell little, for tests.
+
+    Returns:
+        What it gives of its ceilings.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = "gpu" if where.type == "cuda" else "cpu"
+    with torch.device(where):
+        rates = _operations(Sizes(kind, small), kind)
+    name = torch.cuda.get_device_name(where) if kind == "gpu" else _cpu_name()
+    known = device_called(name) if kind == "gpu" else None
+    ceilings = {key: rate for key, rate in rates.items() if key.startswith(("product.", "copy"))}
+    if known is not None:
+        ceilings = {f"product.{key}": value for key, value in known.products.items()}
+        ceilings["copy"] = known.bandwidth
+    shares = {key: rate / ceilings.get(key, ceilings["copy"]) for key, rate in rates.items()}
+    factor, overhead = _whole(Rates(ceilings, shares), kind, where, small)
+    return Calibration(
+        device=name,
+        kind=kind,
+        memory=_memory(where),
+        threads=torch.get_num_threads(),
+        ceilings=ceilings,
+        efficiencies=shares,
+        overhead=overhead,
+        factor=factor,
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={name: _version(name) for name in ("torch", "triton", "lightsae")},
+    )
+
+
+def _operations(sizes: Sizes, kind: str) -> dict[str, float]:
+    """FLOP/s of products and bytes/s of everything else."""
+    found = {}
+    source = torch.empty(sizes.copied, dtype=torch.uint8).fill_(1)
+    target = torch.empty_like(source)
+    found["copy"] = 2 * sizes.copied / fastest(lambda: target.copy_(source))
+    del source, target
+    x, W = torch.randn(sizes.rows, sizes.d_in), torch.randn(sizes.latents, sizes.d_in)
+    out = torch.empty(sizes.rows, sizes.latents)
+    flops = 2.0 * x.shape[0] * W.numel()
+    found["product.float32"] = flops / fastest(lambda: torch.mm(x, W.t(), out=out))
+    for name in ("bfloat16", "float16") if kind == "gpu" else ("bfloat16",):
+        dtype = getattr(torch, name)
+        narrow = x.to(dtype), W.to(dtype).t()
+        found[f"product.{name}"] = flops / fastest(lambda pair=narrow: torch.mm(*pair))
+    cpu = kind == "cpu"
+    found["pass"] = _weight_pass(found["product.float32"], sizes) if cpu else found["copy"]
+    del x, W, out
+    found |= _selection(sizes, found) | _gather(sizes) | _updates(sizes, kind)
+    return found
+
+
+def _weight_pass(product: float, sizes: Sizes) -> float:
+    """Bytes/s of W_enc in products of so few rows that each passes it anew."""
+    N = 4 * sizes.latents
+    rows = max(1, CPU_BLOCK // (4 * N))
+    x, W, out = torch.randn(rows, sizes.d_in), torch.randn(N, sizes.d_in), torch.empty(rows, N)
+    seconds = fastest(lambda: torch.mm(x, W.t(), out=out))
+    computed = 2.0 * rows * W.numel() / product
+    return 4 * W.numel() / max(seconds - computed, 0.02 * seconds)
+
+
+def _selection(sizes: Sizes, rates: dict[str, float]) -> dict[str, float]:
+    """Bytes/s of activations that are selected from, and of those that a penalty is made of."""
+    B, D, N = sizes.selected, 16, sizes.latents
+    x, W = torch.randn(B, D), torch.randn(N, D)
+    b, b_dec = torch.zeros(N), torch.zeros(D)
+    product = 2.0 * B * D * N / rates["product.float32"]
+
+    def encode(regularizer: str | None) -> float:
+        weight = nn.Parameter(W)
+
+        def run() -> None:
+            code = encode_topk(x, weight, b, b_dec, sizes.k, regularizer=regularizer)  # type: ignore[arg-type]
+            (code.values.sum() + code.penalty).backward()
+
+        return fastest(run)
+
+    plain, penalised = encode(None), encode("l1_l2_ratio")
+    selecting = max(plain - product, 0.1 * plain)
+    of_penalty = max(penalised - plain - product, 0.1 * plain)
+    return {"select": 4.0 * B * N / selecting, "penalty": 8.0 * B * N / of_penalty}
+
+
+def _gather(sizes: Sizes) -> dict[str, float]:
+    """Bytes/s of decoder rows."""
+    B, N, D, k = sizes.rows, sizes.latents, sizes.d_in, sizes.k
+    values, indices = torch.rand(B, k), torch.randint(N, (B, k))
+    W_dec = torch.randn(N, D)
+    seconds = fastest(lambda: sparse_decode(values, indices, W_dec))
+    return {"decode": 4.0 * B * k * D / seconds}
+
+
+def _updates(sizes: Sizes, kind: str) -> dict[str, float]:
+    """Bytes/s of the optimizer, by the dtype of its moments."""
+    from lightsae.training.optimizer import SAEAdam
+
+    found = {}
+    for state in ("float32", "bfloat16", "int8"):
+        shape = Shape(sizes.d_in, sizes.latents, 1, 1, state_dtype=state)
+        pair = [nn.Parameter(torch.randn(shape.d_sae, shape.d_in)) for _ in range(2)]
+        for each in pair:
+            each.grad = torch.full_like(each, 1e-3)
+        optimizer = SAEAdam(pair, state_dtype=state)  # type: ignore[arg-type]
+        optimizer.keep_unit_rows(pair[1])
+        found[f"update.{state}"] = update_of(shape, 1, kind).bytes / fastest(optimizer.step)
+    return found
+
+
+def _whole(rates: Rates, kind: str, where: torch.device, small: bool) -> tuple[float, float]:
+    """Factor and overhead of whole steps: the smallest is all overhead, the others all parts."""
+    parts, took = [], []
+    for shape in STEPS[:2] if small else STEPS:
+        parts.append(sum(part.seconds for part in step_time(shape, 1, kind, rates, (), {})))
+        took.append(seconds_of_step(shape, where))
+    overhead = max(took[0] - parts[0], 0.0)
+    ratios = [
+        max(seconds - overhead, 0.1 * seconds) / each
+        for seconds, each in zip(took[1:], parts[1:], strict=True)
+    ]
+    return median(ratios), overhead
+
+
+def fastest(run: Callable[[], object]) -> float:
+    """Seconds of the fastest of some runs after one that is not counted.
+
+    Example:
+        >>> fastest(lambda: None) < 1
+        True
+    """
+    run()
+    times = []
+    for _ in range(_REPEATS):
+        _wait()
+        begun = perf_counter()
+        run()
+        _wait()
+        times.append(perf_counter() - begun)
+    return max(min(times), 1e-9)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _memory(where: torch.device) -> int:
+    if where.type == "cuda":
+        return int(torch.cuda.get_device_properties(where).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
