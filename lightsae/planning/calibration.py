@@ -13,7 +13,8 @@ from lightsae.planning.step_time import Rates, datasheet_rates
 from lightsae.typed_json import plain, typed
 
 FORMAT = 1
-_REQUIRED = ("product.float32", "pass", "copy", "select", "decode", "penalty", "update.float32")
+_REQUIRED = ("product.float32", "pass", "copy", "select", "decode", "penalty", "write",
+             "update.float32")  # fmt: skip
 
 
 class Calibration(NamedTuple):

@@ -86,6 +86,9 @@ def _operations(sizes: Sizes, kind: str) -> dict[str, float]:
     target = torch.empty_like(source)
     found["copy"] = 2 * sizes.copied / fastest(lambda: target.copy_(source))
     del source, target
+    found["write"] = sizes.copied / fastest(
+        lambda: torch.empty(sizes.copied, dtype=torch.uint8).fill_(1)
+    )
     x, W = torch.randn(sizes.rows, sizes.d_in), torch.randn(sizes.latents, sizes.d_in)
     out = torch.empty(sizes.rows, sizes.latents)
     flops = 2.0 * x.shape[0] * W.numel()

@@ -9,7 +9,8 @@ the rank, s bytes of an element of a product:
     selection           on a CPU s B N bytes; on a GPU what the maxima of groups leave
     penalty             s B N bytes, and 2 B D N FLOPs for its gradient
     decode, values      s B k D bytes each: rows of W_dec, forward and back
-    weight gradients    2 s B k D bytes of rows of x and of the residual, 8 N D written
+    weight gradients    2 s B k D bytes of rows of x and of the residual
+    their memory        8 N D bytes, on a CPU mapped anew in every step
     update              28 bytes a parameter; 20 and 16 where moments are narrower
     AuxK                products over the dead, and dense gradients that are added up
 """
@@ -24,7 +25,8 @@ from lightsae.planning.shape import Shape
 from lightsae.planning.traffic import Traffic
 
 # Where nothing was measured: of the bandwidth, by a part that gathers rows or reads in pieces.
-_ASSUMED = {"select": 0.5, "decode": 0.8, "penalty": 0.7, "update": 0.8, "pass": 0.8}
+_ASSUMED = {"select": 0.5, "decode": 0.8, "penalty": 0.7, "update": 0.8, "pass": 0.8,
+            "write": 0.9}  # fmt: skip
 
 
 class Work(NamedTuple):
@@ -32,7 +34,7 @@ class Work(NamedTuple):
 
     Attributes:
         name: What it is.
-        rate: Which efficiency it has: product, pass, select, penalty, decode, update.
+        rate: Which efficiency it has: product, pass, select, penalty, decode, write, update.
         flops: Floating-point operations.
         bytes: Moved from and to memory.
     """
@@ -133,7 +135,8 @@ def work_of(shape: Shape, latent: int, kind: str) -> tuple[Work, ...]:
     parts += [
         Work("decode", "decode", 0.0, row * pairs),
         Work("gradient of values", "decode", 0.0, row * pairs),
-        Work("weight gradients", "decode", 0.0, 2 * row * pairs + 8.0 * N * D),
+        Work("weight gradients", "decode", 0.0, 2 * row * pairs),
+        Work("their memory", "write", 0.0, 8.0 * N * D),
     ]
     if shape.k_aux and shape.dead_share:
         dead = shape.dead_share * N

@@ -59,9 +59,10 @@ def duration(seconds: float) -> str:
         >>> duration(0.0123), duration(7200), duration(30 * 86400)
         ('12.3 ms', '2 h', '30 days')
     """
-    units = (("days", 86400.0), ("h", 3600.0), ("s", 1.0), ("ms", 1e-3))
-    name, length = next((each for each in units if seconds >= 2 * each[1] or each[0] == "ms"))
-    return f"{seconds / length:.3g} {name}"
+    for name, length, least in (("days", 86400, 172800), ("h", 3600, 7200), ("s", 1, 0.9995)):
+        if seconds >= least:
+            return f"{seconds / length:.3g} {name}"
+    return f"{1e3 * seconds:.3g} ms"
 
 
 def _title(plan: Plan) -> str:
