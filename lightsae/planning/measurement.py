@@ -106,7 +106,7 @@ def _operations(sizes: Sizes, kind: str) -> dict[str, float]:
 
 def _weight_pass(product: float, sizes: Sizes) -> float:
     """Bytes/s of W_enc in products of so few rows that each passes it anew."""
-    N = 4 * sizes.latents
+    N = 8 * sizes.latents
     rows = max(1, CPU_BLOCK // (4 * N))
     x, W, out = torch.randn(rows, sizes.d_in), torch.randn(N, sizes.d_in), torch.empty(rows, N)
     seconds = fastest(lambda: torch.mm(x, W.t(), out=out))

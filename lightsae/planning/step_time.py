@@ -10,7 +10,7 @@ the rank, s bytes of an element of a product:
     penalty             s B N bytes, and 2 B D N FLOPs for its gradient
     decode, values      s B k D bytes each: rows of W_dec, forward and back
     weight gradients    2 s B k D bytes of rows of x and of the residual
-    their memory        8 N D bytes, on a CPU mapped anew in every step
+    their memory        8 N D bytes; on a CPU a gradient of 32 MiB or more is mapped anew every step
     update              28 bytes a parameter; 20 and 16 where moments are narrower
     AuxK                products over the dead, and dense gradients that are added up
 """
@@ -27,6 +27,8 @@ from lightsae.planning.traffic import Traffic
 # Where nothing was measured: of the bandwidth, by a part that gathers rows or reads in pieces.
 _ASSUMED = {"select": 0.5, "decode": 0.8, "penalty": 0.7, "update": 0.8, "pass": 0.8,
             "write": 0.9}  # fmt: skip
+# The largest that glibc's threshold for mapping memory of its own grows to.
+_MAPPED = 32 << 20
 
 
 class Work(NamedTuple):
@@ -136,12 +138,17 @@ def work_of(shape: Shape, latent: int, kind: str) -> tuple[Work, ...]:
         Work("decode", "decode", 0.0, row * pairs),
         Work("gradient of values", "decode", 0.0, row * pairs),
         Work("weight gradients", "decode", 0.0, 2 * row * pairs),
-        Work("their memory", "write", 0.0, 8.0 * N * D),
+        Work("their memory", _written(4 * N * D, kind), 0.0, 8.0 * N * D),
     ]
     if shape.k_aux and shape.dead_share:
         dead = shape.dead_share * N
         parts.append(Work("AuxK", "product", 6.0 * B * D * dead, (24 * N + 24 * dead) * D))
     return tuple(parts)
+
+
+def _written(size: int, kind: str) -> str:
+    """The rate of writing a fresh tensor: glibc keeps smaller ones, larger ones are paged in."""
+    return "write" if kind == "gpu" or size >= _MAPPED else "copy"
 
 
 def update_of(shape: Shape, latent: int, kind: str) -> Work:
