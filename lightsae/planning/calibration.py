@@ -29,7 +29,7 @@ class Calibration(NamedTuple):
             is known its datasheet's, otherwise what was measured.
         efficiencies: Shares of them; see `Rates`.
         overhead: Seconds of a step beside its parts.
-        factor: Of whole steps over the sum of their parts.
+        factor: Of forward and backward pass over the sum of their parts.
         measured: When, in ISO 8601.
         versions: Of torch and others.
     """

@@ -20,12 +20,12 @@ from lightsae.planning.shape import Shape
 from lightsae.planning.step_time import Rates, step_time, update_of
 from lightsae.planning.whole_steps import seconds_of_step
 
-# Shapes of the whole steps: a small one, and two that differ in what they wait for.
+# Shapes of the whole steps: a small one that is all overhead, and some beyond the caches.
 STEPS = (
     Shape(d_in=32, d_sae=256, k=4, batch=64),
-    Shape(d_in=128, d_sae=8192, k=32, batch=1024),
-    Shape(d_in=384, d_sae=6144, k=16, batch=512),
-    Shape(d_in=128, d_sae=4096, k=16, batch=1024, regularizer="l1_l2_ratio"),
+    Shape(d_in=192, d_sae=12288, k=24, batch=512),
+    Shape(d_in=320, d_sae=32768, k=16, batch=256),
+    Shape(d_in=192, d_sae=16384, k=16, batch=384, regularizer="l1_l2_ratio"),
 )
 _REPEATS = 3
 
@@ -163,14 +163,17 @@ def _updates(sizes: Sizes, kind: str) -> dict[str, float]:
 
 def _whole(rates: Rates, kind: str, where: torch.device, small: bool) -> tuple[float, float]:
     """Factor and overhead of whole steps: the smallest is all overhead, the others all parts."""
-    parts, took = [], []
-    for shape in STEPS[:2] if small else STEPS:
-        parts.append(sum(part.seconds for part in step_time(shape, 1, kind, rates, (), {})))
-        took.append(seconds_of_step(shape, where))
-    overhead = max(took[0] - parts[0], 0.0)
+    parts, rest = [], []
+    for shape in STEPS[:1] * 2 if small else STEPS:
+        timed = step_time(shape, 1, kind, rates, (), {})
+        update = next(part.seconds for part in timed if part.name == "update")
+        parts.append(sum(part.seconds for part in timed) - update)
+        took = seconds_of_step(shape, where)
+        rest.append(max(took - update, 0.1 * took))
+    overhead = max(rest[0] - parts[0], 0.0)
     ratios = [
         max(seconds - overhead, 0.1 * seconds) / each
-        for seconds, each in zip(took[1:], parts[1:], strict=True)
+        for seconds, each in zip(rest[1:], parts[1:], strict=True)
     ]
     return median(ratios), overhead
 

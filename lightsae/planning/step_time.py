@@ -2,7 +2,8 @@
 
     t = o + c sum over parts of max(FLOPs / (ceiling * efficiency), bytes / (bandwidth * efficiency))
 
-with c and o from whole steps of a calibration (1 and 0 without one). B rows, D = d_in, N latents of
+with c and o from whole steps of a calibration (1 and 0 without one; c is of all parts but the
+update, which a calibration times as a step takes it). B rows, D = d_in, N latents of
 the rank, s bytes of an element of a product:
 
     product             2 B D N FLOPs; on a CPU W_enc passes once for each block of rows
@@ -68,7 +69,7 @@ class Rates(NamedTuple):
         ceilings: FLOP/s of "product.float32" and other dtypes, bytes/s of "copy".
         efficiencies: Shares of them: of the product by dtype, of the copy by every other part.
         overhead: Seconds of a step beside its parts.
-        factor: Of whole steps over the sum of their parts.
+        factor: Of forward and backward pass over the sum of their parts.
     """
 
     ceilings: dict[str, float]
@@ -185,8 +186,7 @@ def step_time(
     for work in work_of(shape, latent, kind):
         one = rates.seconds(work, *told)
         found.append(one._replace(seconds=one.seconds * rates.factor * shape.accumulate))
-    update = rates.seconds(update_of(shape, latent, kind), *told)
-    found.append(update._replace(seconds=update.seconds * rates.factor))
+    found.append(rates.seconds(update_of(shape, latent, kind), *told))
     found += [Timed(each.name, each.bytes / links[each.over], "exchange") for each in sent]
     if rates.overhead:
         found.append(Timed("overhead", rates.overhead * shape.accumulate, "compute"))

@@ -100,7 +100,7 @@ def _calibrate(out: Path) -> None:
     Console(stderr=True).print(
         f"{out}: {found.device}, {found.threads} threads: float32 product "
         f"{product * shares['product.float32'] / 1e9:,.0f} GFLOP/s, copy "
-        f"{copy * shares['copy'] / 1e9:,.1f} GB/s, step {found.factor:.2f} times its parts and "
+        f"{copy * shares['copy'] / 1e9:,.1f} GB/s, passes {found.factor:.2f} times their parts and "
         f"{1e3 * found.overhead:.1f} ms",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
