@@ -5,9 +5,11 @@ import os
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Literal
 
 import torch
 from lightsae_kernels import encode_topk, sparse_decode
@@ -17,8 +19,9 @@ from lightsae.planning.calibration import Calibration
 from lightsae.planning.devices import device_called
 from lightsae.planning.memory import CPU_BLOCK
 from lightsae.planning.shape import Shape
-from lightsae.planning.step_time import Rates, step_time, update_of
+from lightsae.planning.step_time import Rates, step_time, update_of, work_of
 from lightsae.planning.whole_steps import seconds_of_step
+from lightsae.training.optimizer import SAEAdam
 
 # Shapes of the whole steps: a small one that is all overhead, and some beyond the caches.
 STEPS = (
@@ -81,26 +84,31 @@ def calibrate(device: str | None = None, *, small: bool = False) -> Calibration:
 
 def _operations(sizes: Sizes, kind: str) -> dict[str, float]:
     """FLOP/s of products and bytes/s of everything else."""
-    found = {}
-    source = torch.empty(sizes.copied, dtype=torch.uint8).fill_(1)
+    found = _copies(sizes.copied) | _products(sizes, kind)
+    found["pass"] = found["copy"]
+    if kind == "cpu":
+        found["pass"] = _weight_pass(found["product.float32"], sizes)
+    found |= _selection(sizes, kind, found["product.float32"])
+    return found | _gather(sizes) | _updates(sizes, kind)
+
+
+def _copies(size: int) -> dict[str, float]:
+    """Bytes/s of a copy, read and written, and of writing memory that is fresh."""
+    source = torch.empty(size, dtype=torch.uint8).fill_(1)
     target = torch.empty_like(source)
-    found["copy"] = 2 * sizes.copied / fastest(lambda: target.copy_(source))
-    del source, target
-    found["write"] = sizes.copied / fastest(
-        lambda: torch.empty(sizes.copied, dtype=torch.uint8).fill_(1)
-    )
+    written = fastest(lambda: torch.empty(size, dtype=torch.uint8).fill_(1))
+    return {"copy": 2 * size / fastest(lambda: target.copy_(source)), "write": size / written}
+
+
+def _products(sizes: Sizes, kind: str) -> dict[str, float]:
+    """FLOP/s by dtype."""
     x, W = torch.randn(sizes.rows, sizes.d_in), torch.randn(sizes.latents, sizes.d_in)
-    out = torch.empty(sizes.rows, sizes.latents)
-    flops = 2.0 * x.shape[0] * W.numel()
-    found["product.float32"] = flops / fastest(lambda: torch.mm(x, W.t(), out=out))
-    for name in ("bfloat16", "float16") if kind == "gpu" else ("bfloat16",):
-        dtype = getattr(torch, name)
-        narrow = x.to(dtype), W.to(dtype).t()
-        found[f"product.{name}"] = flops / fastest(lambda pair=narrow: torch.mm(*pair))
-    cpu = kind == "cpu"
-    found["pass"] = _weight_pass(found["product.float32"], sizes) if cpu else found["copy"]
-    del x, W, out
-    found |= _selection(sizes, found) | _gather(sizes) | _updates(sizes, kind)
+    flops, found = 2.0 * sizes.rows * W.numel(), {}
+    for dtype in (torch.float32, torch.bfloat16, *((torch.float16,) if kind == "gpu" else ())):
+        left, right = x.to(dtype), W.to(dtype).t()
+        out = torch.empty(sizes.rows, sizes.latents, dtype=dtype)
+        seconds = fastest(partial(torch.mm, left, right, out=out))
+        found[f"product.{str(dtype).removeprefix('torch.')}"] = flops / seconds
     return found
 
 
@@ -114,26 +122,25 @@ def _weight_pass(product: float, sizes: Sizes) -> float:
     return 4 * W.numel() / max(seconds - computed, 0.02 * seconds)
 
 
-def _selection(sizes: Sizes, rates: dict[str, float]) -> dict[str, float]:
+def _selection(sizes: Sizes, kind: str, rate: float) -> dict[str, float]:
     """Bytes/s of activations that are selected from, and of those that a penalty is made of."""
-    B, D, N = sizes.selected, 16, sizes.latents
-    x, W = torch.randn(B, D), torch.randn(N, D)
-    b, b_dec = torch.zeros(N), torch.zeros(D)
-    product = 2.0 * B * D * N / rates["product.float32"]
+    shape = Shape(16, sizes.latents, sizes.k, sizes.selected, regularizer="l1_l2_ratio")
+    work = {each.name: each for each in work_of(shape, 1, kind)}
+    product = work["product"].flops / rate
+    x, W = torch.randn(shape.batch, shape.d_in), torch.randn(shape.d_sae, shape.d_in)
+    weight, b_enc, b_dec = nn.Parameter(W), torch.zeros(shape.d_sae), torch.zeros(shape.d_in)
 
-    def encode(regularizer: str | None) -> float:
-        weight = nn.Parameter(W)
+    def encode(regularizer: Literal["l1_l2_ratio"] | None) -> None:
+        code = encode_topk(x, weight, b_enc, b_dec, shape.k, regularizer=regularizer)
+        (code.values.sum() + code.penalty).backward()
 
-        def run() -> None:
-            code = encode_topk(x, weight, b, b_dec, sizes.k, regularizer=regularizer)  # type: ignore[arg-type]
-            (code.values.sum() + code.penalty).backward()
-
-        return fastest(run)
-
-    plain, penalised = encode(None), encode("l1_l2_ratio")
+    plain, penalised = fastest(lambda: encode(None)), fastest(lambda: encode("l1_l2_ratio"))
     selecting = max(plain - product, 0.1 * plain)
     of_penalty = max(penalised - plain - product, 0.1 * plain)
-    return {"select": 4.0 * B * N / selecting, "penalty": 8.0 * B * N / of_penalty}
+    return {
+        "select": work["selection"].bytes / selecting,
+        "penalty": work["penalty"].bytes / of_penalty,
+    }
 
 
 def _gather(sizes: Sizes) -> dict[str, float]:
@@ -147,15 +154,14 @@ def _gather(sizes: Sizes) -> dict[str, float]:
 
 def _updates(sizes: Sizes, kind: str) -> dict[str, float]:
     """Bytes/s of the optimizer, by the dtype of its moments."""
-    from lightsae.training.optimizer import SAEAdam
-
+    states: tuple[Literal["float32", "bfloat16", "int8"], ...] = ("float32", "bfloat16", "int8")
     found = {}
-    for state in ("float32", "bfloat16", "int8"):
+    for state in states:
         shape = Shape(sizes.d_in, sizes.latents, 1, 1, state_dtype=state)
         pair = [nn.Parameter(torch.randn(shape.d_sae, shape.d_in)) for _ in range(2)]
         for each in pair:
             each.grad = torch.full_like(each, 1e-3)
-        optimizer = SAEAdam(pair, state_dtype=state)  # type: ignore[arg-type]
+        optimizer = SAEAdam(pair, state_dtype=state)
         optimizer.keep_unit_rows(pair[1])
         found[f"update.{state}"] = update_of(shape, 1, kind).bytes / fastest(optimizer.step)
     return found
@@ -221,4 +227,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-

@@ -1,10 +1,10 @@
 """Time of a step on a roofline: what each part computes and moves, over what a device gives.
 
-    t = o + c sum over parts of max(FLOPs / (ceiling * efficiency), bytes / (bandwidth * efficiency))
+    t = o + c sum over parts of max(FLOPs / (ceiling * share), bytes / (bandwidth * share))
 
-with c and o from whole steps of a calibration (1 and 0 without one; c is of all parts but the
-update, which a calibration times as a step takes it). B rows, D = d_in, N latents of
-the rank, s bytes of an element of a product:
+with shares that are measured or assumed, and c and o from whole steps of a calibration (1 and 0
+without one); c is of all parts but the update, which a calibration times as a step takes it. B
+rows, D = d_in, N latents of the rank, s bytes of an element of a product:
 
     product             2 B D N FLOPs; on a CPU W_enc passes once for each block of rows
     selection           on a CPU s B N bytes; on a GPU what the maxima of groups leave

@@ -35,7 +35,9 @@ def test_parameters_gradients_and_moments_are_those_of_the_real_ones(state) -> N
 
 
 def test_a_rank_holds_its_share_of_the_latents_rounded_up() -> None:
-    assert parts_of(SHAPE, latent=3)["parameters"] == parts_of(SHAPE._replace(d_sae=334))["parameters"]
+    assert (
+        parts_of(SHAPE, latent=3)["parameters"] == parts_of(SHAPE._replace(d_sae=334))["parameters"]
+    )
 
 
 def test_mixed_precision_adds_copies_one_on_a_cpu_and_two_on_a_gpu() -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _ABOUT = (
     "Estimate what a configuration of fit would need: memory of each device by part, time of a "
-    "step, bytes exchanged, and the layout that splits the dictionary least and fits. Other options "
-    "are those of fit, such as --model.d_sae. With --calibrate: measure this machine instead."
+    "step, bytes exchanged, and the layout that splits the dictionary least and fits. Other "
+    "options are those of fit, such as --model.d_sae. With --calibrate: measure this machine."
 )
 _OF_FIT = ("--model", "--data", "--trainer", "--seed_everything")
 
@@ -113,10 +113,18 @@ def _parser() -> ArgumentParser:
         "gpu": {"type": str, "help": "A100, H100, H200, B200, or cpu with --calibration."},
         "nodes": {"type": PositiveInt, "default": 1, "help": "Nodes."},
         "gpus_per_node": {"type": PositiveInt, "default": 1, "help": "GPUs of each."},
-        "tokens": {"type": NonNegativeInt, "default": 0, "help": "Rows to train on; tells how long it takes."},
+        "tokens": {
+            "type": NonNegativeInt,
+            "default": 0,
+            "help": "Rows to train on; tells how long it takes.",
+        },
         "calibration": {"type": NameOption | None, "help": "File that --calibrate wrote."},
         "d_in": {"type": PositiveInt | None, "help": "Width, where the shards are not there."},
-        "dead_share": {"type": ClosedUnitInterval, "default": 0.05, "help": "Latents taken as dead by AuxK."},
+        "dead_share": {
+            "type": ClosedUnitInterval,
+            "default": 0.05,
+            "help": "Latents taken as dead by AuxK.",
+        },
         "out": {"type": NameOption | None, "help": "JSON file to write."},
         "calibrate": {"action": "store_true", "help": "Measure this machine, write --out."},
     }
