@@ -25,6 +25,8 @@ TRANSCODER = sorted(CONFIGS.glob("transcoder-*.yaml"))
 STEERING = sorted((CONFIGS / "steering").glob("*.yaml"))
 SCALING = sorted((CONFIGS / "scaling").glob("*.yaml"))
 NAMING = sorted((CONFIGS / "naming").glob("*.yaml"))
+# Too large for any one device: `lightsae plan` alone takes them.
+PLANNED = sorted((CONFIGS / "planned").glob("*.yaml"))
 FIT = sorted(set(CONFIGS.glob("*.yaml")) - {*EXTRACT, *ONLINE, *SWEEP, *SEEDS, *TRANSCODER})
 NARROW = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 
@@ -188,6 +190,14 @@ def test_steer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["outcome"] == "works"
 
 
+@pytest.mark.parametrize("config", PLANNED, ids=lambda path: path.stem)
+def test_plan(config: Path, tmp_path: Path) -> None:
+    words = ["plan", "--config", str(config), "--gpu", "H200", "--nodes", "4", "--d_in", "768"]
+    out = tmp_path / "plan.json"
+    assert main([*words, "--gpus_per_node", "8", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["chosen"] is not None
+
+
 @pytest.mark.parametrize("config", EXTRACT, ids=lambda path: path.stem)
 def test_extract_settings_are_understood(config: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
@@ -249,6 +259,7 @@ def test_the_grid_of_the_paper(
         *STEERING,
         *NAMING,
         *SCALING,
+        *PLANNED,
         PAPER / "sweep.yaml",
     ],
     ids=lambda path: path.stem,

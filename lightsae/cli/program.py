@@ -36,6 +36,7 @@ _TOOLS = {
     "effects": "what a run's latents do to the classifier that its shards came from: RUN",
     "vocabulary": "words with directions, of concepts or tokens: --concepts FILE --out FILE",
     "name": "what a run's latents are called: RUN --vocabulary FILE, or RUN --labels",
+    "plan": "memory, time and traffic of a fit on a cluster: --config FILE --gpu NAME --nodes N",
     "extract": "write a frozen model's activations to HDF5 shards",
     "report": "one HTML page that compares evaluated runs and shows their latents",
     "calibrate": "thresholds at which L0 over a set of shards is k: RUN_OR_FOLDER",
@@ -67,6 +68,7 @@ _ALONE = {
     "vocabulary",
     "name",
     "scaling",
+    "plan",
 }
 
 # Commands that go on where they were stopped, and do not say so themselves.
@@ -76,7 +78,7 @@ _GO_ON = {"extract", "shards", "demo", "steer"}
 _OF_TRAINED = {"validate", "test", "predict"}
 
 # Commands whose options name classes, which may be files of the current folder.
-_TAKE_CLASSES = {*_RUNS, "extract", "sweep", "steer", "effects", "pool"}
+_TAKE_CLASSES = {*_RUNS, "extract", "sweep", "steer", "effects", "pool", "plan"}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -195,7 +197,7 @@ def _command(word: str) -> Callable[[list[str]], object]:
         "shards": _shards, "export": _export, "report": _report, "compare": _compare,
         "sweep": _sweep, "import": _import, "push": _push, "calibrate": _calibrate,
         "steer": _steer, "effects": _effects, "vocabulary": _vocabulary, "name": _name,
-        "pool": _pool, "scaling": _scaling,
+        "pool": _pool, "plan": _plan, "scaling": _scaling,
     }  # fmt: skip
     return own_parser.get(word) or partial(_call, word)
 
@@ -258,6 +260,14 @@ def _name(words: list[str]) -> None:
 
     with answering_sigterm():
         name_command(words[1:])
+
+
+def _plan(words: list[str]) -> None:
+    """What a run would need."""
+    from lightsae.runs.planning.plan_command import plan_command
+
+    with answering_sigterm():
+        plan_command(words[1:])
 
 
 def _shards(words: list[str]) -> None:

@@ -56,6 +56,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
         ["demo", "--help"],
         ["steer", "--help"],
         ["effects", "--help"],
+        ["plan", "--help"],
         ["fit", "--help"],
         ["predict", "-h"],
         ["export", "--help"],

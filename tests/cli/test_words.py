@@ -15,7 +15,8 @@ from .helpers import Ask
 
 WORDS = (
     "fit", "validate", "test", "predict", "sweep", "steer", "effects", "vocabulary", "name",
-    "extract", "report", "calibrate", "compare", "pool", "scaling", "export", "import", "push",
+    "plan", "extract", "report", "calibrate", "compare", "pool", "scaling", "export", "import",
+    "push",
     "shards", "demo",
 )  # fmt: skip
 
