@@ -27,6 +27,7 @@ from rich.table import Table
 
 from lightsae.activations import Manifest, ShardWriter
 from lightsae.planning import Calibration, load_calibration, make_plan
+from lightsae.runs.log_filter import quieten
 from lightsae.runs.planning.fit_config import fit_settings, planned_shape
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -89,6 +90,7 @@ class Found(NamedTuple):
 
 def main() -> int:
     options = parse()
+    quieten()
     cases = SMALL if options.small else CASES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
