@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 import torch
+from lightsae_kernels import fused
 
 from benchmarks import common
 from benchmarks.common import GPU_KERNELS, GPU_STEPS, GPU_SUMMARY, GPU_TESTS, write_rows
@@ -23,6 +26,9 @@ MEASURE_STEPS = ["train_step.py", "train_step.py", "step_memory.py", "step_memor
 @pytest.fixture
 def gpu(beside, monkeypatch):
     """The program, on a GPU that is not there."""
+    # Imported while there seems to be one, kernels would not be interpreted, in later tests either.
+    for kernels in iter_modules(fused.__path__, f"{fused.__name__}."):
+        import_module(kernels.name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     module = beside("gpu")
