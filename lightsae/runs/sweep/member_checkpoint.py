@@ -8,7 +8,10 @@ from torch.utils._pytree import tree_map_only
 
 from lightsae.training.stacked import Member
 
-_OF_THE_STACK = ("failures", "state_dict", "optimizer_states", "lr_schedulers")
+_OF_THE_STACK = (
+    "failures", "state_dict", "optimizer_states", "lr_schedulers", "anchors", "last_anchored",
+    "starts",
+)  # fmt: skip
 
 
 def member_checkpoint(content: dict[str, Any], place: int, member: Member) -> dict[str, Any]:
