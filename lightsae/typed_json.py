@@ -1,7 +1,9 @@
 """Plain JSON from named tuples and back, checked against their annotations."""
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -25,6 +27,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: Path, what: str, version: int) -> dict[str, Any]:
+    """An object of a file that says its format.
+
+    Args:
+        path: The file.
+        what: What messages call its content.
+        version: The format that is read.
+
+    Raises:
+        LightsaeError: If it is missing or something else.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise LightsaeError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise LightsaeError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict) or found.pop("format", None) != version:
+        raise LightsaeError(f"{path} is no {what} of format {version}")
+    return found
 
 
 def typed(kind: type[_T], value: Any, where: str) -> _T:

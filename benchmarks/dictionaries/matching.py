@@ -24,6 +24,7 @@ from lightsae.dictionaries import match_one_to_one, nearest_both_ways
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, write_rows
+from peers.resident_size import reset_peak, resident_mib
 
 GOAL = 2.0
 Row = dict[str, str | int | float]
@@ -32,7 +33,7 @@ Row = dict[str, str | int | float]
 def main() -> int:
     options = parse()
     torch.set_num_threads(options.threads)
-    start = resident_gib("VmRSS")
+    start = resident_mib("VmRSS")
     W, others, place = decoders(options.latents, options.d_in)
     cases: dict[str, Callable[[], Tensor]] = {
         "nearest, both ways": lambda: nearest_both_ways(W, others)[0].index,
@@ -48,7 +49,7 @@ def main() -> int:
         rows += [
             row(name, "time", "s", seconds, options),
             row(name, "processor time", "s", processor, options),
-            row(name, "peak over start", "GiB", resident_gib("VmHWM") - start, options),
+            row(name, "peak over start", "GiB", (resident_mib("VmHWM") - start) / 1024, options),
         ]
     write_rows(options.out, rows)
     Console().print(table(rows, options))
@@ -85,20 +86,6 @@ def partners(W: Tensor, others: Tensor) -> Tensor:
     """Of each latent its partner."""
     pairs = match_one_to_one(W, others).pairs
     return torch.full((len(W),), -1).scatter(0, pairs[:, 0], pairs[:, 1])
-
-
-def reset_peak() -> None:
-    """Set VmHWM back to VmRSS; where the kernel does not allow it, peaks are those so far."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def resident_gib(field: str) -> float:
-    """A size in /proc/self/status: VmRSS is what is held, VmHWM its peak since the reset."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition(f"{field}:")[2].split()[0]) / 2**20
 
 
 def row(name: str, metric: str, unit: str, found: float, options: argparse.Namespace) -> Row:

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 import torch
 from adapter import Sizes, Trainer
+from resident_size import reset_peak, resident_mib
 from torch import Tensor
 
 BATCHES = 8
@@ -189,23 +189,6 @@ def unexplained(trainer: Trainer, x: Tensor) -> float | None:
         return None
     error = (x - trainer.reconstruct(x)).square().sum()
     return float(error / (x - x.mean(dim=0)).square().sum())
-
-
-def reset_peak() -> bool:
-    """Set VmHWM back to VmRSS; False where the kernel does not allow it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def resident_mib(field: str) -> float:
-    """A size in /proc/self/status: VmRSS is what is held, VmHWM its peak since the reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from peers.resident_size import reset_peak, resident_mib
+
 
 class Probe(Callback):
     """Notes when steps end, and how large the process was at most.
@@ -43,23 +46,6 @@ class Probe(Callback):
         dead = float(pl_module.dead_latents.dead(pl_module.dead_after).float().mean())
         found = {"seconds": seconds, "peak_mib": peak, "built_mib": self.built, "dead": dead}
         self.out.write_text(json.dumps(found))
-
-
-def reset_peak() -> bool:
-    """Set VmHWM back to VmRSS; False where the kernel does not allow it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def resident_mib(field: str) -> float:
-    """A size in /proc/self/status: VmRSS is what is held, VmHWM its peak since the reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def main() -> None:

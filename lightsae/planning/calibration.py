@@ -8,9 +8,8 @@ from typing import NamedTuple
 from lightsae.errors import LightsaeError
 from lightsae.files import write_whole
 from lightsae.planning.devices import NETWORK, Device, device_called
-from lightsae.planning.result import read_json
 from lightsae.planning.step_time import Rates, datasheet_rates
-from lightsae.typed_json import plain, typed
+from lightsae.typed_json import plain, read_json, typed
 
 FORMAT = 1
 _REQUIRED = ("product.float32", "pass", "copy", "select", "decode", "penalty", "write",

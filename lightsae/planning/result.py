@@ -13,7 +13,7 @@ from lightsae.planning.memory import Part, total
 from lightsae.planning.shape import Shape
 from lightsae.planning.step_time import Timed
 from lightsae.planning.traffic import Traffic
-from lightsae.typed_json import plain, typed
+from lightsae.typed_json import plain, read_json, typed
 
 FORMAT = 1
 
@@ -144,25 +144,3 @@ def _totals(plan: Plan) -> list[dict[str, Any]]:
          "step_seconds": each.step_seconds}
         for each in plan.layouts
     ]  # fmt: skip
-
-
-def read_json(path: Path, what: str, version: int) -> dict[str, Any]:
-    """An object of a file that says its format.
-
-    Args:
-        path: The file.
-        what: What messages call its content.
-        version: The format that is read.
-
-    Raises:
-        LightsaeError: If it is missing or something else.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise LightsaeError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise LightsaeError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict) or found.pop("format", None) != version:
-        raise LightsaeError(f"{path} is no {what} of format {version}")
-    return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightsae.activations.shards.json_values import plain
 from lightsae.dictionaries.naming.names_file import FILE, parsed_names, written_names
 from lightsae.errors import LightsaeError
-from lightsae.files import replacing
+from lightsae.files import write_whole
 
 Measure = Literal["cosine", "purity"]
 
@@ -123,18 +123,12 @@ class LatentNames:
         Raises:
             LightsaeError: If it cannot be written, or `about` is more than JSON can hold.
         """
-        folder = Path(folder)
         settings = {
             "measure": self.measure, "cutoff": float(self.cutoff),
             "about": plain(self.about, "about"), "words": list(self.words),
         }  # fmt: skip
         text = json.dumps(written_names(settings, self.alive, self.candidates, self.scores))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / FILE) as temporary:
-                temporary.write_text(text + "\n")
-        except OSError as error:
-            raise LightsaeError(f"{folder / FILE} cannot be written: {error.strerror}") from error
+        write_whole(Path(folder) / FILE, text + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

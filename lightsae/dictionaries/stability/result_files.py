@@ -19,8 +19,8 @@ from lightsae.dictionaries.stability.reconstruction_share import ReconstructionS
 from lightsae.dictionaries.stability.seed_latents import SeedLatents
 from lightsae.dictionaries.subspaces.between_seeds import SubspaceComparison
 from lightsae.errors import LightsaeError
-from lightsae.files import replacing
-from lightsae.typed_json import plain, typed
+from lightsae.files import write_whole
+from lightsae.typed_json import plain, read_json, typed
 
 FORMAT = 1
 JSON, TENSORS = "stability.json", "stability.safetensors"
@@ -65,14 +65,8 @@ def write_result(
         {"format": FORMAT, "xxh3": digest, **plain(described), "summary": summary},
         indent=1, allow_nan=False,
     )  # fmt: skip
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / TENSORS) as temporary:
-            temporary.write_bytes(content)
-        with replacing(folder / JSON) as temporary:
-            temporary.write_text(text + "\n")
-    except OSError as error:
-        raise LightsaeError(f"{folder} cannot be written: {error.strerror}") from error
+    write_whole(folder / TENSORS, content)
+    write_whole(folder / JSON, text + "\n")
 
 
 def read_result(folder: Path) -> tuple[Described, tuple[SeedLatents, ...]]:
@@ -82,14 +76,7 @@ def read_result(folder: Path) -> tuple[Described, tuple[SeedLatents, ...]]:
         LightsaeError: If one is missing, malformed, or not of the other.
     """
     path = folder / JSON
-    try:
-        found = json.loads(_bytes(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, LightsaeError):
-            raise
-        raise LightsaeError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
-        raise LightsaeError(f"{path} is no stability of format {FORMAT}")
+    found = read_json(path, "stability", FORMAT)
     digest = found.pop("xxh3", None)
     found.pop("summary", None)
     described = typed(Described, found, str(path))

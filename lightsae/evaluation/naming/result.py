@@ -3,13 +3,14 @@
 import json
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 from lightsae.errors import LightsaeError
-from lightsae.files import replacing
+from lightsae.files import write_whole
 from lightsae.interop.files.safe_files import read_json
+from lightsae.typed_json import plain, typed
 
 FILE = "name_checks.json"
 FORMAT = 1
@@ -18,8 +19,7 @@ BOTH, DETECTOR, CONTROLLER, NEITHER, UNTESTED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class NameCheck:
+class NameCheck(NamedTuple):
     """One latent and its name.
 
     Attributes:
@@ -68,9 +68,6 @@ class NameCheck:
         if detects and controls:
             return BOTH
         return DETECTOR if detects else CONTROLLER if controls else NEITHER
-
-
-_NUMBERS = [name for name, kind in NameCheck.__annotations__.items() if kind is float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,18 +131,12 @@ class NameChecks:
         Raises:
             LightsaeError: If it cannot be written.
         """
-        folder = Path(folder)
         settings = {name: getattr(self, name) for name in _SETTINGS}
         content = {
             "format": FORMAT, **settings, "verdict": self.verdict,
-            "checks": [_nulled(asdict(check)) for check in self.checks],
+            "checks": plain(self.checks),
         }  # fmt: skip
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / FILE) as temporary:
-                temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        except OSError as error:
-            raise LightsaeError(f"{folder / FILE} cannot be written: {error.strerror}") from error
+        write_whole(Path(folder) / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -164,32 +155,10 @@ class NameChecks:
         for name, kind in _SETTINGS.items():
             if type(found.get(name)) is not kind:
                 raise LightsaeError(f"{path}: {name} is missing or no {kind.__name__}")
-        checks = [_check(each, f"{path}: checks[{i}]") for i, each in enumerate(found["checks"])]
-        return cls(checks, **{name: found[name] for name in _SETTINGS})
+        checks = typed(tuple[NameCheck, ...], found["checks"], f"{path}: checks")
+        return cls(list(checks), **{name: found[name] for name in _SETTINGS})
 
 
 _SETTINGS: dict[str, type] = {
     "layer": str, "samples": int, "top": int, "controls": int, "alpha": float,
 }  # fmt: skip
-
-
-def _nulled(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
-
-
-def _check(found: Any, where: str) -> NameCheck:
-    """One latent of a file."""
-    if not isinstance(found, dict) or set(found) != set(NameCheck.__annotations__):
-        raise LightsaeError(f"{where} has not the keys {', '.join(NameCheck.__annotations__)}")
-    for name, kind in NameCheck.__annotations__.items():
-        value = found[name]
-        right = (
-            value is None or type(value) in (int, float) if kind is float else type(value) is kind
-        )
-        if not right:
-            raise LightsaeError(f"{where}: {name} is {value!r}, expected {kind.__name__}")
-    numbers = {name: math.nan if found[name] is None else float(found[name]) for name in _NUMBERS}
-    return NameCheck(**(found | numbers))

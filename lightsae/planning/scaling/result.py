@@ -9,7 +9,7 @@ from lightsae.files import write_whole
 from lightsae.planning.scaling.law_types import AtK, Budget, Curve, HeldOut, KLaw, Law
 from lightsae.planning.scaling.laws import FORMS
 from lightsae.planning.scaling.runs import LeftOut, Run
-from lightsae.typed_json import plain, typed
+from lightsae.typed_json import plain, read_json, typed
 
 FORMAT = 1
 JSON = "scaling.json"
@@ -85,14 +85,7 @@ class ScalingResult(NamedTuple):
             LightsaeError: If the file is missing or not what `save` writes; names the key.
         """
         path = Path(folder) / JSON
-        try:
-            found = json.loads(path.read_bytes())
-        except OSError as error:
-            raise LightsaeError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise LightsaeError(f"{path} is not JSON: {error}") from error
-        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
-            raise LightsaeError(f"{path} is no scaling of format {FORMAT}")
+        found = read_json(path, "scaling", FORMAT)
         result = typed(ScalingResult, found, str(path))
         laws = [result.law, *(each.law for each in (*result.sizes, *result.compute,
                                                     *result.budget_laws))]  # fmt: skip

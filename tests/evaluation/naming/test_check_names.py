@@ -166,7 +166,7 @@ def test_a_file_gives_back_the_result(tmp_path: Path) -> None:
         ("format", 2, "no test of names of format 1"),
         ("checks", {}, "no test of names"),
         ("alpha", "0", "alpha is missing or no float"),
-        ("checks", [{}], r"checks\[0\] has not the keys latent, name"),
+        ("checks", [{}], r"checks: 0\.latent is missing"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, key: str, value: object, told: str) -> None:
